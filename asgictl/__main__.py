@@ -1,0 +1,5 @@
+"""python -m asgictl."""
+
+from asgictl.cli import main
+
+main()

@@ -1,0 +1,242 @@
+"""The command line: parses, wires, and is the only place that exits the process."""
+
+import json
+import logging
+import os
+import re
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from asgictl import __version__
+from asgictl.configuration import Bind, InstanceConfig, InterfaceConfig, WorkerConfig
+from asgictl.errors import AsgictlError
+from asgictl.readiness import Readiness
+
+DEFAULT_BIND = "127.0.0.1:8000"
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+class Commands(click.Group):
+    """Turns an AsgictlError into its one clear message and its exit status (listed in asgictl.errors)."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except AsgictlError as error:
+            click.echo(f"Error: {error}", err=True)
+            ctx.exit(error.exit_code)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, message="asgictl %(version)s")
+def main() -> None:
+    """Runs one Python web application split across interface servers and sync workers, or in-process.
+
+    \b
+    Exit status: 0 success · 1 a fault of asgictl's · 2 usage · 3 TARGET · 4 address · 5 Redis
+                 6 already running · 7 not running · 8 a process did not become ready
+    """
+
+
+def _name(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,32}", value):
+        raise click.BadParameter("1 to 32 letters, digits, - and _")
+    return value
+
+
+def option(*names: str, **settings: Any) -> Decorator:
+    """An option that the environment can give too, as ASGICTL_ and its name."""
+    variable = "ASGICTL_" + names[-1].lstrip("-").replace("-", "_").upper()
+    return click.option(*names, envvar=variable, show_envvar=True, show_default=True, **settings)
+
+
+name_option = option(
+    "--name", default="default", callback=_name, help="Tells instances apart, on a machine and in Redis."
+)
+threads_option = option("--threads", type=click.IntRange(1, 1024), help="Threads of each process that run sync code.")
+redis_option = option(
+    "--redis", metavar="URL", help="redis://, rediss:// or unix://; start runs one of its own without."
+)
+target_argument = click.argument("target", envvar="ASGICTL_TARGET", default="asgictl.demo:app")
+
+
+@main.command()
+@target_argument
+@option("--mode", type=click.Choice(["split", "inprocess"]), default="split", help="Where the application runs.")
+@option("--bind", default=DEFAULT_BIND, help="host:port, or unix:/path (0600).")
+@click.option("--interfaces", type=click.IntRange(1, 16), help="Interface servers (split).  [default: 1]")
+@option("--workers", type=click.IntRange(1, 64), help="Processes that run the application.  [default: cores]")
+@threads_option
+@redis_option
+@name_option
+@click.option("-d", "--detach", is_flag=True, help="Return once ready, and leave it running.")
+def start(
+    target: str,
+    mode: str,
+    bind: str,
+    interfaces: int | None,
+    workers: int | None,
+    threads: int | None,
+    redis: str | None,
+    name: str,
+    detach: bool,
+) -> None:
+    """Start TARGET (module:attribute; the demo without one) and everything that it needs.
+
+    TARGET is a WSGI callable or an asgictl Application; --mode=inprocess takes ASGI too. Threads default to 1 in
+    split mode, where a worker is a process, and to what Python's thread pools default to in-process.
+    """
+    if mode == "inprocess" and interfaces is not None:
+        raise click.UsageError("--interfaces means nothing in --mode=inprocess: there are none")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    config = InstanceConfig(
+        name=name,
+        mode=mode,
+        target=target,
+        bind=Bind(bind),
+        workers=workers or cores,
+        threads=threads or (1 if mode == "split" else min(32, cores + 4)),
+        interfaces=interfaces or 1,
+        redis_url=redis,
+    )
+    from asgictl.instance import Instance, Interrupted, summary
+
+    stopping = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda _number, _frame: stopping.set())
+    instance = Instance(name, stopping)
+    try:
+        instance.start(config)
+    except Interrupted:
+        click.echo("stopped before it was ready", err=True)
+        return
+    click.echo(summary(instance.status()))
+    if detach:
+        click.echo("asgictl status | stop")
+        return
+    click.echo("Ctrl-C drains and stops · asgictl status")
+    logs = Logs(instance.run_dir / "log")
+    while not stopping.wait(0.2):
+        logs.show()
+        if instance.ended():  # `asgictl stop` elsewhere, or somebody killed it
+            instance.clean()
+            return
+    click.echo("draining", err=True)
+    instance.stop()
+
+
+class Logs:
+    """Shows on the terminal what processes have logged since the last look."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._shown: dict[Path, int] = {log: log.stat().st_size for log in directory.glob("*.log")}
+
+    def show(self) -> None:
+        """Print what is new, whole lines only, each behind the name of its process."""
+        for log in sorted(self._directory.glob("*.log")):
+            if log.stem == "supervisord":
+                continue
+            with log.open("rb") as file:
+                shown = self._shown.get(log, 0)
+                file.seek(shown if shown <= log.stat().st_size else 0)  # a log that was rotated begins anew
+                lines, _, _ = file.read().rpartition(b"\n")
+            if lines:
+                self._shown[log] = shown + len(lines) + 1
+                for line in lines.decode(errors="replace").splitlines():
+                    click.echo(f"{log.stem} | {line}")
+
+
+@main.command()
+@name_option
+def stop(name: str) -> None:
+    """Drain and stop an instance."""
+    from asgictl.instance import Instance
+
+    Instance(name).stop()
+    click.echo(f"stopped {name}")
+
+
+@main.command()
+@name_option
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def status(name: str, as_json: bool) -> None:
+    """Say how an instance is."""
+    from asgictl.instance import Instance, summary
+
+    found = Instance(name).status()
+    click.echo(json.dumps(found, indent=2) if as_json else summary(found))
+
+
+def _logging() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+
+def _required_redis(url: str | None) -> str:
+    if url is None:
+        raise click.UsageError("--redis is needed: a process that runs alone has no Redis of its own")
+    return url
+
+
+def _readiness(role: str) -> Readiness:
+    run_dir = os.environ.get("ASGICTL_RUN_DIR")
+    return Readiness(Path(run_dir) if run_dir else None, role, _process(role))
+
+
+def _process(role: str) -> str:
+    return os.environ.get("SUPERVISOR_PROCESS_NAME", role)
+
+
+@main.command()
+@option("--bind", default=DEFAULT_BIND, help="host:port, unix:/path (0600), or fd://N for an inherited socket.")
+@redis_option
+@name_option
+def interface(bind: str, redis: str | None, name: str) -> None:
+    """Run one interface server in the foreground, as in a container."""
+    from asgictl.interface.server import serve
+
+    _logging()
+    readiness = _readiness("interface")
+    try:
+        started = serve(InterfaceConfig(name, _required_redis(redis), Bind(bind)), readiness)
+    except AsgictlError as error:
+        readiness.failed(error)
+        raise
+    sys.exit(0 if started else 1)
+
+
+@main.command()
+@target_argument
+@redis_option
+@threads_option
+@name_option
+def worker(target: str, redis: str | None, threads: int | None, name: str) -> None:
+    """Run one worker in the foreground, as in a container."""
+    from asgictl.runtime import Runtime, enter
+    from asgictl.worker.server import serve
+
+    _logging()
+    readiness = _readiness("worker")
+    enter(Runtime("split", _process("worker")))
+    try:
+        serve(WorkerConfig(name, _required_redis(redis), target, threads or 1), readiness)
+    except AsgictlError as error:
+        readiness.failed(error)
+        raise
+
+
+@main.command(hidden=True)
+def controller() -> None:
+    """Run the controller of the instance in ASGICTL_RUN_DIR; supervisord starts it."""
+    import asyncio
+
+    from asgictl.controller import Controller
+
+    _logging()
+    asyncio.run(Controller(Path(os.environ["ASGICTL_RUN_DIR"])).serve())

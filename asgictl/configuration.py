@@ -1,0 +1,141 @@
+"""What each subsystem is configured with: small frozen values, composed once by the command line.
+
+Defaults are DESIGN's; every one has its unit in its name.
+"""
+
+import os
+import re
+import socket
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from asgictl.errors import AddressError
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Capacities and deadlines of an interface."""
+
+    turn_frames: int = 16
+    inbox_frames: int = 64
+    inbox_bytes: int = 1 << 20
+    message_bytes: int = 1 << 20
+    body_bytes: int = 16 << 20
+    outbox_bytes: int = 1 << 20
+    http_deadline_seconds: float = 60
+    connect_deadline_seconds: float = 5
+    drain_seconds: float = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Bind:
+    """An address to listen on: `host:port`, `unix:/path`, or `fd://N` (a listening socket that was inherited)."""
+
+    text: str
+
+    def __post_init__(self) -> None:
+        match = re.fullmatch(r"unix:/.+|fd://\d+|[^:/\s]+:(\d{1,5})", self.text)
+        if not match or (match[1] and not 0 < int(match[1]) < 65536):
+            raise AddressError(f"--bind {self.text}: not an address; use 127.0.0.1:8000 or unix:/path/to.sock")
+
+    @property
+    def url(self) -> str:
+        """What a person opens."""
+        return self.text if self.text.startswith(("unix:", "fd:")) else f"http://{self.text}"
+
+    @property
+    def supervisor_url(self) -> str:
+        """The same in supervisord's spelling, for [fcgi-program]."""
+        path = self.text.removeprefix("unix:")
+        return f"unix://{path}" if path != self.text else f"tcp://{self.text}"
+
+    def listen(self) -> socket.socket:
+        """Return a listening socket: a Unix socket is readable by its owner alone. Raises AddressError."""
+        if self.text.startswith("fd://"):
+            return socket.socket(fileno=int(self.text.removeprefix("fd://")))
+        path = self.text.removeprefix("unix:")
+        listener = socket.socket(socket.AF_UNIX if path != self.text else socket.AF_INET, socket.SOCK_STREAM)
+        try:
+            if path != self.text:
+                self._remove_stale(path)
+                umask = os.umask(0o177)
+                try:
+                    listener.bind(path)
+                finally:
+                    os.umask(umask)
+            else:
+                host, port = self.text.split(":")
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                listener.bind((host, int(port)))
+            listener.listen(2048)
+        except OSError as error:  # the kernel refuses
+            listener.close()
+            raise AddressError(
+                f"cannot listen on {self.text}: {error.strerror or error}; choose another --bind"
+            ) from error
+        return listener
+
+    @staticmethod
+    def _remove_stale(path: str) -> None:
+        """Remove a Unix socket on which nobody listens, as a killed server leaves it."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            try:
+                probe.connect(path)
+            except ConnectionRefusedError:
+                Path(path).unlink()
+            except OSError:
+                return  # nothing is there, or nothing that is ours to remove: bind will tell
+
+    def check(self) -> None:
+        """Raise AddressError unless it can be listened on now; leaves nothing behind."""
+        self.listen().close()
+        if self.text.startswith("unix:"):
+            Path(self.text.removeprefix("unix:")).unlink()
+
+
+def run_directory(name: str) -> Path:
+    """The 0700 directory of the instance of this name: sockets, logs, embedded Redis's data."""
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    base = Path(runtime) / "asgictl" if runtime else Path(tempfile.gettempdir()) / f"asgictl-{os.getuid()}"
+    return base / name
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceConfig:
+    """All that `asgictl start` decides; processes: how many of each role."""
+
+    name: str
+    mode: str
+    target: str
+    bind: Bind
+    workers: int
+    threads: int
+    interfaces: int = 1
+    redis_url: str | None = None
+    start_seconds: float = 60
+
+    @property
+    def uses_redis(self) -> bool:
+        """In-process with one process keeps its groups in memory."""
+        return self.mode == "split" or self.workers > 1 or self.redis_url is not None
+
+
+@dataclass(frozen=True, slots=True)
+class InterfaceConfig:
+    """One interface server."""
+
+    name: str
+    redis_url: str
+    bind: Bind
+    limits: Limits = field(default_factory=Limits)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerConfig:
+    """One worker process."""
+
+    name: str
+    redis_url: str
+    target: str
+    threads: int = 1

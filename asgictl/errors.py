@@ -1,0 +1,69 @@
+"""Every error that asgictl raises on purpose, in one tree.
+
+    AsgictlError
+    ├── TargetError           the user's module or attribute cannot serve               exit 3
+    ├── AddressError          the address to listen on cannot be had                    exit 4
+    ├── RedisError            Redis cannot be reached, or is not fit to carry events    exit 5
+    ├── AlreadyRunning        an instance of this name runs                             exit 6
+    ├── NotRunning            no instance of this name runs                             exit 7
+    ├── StartError            a process of ours did not become ready                    exit 8
+    ├── WireError             bytes from Redis are not a message that we know
+    ├── TransitionError       a connection was told what its state does not allow
+    └── ConsumerError         a consumer asked for what cannot be done
+
+Exit status 0 is success, 1 a fault of asgictl's own, 2 a mistake on the command line (click's).
+"""
+
+
+class AsgictlError(Exception):
+    """Base of all; its text says what was wrong, where, and what to do."""
+
+    exit_code = 1
+
+
+class TargetError(AsgictlError):
+    """The user's TARGET cannot be imported, or is of a kind that this mode does not serve."""
+
+    exit_code = 3
+
+
+class AddressError(AsgictlError):
+    """The address to listen on is malformed, taken, or not ours to bind."""
+
+    exit_code = 4
+
+
+class RedisError(AsgictlError):
+    """Redis cannot be reached, refuses us, is too old, or would evict events."""
+
+    exit_code = 5
+
+
+class AlreadyRunning(AsgictlError):
+    """An instance of this name runs already."""
+
+    exit_code = 6
+
+
+class NotRunning(AsgictlError):
+    """No instance of this name runs."""
+
+    exit_code = 7
+
+
+class StartError(AsgictlError):
+    """A process of the instance ended, or was not ready in time; the text holds its last lines."""
+
+    exit_code = 8
+
+
+class WireError(AsgictlError):
+    """Bytes read from Redis are malformed, or of a version that is neither ours nor adjacent."""
+
+
+class TransitionError(AsgictlError):
+    """Our own fault: a connection was told of something that its state does not allow; nothing changed."""
+
+
+class ConsumerError(AsgictlError):
+    """The application's fault: a consumer asked for what cannot be done (the text names it)."""

@@ -1,0 +1,190 @@
+"""The application inside the server's own process: gunicorn, uvicorn's worker class, and this ASGI application.
+
+ASGI runs as it is. WSGI and sync consumers run in a pool of threads, async consumers on the server's event loop.
+"""
+
+import asyncio
+import logging
+import os
+from collections.abc import MutableMapping
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from a2wsgi import WSGIMiddleware
+from uvicorn_worker import UvicornWorker
+
+from asgictl.application import Application
+from asgictl.configuration import Limits
+from asgictl.errors import AsgictlError, TargetError
+from asgictl.interface.groups import Groups
+from asgictl.interface.session import Receive, Send, Session, denial
+from asgictl.layers.base import GroupLayer, process_id
+from asgictl.layers.memory import MemoryGroupLayer
+from asgictl.layers.redis import RedisGroupLayer
+from asgictl.manifest import Router, manifest_of
+from asgictl.messages import TurnEvent
+from asgictl.outcome import Outcome
+from asgictl.readiness import Readiness
+from asgictl.runtime import Runtime, enter
+from asgictl.target import asgi3, kind_of, load_target
+from asgictl.turn import RunningTurn
+
+logger = logging.getLogger("asgictl.inprocess")
+
+
+class ServerWorker(UvicornWorker):  # type: ignore[misc]  # gunicorn has no types
+    """uvicorn under gunicorn, with the settings that interface servers have."""
+
+    CONFIG_KWARGS = {  # noqa: RUF012
+        "loop": "uvloop",
+        "http": "httptools",
+        "ws": "websockets-sansio",
+        "ws_max_size": Limits().message_bytes,
+        "ws_ping_timeout": 70,
+        "ws_per_message_deflate": False,
+        "lifespan": "on",
+        # gunicorn's graceful_timeout does not reach uvicorn (uvicorn#2094)
+        "timeout_graceful_shutdown": int(Limits().drain_seconds),
+    }
+
+
+class InProcess:
+    """The ASGI application that serves `application` in this process."""
+
+    def __init__(
+        self, application: Application, layer_url: str | None, name: str, threads: int, readiness: Readiness
+    ) -> None:
+        self.groups = Groups()
+        self.limits = Limits()
+        self._application = application
+        self._readiness = readiness
+        self._threads = threads
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="application")
+        self._id = process_id()
+        self._numbers = count(1)
+        self._turns: set[asyncio.Task[None]] = set()
+        self._router = Router(manifest_of(application, ""))
+        self._layer: GroupLayer = (
+            RedisGroupLayer(layer_url, name, self.groups.deliver)
+            if layer_url
+            else MemoryGroupLayer(self.groups.deliver)
+        )
+        self._mounts = {id(mounted): self._served(mounted) for mounted in application.http.values()}
+        self._websocket = asgi3(application.websocket) if callable(application.websocket) else None
+
+    def _served(self, mounted: Any) -> Any:
+        if kind_of(mounted) == "ASGI":
+            return asgi3(mounted)
+        middleware = WSGIMiddleware(mounted, workers=self._threads)
+        middleware.executor = self._pool  # one pool of the size that was asked for, for views and consumers alike
+        return middleware
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._lifespan(scope, receive, send)
+        elif scope["type"] == "http":
+            await self._http(scope, receive, send)
+        elif self._websocket:
+            await self._websocket(scope, receive, send)
+        elif path := self._router.match(scope["path"]):
+            await Session(f"{self._id}/{next(self._numbers):x}", scope, path, self, send).run(receive)
+        else:
+            await receive()
+            for message in denial(404, "websocket.http.response" in scope.get("extensions", {})):
+                await send(message)
+
+    async def _http(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        served = self._mounts.get(id(self._application.mount(scope["path"])))
+        if served is None:
+            await send({"type": "http.response.start", "status": 404, "headers": [(b"content-length", b"0")]})
+            await send({"type": "http.response.body", "body": b""})
+            return
+        outcome = Outcome()
+        with outcome.collecting():  # a2wsgi carries the context into its thread
+            await served(scope, receive, send)
+        self._publish(outcome)
+
+    def submit(self, session: Session, event: TurnEvent) -> None:
+        """Run a turn in the pool, or on this loop when its consumer is async."""
+        task = asyncio.get_running_loop().create_task(self._run(session, event))
+        self._turns.add(task)
+        task.add_done_callback(self._turns.discard)
+
+    async def _run(self, session: Session, event: TurnEvent) -> None:
+        turn = RunningTurn(self._application, event)
+        if turn.is_async:
+            done = await turn.run_async()
+        else:
+            done = await asyncio.get_running_loop().run_in_executor(self._pool, turn.run)
+        session.done(done, None)
+        self._publish(turn.outcome)
+
+    def closed(self, session: Session) -> None:
+        """Nothing to let go of: the session's last turn is done."""
+
+    def _publish(self, outcome: Outcome) -> None:
+        for broadcast in outcome.broadcasts:
+            self._layer.publish(broadcast)
+
+    async def _lifespan(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        """Start our own side, then give the user's ASGI application its lifespan, if it takes one."""
+        try:
+            await self._layer.start()
+        except AsgictlError as error:
+            self._readiness.failed(error)
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            return
+        answered: set[str] = set()
+
+        async def sending(message: MutableMapping[str, Any]) -> None:
+            answered.add(message["type"])
+            if message["type"] == "lifespan.startup.complete":
+                self._readiness.ready(id=self._id, threads=self._threads, websocket=self._websockets())
+            elif message["type"] == "lifespan.startup.failed":
+                self._readiness.failed(TargetError(f"the application's lifespan failed: {message.get('message', '')}"))
+            elif message["type"] == "lifespan.shutdown.complete":
+                await self._stop()
+            await send(message)
+
+        single = self._websocket or next((m for m in self._mounts.values() if not isinstance(m, WSGIMiddleware)), None)
+        if single is not None:
+            try:
+                await single(scope, receive, sending)
+            except Exception:
+                # ASGI, lifespan protocol: an application that raises on this scope does not support it.
+                if answered:
+                    raise
+        if not answered:
+            await receive()
+            await sending({"type": "lifespan.startup.complete"})
+        if "lifespan.startup.failed" not in answered and "lifespan.shutdown.complete" not in answered:
+            await receive()
+            await sending({"type": "lifespan.shutdown.complete"})
+
+    def _websockets(self) -> str:
+        return "ASGI" if self._websocket else "consumers" if self._application.routes else "none"
+
+    async def _stop(self) -> None:
+        """The server has closed every socket: let the last turns end, then let go of the layer."""
+        if self._turns:
+            await asyncio.wait(self._turns, timeout=self.limits.drain_seconds)
+        await self._layer.stop()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def create_application() -> InProcess:
+    """Make the ASGI application of a gunicorn worker, from the environment that `asgictl start` gives it."""
+    environment = os.environ
+    run_dir = Path(environment["ASGICTL_RUN_DIR"])
+    process = environment.get("SUPERVISOR_PROCESS_NAME", "server")
+    readiness = Readiness(run_dir, "server", process)
+    enter(Runtime("inprocess", process))
+    try:
+        application = load_target(environment["ASGICTL_TARGET"])
+    except AsgictlError as error:
+        readiness.failed(error)
+        raise SystemExit(error.exit_code) from error
+    threads = int(environment["ASGICTL_THREADS"])
+    return InProcess(application, environment.get("ASGICTL_REDIS"), environment["ASGICTL_NAME"], threads, readiness)

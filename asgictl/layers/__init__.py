@@ -1,0 +1,1 @@
+"""Channel layers: what carries events between processes."""

@@ -1,0 +1,37 @@
+"""The contract of a channel layer, as the event loop of an interface or of an in-process server sees it."""
+
+import os
+import secrets
+import socket
+from collections.abc import Callable
+from typing import Protocol
+
+from asgictl.messages import Broadcast, Event, Reply
+
+Position = tuple[int, int]  # a stream entry's id: Redis milliseconds, sequence
+OnReply = Callable[[Reply, Position | None], None]
+OnBroadcast = Callable[[Broadcast, Position], None]
+Answered = Callable[[object], None]  # called with an exception when the layer failed, else with anything
+
+
+class GroupLayer(Protocol):
+    """Carries broadcasts to every process that holds sockets."""
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+    def publish(self, broadcast: Broadcast) -> None:
+        """Give the frame to every member; what one caller publishes arrives in order."""
+
+
+class EventLayer(GroupLayer, Protocol):
+    """Carries an interface's events to workers, and their replies back to its callbacks."""
+
+    def append(self, event: Event, answered: Answered) -> None:
+        """Put an event onto its channel; `answered` hears what became of it, never before append returns."""
+
+
+def process_id() -> str:
+    """Return an id for this process that is never used twice: host.pid.nonce."""
+    return f"{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(4)}"

@@ -1,0 +1,32 @@
+"""The names of everything that an instance keeps in Redis.
+
+All stand under one hash tag, so that they share a slot and a cluster works; instances spread over its nodes.
+"""
+
+WORKERS = "workers"  # the consumer group through which workers compete for events
+
+
+class Keys:
+    """Key names of the instance `name`."""
+
+    def __init__(self, name: str) -> None:
+        self._prefix = f"asgictl:{{{name}}}:"
+        self.broadcast = self._prefix + "bc"
+        self.manifest = self._prefix + "manifest"
+
+    def channel(self, channel: str) -> str:
+        """The stream of a channel's events."""
+        return f"{self._prefix}ch:{channel}"
+
+    def replies(self, connection: str) -> str:
+        """The reply stream of the interface that holds `connection`; only that interface creates it."""
+        return f"{self._prefix}re:{interface_of(connection)}"
+
+    def turns(self, connection: str) -> str:
+        """The hash connection -> last committed turn, of the interface that holds `connection`."""
+        return f"{self._prefix}turns:{interface_of(connection)}"
+
+
+def interface_of(connection: str) -> str:
+    """Return the id of the interface that a connection's id begins with; an interface's own id is its own."""
+    return connection.partition("/")[0]

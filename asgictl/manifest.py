@@ -1,0 +1,65 @@
+"""What an interface knows of the application, without importing it: published by each worker that is ready."""
+
+from msgspec import msgpack
+
+from asgictl.application import Application, compile_pattern
+from asgictl.errors import WireError
+from asgictl.messages import VERSION, Wire
+
+
+class Path(Wire, frozen=True):
+    """A WebSocket path and which of its events a consumer wants."""
+
+    pattern: str
+    connect: bool
+    receive: bool
+    disconnect: bool
+
+
+class Manifest(Wire, frozen=True):
+    """One release of the application. Encoded like a message: fields are only ever appended, with a default."""
+
+    version: int
+    release: str
+    http: bool
+    websocket: list[Path]
+
+
+def manifest_of(application: Application, release: str) -> Manifest:
+    """Describe an application."""
+    paths = [
+        Path(route.pattern, *(kind in route.consumers for kind in ("connect", "receive", "disconnect")))
+        for route in application.routes
+    ]
+    return Manifest(VERSION, release, bool(application.http), paths)
+
+
+def encode_manifest(manifest: Manifest) -> bytes:
+    """Encode for the `manifest` key."""
+    return msgpack.encode(manifest)
+
+
+class Router:
+    """Finds the path of a manifest that a WebSocket asks for."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self.manifest = manifest
+        self._patterns = [(compile_pattern(path.pattern).fullmatch, path) for path in manifest.websocket]
+
+    @classmethod
+    def decode(cls, data: bytes) -> "Router":
+        """Decode the `manifest` key; raises WireError."""
+        try:
+            manifest = msgpack.decode(data, type=Manifest)
+        except ValueError as error:
+            raise WireError(f"the manifest is not one that wire version {VERSION} reads: {error}") from error
+        if abs(manifest.version - VERSION) > 1:
+            raise WireError(f"the manifest has wire version {manifest.version}, ours is {VERSION}")
+        return cls(manifest)
+
+    def match(self, path: str) -> Path | None:
+        """Return the first path whose pattern matches, or None."""
+        for fullmatch, found in self._patterns:
+            if fullmatch(path):
+                return found
+        return None

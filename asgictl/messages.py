@@ -1,0 +1,199 @@
+"""What crosses the wire: frozen structs, encoded as MessagePack arrays.
+
+A stream entry has one field: its name is the wire version, its value the encoded struct. Adjacent versions
+interoperate, because a new field is only ever appended, with a default: an older reader passes over it, a newer
+one fills it in. Any other version is a WireError that names both.
+
+Events travel interface -> worker on a channel's stream; replies travel worker -> interface on the reply stream of
+the one interface that holds the connection; broadcasts travel to every interface.
+"""
+
+from typing import Any, ClassVar, TypeVar
+
+import msgspec
+
+from asgictl.errors import WireError
+
+VERSION = 1
+_KNOWN = {b"%d" % version: version for version in range(max(VERSION - 1, 1), VERSION + 2)}
+
+Frame = str | bytes  # one WebSocket message: text or binary (RFC 6455, section 5.6)
+Headers = list[tuple[bytes, bytes]]  # in order, duplicates kept, names in lower case (ASGI)
+Address = tuple[str, int | None]
+
+
+class Wire(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Base of all that is encoded."""
+
+
+class Scope(Wire, frozen=True):
+    """The parts of an ASGI connection scope that travel; method is "" for a WebSocket."""
+
+    method: str
+    scheme: str
+    http_version: str
+    root_path: str
+    path: str
+    raw_path: bytes
+    query_string: bytes
+    headers: Headers
+    client: Address | None
+    server: Address | None
+    subprotocols: list[str] = []
+
+
+class Request(Wire, tag="request", frozen=True):
+    """Event: one HTTP request with its body."""
+
+    channel: ClassVar[str] = "http.request"
+    connection: str
+    attempt: int
+    scope: Scope
+    body: bytes
+
+
+class Turn(Wire, frozen=True):
+    """Base of a WebSocket's events. `scope` and `state` stay encoded until somebody asks for them.
+
+    number: 1 for the first turn of the connection, then counting; attempt: 1, and one more for each rerun.
+    """
+
+    connection: str
+    number: int
+    attempt: int
+    scope: bytes
+    state: bytes
+
+
+class Connect(Turn, tag="connect", frozen=True):
+    """Event: a handshake waits to be accepted or refused."""
+
+    channel: ClassVar[str] = "websocket.connect"
+
+
+class Receive(Turn, tag="receive", frozen=True):
+    """Event: 1 to 16 frames, in the order in which the client sent them."""
+
+    channel: ClassVar[str] = "websocket.receive"
+    frames: list[Frame]
+
+
+class Disconnect(Turn, tag="disconnect", frozen=True):
+    """Event: the connection has ended; its last turn. code and reason: RFC 6455, section 7.4."""
+
+    channel: ClassVar[str] = "websocket.disconnect"
+    code: int
+    reason: str
+
+
+class Response(Wire, tag="response", frozen=True):
+    """Reply: a part of an HTTP response. Sequence 0 carries status and headers; `more` says that another follows.
+
+    `aborted`: the application failed after the response had begun, so the client must see it cut off.
+    """
+
+    connection: str
+    sequence: int
+    status: int
+    headers: Headers
+    body: bytes
+    more: bool = False
+    aborted: bool = False
+
+
+class Accept(Wire, frozen=True):
+    """The answer to a handshake: subprotocol and headers of the 101 response."""
+
+    subprotocol: str | None
+    headers: Headers
+
+
+class Close(Wire, frozen=True):
+    """Close the socket (RFC 6455, section 7.4), or refuse the handshake with an HTTP status."""
+
+    code: int
+    reason: str
+    status: int = 403
+
+
+class Done(Wire, tag="done", frozen=True):
+    """Reply: all that one turn produced. An empty `state` means unchanged."""
+
+    connection: str
+    number: int
+    frames: list[Frame]
+    state: bytes
+    accept: Accept | None
+    close: Close | None
+    joins: list[str]
+    leaves: list[str]
+
+
+class Broadcast(Wire, tag="broadcast", frozen=True):
+    """A frame for every member of a group."""
+
+    group: str
+    frame: Frame
+
+
+Event = Request | Connect | Receive | Disconnect
+TurnEvent = Connect | Receive | Disconnect
+Reply = Response | Done
+
+_T = TypeVar("_T")
+_FIELD = b"%d" % VERSION
+_encoder = msgspec.msgpack.Encoder()
+_events: msgspec.msgpack.Decoder[Event] = msgspec.msgpack.Decoder(Event)
+_replies: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
+_broadcasts = msgspec.msgpack.Decoder(Broadcast)
+_scopes = msgspec.msgpack.Decoder(Scope)
+_states = msgspec.msgpack.Decoder(dict[str, Any])
+
+
+def encode(message: Wire) -> tuple[bytes, bytes]:
+    """Return the field and the value of the stream entry that carries `message`."""
+    return _FIELD, _encoder.encode(message)
+
+
+def _decode(decoder: msgspec.msgpack.Decoder[_T], field: bytes, value: bytes) -> _T:
+    if field not in _KNOWN:
+        raise WireError(f"wire version {field!r} is not adjacent to ours, {VERSION}: upgrade one step at a time")
+    try:
+        return decoder.decode(value)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise WireError(f"not a message of wire version {VERSION}: {error}") from error
+
+
+def decode_event(field: bytes, value: bytes) -> Event:
+    """Decode an entry of a channel's stream; raises WireError."""
+    return _decode(_events, field, value)
+
+
+def decode_reply(field: bytes, value: bytes) -> Reply:
+    """Decode an entry of an interface's reply stream; raises WireError."""
+    return _decode(_replies, field, value)
+
+
+def decode_broadcast(field: bytes, value: bytes) -> Broadcast:
+    """Decode an entry of the broadcast stream; raises WireError."""
+    return _decode(_broadcasts, field, value)
+
+
+def encode_scope(scope: Scope) -> bytes:
+    """Encode once what every turn of a connection carries."""
+    return _encoder.encode(scope)
+
+
+def decode_scope(data: bytes) -> Scope:
+    """Decode what encode_scope made; raises WireError."""
+    return _decode(_scopes, _FIELD, data)
+
+
+def encode_state(state: dict[str, Any]) -> bytes:
+    """Encode a connection's state. Raises TypeError for a value that MessagePack cannot carry."""
+    return _encoder.encode(state) if state else b""
+
+
+def decode_state(data: bytes) -> dict[str, Any]:
+    """Decode a connection's state; raises WireError."""
+    return _decode(_states, _FIELD, data) if data else {}

@@ -1,0 +1,50 @@
+"""All that one event produces, buffered until its commit: nothing leaves before, everything leaves together."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+from asgictl.errors import ConsumerError
+from asgictl.messages import Accept, Broadcast, Close, Frame
+
+_current: ContextVar["Outcome"] = ContextVar("asgictl_outcome")
+
+
+def frame_of(text: str | None, data: bytes | None) -> Frame:
+    """Return the one frame that text= or data= asks for; raises ConsumerError for neither or both."""
+    if (text is None) == (data is None):
+        raise ConsumerError("give either text= or data=, not both and not neither")
+    frame = data if text is None else text
+    if not isinstance(frame, bytes if text is None else str):
+        raise ConsumerError(f"text= takes str and data= takes bytes, not {type(frame).__name__}")
+    return frame
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What an event's handler asked for. Handlers fill it; the worker commits it."""
+
+    frames: list[Frame] = field(default_factory=list)
+    accept: Accept | None = None
+    close: Close | None = None
+    joins: list[str] = field(default_factory=list)
+    leaves: list[str] = field(default_factory=list)
+    broadcasts: list[Broadcast] = field(default_factory=list)
+
+    @contextmanager
+    def collecting(self) -> Iterator[None]:
+        """Within, Group.send of this thread or task lands here."""
+        token = _current.set(self)
+        try:
+            yield
+        finally:
+            _current.reset(token)
+
+
+def current() -> Outcome:
+    """Return the outcome of the event being handled; raises ConsumerError outside of one."""
+    try:
+        return _current.get()
+    except LookupError:
+        raise ConsumerError("Group.send works while an event is handled: in a consumer or a view") from None

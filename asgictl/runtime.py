@@ -1,0 +1,31 @@
+"""What an application may ask about where it runs."""
+
+import os
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """mode: "split" or "inprocess". worker: the name of the process that runs the application, as in `status`."""
+
+    mode: str
+    worker: str
+
+    @property
+    def pid(self) -> int:
+        """This process's id."""
+        return os.getpid()
+
+
+_runtime = Runtime("inprocess", "python")  # an application imported by something that is not asgictl
+
+
+def current() -> Runtime:
+    """Return where this process's application runs."""
+    return _runtime
+
+
+def enter(runtime: Runtime) -> None:
+    """Set it; called once, by what runs the application, before it is imported."""
+    global _runtime
+    _runtime = runtime

@@ -1,0 +1,47 @@
+"""Talks to supervisord, over XML-RPC on its 0600 Unix socket."""
+
+import xmlrpc.client
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+
+from supervisor.xmlrpc import SupervisorTransport
+
+from asgictl.errors import NotRunning
+
+SOCKET = "supervisor.sock"
+
+
+class Supervisor:
+    """The supervisord of one instance. Every call raises NotRunning when it does not answer."""
+
+    def __init__(self, run_dir: Path) -> None:
+        transport = SupervisorTransport(None, None, f"unix://{run_dir / SOCKET}")
+        self._proxy: Any = xmlrpc.client.ServerProxy("http://supervisord", transport=transport).supervisor
+
+    def _call(self, method: str, *arguments: object) -> Any:
+        try:
+            return getattr(self._proxy, method)(*arguments)
+        except (OSError, HTTPException) as error:
+            raise NotRunning(f"supervisord does not answer: {error}") from error
+
+    def processes(self) -> list[dict[str, Any]]:
+        """Return every slot, running or not, as supervisord's getAllProcessInfo has it."""
+        found: list[dict[str, Any]] = self._call("getAllProcessInfo")
+        return found
+
+    def start(self, group: str, process: str) -> None:
+        """Start a slot without waiting for it."""
+        self._call("startProcess", f"{group}:{process}", False)
+
+    def wake(self) -> None:
+        """Have supervisord's loop turn now, so that it sees who has died."""
+        self._call("getState")
+
+    def pid(self) -> int:
+        """Return supervisord's own process id."""
+        return int(self._call("getPID"))
+
+    def shutdown(self) -> None:
+        """Begin to stop everything, in the reverse order of the priorities in supervisor.conf."""
+        self._call("shutdown")

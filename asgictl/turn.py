@@ -1,0 +1,223 @@
+"""One turn of a WebSocket: the messages that its consumer is called with, and the reply that they add up to.
+
+Both modes run turns through here, so a consumer behaves the same in a worker and in the server's own process.
+"""
+
+import inspect
+import logging
+import sys
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Any
+
+from asgiref.sync import sync_to_async
+
+from asgictl.application import Application, Consumer, Route, group_name
+from asgictl.errors import ConsumerError
+from asgictl.messages import (
+    Accept,
+    Close,
+    Connect,
+    Disconnect,
+    Done,
+    Frame,
+    Receive,
+    Scope,
+    TurnEvent,
+    decode_scope,
+    decode_state,
+    encode_state,
+)
+from asgictl.outcome import Outcome, frame_of
+
+logger = logging.getLogger("asgictl.consumer")
+STATE_BYTES = 64 << 10
+
+
+class Message:
+    """What a consumer is called with: one event of one WebSocket, and the ways to answer it.
+
+    text or data: the frame (receive only; the other is None). params: what the path's pattern matched.
+    state: a dict that travels with the connection, at most 64 KiB encoded. id: stable over reruns of the same
+    frame; attempt: 1, and one more for each rerun. code and reason: how the connection ended (disconnect only).
+    """
+
+    def __init__(self, turn: "RunningTurn", index: int, frame: Frame | None) -> None:
+        event = turn.event
+        self._turn = turn
+        self.text = frame if isinstance(frame, str) else None
+        self.data = frame if isinstance(frame, bytes) else None
+        self.params = turn.params
+        self.attempt = event.attempt
+        self.id = f"{event.connection}:{event.number}:{index}"
+        self.code = event.code if isinstance(event, Disconnect) else None
+        self.reason = event.reason if isinstance(event, Disconnect) else ""
+
+    @property
+    def path(self) -> str:
+        """The path, percent-decoded (ASGI `path`)."""
+        return self._turn.scope.path
+
+    @property
+    def query_string(self) -> bytes:
+        """The query, still percent-encoded (ASGI `query_string`)."""
+        return self._turn.scope.query_string
+
+    @property
+    def subprotocols(self) -> list[str]:
+        """What the client offers (RFC 6455, section 1.9)."""
+        return self._turn.scope.subprotocols
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The handshake's headers, names in lower case; repeated ones joined by ", " (RFC 9110, section 5.2)."""
+        return self._turn.headers
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """The connection's own dict; what MessagePack can carry may be put into it."""
+        return self._turn.state
+
+    def accept(self, subprotocol: str | None = None, headers: list[tuple[bytes, bytes]] | None = None) -> None:
+        """Accept the handshake. Raises ConsumerError elsewhere than in `connect`."""
+        if not isinstance(self._turn.event, Connect):
+            raise ConsumerError("message.accept() belongs in a connect consumer")
+        self._turn.outcome.accept = Accept(subprotocol, headers or [])
+
+    def reply(self, *, text: str | None = None, data: bytes | None = None) -> None:
+        """Send one frame to this connection. Raises ConsumerError for a frame that is none."""
+        self._turn.outcome.frames.append(frame_of(text, data))
+
+    def join(self, group: str) -> None:
+        """Make this connection a member of a group, until it leaves or ends."""
+        self._turn.outcome.joins.append(group_name(group))
+
+    def leave(self, group: str) -> None:
+        """End this connection's membership."""
+        self._turn.outcome.leaves.append(group_name(group))
+
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        """Close this connection after what was sent; in `connect`, before accept(), refuse it with HTTP 403.
+
+        Raises ConsumerError for a code or reason that RFC 6455, section 7.4, does not let an endpoint send.
+        """
+        if code not in {1000, 1001, 1002, 1003, *range(1007, 1015), *range(3000, 5000)}:
+            raise ConsumerError(f"close code {code} may not be sent; use 1000, 1001, 1007 to 1014 or 3000 to 4999")
+        if len(reason.encode()) > 123:
+            raise ConsumerError("a close reason is at most 123 bytes of UTF-8")
+        self._turn.outcome.close = Close(code, reason)
+
+
+class RunningTurn:
+    """One turn being run.
+
+    Use run() from a thread, or await run_async() on an event loop. Neither raises for what a consumer does: an
+    exception is logged once and closes the connection with 1011, or refuses its handshake with 500.
+    """
+
+    def __init__(self, application: Application, event: TurnEvent) -> None:
+        self.event = event
+        self.outcome = Outcome()
+        self.params: dict[str, str] = {}
+        self.consumer: Consumer | None = None
+        self._scope: Scope | None = None
+        self.scope = decode_scope(event.scope)
+        found: tuple[Route, dict[str, str]] | None = application.route(self.scope.path)
+        if found:
+            self.consumer = found[0].consumers.get(event.channel.removeprefix("websocket."))
+            self.params = found[1]
+        self.is_async = inspect.iscoroutinefunction(self.consumer)
+
+    @cached_property
+    def headers(self) -> dict[str, str]:
+        headers: dict[str, str] = {}
+        for raw_name, raw_value in self.scope.headers:
+            name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
+            headers[name] = f"{headers[name]}, {value}" if name in headers else value
+        return headers
+
+    @cached_property
+    def state(self) -> dict[str, Any]:
+        return decode_state(self.event.state)
+
+    def _messages(self) -> Iterator[Message]:
+        """Yield what the consumer is called with; nothing after it closed the connection."""
+        frames = self.event.frames if isinstance(self.event, Receive) else [None]
+        for index, frame in enumerate(frames):
+            if self.outcome.close is None:
+                yield Message(self, index, frame)
+
+    def run(self) -> Done:
+        """Call the consumer, one message after another, in this thread; returns the reply to commit."""
+        if self.consumer is None:
+            return self._done()
+        close_old_connections()
+        try:
+            with self.outcome.collecting():
+                for message in self._messages():
+                    self.consumer(message)
+            return self._done()
+        except Exception:  # noqa: BLE001 - whatever a consumer raises ends its connection, never the worker
+            return self._failed()
+        finally:
+            close_old_connections()
+
+    async def run_async(self) -> Done:
+        """The same for an `async def` consumer."""
+        if self.consumer is None:
+            return self._done()
+        await _close_old_connections_async()
+        try:
+            with self.outcome.collecting():
+                for message in self._messages():
+                    await self.consumer(message)  # type: ignore[misc]  # is_async says that it is awaitable
+            return self._done()
+        except Exception:  # noqa: BLE001 - as above
+            return self._failed()
+        finally:
+            await _close_old_connections_async()
+
+    def _done(self) -> Done:
+        event, outcome, state = self.event, self.outcome, b""
+        if "state" in self.__dict__:  # only a state that was looked at can have changed
+            state = self._encoded_state()
+        if isinstance(event, Connect) and self.consumer and outcome.accept is None and outcome.close is None:
+            raise ConsumerError(f"the connect consumer of {self.scope.path} called neither accept() nor close()")
+        return Done(
+            event.connection,
+            event.number,
+            outcome.frames,
+            state,
+            outcome.accept,
+            outcome.close,
+            outcome.joins,
+            outcome.leaves,
+        )
+
+    def _encoded_state(self) -> bytes:
+        try:
+            state = encode_state(self.state) or b"\x80"  # an emptied dict is a change too
+        except (TypeError, ValueError, OverflowError) as error:
+            raise ConsumerError(f"message.state holds what MessagePack cannot carry: {error}") from error
+        if len(state) > STATE_BYTES:
+            raise ConsumerError(f"message.state is {len(state)} bytes encoded; {STATE_BYTES} is the most")
+        return b"" if state == (self.event.state or b"\x80") else state
+
+    def _failed(self) -> Done:
+        """An exception's outcome: nothing of what was buffered leaves, and the connection ends."""
+        logger.exception("%s consumer of %s failed", self.event.channel, self.scope.path)
+        self.outcome = Outcome()
+        status = 500 if isinstance(self.event, Connect) else 403
+        close = Close(1011, "", status)
+        return Done(self.event.connection, self.event.number, [], b"", None, close, [], [])
+
+
+def close_old_connections() -> None:
+    """Around every event, as Django does around every request; only where Django's ORM is loaded."""
+    if "django.db" in sys.modules:
+        sys.modules["django.db"].close_old_connections()
+
+
+async def _close_old_connections_async() -> None:
+    if "django.db" in sys.modules:
+        await sync_to_async(close_old_connections)()

@@ -1,0 +1,197 @@
+"""One WebSocket: reads frames into the connection's inbox, has its turns run, and writes what they produce.
+
+Where a turn runs is not known here: `submit` hands the event to a channel layer (split) or to a thread (in-process),
+and `done` hears of the outcome. So a consumer's socket behaves the same in both modes.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Protocol
+
+from asgictl.configuration import Limits
+from asgictl.connection import Connection, State
+from asgictl.interface.groups import Groups
+from asgictl.layers.base import Position
+from asgictl.manifest import Path
+from asgictl.messages import Accept, Close, Done, Frame, Scope, TurnEvent, encode_scope
+
+logger = logging.getLogger("asgictl.interface")
+
+ASGIMessage = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[ASGIMessage]]
+Send = Callable[[ASGIMessage], Awaitable[None]]
+ABNORMAL_CLOSURE = 1006  # RFC 6455, section 7.4.1: what a consumer hears when no close frame came
+TRY_AGAIN_LATER = 1013  # IANA's WebSocket close codes: the reader is too slow
+
+
+class Host(Protocol):
+    """What holds the sessions of one process."""
+
+    groups: Groups
+    limits: Limits
+
+    def submit(self, session: "Session", event: TurnEvent) -> None:
+        """Have a turn run; session.done hears of it, never before submit returns."""
+
+    def closed(self, session: "Session") -> None:
+        """The session's last turn is done."""
+
+
+class Session:
+    """A WebSocket and its connection. Make one, then await run() in the ASGI application's task."""
+
+    def __init__(self, id: str, scope: MutableMapping[str, Any], path: Path, host: Host, send: Send) -> None:
+        self.connection = Connection(id, encode_scope(travelling(scope)), host.limits)
+        self._path = path
+        self._host = host
+        self._send = send
+        self._can_deny = "websocket.http.response" in scope.get("extensions", {})
+        self._joined: set[str] = set()
+        self._outbox: deque[tuple[ASGIMessage, int]] = deque()
+        self._outbox_bytes = 0
+        self._writer: asyncio.Task[None] | None = None
+        self._room: asyncio.Future[None] | None = None  # what the reader waits for while the inbox is full
+        self._deadline: asyncio.TimerHandle | None = None
+        self._writable = True  # until a close was put into the outbox, or the client left
+        self._accepted = False
+
+    async def run(self, receive: Receive) -> None:
+        """Serve the socket until the client has gone or was closed; its last turns may outlive this call."""
+        await receive()  # websocket.connect
+        if self._path.connect:
+            loop = asyncio.get_running_loop()
+            self._deadline = loop.call_later(self._host.limits.connect_deadline_seconds, self._too_late)
+            self._host.submit(self, self.connection.connect())
+        else:
+            self._accept(Accept(None, []))
+        while (message := await receive())["type"] == "websocket.receive":
+            if self._path.receive and self._writable:
+                text = message.get("text")
+                self.connection.receive(message["bytes"] if text is None else text)
+                self._advance()
+                if self.connection.full:
+                    self._room = asyncio.get_running_loop().create_future()
+                    await self._room  # not reading lets TCP hold the client back
+        self._writable = False
+        self._leave(message.get("code") or ABNORMAL_CLOSURE, message.get("reason") or "")
+
+    def done(self, reply: Done, position: Position | None) -> None:
+        """Apply what a turn produced; a reply to any turn but the one in flight is passed over."""
+        if not self.connection.done(reply):
+            logger.info("connection %s: a late reply to turn %d", reply.connection, reply.number)
+            return
+        if not self._accepted and self._deadline:
+            self._deadline.cancel()
+        if reply.accept is not None:
+            self._accept(reply.accept)
+        for group in reply.joins if self._writable else ():
+            self._joined.add(group)
+            self._host.groups.join(group, self, position or (0, 0))
+        for group in reply.leaves:
+            self._joined.discard(group)
+            self._host.groups.leave(group, self)
+        if self._accepted:
+            for frame in reply.frames:
+                self.deliver(frame)
+        if reply.close is not None:
+            self._close(reply.close)
+        self._advance()
+
+    def deliver(self, frame: Frame) -> None:
+        """Put a frame onto its way to the client; a client that is too slow to take it is closed with 1013."""
+        if not self._writable:
+            return
+        if self._outbox_bytes + len(frame) > self._host.limits.outbox_bytes and self._outbox:
+            logger.warning("connection %s reads too slowly: closed with 1013", self.connection.id)
+            self._close(Close(TRY_AGAIN_LATER, "reading too slowly"))
+            return
+        self._put({"type": "websocket.send", "text" if isinstance(frame, str) else "bytes": frame}, len(frame))
+
+    def _accept(self, accept: Accept) -> None:
+        """Open the socket. Should the client have left meanwhile, the application hears of that, as it accepted."""
+        self.connection.wants_disconnect = self._path.disconnect
+        if self._writable:
+            self._accepted = True
+            self._put({"type": "websocket.accept", "subprotocol": accept.subprotocol, "headers": accept.headers})
+
+    def _close(self, close: Close) -> None:
+        """Close, or refuse the handshake; what the client sent but no consumer has seen is dropped."""
+        if self._writable:
+            if self._accepted:
+                self._put({"type": "websocket.close", "code": close.code, "reason": close.reason})
+            else:
+                for message in denial(close.status, self._can_deny):
+                    self._put(message)
+            self._writable = False
+        self.connection.discard()
+        self._leave(close.code, close.reason)
+
+    def _too_late(self) -> None:
+        """Nobody answered the handshake in time: refuse it, and pass over an answer that comes later."""
+        logger.warning("connection %s: no worker answered its handshake in time, refused with 503", self.connection.id)
+        self._close(Close(TRY_AGAIN_LATER, "", 503))
+
+    def _leave(self, code: int, reason: str) -> None:
+        for group in self._joined:
+            self._host.groups.leave(group, self)
+        self._joined.clear()
+        self.connection.leave(code, reason)
+        self._advance()
+
+    def _advance(self) -> None:
+        """Have the next turn run if there is one, and wake the reader if there is room."""
+        if event := self.connection.next():
+            self._host.submit(self, event)
+        elif self.connection.state is State.CLOSED:
+            self._host.closed(self)
+        if self._room and not self._room.done() and not self.connection.full:
+            self._room.set_result(None)
+
+    def _put(self, message: ASGIMessage, size: int = 0) -> None:
+        self._outbox.append((message, size))
+        self._outbox_bytes += size
+        if self._writer is None:
+            self._writer = asyncio.get_running_loop().create_task(self._write())
+
+    async def _write(self) -> None:
+        """Write the outbox out, in order; lives only while there is something to write."""
+        try:
+            while self._outbox:
+                message, size = self._outbox[0]
+                await self._send(message)
+                self._outbox.popleft()
+                self._outbox_bytes -= size
+        except OSError:  # the client has gone (ASGI: send may raise it); the reader hears websocket.disconnect
+            self._writable = False
+            self._outbox.clear()
+        finally:
+            self._writer = None
+
+
+def denial(status: int, can_deny: bool) -> list[ASGIMessage]:
+    """Return the ASGI messages that refuse a handshake; without the extension every refusal is a 403."""
+    if not can_deny:
+        return [{"type": "websocket.close"}]
+    headers = [(b"content-length", b"0"), *([(b"retry-after", b"1")] if status == 503 else [])]
+    start = {"type": "websocket.http.response.start", "status": status, "headers": headers}
+    return [start, {"type": "websocket.http.response.body", "body": b""}]
+
+
+def travelling(scope: MutableMapping[str, Any]) -> Scope:
+    """Return the parts of an ASGI connection scope that a worker needs."""
+    path = scope["path"]
+    return Scope(
+        scope.get("method", ""),
+        scope.get("scheme", "http"),
+        scope.get("http_version", "1.1"),
+        scope.get("root_path", ""),
+        path,
+        scope.get("raw_path") or path.encode(),
+        scope.get("query_string", b""),
+        [(bytes(name), bytes(value)) for name, value in scope["headers"]],
+        tuple(scope["client"]) if scope.get("client") else None,
+        tuple(scope["server"]) if scope.get("server") else None,
+        scope.get("subprotocols", []),
+    )

@@ -1,0 +1,1 @@
+"""Consumes events, runs the application, replies. Never imports the interface."""
