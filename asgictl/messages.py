@@ -8,7 +8,7 @@ Events travel interface -> worker on a channel's stream; replies travel worker -
 the one interface that holds the connection; broadcasts travel to every interface.
 """
 
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import msgspec
 
@@ -17,13 +17,22 @@ from asgictl.errors import WireError
 VERSION = 1
 _KNOWN = {b"%d" % version: version for version in range(max(VERSION - 1, 1), VERSION + 2)}
 
-Frame = str | bytes  # one WebSocket message: text or binary (RFC 6455, section 5.6)
+if TYPE_CHECKING:
+    Frame = str | bytes  # one WebSocket message: text or binary (RFC 6455, section 5.6)
+else:
+    Frame = Any  # msgspec decodes no such union; _check_frames stands in for it
 Headers = list[tuple[bytes, bytes]]  # in order, duplicates kept, names in lower case (ASGI)
 Address = tuple[str, int | None]
 
 
 class Wire(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Base of all that is encoded."""
+
+
+def _check_frames(frames: list[Frame]) -> None:
+    for frame in frames:
+        if not isinstance(frame, (str, bytes)):
+            raise TypeError(f"a frame is text or binary, not {type(frame).__name__}")
 
 
 class Scope(Wire, frozen=True):
@@ -77,6 +86,9 @@ class Receive(Turn, tag="receive", frozen=True):
     channel: ClassVar[str] = "websocket.receive"
     frames: list[Frame]
 
+    def __post_init__(self) -> None:
+        _check_frames(self.frames)
+
 
 class Disconnect(Turn, tag="disconnect", frozen=True):
     """Event: the connection has ended; its last turn. code and reason: RFC 6455, section 7.4."""
@@ -128,12 +140,18 @@ class Done(Wire, tag="done", frozen=True):
     joins: list[str]
     leaves: list[str]
 
+    def __post_init__(self) -> None:
+        _check_frames(self.frames)
+
 
 class Broadcast(Wire, tag="broadcast", frozen=True):
     """A frame for every member of a group."""
 
     group: str
     frame: Frame
+
+    def __post_init__(self) -> None:
+        _check_frames([self.frame])
 
 
 Event = Request | Connect | Receive | Disconnect

@@ -1,5 +1,6 @@
 """Talks to supervisord, over XML-RPC on its 0600 Unix socket."""
 
+import contextlib
 import xmlrpc.client
 from http.client import HTTPException
 from pathlib import Path
@@ -16,14 +17,18 @@ class Supervisor:
     """The supervisord of one instance. Every call raises NotRunning when it does not answer."""
 
     def __init__(self, run_dir: Path) -> None:
-        transport = SupervisorTransport(None, None, f"unix://{run_dir / SOCKET}")
-        self._proxy: Any = xmlrpc.client.ServerProxy("http://supervisord", transport=transport).supervisor
+        self._url = f"unix://{run_dir / SOCKET}"
 
     def _call(self, method: str, *arguments: object) -> Any:
+        # A transport that failed once fails for ever, so each call gets its own.
+        transport = SupervisorTransport(None, None, self._url)
+        proxy: Any = xmlrpc.client.ServerProxy("http://supervisord", transport=transport).supervisor
         try:
-            return getattr(self._proxy, method)(*arguments)
+            return getattr(proxy, method)(*arguments)
         except (OSError, HTTPException) as error:
             raise NotRunning(f"supervisord does not answer: {error}") from error
+        finally:
+            transport.close()
 
     def processes(self) -> list[dict[str, Any]]:
         """Return every slot, running or not, as supervisord's getAllProcessInfo has it."""
@@ -36,7 +41,8 @@ class Supervisor:
 
     def wake(self) -> None:
         """Have supervisord's loop turn now, so that it sees who has died."""
-        self._call("getState")
+        with contextlib.suppress(xmlrpc.client.Fault):  # while it shuts down it refuses, awake all the same
+            self._call("getState")
 
     def pid(self) -> int:
         """Return supervisord's own process id."""

@@ -6,10 +6,11 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
-from asgiref.compatibility import guarantee_single_callable, is_double_callable
+from asgiref.compatibility import guarantee_single_callable
 
 from asgictl.application import Application
 from asgictl.errors import TargetError
@@ -57,17 +58,19 @@ def kind_of(target: Any, spec: str = "") -> str:
         raise TargetError(
             f"TARGET {spec!r} is {type(target).__name__}, neither an Application nor a WSGI or ASGI callable"
         )
-    if inspect.iscoroutinefunction(called) or is_double_callable(target):
+    if inspect.iscoroutinefunction(called):
         return "ASGI"
     try:
-        inspect.signature(called).bind(None, None)
-    except TypeError:
-        raise TargetError(
-            f"TARGET {spec!r} takes neither (environ, start_response) as WSGI has it, nor is it an ASGI coroutine"
-        ) from None
-    except ValueError:  # written in C, without a signature: it says nothing else about itself
+        signature = inspect.signature(called)
+    except ValueError:  # written in C: it says nothing about itself
         return "WSGI"
-    return "WSGI"
+    for kind, arguments in (("WSGI", (None, None)), ("ASGI", (None,))):  # ASGI 2 is called with the scope alone
+        with suppress(TypeError):
+            signature.bind(*arguments)
+            return kind
+    raise TargetError(
+        f"TARGET {spec!r} takes neither (environ, start_response) as WSGI has it, nor (scope, receive, send) as ASGI"
+    )
 
 
 def asgi3(target: Callable[..., Any]) -> Callable[..., Any]:

@@ -93,7 +93,7 @@ class WSGIRun:
         """Send parts as they come; a body that is known to be whole becomes a single one."""
         if isinstance(result, (list, tuple)):
             return self._whole(b"".join(self._written + list(result)))
-        length = -1
+        length: int | None = -1
         for data in result:
             if not isinstance(data, bytes):
                 raise TypeError(f"a WSGI application yields bytes, not {type(data).__name__}")

@@ -18,6 +18,12 @@ logger = logging.getLogger("asgictl.layers")
 BACKOFF_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0)  # Redis restarts in a few tenths of a second; then once a second
 
 
+def pack(command: tuple[str | bytes | int, ...]) -> bytes:
+    """Return a command in Redis's protocol."""
+    packed: bytes = hiredis.pack_command(command)  # type: ignore[arg-type]  # its stub knows one-tuples alone
+    return packed
+
+
 class Link(asyncio.Protocol):
     """A connection that comes back by itself.
 
@@ -55,13 +61,18 @@ class Link(asyncio.Protocol):
             return
         if not self._output:
             asyncio.get_running_loop().call_soon(self._flush)
-        self._output.append(hiredis.pack_command(command))
+        self._output.append(pack(command))
         self._waiting.append(answered)
 
     async def ask(self, *command: str | bytes | int) -> Any:
         """Send a command and wait for its reply; raises what call() would give to its callback."""
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self.call(*command, answered=lambda reply: future.done() or future.set_result(reply))
+
+        def answered(reply: Any) -> None:
+            if not future.done():
+                future.set_result(reply)
+
+        self.call(*command, answered=answered)
         reply = await future
         if isinstance(reply, Exception):
             raise reply

@@ -17,7 +17,7 @@ import redis
 from asgictl.errors import RedisError, WireError
 from asgictl.layers.base import Answered, OnBroadcast, OnReply, Position
 from asgictl.layers.keys import WORKERS, Keys
-from asgictl.layers.link import BACKOFF_SECONDS, Link
+from asgictl.layers.link import BACKOFF_SECONDS, Link, pack
 from asgictl.manifest import Manifest, encode_manifest
 from asgictl.messages import (
     Broadcast,
@@ -37,12 +37,6 @@ MINIMUM_VERSION = (6, 2)
 READ_COUNT = 1000  # of entries a read; a bound on what one reply of Redis can weigh
 BLOCK_MILLISECONDS = 1000
 BROADCAST_RETENTION_MILLISECONDS = 60_000
-
-
-def pack(command: tuple[str | bytes | int, ...]) -> bytes:
-    """Return a command in Redis's protocol."""
-    packed: bytes = hiredis.pack_command(command)  # type: ignore[arg-type]  # its stub knows one-tuples alone
-    return packed
 
 
 def position_of(entry_id: bytes) -> Position:
