@@ -186,7 +186,9 @@ def _required_redis(url: str | None) -> str:
 
 def _readiness(role: str) -> Readiness:
     run_dir = os.environ.get("ASGICTL_RUN_DIR")
-    return Readiness(Path(run_dir) if run_dir else None, role, _process(role))
+    readiness = Readiness(Path(run_dir) if run_dir else None, role, _process(role))
+    readiness.starting()
+    return readiness
 
 
 def _process(role: str) -> str:

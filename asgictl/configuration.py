@@ -87,11 +87,15 @@ class Bind:
             except OSError:
                 return  # nothing is there, or nothing that is ours to remove: bind will tell
 
+    def release(self) -> None:
+        """Remove a Unix socket once nobody listens on it."""
+        if self.text.startswith("unix:"):
+            Path(self.text.removeprefix("unix:")).unlink(missing_ok=True)
+
     def check(self) -> None:
         """Raise AddressError unless it can be listened on now; leaves nothing behind."""
         self.listen().close()
-        if self.text.startswith("unix:"):
-            Path(self.text.removeprefix("unix:")).unlink()
+        self.release()
 
 
 def run_directory(name: str) -> Path:

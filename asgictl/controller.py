@@ -13,7 +13,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from asgictl.errors import AsgictlError
+from asgictl.errors import StartError
 from asgictl.readiness import SOCKET
 from asgictl.supervisor import Supervisor
 
@@ -22,13 +22,13 @@ LINE_BYTES = 1 << 20  # a failure's reason is a whole traceback
 
 
 class Controller:
-    """reports: what each live process last said, by pid; failures: the last words of those that could not start."""
+    """Knows what each ready process last said, by pid, and the last words of those that could not start, by slot."""
 
     def __init__(self, run_dir: Path) -> None:
         self._run_dir = run_dir
-        self._reports: dict[int, dict[str, Any]] = {}
-        self._failures: dict[str, dict[str, Any]] = {}
-        self._wakers: set[asyncio.Future[None]] = set()
+        self._ready: dict[int, dict[str, Any]] = {}
+        self._failed: dict[str, dict[str, Any]] = {}
+        self._wakers: set[asyncio.Future[bool]] = set()
 
     async def serve(self) -> None:
         """Serve until SIGTERM or SIGINT."""
@@ -44,37 +44,37 @@ class Controller:
         server.close()
 
     async def _serve_line(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        pid = 0
+        report: dict[str, Any] = {}
         try:
             while line := await reader.readline():
-                report = json.loads(line)
-                if report.get("ask") == "status":
-                    status = {"ready": list(self._reports.values()), "failed": list(self._failures.values())}
+                heard = json.loads(line)
+                if heard.get("ask") == "status":
+                    status = {"ready": list(self._ready.values()), "failed": list(self._failed.values())}
                     writer.write(json.dumps(status).encode() + b"\n")
                 else:
-                    pid = report["pid"]
-                    self._hear(pid, report)
+                    report = heard
+                    self._hear(report)
         except (ValueError, KeyError, ConnectionError) as error:  # a stranger, or one that died in mid-sentence
             logger.warning("a line to the controller broke: %s", error)
         finally:
             writer.close()
-            if self._reports.pop(pid, None):
-                waker = asyncio.get_running_loop().run_in_executor(None, self._wake_supervisor)
-                self._wakers.add(waker)
-                waker.add_done_callback(self._wakers.discard)
+            if report:
+                self._died(report)
 
-    def _hear(self, pid: int, report: dict[str, Any]) -> None:
+    def _hear(self, report: dict[str, Any]) -> None:
         if report["state"] == "ready":
-            self._reports[pid] = report
-            self._failures.pop(report["process"], None)
-        else:
-            self._failures[report["process"]] = report
+            self._ready[report["pid"]] = report
+            self._failed.pop(report["process"], None)
+        elif report["state"] == "failed":
+            self._failed[report["process"]] = report
 
-    def _wake_supervisor(self) -> None:
-        try:
-            Supervisor(self._run_dir).wake()
-        except AsgictlError:
-            logger.info("supervisord is not there to be woken")
+    def _died(self, report: dict[str, Any]) -> None:
+        if report["state"] == "starting":
+            self._failed[report["process"]] = {**report, "reason": "", "exit_code": StartError.exit_code}
+        self._ready.pop(report["pid"], None)
+        waker = asyncio.get_running_loop().run_in_executor(None, Supervisor(self._run_dir).answers)
+        self._wakers.add(waker)
+        waker.add_done_callback(self._wakers.discard)
 
 
 async def ask_status(run_dir: Path) -> dict[str, list[dict[str, Any]]]:

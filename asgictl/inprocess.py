@@ -180,6 +180,7 @@ def create_application() -> InProcess:
     run_dir = Path(environment["ASGICTL_RUN_DIR"])
     process = environment.get("SUPERVISOR_PROCESS_NAME", "server")
     readiness = Readiness(run_dir, "server", process)
+    readiness.starting()
     enter(Runtime("inprocess", process))
     try:
         application = load_target(environment["ASGICTL_TARGET"])

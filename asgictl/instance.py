@@ -4,6 +4,7 @@ Everything that an instance leaves on the machine stands in its run directory, w
 """
 
 import asyncio
+import contextlib
 import fcntl
 import importlib.util
 import json
@@ -29,9 +30,11 @@ from asgictl.layers.redis import check_redis
 from asgictl.supervisor import Supervisor
 
 CONFIGURATION = Path(__file__).with_name("supervisor.conf")
+DESCRIPTION = "instance.json"
 POLL_SECONDS = 0.02
 STOP_SECONDS = 130  # more than all of supervisor.conf's stopwaitsecs, one after another
 TAIL_LINES = 20
+UNREADY = "ended before it was ready; its last lines:\n"
 ENDED = {"BACKOFF", "EXITED", "FATAL"}  # supervisord's states of a process that did not stay
 
 
@@ -67,10 +70,9 @@ class Instance:
 
     def stop(self) -> None:
         """Drain and stop everything; raises NotRunning, and StartError when it does not end in time."""
-        try:
-            pid = self._supervisor.pid()
-        except NotRunning:
-            raise NotRunning(f"no instance {self._name!r} runs; see asgictl start --name") from None
+        if not self._supervisor.answers():
+            raise NotRunning(f"no instance {self._name!r} runs; see asgictl start --name")
+        pid = self._supervisor.pid()
         self._supervisor.shutdown()
         deadline = time.monotonic() + STOP_SECONDS
         while self._alive(pid):
@@ -78,15 +80,15 @@ class Instance:
                 raise StartError(
                     f"supervisord (pid {pid}) did not stop within {STOP_SECONDS} s; see {self.run_dir}/log"
                 )
-            self._wake()
+            self._supervisor.answers()  # else it looks only once a second whether a group has stopped
             time.sleep(POLL_SECONDS)
-        shutil.rmtree(self.run_dir, ignore_errors=True)
+        self.clean()
 
     def status(self) -> dict[str, Any]:
         """Return the configuration and every started process with its state; raises NotRunning."""
         try:
             slots = self._supervisor.processes()
-            configuration = json.loads((self.run_dir / "instance.json").read_text())
+            configuration = json.loads((self.run_dir / DESCRIPTION).read_text())
         except (NotRunning, OSError):
             raise NotRunning(f"no instance {self._name!r} runs; start one with asgictl start") from None
         reports = self._reports()["ready"]
@@ -103,6 +105,8 @@ class Instance:
 
     def clean(self) -> None:
         """Remove what an instance that has ended left."""
+        with contextlib.suppress(OSError):  # it may never have come that far
+            Bind(json.loads((self.run_dir / DESCRIPTION).read_text())["bind"]).release()
         shutil.rmtree(self.run_dir, ignore_errors=True)
 
     def _claim(self) -> None:
@@ -115,14 +119,12 @@ class Instance:
         self._lock = os.open(self.run_dir, os.O_RDONLY | os.O_DIRECTORY)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._supervisor.pid()
         except BlockingIOError:
             raise AlreadyRunning(running) from None
-        except NotRunning:
-            for left in self.run_dir.iterdir():  # by an instance whose supervisord was killed
-                shutil.rmtree(left) if left.is_dir() else left.unlink()
-        else:
+        if self._supervisor.answers():
             raise AlreadyRunning(running)
+        for left in self.run_dir.iterdir():  # by an instance whose supervisord was killed
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
 
     def _launch(self, config: InstanceConfig) -> None:
         for directory in ("log", "redis"):
@@ -132,7 +134,7 @@ class Instance:
             server = find_redis_server()
             environment["ASGICTL_REDIS"] = f"unix://{self.run_dir / 'redis.sock'}"
             environment["ASGICTL_REDIS_SERVER"] = server
-        (self.run_dir / "instance.json").write_text(json.dumps(describe(config)))
+        (self.run_dir / DESCRIPTION).write_text(json.dumps(describe(config)))
         self._process = subprocess.Popen(
             [sys.executable, "-m", "supervisor.supervisord", "-n", "-c", str(CONFIGURATION)],
             env=environment,
@@ -142,7 +144,7 @@ class Instance:
             start_new_session=True,  # Ctrl-C is for us: we stop the others in order
         )
         deadline = time.monotonic() + config.start_seconds
-        self._until(deadline, "supervisord answers", self._answers)
+        self._until(deadline, "supervisord answers", self._supervisor.answers)
         if server:
             self._supervisor.start("redis", "redis")
             self._until(deadline, "Redis answers", lambda: pings(environment["ASGICTL_REDIS"]))
@@ -152,7 +154,9 @@ class Instance:
         for role, expected in roles(config).items():
             for slot in range(1 if role == "server" else expected):
                 self._supervisor.start(role, role if role == "server" else f"{role}-{slot:02d}")
-            self._until(deadline, f"{expected} {role} ready", lambda r=role, n=expected: self._ready(r) >= n)  # type: ignore[misc]
+            self._until(deadline, f"{expected} {role} are ready", lambda r=role, n=expected: self._ready(r) >= n)  # type: ignore[misc]
+        if config.bind.text.startswith("unix:"):
+            os.chmod(config.bind.text.removeprefix("unix:"), 0o600)  # supervisord makes it 0700
 
     def _environment(self, config: InstanceConfig) -> dict[str, str]:
         """What supervisor.conf and the processes read. The Redis URL travels here: `ps` would show an argument."""
@@ -186,22 +190,14 @@ class Instance:
         if self.ended():
             raise StartError(f"supervisord ended:\n{self._tails()}")
         for failure in self._reports()["failed"]:
-            error = StartError(f"{failure['process']}: {failure['reason']}")
+            log = self.run_dir / "log" / f"{failure['process']}.log"
+            error = StartError(f"{failure['process']}: {failure['reason'] or UNREADY + tail(log)}")
             error.exit_code = failure["exit_code"]
             raise error
-        if self._answers():
+        if self._supervisor.answers():
             for slot in self._supervisor.processes():
                 if slot["statename"] in ENDED:
-                    raise StartError(
-                        f"{slot['name']} did not stay up; its last lines:\n{tail(Path(slot['stdout_logfile']))}"
-                    )
-
-    def _answers(self) -> bool:
-        try:
-            self._supervisor.pid()
-        except NotRunning:
-            return False
-        return True
+                    raise StartError(f"{slot['name']}: {UNREADY}{tail(Path(slot['stdout_logfile']))}")
 
     def _ready(self, role: str) -> int:
         return sum(report["role"] == role for report in self._reports()["ready"])
@@ -225,22 +221,15 @@ class Instance:
             return False
         return True
 
-    def _wake(self) -> None:
-        """supervisord looks once a second whether a group has stopped, unless somebody calls."""
-        try:
-            self._supervisor.wake()
-        except NotRunning:
-            return
-
     def _abandon(self) -> None:
         """Undo a start that failed."""
         if self._process is not None and not self.ended():
-            if self._answers():
+            if self._supervisor.answers():
                 self.stop()
             else:
                 self._process.send_signal(signal.SIGTERM)
                 self._process.wait(STOP_SECONDS)
-        if self._process is not None or not self._answers():
+        if self._process is not None or not self._supervisor.answers():
             self.clean()
 
 

@@ -24,6 +24,10 @@ class Readiness:
         self._process = process
         self._socket: socket.socket | None = None
 
+    def starting(self) -> None:
+        """Open the line: should it close before ready() or failed(), this process has died while it started."""
+        self._report({"state": "starting"})
+
     def ready(self, **detail: object) -> None:
         """Report that this process serves from now on; detail goes into `asgictl status`."""
         self._report({"state": "ready", **detail})

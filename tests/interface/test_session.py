@@ -1,0 +1,355 @@
+"""One WebSocket, between a fake server and a fake host."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+import pytest
+
+from asgictl.configuration import Limits
+from asgictl.interface.groups import Groups
+from asgictl.interface.session import Session, denial, travelling
+from asgictl.manifest import Path
+from asgictl.messages import Accept, Broadcast, Close, Connect, Disconnect, Done, Frame, Receive, TurnEvent
+
+ASGIMessage = MutableMapping[str, Any]
+EVERY = Path("/ws", True, True, True)
+DENIAL: dict[str, Any] = {"websocket.http.response": {}}
+OPEN = Accept(None, [])
+
+
+class Socket:
+    """A session, its host, and the server's side of it."""
+
+    def __init__(self, path: Path = EVERY, extensions: dict[str, Any] | None = None, **limits: Any) -> None:
+        self.groups = Groups()
+        self.limits = Limits(**limits)
+        self.events: list[TurnEvent] = []
+        self.ended = False
+        self.sent: list[ASGIMessage] = []
+        self.incoming: asyncio.Queue[ASGIMessage] = asyncio.Queue()
+        self.writable = asyncio.Event()
+        self.writable.set()
+        self.broken = False
+        scope = {"path": "/ws", "headers": [], "extensions": extensions or {}}
+        self.session = Session("i/1", scope, path, self, self.send)
+        self.incoming.put_nowait({"type": "websocket.connect"})
+        self.running = asyncio.create_task(self.session.run(self.incoming.get))
+
+    def submit(self, session: Session, event: TurnEvent) -> None:
+        assert session is self.session
+        self.events.append(event)
+
+    def closed(self, session: Session) -> None:
+        self.ended = True
+
+    async def send(self, message: ASGIMessage) -> None:
+        await self.writable.wait()
+        if self.broken:
+            raise BrokenPipeError
+        self.sent.append(message)
+
+    async def says(self, *frames: Frame) -> None:
+        for frame in frames:
+            text, data = (frame, None) if isinstance(frame, str) else (None, frame)
+            self.incoming.put_nowait({"type": "websocket.receive", "text": text, "bytes": data})
+        await settled()
+
+    async def leaves(self, code: int | None = 1001) -> None:
+        self.incoming.put_nowait({"type": "websocket.disconnect", "code": code, "reason": ""})
+        await settled()
+
+    async def answers(self, *frames: Frame, number: int | None = None, **produced: Any) -> None:
+        """The turn in flight is committed with this outcome."""
+        done = {"state": b"", "accept": None, "close": None, "joins": [], "leaves": [], **produced}
+        position = done.pop("position", None)
+        self.session.done(Done("i/1", number or self.events[-1].number, list(frames), **done), position)
+        await settled()
+
+    async def opens(self) -> None:
+        await settled()
+        await self.answers(accept=OPEN)
+
+    def types(self) -> list[str]:
+        return [message["type"].removeprefix("websocket.") for message in self.sent]
+
+    def frames(self) -> list[Frame]:
+        return [message.get("text", message.get("bytes")) for message in self.sent if message["type"].endswith(".send")]
+
+
+async def settled() -> None:
+    """Let every task go as far as it can; no time needs to pass for that."""
+    for _ in range(50):
+        await asyncio.sleep(0)
+
+
+def scenario(test: Callable[[], Awaitable[None]]) -> Callable[[], None]:
+    def run() -> None:
+        asyncio.run(asyncio.wait_for(test(), 30))  # type: ignore[arg-type]
+
+    run.__name__ = test.__name__
+    return run
+
+
+@scenario
+async def test_a_handshake_waits_for_its_consumer() -> None:
+    socket = Socket()
+    await settled()
+    assert isinstance(socket.events[0], Connect)
+    assert socket.sent == []
+    await socket.answers("welcome", accept=Accept("chat", [(b"a", b"b")]))
+    assert socket.sent == [
+        {"type": "websocket.accept", "subprotocol": "chat", "headers": [(b"a", b"b")]},
+        {"type": "websocket.send", "text": "welcome"},
+    ]
+    await socket.leaves()
+
+
+@scenario
+async def test_a_path_without_a_connect_consumer_accepts_at_once() -> None:
+    socket = Socket(Path("/ws", False, True, False))
+    await settled()
+    assert socket.types() == ["accept"]
+    assert socket.events == []
+
+
+@pytest.mark.parametrize("status", [403, 404, 500, 503])
+def test_a_refusal_has_its_status_where_the_server_can_tell_it(status: int) -> None:
+    async def refused(extensions: dict[str, Any]) -> list[ASGIMessage]:
+        socket = Socket(extensions=extensions)
+        await settled()
+        await socket.answers(close=Close(1000, "", status))
+        await socket.leaves(1006)
+        assert socket.ended
+        assert len(socket.events) == 1, "nobody accepted, so nobody hears of the end"
+        return socket.sent
+
+    start, body = asyncio.run(refused(DENIAL))
+    assert (start["type"], start["status"]) == ("websocket.http.response.start", status)
+    assert body == {"type": "websocket.http.response.body", "body": b""}
+    assert asyncio.run(refused({})) == [{"type": "websocket.close"}]
+
+
+def test_503_alone_says_when_to_try_again() -> None:
+    assert (b"retry-after", b"1") in denial(503, True)[0]["headers"]
+    assert (b"retry-after", b"1") not in denial(404, True)[0]["headers"]
+
+
+@scenario
+async def test_a_handshake_that_nobody_answers_is_refused_with_503_and_a_late_answer_is_no_socket() -> None:
+    socket = Socket(extensions=DENIAL, connect_deadline_seconds=0)
+    while not socket.sent:
+        await asyncio.sleep(0)
+    assert socket.sent[0]["status"] == 503
+    await settled()
+    await socket.answers("late", accept=OPEN)
+    assert "accept" not in socket.types()
+    assert socket.frames() == []
+    assert isinstance(socket.events[-1], Disconnect), "the consumer accepted, so it hears of the end"
+
+
+@scenario
+async def test_a_client_gone_during_connect_still_gets_its_disconnect_if_the_consumer_accepted() -> None:
+    socket = Socket()
+    await settled()
+    await socket.leaves(None)
+    assert not socket.ended
+    await socket.answers("late", accept=OPEN, joins=["g"])
+    last = socket.events[-1]
+    assert isinstance(last, Disconnect)
+    assert last.code == 1006
+    assert socket.sent == []
+    await socket.answers()
+    assert socket.ended
+
+
+@scenario
+async def test_a_client_gone_during_connect_is_forgotten_if_the_consumer_refused() -> None:
+    socket = Socket()
+    await settled()
+    await socket.leaves()
+    await socket.answers(close=Close(1000, ""))
+    assert socket.ended
+    assert len(socket.events) == 1
+
+
+@scenario
+async def test_frames_run_in_order_one_turn_at_a_time() -> None:
+    socket = Socket(turn_frames=2)
+    await socket.opens()
+    await socket.says("a", b"b", "c", "d")
+    turns = []
+    while len(socket.events) > 1 + len(turns):
+        event = socket.events[-1]
+        assert isinstance(event, Receive)
+        turns.append(event.frames)
+        await socket.answers(*event.frames)
+    assert turns == [["a"], [b"b", "c"], ["d"]]
+    assert socket.frames() == ["a", b"b", "c", "d"]
+    await socket.leaves()
+
+
+@scenario
+async def test_an_empty_text_frame_is_a_frame() -> None:
+    socket = Socket()
+    await socket.opens()
+    await socket.says("")
+    event = socket.events[-1]
+    assert isinstance(event, Receive)
+    assert event.frames == [""]
+
+
+@scenario
+async def test_frames_that_nobody_receives_are_dropped() -> None:
+    socket = Socket(Path("/ws", False, False, True))
+    await socket.says("a")
+    assert socket.events == []
+    await socket.leaves()
+    assert isinstance(socket.events[0], Disconnect)
+
+
+@scenario
+async def test_a_full_inbox_stops_reading_until_there_is_room() -> None:
+    socket = Socket(inbox_frames=2, turn_frames=1)
+    await socket.opens()
+    await socket.says("a", "b", "c", "d", "e")
+    assert socket.incoming.qsize() == 2, "one runs, two wait, two stay with the server"
+    await socket.answers()
+    assert socket.incoming.qsize() == 1
+    await socket.answers()
+    await socket.answers()
+    await socket.answers()
+    await socket.answers()
+    ran = [frame for event in socket.events if isinstance(event, Receive) for frame in event.frames]
+    assert ran == ["a", "b", "c", "d", "e"]
+
+
+@scenario
+async def test_frames_received_before_the_end_run_before_the_disconnect() -> None:
+    socket = Socket(turn_frames=1)
+    await socket.opens()
+    await socket.says("a", "b")
+    await socket.leaves(4000)
+    assert len(socket.events) == 2
+    await socket.answers()
+    await socket.answers()
+    assert [type(event) for event in socket.events] == [Connect, Receive, Receive, Disconnect]
+    await socket.answers()
+    assert socket.ended
+
+
+@scenario
+async def test_a_consumers_close_drops_the_frames_that_came_later() -> None:
+    socket = Socket(turn_frames=1, inbox_frames=2)
+    await socket.opens()
+    await socket.says("a", "b", "c", "d")
+    await socket.answers("bye", close=Close(4000, "enough"))
+    assert socket.sent[-2:] == [
+        {"type": "websocket.send", "text": "bye"},
+        {"type": "websocket.close", "code": 4000, "reason": "enough"},
+    ]
+    await socket.says("e")
+    await socket.leaves(4000)
+    assert [type(event) for event in socket.events] == [Connect, Receive, Disconnect]
+    assert socket.running.done()
+
+
+@scenario
+async def test_accept_and_close_in_one_turn_open_and_close_the_socket() -> None:
+    socket = Socket()
+    await settled()
+    await socket.answers("hello", accept=OPEN, close=Close(1000, ""))
+    assert socket.types() == ["accept", "send", "close"]
+    assert isinstance(socket.events[-1], Disconnect)
+
+
+@scenario
+async def test_a_slow_reader_is_closed_with_1013() -> None:
+    socket = Socket(outbox_bytes=10)
+    await socket.opens()
+    socket.writable.clear()
+    for frame in ("x" * 8, "y" * 8, "z"):
+        socket.session.deliver(frame)
+    socket.writable.set()
+    await settled()
+    assert socket.frames() == ["x" * 8]
+    assert (socket.sent[-1]["type"], socket.sent[-1]["code"]) == ("websocket.close", 1013)
+    assert isinstance(socket.events[-1], Disconnect)
+
+
+@scenario
+async def test_a_frame_larger_than_the_whole_outbox_is_still_sent() -> None:
+    socket = Socket(outbox_bytes=10)
+    await socket.opens()
+    socket.session.deliver("x" * 100)
+    await settled()
+    assert socket.frames() == ["x" * 100]
+
+
+@scenario
+async def test_a_client_that_left_is_written_to_no_more() -> None:
+    socket = Socket()
+    await socket.opens()
+    socket.broken = True
+    socket.session.deliver("a")
+    await settled()
+    socket.broken = False
+    socket.session.deliver("b")
+    await settled()
+    assert socket.frames() == []
+    await socket.leaves()
+    assert isinstance(socket.events[-1], Disconnect)
+
+
+@scenario
+async def test_a_late_reply_is_ignored() -> None:
+    socket = Socket()
+    await socket.opens()
+    await socket.says("a")
+    await socket.answers("late", number=1, close=Close(1000, ""))
+    assert socket.types() == ["accept"]
+    await socket.answers("in time")
+    await socket.answers("twice")
+    assert socket.frames() == ["in time"]
+
+
+@scenario
+async def test_a_member_receives_what_stands_behind_its_join_until_it_leaves() -> None:
+    socket = Socket()
+    await settled()
+    await socket.answers(accept=OPEN, joins=["g", "h"], position=(5, 0))
+    for group, position in (("g", 5), ("g", 6), ("h", 7)):
+        socket.groups.deliver(Broadcast(group, f"{group}{position}"), (position, 0))
+    await socket.says("x")
+    await socket.answers(leaves=["g"])
+    socket.groups.deliver(Broadcast("g", "g8"), (8, 0))
+    await settled()
+    assert socket.frames() == ["g6", "h7"]
+    await socket.leaves()
+    assert socket.groups._members == {}
+
+
+@scenario
+async def test_a_join_after_the_end_leaves_no_member_behind() -> None:
+    socket = Socket()
+    await socket.opens()
+    await socket.says("x")
+    await socket.leaves()
+    await socket.answers(joins=["g"])
+    assert socket.groups._members == {}
+
+
+@scenario
+async def test_a_group_frame_before_the_handshakes_answer_does_not_overtake_it() -> None:
+    socket = Socket()
+    await settled()
+    await socket.answers(accept=OPEN, joins=["g"])
+    socket.groups.deliver(Broadcast("g", "x"), (1, 0))
+    await settled()
+    assert socket.types() == ["accept", "send"]
+
+
+def test_what_travels_has_defaults_for_what_a_server_may_leave_out() -> None:
+    scope = travelling({"path": "/é", "headers": [[b"a", b"b"]], "client": ["h", 1]})
+    assert scope.raw_path == "/é".encode()
+    assert (scope.method, scope.headers, scope.client, scope.server) == ("", [(b"a", b"b")], ("h", 1), None)

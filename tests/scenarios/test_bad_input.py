@@ -1,0 +1,149 @@
+"""A user's mistakes: one clear message, a documented exit status, and nothing left running (the fixture looks)."""
+
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import redis
+
+from asgictl.instance import find_redis_server, pings
+from tests.conftest import MODES, Machine, free_port, until
+
+TARGETS = {
+    "nocolon": ("TARGET 'nocolon' is not of the form module:attribute", 3),
+    "nowhere:app": ("there is no module 'nowhere'", 3),
+    "good:nothing": ("module 'good' has no attribute 'nothing'", 3),
+    "good:number": ("is int, neither an Application nor a WSGI or ASGI callable", 3),
+    "good:three": ("takes neither (environ, start_response)", 3),
+    "broken:app": ("ZeroDivisionError: division by zero", 3),
+    "syntax:app": ("SyntaxError", 3),
+    "needs:app": ("No module named 'surely_not_installed'", 3),
+    "quits:app": ("SystemExit: 3", 3),
+    "hard:app": ("ended before it was ready", 8),
+}
+MODULES = {
+    "good": "number = 3\ndef three(a, b, c, d): ...\n",
+    "broken": "def fail():\n    return 1 / 0\n\nfail()\n",
+    "syntax": "def (:\n",
+    "needs": "import surely_not_installed\n",
+    "quits": "raise SystemExit(3)\n",
+    "hard": "import os\nos._exit(9)\n",
+}
+
+
+@pytest.fixture
+def project(machine: Machine, tmp_path: Path) -> Machine:
+    machine.directory = tmp_path
+    for name, source in MODULES.items():
+        (machine.directory / f"{name}.py").write_text(source)
+    return machine
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_target_that_cannot_serve(project: Machine, mode: str, target: str) -> None:
+    text, status = TARGETS[target]
+    done = project.run("start", target, "--mode", mode, "--workers", "1", "--bind", f"127.0.0.1:{project.port}")
+    assert text in done.stderr
+    assert done.returncode == status
+    assert "asgictl/" not in done.stderr  # the traceback is theirs, not ours
+    assert "importlib" not in done.stderr
+
+
+def test_asgi_in_split_mode_is_refused_with_the_way_out(project: Machine) -> None:
+    assert project.directory
+    (project.directory / "app.py").write_text("async def app(scope, receive, send): ...\n")
+    done = project.run("start", "app:app", "--bind", f"127.0.0.1:{project.port}")
+    assert done.returncode == 3
+    assert "use --mode=inprocess" in done.stderr
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_port_in_use(machine: Machine, mode: str) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", machine.port))
+        taken.listen()
+        done = machine.run("start", "--mode", mode, "--bind", f"127.0.0.1:{machine.port}")
+    assert done.returncode == 4
+    assert f"cannot listen on 127.0.0.1:{machine.port}: Address already in use" in done.stderr
+
+
+def test_already_running_and_not_running(machine: Machine) -> None:
+    assert machine.run("status").returncode == 7
+    assert machine.run("stop").returncode == 7
+    machine.start("--workers", "1")
+    again = machine.run("start", "--bind", f"127.0.0.1:{free_port()}")
+    assert again.returncode == 6
+    assert "an instance 'default' runs already" in again.stderr
+    assert machine.run("status").returncode == 0
+
+
+class Server:
+    """A redis-server of the test's own."""
+
+    def __init__(self, machine: Machine, *options: str) -> None:
+        self.port = free_port()
+        self.url = f"redis://127.0.0.1:{self.port}"
+        self._process = subprocess.Popen(
+            [find_redis_server(), "--port", str(self.port), "--save", "", *options],
+            cwd=machine.runtime,
+            stdout=subprocess.DEVNULL,
+        )
+
+    def __enter__(self) -> "Server":
+        def listens() -> bool:
+            with socket.socket() as probe:
+                return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+        until(listens, "Redis listens")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.terminate()
+        self._process.wait(10)
+
+
+def test_redis_that_cannot_be_reached(machine: Machine) -> None:
+    done = machine.run("start", "--redis", f"redis://user:s3cret@127.0.0.1:{free_port()}")
+    assert done.returncode == 5
+    assert "is it running, is --redis right?" in done.stderr
+    assert "s3cret" not in done.stderr
+
+
+def test_redis_that_wants_a_password(machine: Machine) -> None:
+    with Server(machine, "--requirepass", "s3cret") as server:
+        done = machine.run("start", "--redis", server.url)
+        assert done.returncode == 5
+        assert "wants a password" in done.stderr
+        right = server.url.replace("//", "//:s3cret@")
+        assert machine.start("--redis", right, "--workers", "1")
+        machine.stop()
+
+
+def test_redis_that_evicts(machine: Machine) -> None:
+    with Server(machine, "--maxmemory-policy", "allkeys-lru") as server:
+        done = machine.run("start", "--redis", server.url)
+    assert done.returncode == 5
+    assert "maxmemory-policy" in done.stderr
+
+
+def test_an_external_redis_is_used_and_left_running(machine: Machine) -> None:
+    with Server(machine) as server:
+        assert "redis 1 external" in machine.start("--redis", server.url, "--workers", "1")
+        machine.stop()
+        assert pings(server.url)
+        with redis.Redis.from_url(server.url) as client:
+            assert not [key for key in client.scan_iter() if b":re:" in key or b":turns:" in key]
+
+
+def test_a_start_that_is_interrupted_leaves_nothing(project: Machine) -> None:
+    assert project.directory
+    (project.directory / "slow.py").write_text("import time\ntime.sleep(60)\n")
+    process = project.popen("start", "slow:app", "--bind", f"127.0.0.1:{project.port}")
+    until(lambda: list(project.runtime.rglob("worker-00.log")), "the worker starts")
+    began = time.monotonic()
+    process.terminate()
+    process.communicate(timeout=60)
+    assert time.monotonic() - began < 45, "it waited for what never becomes ready"

@@ -1,0 +1,147 @@
+"""Starting, stopping and losing processes, in both modes."""
+
+import json
+import os
+import signal
+import stat
+import subprocess
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from websockets.sync.client import connect
+
+from tests.conftest import MODES, Machine, until
+from tests.scenarios.test_demo import SECONDS, closed_with, get
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_ctrl_c_drains_and_leaves_nothing(machine: Machine, mode: str) -> None:
+    process = machine.popen("start", "--mode", mode, "--workers", "2", "--bind", f"127.0.0.1:{machine.port}")
+    assert process.stdout
+    lines = [process.stdout.readline() for _ in range(4)]
+    assert f"· {mode} · asgictl.demo:app · {machine.url}" in lines[0]
+    assert "2 ready" in lines[1]
+    assert "consumers" in lines[2]
+    assert get(machine.url + "/hello")[0] == 200
+    with connect(machine.ws + "/ws/echo") as ws:
+        process.send_signal(signal.SIGINT)
+        assert closed_with(ws) == 1012
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert machine.pids() == []
+    assert list(machine.runtime.rglob("default")) == []
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_start_and_stop_again_and_again(machine: Machine, mode: str) -> None:
+    for _ in range(int(os.environ.get("ASGICTL_CYCLES", "2"))):
+        machine.start("--mode", mode, "--workers", "2")
+        assert get(machine.url + "/hello")[0] == 200
+        machine.stop()
+        assert machine.pids() == []
+        assert machine.left() == []
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_status_says_what_start_said(machine: Machine, mode: str) -> None:
+    said = machine.start("--mode", mode, "--workers", "2").rsplit("\n", 2)[0]
+    assert machine.run("status").stdout.strip() == said
+    status = json.loads(machine.run("status", "--json").stdout)
+    assert status["mode"] == mode
+    assert {process["state"] for process in status["processes"]} <= {"RUNNING", "STARTING"}
+    assert sum(report["role"] in ("worker", "server") for report in status["ready"]) == 2
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_unix_socket_is_its_owners_alone_and_is_removed(machine: Machine, mode: str) -> None:
+    path = machine.runtime / "site.sock"
+    done = machine.run("start", "--mode", mode, "--workers", "1", "--bind", f"unix:{path}", "-d")
+    assert done.returncode == 0, done.stderr
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    curl = ["curl", "-s", "--unix-socket", str(path), "http://localhost/hello"]
+    assert subprocess.run(curl, capture_output=True, check=True).stdout == b"Hello, world!"
+    machine.stop()
+    assert not path.exists()
+
+
+def test_run_directory_and_its_sockets_are_private(machine: Machine) -> None:
+    machine.start("--workers", "1")
+    run_dir = machine.runtime / "asgictl" / "default"
+    assert stat.S_IMODE(run_dir.stat().st_mode) == 0o700
+    sockets = [path for path in run_dir.iterdir() if path.is_socket()]
+    assert {path.name for path in sockets} == {"controller.sock", "redis.sock", "supervisor.sock"}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in sockets} == {0o600}
+
+
+def test_a_workers_sigterm_closes_no_socket_and_counts_go_on(machine: Machine) -> None:
+    """The first promise: 50 sockets, two workers, one of them stopped."""
+    machine.start("--workers", "2")
+    status = json.loads(machine.run("status", "--json").stdout)
+    victim = next(report["pid"] for report in status["ready"] if report["role"] == "worker")
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(connect(machine.ws + "/ws/count")) for _ in range(50)]
+
+        def count(number: int) -> None:
+            for ws in sockets:
+                ws.send("")
+            assert [ws.recv(SECONDS) for ws in sockets] == [str(number)] * 50
+
+        for number in range(1, 20):
+            count(number)
+        for ws in sockets:  # turns are under way while the worker stops
+            ws.send("")
+        os.kill(victim, signal.SIGTERM)
+        assert [ws.recv(SECONDS) for ws in sockets] == ["20"] * 50
+        until(lambda: not Path(f"/proc/{victim}").exists(), "the worker ends")
+        for number in range(21, 40):
+            count(number)
+        until(lambda: "worker 2 ready" in machine.run("status").stdout, "supervisord starts another")
+        count(40)
+
+
+def test_a_killed_worker_is_replaced(machine: Machine) -> None:
+    machine.start("--workers", "1")
+    before = json.loads(get(machine.url + "/where")[2])["pid"]
+    os.kill(before, signal.SIGKILL)
+    until(lambda: json.loads(get(machine.url + "/where")[2])["pid"] != before, "another worker answers")
+
+
+def test_sockets_survive_a_restart_of_redis(machine: Machine) -> None:
+    machine.start("--workers", "1")
+    with connect(machine.ws + "/ws/count") as ws:
+        ws.send("")
+        assert ws.recv(SECONDS) == "1"
+        status = json.loads(machine.run("status", "--json").stdout)
+        os.kill(next(p["pid"] for p in status["processes"] if p["role"] == "redis"), signal.SIGKILL)
+        ws.send("")
+        assert ws.recv(SECONDS) == "2"
+        until(lambda: get(machine.url + "/hello")[0] == 200, "HTTP is served again")
+
+
+def test_instances_of_different_names_do_not_meet(machine: Machine) -> None:
+    machine.start("--workers", "1")
+    done = machine.run("start", "--name", "other", "--workers", "1", "--bind", f"unix:{machine.runtime}/o.sock", "-d")
+    assert done.returncode == 0, done.stderr
+    assert machine.run("stop", "--name", "other").returncode == 0
+    assert get(machine.url + "/hello")[0] == 200
+
+
+def test_roles_run_alone_as_in_containers(machine: Machine) -> None:
+    """Redis of an instance, used by an interface and a worker of another name that nobody supervises."""
+    machine.start("--workers", "1")
+    shared = ("--redis", f"unix://{machine.runtime}/asgictl/default/redis.sock", "--name", "alone")
+    path = machine.runtime / "alone.sock"
+    worker = machine.popen("worker", *shared)
+    interface = machine.popen("interface", *shared, "--bind", f"unix:{path}")
+    curl = ["curl", "-s", "--unix-socket", str(path), "http://localhost/where"]
+    try:
+        until(lambda: b'"split"' in subprocess.run(curl, capture_output=True, check=False).stdout, "they serve")
+        where = json.loads(subprocess.run(curl, capture_output=True, check=True).stdout)
+        assert where["pid"] == worker.pid
+    finally:
+        for process in (interface, worker):
+            process.send_signal(signal.SIGTERM)
+            process.communicate(timeout=30)
+    assert (interface.returncode, worker.returncode) == (0, 0)
+    assert not path.exists()

@@ -1,0 +1,104 @@
+"""What a user declares."""
+
+from typing import Any
+
+import pytest
+
+from asgictl.application import Application, Group, compile_pattern, path
+from asgictl.errors import ConsumerError, TargetError
+from asgictl.messages import Broadcast
+from asgictl.outcome import Outcome
+
+
+def view(environ: Any, start_response: Any) -> list[bytes]:
+    return []
+
+
+def other(environ: Any, start_response: Any) -> list[bytes]:
+    return []
+
+
+def consumer(message: Any) -> None:
+    """Does nothing."""
+
+
+@pytest.mark.parametrize(
+    ("pattern", "asked", "params"),
+    [
+        ("/ws/{room}", "/ws/a b", {"room": "a b"}),
+        ("/ws/{room}", "/ws/", None),
+        ("/ws/{room}", "/ws/a/b", None),
+        ("/{a}/{b}", "/x/y", {"a": "x", "b": "y"}),
+        ("/a.b", "/a.b", {}),
+        ("/a.b", "/axb", None),
+        ("/ws", "/ws/more", None),
+    ],
+)
+def test_a_parameter_is_one_segment_and_all_else_is_literal(
+    pattern: str, asked: str, params: dict[str, str] | None
+) -> None:
+    assert path(pattern).match(asked) == params
+
+
+@pytest.mark.parametrize("pattern", ["ws", "", "/{a}/{a}", "/{1}"])
+def test_a_malformed_pattern_is_named(pattern: str) -> None:
+    with pytest.raises(TargetError) as caught:
+        compile_pattern(pattern)
+    assert repr(pattern) in str(caught.value)
+
+
+def test_a_consumer_that_cannot_be_called_is_refused() -> None:
+    wrong: Any = "join"
+    with pytest.raises(TargetError, match=r"path\('/ws', connect=\.\.\.\)"):
+        path("/ws", connect=wrong)
+
+
+@pytest.mark.parametrize(
+    ("asked", "served"),
+    [("/", view), ("/x", view), ("/api", other), ("/api/x", other), ("/apis", view), ("*", view)],
+)
+def test_the_longest_prefix_of_whole_segments_serves(asked: str, served: Any) -> None:
+    assert Application(http={"/": view, "/api": other}).mount(asked) is served
+
+
+def test_a_path_that_nothing_is_mounted_on_is_served_by_nobody() -> None:
+    assert Application(http={"/api": other}).mount("/") is None
+    assert Application().mount("/") is None
+
+
+@pytest.mark.parametrize("http", [{"api": view}, {"/": "view"}])
+def test_a_mount_that_cannot_serve_is_refused(http: Any) -> None:
+    with pytest.raises(TargetError, match="prefix starts with /"):
+        Application(http=http)
+
+
+def test_a_websocket_that_is_not_made_by_path_is_refused() -> None:
+    wrong: Any = ["/ws"]
+    with pytest.raises(TargetError, match=r"takes path\(\.\.\.\)"):
+        Application(websocket=wrong)
+
+
+def test_the_first_route_that_matches_counts() -> None:
+    first, second = path("/ws/{a}", connect=consumer), path("/ws/x")
+    application = Application(websocket=[first, second])
+    assert application.route("/ws/x") == (first, {"a": "x"})
+    assert application.route("/") is None
+
+
+@pytest.mark.parametrize("name", ["", "x" * 101, None, b"x"])
+def test_a_group_is_named_by_1_to_100_characters(name: Any) -> None:
+    with pytest.raises(ConsumerError, match="1 to 100"):
+        Group(name)
+
+
+def test_a_groups_frame_waits_for_the_commit() -> None:
+    outcome = Outcome()
+    with outcome.collecting():
+        Group("g").send(text="x")
+        Group("g").send(data=b"x")
+    assert outcome.broadcasts == [Broadcast("g", "x"), Broadcast("g", b"x")]
+
+
+def test_a_group_cannot_be_sent_to_outside_of_an_event() -> None:
+    with pytest.raises(ConsumerError, match="while an event is handled"):
+        Group("g").send(text="x")

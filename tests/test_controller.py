@@ -1,0 +1,120 @@
+"""The controller, in this process, on a socket in a directory of the test's."""
+
+import asyncio
+import json
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from asgictl.controller import Controller, ask_status
+from asgictl.readiness import SOCKET
+
+
+@pytest.fixture(autouse=True)
+def run_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)  # a socket's path may be 107 bytes long; a relative one always fits
+    return Path()
+
+
+@asynccontextmanager
+async def running() -> AsyncIterator[Path]:
+    serving = asyncio.create_task(Controller(Path()).serve())
+    while signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:  # what it does last; before, SIGTERM would end pytest
+        assert not serving.done(), serving.result()
+        await asyncio.sleep(0)
+    try:
+        yield Path()
+    finally:
+        signal.raise_signal(signal.SIGTERM)
+        await asyncio.wait_for(serving, 10)
+
+
+async def reporting(**report: object) -> asyncio.StreamWriter:
+    _, writer = await asyncio.open_unix_connection(SOCKET)
+    writer.write(json.dumps({"role": "worker", "process": "worker-00", **report}).encode() + b"\n")
+    return writer
+
+
+Status = dict[str, list[dict[str, Any]]]
+
+
+async def status_when(condition: Callable[[Status], object]) -> Status:
+    async with asyncio.timeout(10):
+        while not condition(status := await ask_status(Path())):
+            await asyncio.sleep(0)
+        return status
+
+
+def run(scenario: Callable[[], Awaitable[None]]) -> None:
+    async def main() -> None:
+        async with running():
+            await scenario()
+
+    asyncio.run(main())
+
+
+def test_a_process_is_ready_for_as_long_as_its_line_is_open() -> None:
+    async def scenario() -> None:
+        assert await ask_status(Path()) == {"ready": [], "failed": []}
+        line = await reporting(pid=7, state="ready", threads=2)
+        status = await status_when(lambda status: status["ready"])
+        assert status["ready"][0]["threads"] == 2
+        line.close()
+        await status_when(lambda status: not status["ready"])
+
+    run(scenario)
+
+
+def test_last_words_outlive_a_process_until_its_successor_is_ready() -> None:
+    async def scenario() -> None:
+        (await reporting(pid=7, state="failed", reason="no module", exit_code=3)).close()
+        status = await status_when(lambda status: status["failed"])
+        assert status["failed"][0]["reason"] == "no module"
+        line = await reporting(pid=8, state="ready")
+        status = await status_when(lambda status: status["ready"])
+        assert status["failed"] == []
+        line.close()
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("line", [b"hello", b"{}", b"[]", b"1", b'{"pid": [], "state": "ready", "process": "x"}'])
+def test_a_stranger_is_cut_off_and_the_controller_goes_on(line: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
+        reader, writer = await asyncio.open_unix_connection(SOCKET)
+        writer.write(line + b"\n")
+        assert await reader.read() == b""
+        writer.close()
+        assert await ask_status(Path()) == {"ready": [], "failed": []}
+
+    run(scenario)
+    assert [record.name for record in caplog.records] == ["asgictl.controller"]
+
+
+def test_a_whole_traceback_fits_into_a_report() -> None:
+    async def scenario() -> None:
+        line = await reporting(pid=7, state="failed", reason="x" * 500_000, exit_code=3)
+        status = await status_when(lambda status: status["failed"])
+        assert len(status["failed"][0]["reason"]) == 500_000
+        line.close()
+
+    run(scenario)
+
+
+def test_the_socket_is_its_owners_alone_and_replaces_a_killed_controllers() -> None:
+    Path(SOCKET).write_text("left behind")
+
+    async def scenario() -> None:
+        assert Path(SOCKET).is_socket()
+        assert Path(SOCKET).stat().st_mode & 0o777 == 0o600
+
+    run(scenario)
+
+
+def test_asking_a_controller_that_is_away_is_an_os_error() -> None:
+    with pytest.raises(OSError, match=SOCKET):
+        asyncio.run(ask_status(Path()))

@@ -1,0 +1,50 @@
+"""What an interface knows of the application."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asgictl.application import Application, path
+from asgictl.errors import WireError
+from asgictl.manifest import Manifest, Path, Router, encode_manifest, manifest_of
+from asgictl.messages import VERSION
+from asgictl.turn import Message
+
+
+def consumer(message: Message) -> None:
+    """Does nothing."""
+
+
+def test_a_manifest_tells_which_events_a_consumer_wants() -> None:
+    routes = [path("/a", connect=consumer, receive=consumer), path("/b", disconnect=consumer)]
+    manifest = manifest_of(Application(websocket=routes), "r1")
+    assert manifest == Manifest(VERSION, "r1", False, [Path("/a", True, True, False), Path("/b", False, False, True)])
+
+
+def test_a_manifest_survives_the_wire() -> None:
+    manifest = manifest_of(Application(http=lambda environ, start_response: [], websocket=[path("/{x}")]), "r1")
+    assert Router.decode(encode_manifest(manifest)).manifest == manifest
+
+
+def test_the_first_path_that_matches_counts() -> None:
+    first, second = Path("/ws/{room}", True, True, False), Path("/ws/x", False, False, False)
+    router = Router(Manifest(VERSION, "r1", True, [first, second]))
+    assert router.match("/ws/x") is first
+    assert router.match("/ws/x/y") is None
+
+
+@given(st.binary(max_size=60))
+def test_bytes_that_are_no_manifest_are_a_wire_error(value: bytes) -> None:
+    with pytest.raises(WireError):
+        Router.decode(value)
+
+
+@pytest.mark.parametrize("version", [VERSION - 2, VERSION + 2])
+def test_a_version_that_is_not_adjacent_is_named(version: int) -> None:
+    with pytest.raises(WireError, match=f"{version}, ours is {VERSION}"):
+        Router.decode(encode_manifest(Manifest(version, "r1", True, [])))
+
+
+def test_a_pattern_that_this_release_cannot_compile_is_a_wire_error() -> None:
+    with pytest.raises(WireError):
+        Router.decode(encode_manifest(Manifest(VERSION + 1, "r2", True, [Path("/{a}/{a}", True, True, True)])))

@@ -1,0 +1,163 @@
+"""The wire: what is encoded comes back equal, and bytes that are no message are a WireError."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asgictl.errors import WireError
+from asgictl.messages import (
+    VERSION,
+    Accept,
+    Broadcast,
+    Close,
+    Connect,
+    Disconnect,
+    Done,
+    Receive,
+    Request,
+    Response,
+    Scope,
+    Wire,
+    decode_broadcast,
+    decode_event,
+    decode_reply,
+    decode_scope,
+    decode_state,
+    encode,
+    encode_scope,
+    encode_state,
+)
+
+text = st.text(max_size=20)
+data = st.binary(max_size=20)
+number = st.integers(0, 2**63 - 1)
+frame = st.one_of(text, data)
+headers = st.lists(st.tuples(data, data), max_size=3)
+address = st.one_of(st.none(), st.tuples(text, st.one_of(st.none(), st.integers(0, 65535))))
+scopes = st.builds(
+    Scope, text, text, text, text, text, data, data, headers, address, address, st.lists(text, max_size=2)
+)
+events: st.SearchStrategy[Wire] = st.one_of(
+    st.builds(Request, text, number, scopes, data),
+    st.builds(Connect, text, number, number, data, data),
+    st.builds(Receive, text, number, number, data, data, st.lists(frame, max_size=4)),
+    st.builds(Disconnect, text, number, number, data, data, number, text),
+)
+accepts = st.builds(Accept, st.one_of(st.none(), text), headers)
+closes = st.builds(Close, number, text, number)
+groups = st.lists(text, max_size=3)
+replies: st.SearchStrategy[Wire] = st.one_of(
+    st.builds(Response, text, number, number, headers, data, st.booleans(), st.booleans()),
+    st.builds(
+        Done,
+        text,
+        number,
+        st.lists(frame, max_size=4),
+        data,
+        st.one_of(st.none(), accepts),
+        st.one_of(st.none(), closes),
+        groups,
+        groups,
+    ),
+)
+DECODERS: list[Callable[[bytes], object]] = [
+    lambda value: decode_event(b"1", value),
+    lambda value: decode_reply(b"1", value),
+    lambda value: decode_broadcast(b"1", value),
+    decode_scope,
+    decode_state,
+]
+
+
+@given(events)
+def test_every_event_survives_the_wire(event: Wire) -> None:
+    assert decode_event(*encode(event)) == event
+
+
+@given(replies)
+def test_every_reply_survives_the_wire(reply: Wire) -> None:
+    assert decode_reply(*encode(reply)) == reply
+
+
+@given(st.builds(Broadcast, text, frame))
+def test_every_broadcast_survives_the_wire(broadcast: Broadcast) -> None:
+    assert decode_broadcast(*encode(broadcast)) == broadcast
+
+
+@given(scopes)
+def test_every_scope_survives_the_wire(scope: Scope) -> None:
+    assert decode_scope(encode_scope(scope)) == scope
+
+
+@given(st.dictionaries(text, st.one_of(text, data, number, st.none(), st.booleans(), st.lists(number))))
+def test_every_state_survives_the_wire(state: dict[str, Any]) -> None:
+    assert decode_state(encode_state(state)) == state
+
+
+def test_text_stays_text_and_binary_stays_binary() -> None:
+    turn = Receive("c", 1, 1, b"", b"", ["a", b"a"])
+    decoded = decode_event(*encode(turn))
+    assert isinstance(decoded, Receive)
+    assert [type(frame) for frame in decoded.frames] == [str, bytes]
+
+
+def test_an_empty_state_costs_nothing() -> None:
+    assert encode_state({}) == b""
+    assert decode_state(b"") == {}
+
+
+@pytest.mark.parametrize("decode", DECODERS)
+def test_random_bytes_are_a_wire_error_and_nothing_else(decode: Callable[[bytes], object]) -> None:
+    @given(st.binary(max_size=60))
+    def check(value: bytes) -> None:
+        try:
+            decode(value)
+        except WireError as error:
+            assert str(error)
+
+    check()
+
+
+@given(st.one_of(events, replies), st.integers(0, 200), st.integers(0, 255))
+def test_a_damaged_message_is_a_wire_error_or_another_message(message: Wire, place: int, byte: int) -> None:
+    field, value = encode(message)
+    damaged = bytearray(value)
+    damaged[place % len(damaged)] = byte
+    for decode in (decode_event, decode_reply):
+        try:
+            assert isinstance(decode(field, bytes(damaged)), Wire)
+        except WireError as error:
+            assert str(error)
+
+
+@pytest.mark.parametrize("nested", [b"\x91" * 5000 + b"\xc0", b"\x81\x01" * 5000 + b"\xc0"])
+def test_a_message_nested_too_deeply_is_a_wire_error(nested: bytes) -> None:
+    with pytest.raises(WireError):
+        decode_broadcast(b"1", b"\x93\xa9broadcast\xa1g" + nested)
+
+
+def test_a_frame_that_is_neither_text_nor_binary_is_a_wire_error() -> None:
+    with pytest.raises(WireError, match="text or binary"):
+        decode_broadcast(b"1", b"\x93\xa9broadcast\xa1g\x07")
+
+
+@pytest.mark.parametrize("field", [b"", b"0", b"9", b"one", b"\xff"])
+def test_a_version_that_is_not_adjacent_is_named_beside_ours(field: bytes) -> None:
+    with pytest.raises(WireError, match=f"{VERSION}") as caught:
+        decode_event(field, b"")
+    assert repr(field) in str(caught.value)
+
+
+def test_the_next_version_is_read_with_the_fields_that_it_appended_passed_over() -> None:
+    _, value = encode(Broadcast("g", "x"))
+    assert value[0] == 0x93
+    newer = b"\x94" + value[1:] + b"\x07"
+    assert decode_broadcast(b"%d" % (VERSION + 1), newer) == Broadcast("g", "x")
+
+
+def test_a_state_that_messagepack_cannot_carry_is_a_type_error() -> None:
+    with pytest.raises(TypeError):
+        encode_state({"a": object()})

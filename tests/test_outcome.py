@@ -1,0 +1,40 @@
+"""What an event's handler produces."""
+
+from typing import Any
+
+import pytest
+
+from asgictl.errors import ConsumerError
+from asgictl.outcome import Outcome, current, frame_of
+
+
+def test_a_frame_is_the_one_that_was_given() -> None:
+    assert frame_of("", None) == ""
+    assert frame_of(None, b"") == b""
+
+
+@pytest.mark.parametrize(("text", "data"), [(None, None), ("x", b"x"), (b"x", None), (None, "x"), (1, None)])
+def test_anything_else_than_one_frame_is_refused(text: Any, data: Any) -> None:
+    with pytest.raises(ConsumerError, match=r"text=.*data="):
+        frame_of(text, data)
+
+
+def test_text_that_utf8_cannot_carry_is_the_consumers_fault() -> None:
+    with pytest.raises(ConsumerError):
+        frame_of("\ud800", None)
+
+
+def test_outside_of_an_event_there_is_no_outcome() -> None:
+    with pytest.raises(ConsumerError, match="while an event is handled"):
+        current()
+
+
+def test_collecting_ends_with_its_block_even_by_an_exception() -> None:
+    outer, inner = Outcome(), Outcome()
+    with outer.collecting():
+        with pytest.raises(ValueError, match="theirs"), inner.collecting():
+            assert current() is inner
+            raise ValueError("theirs")
+        assert current() is outer
+    with pytest.raises(ConsumerError):
+        current()

@@ -1,0 +1,194 @@
+"""One turn being run: what a consumer sees, and what its calls add up to."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from asgictl.application import Application, Consumer, Group, path
+from asgictl.messages import (
+    Accept,
+    Close,
+    Connect,
+    Disconnect,
+    Done,
+    Frame,
+    Receive,
+    Scope,
+    TurnEvent,
+    decode_state,
+    encode_scope,
+    encode_state,
+)
+from asgictl.turn import Message, RunningTurn
+
+HEADERS = [(b"host", b"x"), (b"via", b"a"), (b"via", b"\xe9")]
+SCOPE = encode_scope(Scope("", "ws", "1.1", "", "/ws/hall", b"/ws/hall", b"q=%20", HEADERS, None, None, ["chat"]))
+
+
+def receive(frames: list[Frame], state: bytes = b"") -> Receive:
+    return Receive("i/1", 3, 2, SCOPE, state, frames)
+
+
+def ran(event: TurnEvent, consumer: Consumer) -> RunningTurn:
+    kind: Any = type(event).__name__.lower()
+    return RunningTurn(Application(websocket=[path("/ws/{room}", **{kind: consumer})]), event)
+
+
+def connect() -> Connect:
+    return Connect("i/1", 1, 1, SCOPE, b"")
+
+
+def test_a_consumer_sees_the_handshake() -> None:
+    seen: list[object] = []
+
+    def joined(message: Message) -> None:
+        seen.extend([message.path, message.query_string, message.subprotocols, message.headers, message.params])
+        message.accept("chat", [(b"x", b"y")])
+
+    done = ran(connect(), joined).run()
+    assert seen == ["/ws/hall", b"q=%20", ["chat"], {"host": "x", "via": "a, é"}, {"room": "hall"}]
+    assert done.accept == Accept("chat", [(b"x", b"y")])
+
+
+def test_each_frame_is_a_message_with_an_id_of_its_own() -> None:
+    seen: list[tuple[object, ...]] = []
+
+    def say(message: Message) -> None:
+        seen.append((message.text, message.data, message.id, message.attempt))
+
+    ran(receive(["a", b"b"]), say).run()
+    assert seen == [("a", None, "i/1:3:0", 2), (None, b"b", "i/1:3:1", 2)]
+
+
+def test_a_disconnect_says_how_it_came() -> None:
+    seen: list[object] = []
+    ran(Disconnect("i/1", 4, 1, SCOPE, b"", 1006, "gone"), lambda m: seen.extend([m.code, m.reason, m.text])).run()
+    assert seen == [1006, "gone", None]
+
+
+def test_all_that_a_turn_produced_is_in_its_reply() -> None:
+    def say(message: Message) -> None:
+        message.reply(text="t")
+        message.reply(data=b"d")
+        message.join("in")
+        message.leave("out")
+        Group("g").send(text=message.text)
+
+    turn = ran(receive(["x"]), say)
+    assert turn.run() == Done("i/1", 3, ["t", b"d"], b"", None, None, ["in"], ["out"])
+    assert [broadcast.frame for broadcast in turn.outcome.broadcasts] == ["x"]
+
+
+def test_no_message_follows_the_one_that_closed() -> None:
+    seen: list[str | None] = []
+
+    def say(message: Message) -> None:
+        seen.append(message.text)
+        message.close(4001, "bye")
+
+    assert ran(receive(["a", "b"]), say).run().close == Close(4001, "bye")
+    assert seen == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("before", "change", "after"),
+    [
+        ({}, {"n": 1}, {"n": 1}),
+        ({"n": 1}, {"n": 1}, None),
+        ({"n": 1}, {}, None),
+        ({}, {}, None),
+        ({"n": 1}, {"n": None}, {"n": None}),
+    ],
+)
+def test_only_a_changed_state_travels(before: dict[str, Any], change: dict[str, Any], after: Any) -> None:
+    done = ran(receive(["x"], encode_state(before)), lambda message: message.state.update(change)).run()
+    assert (decode_state(done.state) if done.state else None) == after
+
+
+def test_an_emptied_state_travels_too() -> None:
+    done = ran(receive(["x"], encode_state({"n": 1})), lambda message: message.state.clear()).run()
+    assert done.state != b""
+    assert decode_state(done.state) == {}
+
+
+def raises(message: Message) -> None:
+    message.reply(text="lost")
+    Group("g").send(text="lost")
+    raise ValueError("theirs")
+
+
+FAULTS: dict[str, Callable[[Message], Any]] = {
+    "an exception": raises,
+    "accept() in receive": lambda message: message.accept(),
+    "a frame that is none": lambda message: message.reply(),
+    "a close code that may not be sent": lambda message: message.close(1006),
+    "a close reason that is too long": lambda message: message.close(1000, "é" * 62),
+    "a group without a name": lambda message: message.join(""),
+    "a state too large": lambda message: message.state.update(big="x" * (64 << 10)),
+    "a state that cannot travel": lambda message: message.state.update(it=object()),
+    "text that utf-8 cannot carry": lambda message: message.reply(text="\ud800"),
+    "a group's name that utf-8 cannot carry": lambda message: message.join("\ud800"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_closes_with_1011_and_nothing_of_the_turn_leaves(fault: str, caplog: pytest.LogCaptureFixture) -> None:
+    turn = ran(receive(["x"]), FAULTS[fault])
+    assert turn.run() == Done("i/1", 3, [], b"", None, Close(1011, ""), [], [])
+    assert turn.outcome.broadcasts == []
+    assert len(caplog.records) == 1
+
+
+def wrong_headers(message: Message) -> None:
+    headers: Any = [("x-name", "text")]
+    message.accept(headers=headers)
+
+
+def wrong_subprotocol(message: Message) -> None:
+    subprotocol: Any = b"chat"
+    message.accept(subprotocol)
+
+
+@pytest.mark.parametrize("consumer", [raises, lambda message: None, wrong_headers, wrong_subprotocol])
+def test_a_fault_in_connect_refuses_the_handshake_with_500(consumer: Consumer) -> None:
+    close = ran(connect(), consumer).run().close
+    assert close is not None
+    assert close.status == 500
+
+
+def test_a_handshake_may_be_refused() -> None:
+    assert ran(connect(), lambda message: message.close()).run().close == Close(1000, "", 403)
+
+
+def test_an_event_without_a_consumer_produces_nothing() -> None:
+    turn = RunningTurn(Application(), receive(["x"]))
+    assert turn.run() == Done("i/1", 3, [], b"", None, None, [], [])
+
+
+def test_an_async_consumer_obeys_the_same_rules() -> None:
+    async def say(message: Message) -> None:
+        await asyncio.sleep(0)
+        message.reply(text=message.text)
+        Group("g").send(text="to all")
+
+    turn = ran(receive(["a", "b"]), say)
+    assert turn.is_async
+    assert asyncio.run(turn.run_async()).frames == ["a", "b"]
+    assert len(turn.outcome.broadcasts) == 2
+
+
+def test_an_async_consumers_exception_closes_with_1011() -> None:
+    async def fails(message: Message) -> None:
+        raises(message)
+
+    assert asyncio.run(ran(receive(["a"]), fails).run_async()).close == Close(1011, "")
+
+
+def test_a_callable_object_may_be_an_async_consumer() -> None:
+    class Say:
+        async def __call__(self, message: Message) -> None:
+            message.reply(text="said")
+
+    assert ran(receive(["a"]), Say()).is_async

@@ -1,0 +1,138 @@
+"""The worker's loop, with a layer that holds events in memory."""
+
+import threading
+from typing import Any
+
+import pytest
+
+from asgictl.application import Application, Consumer, Group, path
+from asgictl.layers.redis import Entry
+from asgictl.messages import Broadcast, Connect, Done, Event, Request, Response, Scope, encode_scope
+from asgictl.turn import Message
+from asgictl.worker.loop import PREFETCH, Loop, plain
+
+SCOPE = Scope("GET", "http", "1.1", "", "/hello", b"/hello", b"", [], None, None)
+
+
+class Layer:
+    """Gives out these events in one read, then has the loop stop."""
+
+    def __init__(self, stopping: threading.Event, *events: Event) -> None:
+        self.stopping = stopping
+        self.entries = [Entry(b"ch", b"%d-0" % number, event) for number, event in enumerate(events)]
+        self.counts: list[int] = []
+        self.commits: list[tuple[bytes, Response | Done, list[Broadcast]]] = []
+        self.closed = False
+
+    def read(self, count: int) -> list[Entry]:
+        self.counts.append(count)
+        self.stopping.set()
+        return self.entries
+
+    def commit(self, entry: Entry, reply: Response | Done, broadcasts: list[Broadcast]) -> None:
+        assert not self.closed
+        self.commits.append((entry.id, reply, broadcasts))
+
+    def send_part(self, response: Response) -> None: ...
+
+    def flush(self) -> None: ...
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class AsyncTurns:
+    def __init__(self) -> None:
+        self.begun: list[Entry] = []
+        self.held: set[bytes] = set()
+        self.finished = False
+
+    def holds(self, entry: Entry) -> bool:
+        return entry.id in self.held
+
+    def begin(self, entry: Entry, turn: object) -> None:
+        self.begun.append(entry)
+
+    def finish(self) -> None:
+        self.finished = True
+
+
+def request(path: str = "/hello") -> Request:
+    changed = Scope("GET", "http", "1.1", "", path, path.encode(), b"", [], None, None)
+    return Request("i/1", 1, changed, b"")
+
+
+def ran(application: Application, *events: Event, held: frozenset[bytes] = frozenset()) -> tuple[Layer, AsyncTurns]:
+    stopping = threading.Event()
+    layer: Any = Layer(stopping, *events)
+    async_turns: Any = AsyncTurns()
+    async_turns.held = held
+    Loop(application, layer, stopping, async_turns).run()
+    return layer, async_turns
+
+
+def hello(environ: Any, start_response: Any) -> list[bytes]:
+    start_response("200 OK", [])
+    Group("g").send(text="from a view")
+    return [b"hello"]
+
+
+async def asgi(scope: Any, receive: Any, send: Any) -> None:
+    """Serves nothing here."""
+
+
+def test_every_event_of_a_read_is_committed_and_then_the_layer_closed() -> None:
+    layer, async_turns = ran(Application(http=hello), request(), request())
+    assert [commit[0] for commit in layer.commits] == [b"0-0", b"1-0"]
+    assert layer.closed
+    assert async_turns.finished
+
+
+def test_fast_handlers_are_given_many_events_at_once() -> None:
+    layer, _ = ran(Application(http=hello))
+    assert layer.counts == [PREFETCH]
+
+
+def test_what_a_view_sends_to_a_group_is_committed_with_its_response() -> None:
+    layer, _ = ran(Application(http=hello), request())
+    _, reply, broadcasts = layer.commits[0]
+    assert isinstance(reply, Response)
+    assert reply.body == b"hello"
+    assert broadcasts == [Broadcast("g", "from a view")]
+
+
+@pytest.mark.parametrize(("path", "status"), [("/other", 404), ("/asgi", 501)])
+def test_a_path_that_this_worker_cannot_serve_is_answered(path: str, status: int) -> None:
+    layer, _ = ran(Application(http={"/hello": hello, "/asgi": asgi}), request(path))
+    reply = layer.commits[0][1]
+    assert isinstance(reply, Response)
+    assert reply.status == status
+
+
+def websocket(consumer: Consumer) -> Application:
+    return Application(websocket=[path("/hello", connect=consumer)])
+
+
+CONNECT = Connect("i/1", 1, 1, encode_scope(SCOPE), b"")
+
+
+def test_a_turn_is_run_and_committed() -> None:
+    layer, _ = ran(websocket(lambda message: message.accept()), CONNECT)
+    reply = layer.commits[0][1]
+    assert isinstance(reply, Done)
+    assert reply.accept is not None
+
+
+def test_an_async_consumers_turn_is_handed_on_once() -> None:
+    async def accept(message: Message) -> None:
+        message.accept()
+
+    layer, async_turns = ran(websocket(accept), CONNECT, CONNECT, held=frozenset({b"1-0"}))
+    assert [entry.id for entry in async_turns.begun] == [b"0-0"]
+    assert layer.commits == []
+
+
+def test_a_plain_response_is_whole() -> None:
+    reply = plain(request(), 404, "Not Found")
+    assert (reply.status, reply.body, reply.more) == (404, b"Not Found\n", False)
+    assert dict(reply.headers)[b"content-length"] == b"10"
