@@ -41,11 +41,12 @@ class Machine:
         self.url = f"http://127.0.0.1:{self.port}"
         self.ws = f"ws://127.0.0.1:{self.port}"
         self.environment = os.environ | {"XDG_RUNTIME_DIR": str(runtime)}
+        self.python = sys.executable
         self.mode = ""  # of the instance that the fixture started
         self.directory: Path | None = None  # where commands run, when the target lies in one
 
     def command(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "asgictl", *arguments]
+        return [self.python, "-m", "asgictl", *arguments]
 
     def run(self, *arguments: str, seconds: float = 60) -> subprocess.CompletedProcess[str]:
         """Run a command to its end."""

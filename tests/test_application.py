@@ -54,8 +54,7 @@ def test_a_consumer_that_cannot_be_called_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "served"),
-    [("/", view), ("/x", view), ("/api", other), ("/api/x", other), ("/apis", view), ("*", view)],
+    ("asked", "served"), [("/", view), ("/x", view), ("/api", other), ("/api/x", other), ("/apis", view), ("*", view)]
 )
 def test_the_longest_prefix_of_whole_segments_serves(asked: str, served: Any) -> None:
     assert Application(http={"/": view, "/api": other}).mount(asked) is served

@@ -100,11 +100,11 @@ def test_a_late_answer_to_an_addition_is_passed_over() -> None:
     connection.connect()
     connection.done(reply(1))
     connection.added(1)
-    assert connection.state is State.IDLE
+    idle = connection.state
     connection.receive("x")
     connection.next()
     connection.added(1)
-    assert connection.state is State.SENDING
+    assert (idle, connection.state) == (State.IDLE, State.SENDING)
 
 
 def test_nobody_hears_of_the_end_of_a_connection_that_no_consumer_opened() -> None:

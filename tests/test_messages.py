@@ -1,6 +1,7 @@
 """The wire: what is encoded comes back equal, and bytes that are no message are a WireError."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -113,10 +114,8 @@ def test_an_empty_state_costs_nothing() -> None:
 def test_random_bytes_are_a_wire_error_and_nothing_else(decode: Callable[[bytes], object]) -> None:
     @given(st.binary(max_size=60))
     def check(value: bytes) -> None:
-        try:
+        with suppress(WireError):
             decode(value)
-        except WireError as error:
-            assert str(error)
 
     check()
 
@@ -127,10 +126,8 @@ def test_a_damaged_message_is_a_wire_error_or_another_message(message: Wire, pla
     damaged = bytearray(value)
     damaged[place % len(damaged)] = byte
     for decode in (decode_event, decode_reply):
-        try:
+        with suppress(WireError):
             assert isinstance(decode(field, bytes(damaged)), Wire)
-        except WireError as error:
-            assert str(error)
 
 
 @pytest.mark.parametrize("nested", [b"\x91" * 5000 + b"\xc0", b"\x81\x01" * 5000 + b"\xc0"])

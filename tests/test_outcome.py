@@ -31,10 +31,15 @@ def test_outside_of_an_event_there_is_no_outcome() -> None:
 
 def test_collecting_ends_with_its_block_even_by_an_exception() -> None:
     outer, inner = Outcome(), Outcome()
-    with outer.collecting():
-        with pytest.raises(ValueError, match="theirs"), inner.collecting():
+
+    def handler() -> None:
+        with inner.collecting():
             assert current() is inner
             raise ValueError("theirs")
+
+    with outer.collecting():
+        with pytest.raises(ValueError, match="theirs"):
+            handler()
         assert current() is outer
     with pytest.raises(ConsumerError):
         current()

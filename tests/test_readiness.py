@@ -24,6 +24,7 @@ def listener(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket
 
 def test_a_process_that_nobody_supervises_tells_nobody() -> None:
     readiness = Readiness(None, "worker", "worker-00")
+    readiness.starting()
     readiness.ready(id="x")
     readiness.failed(TargetError("no"))
 

@@ -17,13 +17,26 @@ from asgictl.turn import RunningTurn
 
 def ask(path: str, query: str = "", method: str = "GET", body: bytes = b"", **more: str) -> tuple[str, str, bytes]:
     """Return status, content type and body of a request."""
-    environ: dict[str, Any] = {"PATH_INFO": path, "QUERY_STRING": query, "REQUEST_METHOD": method, **more}
+    environ: dict[str, Any] = {
+        "PATH_INFO": path,
+        "QUERY_STRING": query,
+        "REQUEST_METHOD": method,
+        "SCRIPT_NAME": "",
+        **more,
+    }
     setup_testing_defaults(environ)
     environ["wsgi.input"] = BytesIO(body)
     started: list[Any] = []
-    answer = validator(site)(environ, lambda *given: started.append(given) or (lambda data: None))  # type: ignore[func-returns-value]
+
+    def start_response(*given: Any) -> Any:
+        started.append(given)
+        return given.count  # something to call, as the validator asks for
+
+    # The validator is from before PEP 3333, which lets read() be called without a size.
+    application: Any = site if path == "/echo" else validator(site)
+    answer = application(environ, start_response)
     content = b"".join(answer)
-    answer.close()  # type: ignore[attr-defined]
+    getattr(answer, "close", int)()
     status, headers = started[0][:2]
     assert dict(headers)["Content-Length"] == str(len(content))
     return status, dict(headers)["Content-Type"], content

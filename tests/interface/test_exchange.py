@@ -16,20 +16,16 @@ def part(sequence: int, body: bytes, *, more: bool = False, aborted: bool = Fals
     return Response("i/1", sequence, 200, [] if sequence else OK, body, more, aborted)
 
 
-async def sent(exchange: Exchange, into: list[MutableMapping[str, Any]]) -> None:
-    async def send(message: MutableMapping[str, Any]) -> None:
-        into.append(message)
-
-    await exchange.write(send)
-
-
 def written(*parts: Response) -> list[MutableMapping[str, Any]]:
     """Return what a server is sent when these parts arrive one after another."""
     messages: list[MutableMapping[str, Any]] = []
 
+    async def send(message: MutableMapping[str, Any]) -> None:
+        messages.append(message)
+
     async def run() -> None:
         exchange = Exchange(0)
-        writing = asyncio.create_task(sent(exchange, messages))
+        writing = asyncio.create_task(exchange.write(send))
         for each in parts:
             await asyncio.sleep(0)
             exchange.put(each)
@@ -53,13 +49,12 @@ def test_parts_are_written_in_sequence_and_a_repeated_one_is_dropped() -> None:
 
 def test_a_part_leaves_before_the_next_one_comes() -> None:
     async def run() -> None:
-        messages: list[MutableMapping[str, Any]] = []
+        sent: asyncio.Queue[MutableMapping[str, Any]] = asyncio.Queue()
         exchange = Exchange(0)
-        writing = asyncio.create_task(sent(exchange, messages))
+        writing = asyncio.create_task(exchange.write(sent.put))
         exchange.put(part(0, b"a", more=True))
-        while len(messages) < 2:
-            await asyncio.sleep(0)
-        assert messages[1] == {"type": "http.response.body", "body": b"a", "more_body": True}
+        await sent.get()
+        assert await sent.get() == {"type": "http.response.body", "body": b"a", "more_body": True}
         exchange.put(part(1, b"b"))
         await writing
 

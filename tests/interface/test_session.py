@@ -1,7 +1,7 @@
 """One WebSocket, between a fake server and a fake host."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Callable, Coroutine, MutableMapping
 from typing import Any
 
 import pytest
@@ -28,6 +28,7 @@ class Socket:
         self.ended = False
         self.sent: list[ASGIMessage] = []
         self.incoming: asyncio.Queue[ASGIMessage] = asyncio.Queue()
+        self.heard = asyncio.Event()
         self.writable = asyncio.Event()
         self.writable.set()
         self.broken = False
@@ -48,6 +49,7 @@ class Socket:
         if self.broken:
             raise BrokenPipeError
         self.sent.append(message)
+        self.heard.set()
 
     async def says(self, *frames: Frame) -> None:
         for frame in frames:
@@ -83,9 +85,9 @@ async def settled() -> None:
         await asyncio.sleep(0)
 
 
-def scenario(test: Callable[[], Awaitable[None]]) -> Callable[[], None]:
+def scenario(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
     def run() -> None:
-        asyncio.run(asyncio.wait_for(test(), 30))  # type: ignore[arg-type]
+        asyncio.run(asyncio.wait_for(test(), 30))
 
     run.__name__ = test.__name__
     return run
@@ -138,8 +140,7 @@ def test_503_alone_says_when_to_try_again() -> None:
 @scenario
 async def test_a_handshake_that_nobody_answers_is_refused_with_503_and_a_late_answer_is_no_socket() -> None:
     socket = Socket(extensions=DENIAL, connect_deadline_seconds=0)
-    while not socket.sent:
-        await asyncio.sleep(0)
+    await socket.heard.wait()
     assert socket.sent[0]["status"] == 503
     await settled()
     await socket.answers("late", accept=OPEN)
@@ -178,7 +179,7 @@ async def test_frames_run_in_order_one_turn_at_a_time() -> None:
     socket = Socket(turn_frames=2)
     await socket.opens()
     await socket.says("a", b"b", "c", "d")
-    turns = []
+    turns: list[list[Frame]] = []
     while len(socket.events) > 1 + len(turns):
         event = socket.events[-1]
         assert isinstance(event, Receive)

@@ -104,7 +104,13 @@ def test_a_killed_worker_is_replaced(machine: Machine) -> None:
     machine.start("--workers", "1")
     before = json.loads(get(machine.url + "/where")[2])["pid"]
     os.kill(before, signal.SIGKILL)
-    until(lambda: json.loads(get(machine.url + "/where")[2])["pid"] != before, "another worker answers")
+
+    def replaced() -> bool:
+        ready = json.loads(machine.run("status", "--json").stdout)["ready"]
+        return any(report["role"] == "worker" and report["pid"] != before for report in ready)
+
+    until(replaced, "another worker is ready")
+    assert json.loads(get(machine.url + "/where")[2])["pid"] != before
 
 
 def test_sockets_survive_a_restart_of_redis(machine: Machine) -> None:
