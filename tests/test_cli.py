@@ -77,11 +77,6 @@ def test_a_malformed_address_exits_with_4() -> None:
     assert result.stderr.startswith("Error: --bind 8000: not an address")
 
 
-def test_an_environment_can_name_the_instance(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ASGICTL_NAME", "blog")
-    assert "'blog'" in run("status").stderr
-
-
 def test_help_and_version_succeed() -> None:
     assert __version__ in run("--version").output
     listed = run("-h")

@@ -1,7 +1,5 @@
 """The lifecycle of one WebSocket, without sockets."""
 
-import subprocess
-import sys
 from itertools import product
 
 import pytest
@@ -146,11 +144,6 @@ def test_a_second_handshake_is_impossible_and_changes_nothing() -> None:
         connection.connect()
     assert (connection.state, connection.event) == (State.SENDING, event)
     assert connection.done(reply(1))
-
-
-def test_the_lifecycle_imports_neither_redis_nor_asyncio() -> None:
-    program = "import sys, asgictl.connection; sys.exit(bool({'redis', 'asyncio'} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
 class Lifecycle(RuleBasedStateMachine):

@@ -8,7 +8,7 @@ import pytest
 
 from asgictl.configuration import Bind, InstanceConfig
 from asgictl.errors import NotRunning, RedisError
-from asgictl.instance import TAIL_LINES, Instance, describe, find_redis_server, pings, roles, summary, tail
+from asgictl.instance import TAIL_LINES, Instance, describe, find_redis_server, summary, tail
 
 
 def config(mode: str = "split", redis_url: str | None = None, workers: int = 2) -> InstanceConfig:
@@ -54,11 +54,6 @@ def test_a_summary_says_what_is_missing() -> None:
     assert text.endswith("WebSockets: none")
 
 
-def test_workers_start_before_interfaces() -> None:
-    assert list(roles(config())) == ["worker", "interface"]
-    assert roles(config("inprocess")) == {"server": 2}
-
-
 def test_a_named_redis_server_comes_before_paths_and_the_wheels(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -78,10 +73,6 @@ def test_without_any_redis_server_the_error_says_what_to_install(monkeypatch: py
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(RedisError, match=r"asgictl\[embedded\].*--redis"):
         find_redis_server()
-
-
-def test_nothing_pings_where_nothing_listens(tmp_path: Path) -> None:
-    assert not pings(f"unix://{tmp_path / 'absent'}")
 
 
 def test_a_tail_is_the_last_lines_and_an_absent_log_has_none(tmp_path: Path) -> None:

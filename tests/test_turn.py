@@ -107,12 +107,6 @@ def test_only_a_changed_state_travels(before: dict[str, Any], change: dict[str, 
     assert (decode_state(done.state) if done.state else None) == after
 
 
-def test_an_emptied_state_travels_too() -> None:
-    done = ran(receive(["x"], encode_state({"n": 1})), lambda message: message.state.clear()).run()
-    assert done.state != b""
-    assert decode_state(done.state) == {}
-
-
 def raises(message: Message) -> None:
     message.reply(text="lost")
     Group("g").send(text="lost")
@@ -156,10 +150,6 @@ def test_a_fault_in_connect_refuses_the_handshake_with_500(consumer: Consumer) -
     close = ran(connect(), consumer).run().close
     assert close is not None
     assert close.status == 500
-
-
-def test_a_handshake_may_be_refused() -> None:
-    assert ran(connect(), lambda message: message.close()).run().close == Close(1000, "", 403)
 
 
 def test_an_event_without_a_consumer_produces_nothing() -> None:

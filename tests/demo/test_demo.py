@@ -1,6 +1,5 @@
 """The demo application's fixed paths and replies."""
 
-import asyncio
 import json
 import os
 from io import BytesIO
@@ -10,7 +9,7 @@ from wsgiref.validate import validator
 
 import pytest
 
-from asgictl.demo import PAGE, app, async_sleep, seconds, site
+from asgictl.demo import app, seconds, site
 from asgictl.messages import Connect, Receive, Scope, decode_state, encode_scope
 from asgictl.turn import RunningTurn
 
@@ -50,10 +49,6 @@ def test_a_view_answers_in_plain_text(path: str, query: str, body: bytes) -> Non
     assert ask(path, query) == ("200 OK", "text/plain", body)
 
 
-def test_the_page_is_html() -> None:
-    assert ask("/") == ("200 OK", "text/html; charset=utf-8", PAGE)
-
-
 def test_an_echo_keeps_body_and_type() -> None:
     assert ask("/echo", method="POST", body=b"\0x", CONTENT_TYPE="x/y") == ("200 OK", "x/y", b"\0x")
     assert ask("/echo", method="POST")[1] == "application/octet-stream"
@@ -63,13 +58,6 @@ def test_where_names_the_process() -> None:
     assert json.loads(ask("/where")[2])["pid"] == os.getpid()
 
 
-@pytest.mark.parametrize(
-    ("path", "method", "status"), [("/nope", "GET", 404), ("/hello", "POST", 405), ("/echo", "GET", 405)]
-)
-def test_what_is_not_there_is_told(path: str, method: str, status: int) -> None:
-    assert ask(path, method=method)[0].startswith(str(status))
-
-
 @pytest.mark.parametrize("query", ["ms=-1", "ms=x", "ms=60001", "ms=1.5", "ms=" + "9" * 5000])
 def test_a_time_that_is_none_is_a_400(query: str) -> None:
     assert ask("/sync", query)[0] == "400 Bad Request"
@@ -77,28 +65,11 @@ def test_a_time_that_is_none_is_a_400(query: str) -> None:
         seconds(query)
 
 
-@pytest.mark.parametrize(("query", "status", "body"), [(b"ms=1", 200, b"slept"), (b"ms=\xe9", 400, None)])
-def test_the_async_view_waits_too(query: bytes, status: int, body: bytes | None) -> None:
-    sent: list[dict[str, Any]] = []
-
-    async def send(message: dict[str, Any]) -> None:
-        sent.append(message)
-
-    asyncio.run(async_sleep({"query_string": query}, None, send))
-    assert sent[0]["status"] == status
-    assert body is None or sent[1]["body"] == body
-
-
 def turn(path: str, event: str = "receive", state: bytes = b"") -> RunningTurn:
     scope = encode_scope(Scope("", "ws", "1.1", "", path, path.encode(), b"", [], None, None))
     if event == "connect":
         return RunningTurn(app, Connect("i/1", 1, 1, scope, state))
     return RunningTurn(app, Receive("i/1", 2, 1, scope, state, ["x"]))
-
-
-@pytest.mark.parametrize("path", ["/ws/echo", "/ws/count", "/ws/where", "/ws/chat/a", "/ws/room/a"])
-def test_every_socket_is_accepted(path: str) -> None:
-    assert turn(path, "connect").run().accept is not None
 
 
 def test_sockets_echo_count_and_tell_the_process() -> None:

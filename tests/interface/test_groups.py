@@ -20,15 +20,6 @@ def test_a_member_receives_what_stands_behind_its_join() -> None:
     assert member.frames == ["c"]
 
 
-def test_a_frame_reaches_every_member_of_its_group_alone() -> None:
-    groups, one, two, other = Groups(), Member(), Member(), Member()
-    groups.join("g", one, (0, 0))
-    groups.join("g", two, (0, 0))
-    groups.join("h", other, (0, 0))
-    groups.deliver(Broadcast("g", b"x"), (1, 0))
-    assert (one.frames, two.frames, other.frames) == ([b"x"], [b"x"], [])
-
-
 def test_joining_again_keeps_the_first_position() -> None:
     groups, member = Groups(), Member()
     groups.join("g", member, (1, 0))

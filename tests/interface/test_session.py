@@ -201,15 +201,6 @@ async def test_an_empty_text_frame_is_a_frame() -> None:
 
 
 @scenario
-async def test_frames_that_nobody_receives_are_dropped() -> None:
-    socket = Socket(Path("/ws", False, False, True))
-    await socket.says("a")
-    assert socket.events == []
-    await socket.leaves()
-    assert isinstance(socket.events[0], Disconnect)
-
-
-@scenario
 async def test_a_full_inbox_stops_reading_until_there_is_room() -> None:
     socket = Socket(inbox_frames=2, turn_frames=1)
     await socket.opens()
@@ -338,16 +329,6 @@ async def test_a_join_after_the_end_leaves_no_member_behind() -> None:
     await socket.leaves()
     await socket.answers(joins=["g"])
     assert socket.groups._members == {}
-
-
-@scenario
-async def test_a_group_frame_before_the_handshakes_answer_does_not_overtake_it() -> None:
-    socket = Socket()
-    await settled()
-    await socket.answers(accept=OPEN, joins=["g"])
-    socket.groups.deliver(Broadcast("g", "x"), (1, 0))
-    await settled()
-    assert socket.types() == ["accept", "send"]
 
 
 def test_what_travels_has_defaults_for_what_a_server_may_leave_out() -> None:

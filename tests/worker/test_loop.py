@@ -9,7 +9,7 @@ from asgictl.application import Application, Consumer, Group, path
 from asgictl.layers.redis import Entry
 from asgictl.messages import Broadcast, Connect, Done, Event, Request, Response, Scope, encode_scope
 from asgictl.turn import Message
-from asgictl.worker.loop import PREFETCH, Loop, plain
+from asgictl.worker.loop import Loop, plain
 
 SCOPE = Scope("GET", "http", "1.1", "", "/hello", b"/hello", b"", [], None, None)
 
@@ -86,11 +86,6 @@ def test_every_event_of_a_read_is_committed_and_then_the_layer_closed() -> None:
     assert [commit[0] for commit in layer.commits] == [b"0-0", b"1-0"]
     assert layer.closed
     assert async_turns.finished
-
-
-def test_fast_handlers_are_given_many_events_at_once() -> None:
-    layer, _ = ran(Application(http=hello))
-    assert layer.counts == [PREFETCH]
 
 
 def test_what_a_view_sends_to_a_group_is_committed_with_its_response() -> None:

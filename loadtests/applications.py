@@ -1,0 +1,99 @@
+"""The applications that benchmarks serve: each as small as its kind allows, so that what carries it is measured."""
+
+import os
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from a2wsgi import WSGIMiddleware
+
+from asgictl import Application, path
+from asgictl.turn import Message
+
+HELLO = b"Hello, world!"
+
+
+def wsgi(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    """Plain WSGI; /sleep waits 5 ms, as for a database."""
+    if environ["PATH_INFO"] == "/sleep":
+        time.sleep(0.005)
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "13")])
+    return [HELLO]
+
+
+async def asgi(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    """Plain ASGI: hello by HTTP, echo by WebSocket."""
+    if scope["type"] == "http":
+        headers = [(b"content-type", b"text/plain"), (b"content-length", b"13")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": HELLO})
+    elif scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.accept"})
+        while (message := await receive())["type"] == "websocket.receive":
+            await send({"type": "websocket.send", "text": message["text"]})
+
+
+wsgi_on_asgi = WSGIMiddleware(wsgi)  # type: ignore[arg-type]  # its types are narrower than PEP 3333
+
+
+def accept(message: Message) -> None:
+    message.accept()
+
+
+def say_back(message: Message) -> None:
+    message.reply(text=message.text)
+
+
+echo = Application(http=wsgi, websocket=[path("/ws", connect=accept, receive=say_back)])
+
+
+def django(kind: str) -> Any:
+    """Return a Django project of one view, as its `kind` of application: wsgi, asgi or channels."""
+    from django.conf import settings
+
+    if not settings.configured:
+        middleware = ["django.middleware.common.CommonMiddleware", "django.middleware.security.SecurityMiddleware"]
+        settings.configure(
+            ROOT_URLCONF=__name__, ALLOWED_HOSTS=["*"], SECRET_KEY=os.urandom(16).hex(), MIDDLEWARE=middleware
+        )
+    if kind == "wsgi":
+        from django.core.wsgi import get_wsgi_application
+
+        return get_wsgi_application()
+    from django.core.asgi import get_asgi_application
+
+    if kind == "asgi":
+        return get_asgi_application()
+    get_asgi_application()
+    from channels.generic.websocket import WebsocketConsumer
+
+    class Echo(WebsocketConsumer):  # type: ignore[misc]  # Channels has no types
+        def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
+            self.send(text_data=text_data)
+
+    return Echo.as_asgi()
+
+
+def hello_view(_request: Any) -> Any:
+    from django.http import HttpResponse
+
+    return HttpResponse(HELLO, content_type="text/plain")
+
+
+class _Patterns(list[Any]):
+    """Django asks for urlpatterns when the first request comes, which is when this module may import Django."""
+
+    def __iter__(self) -> Any:
+        from django.urls import path as django_path
+
+        return iter([django_path("", hello_view)])
+
+
+urlpatterns = _Patterns([None])
+
+
+def __getattr__(name: str) -> Any:
+    if name.startswith("django_"):
+        return django(name.removeprefix("django_"))
+    raise AttributeError(name)
