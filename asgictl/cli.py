@@ -60,9 +60,8 @@ name_option = option(
     "--name", default="default", callback=_name, help="Tells instances apart, on a machine and in Redis."
 )
 threads_option = option("--threads", type=click.IntRange(1, 1024), help="Threads of each process that run sync code.")
-redis_option = option(
-    "--redis", metavar="URL", help="redis://, rediss:// or unix://; start runs one of its own without."
-)
+redis_option = option("--redis", metavar="URL", help="redis://, rediss:// or unix://; without, one of its own runs.")
+needed_redis_option = option("--redis", metavar="URL", required=True, help="redis://, rediss:// or unix://.")
 target_argument = click.argument("target", envvar="ASGICTL_TARGET", default="asgictl.demo:app")
 
 
@@ -178,12 +177,6 @@ def _logging() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 
 
-def _required_redis(url: str | None) -> str:
-    if url is None:
-        raise click.UsageError("--redis is needed: a process that runs alone has no Redis of its own")
-    return url
-
-
 def _readiness(role: str) -> Readiness:
     run_dir = os.environ.get("ASGICTL_RUN_DIR")
     readiness = Readiness(Path(run_dir) if run_dir else None, role, _process(role))
@@ -197,16 +190,16 @@ def _process(role: str) -> str:
 
 @main.command()
 @option("--bind", default=DEFAULT_BIND, help="host:port, unix:/path (0600), or fd://N for an inherited socket.")
-@redis_option
+@needed_redis_option
 @name_option
-def interface(bind: str, redis: str | None, name: str) -> None:
+def interface(bind: str, redis: str, name: str) -> None:
     """Run one interface server in the foreground, as in a container."""
     from asgictl.interface.server import serve
 
     _logging()
     readiness = _readiness("interface")
     try:
-        started = serve(InterfaceConfig(name, _required_redis(redis), Bind(bind)), readiness)
+        started = serve(InterfaceConfig(name, redis, Bind(bind)), readiness)
     except AsgictlError as error:
         readiness.failed(error)
         raise
@@ -215,10 +208,10 @@ def interface(bind: str, redis: str | None, name: str) -> None:
 
 @main.command()
 @target_argument
-@redis_option
+@needed_redis_option
 @threads_option
 @name_option
-def worker(target: str, redis: str | None, threads: int | None, name: str) -> None:
+def worker(target: str, redis: str, threads: int | None, name: str) -> None:
     """Run one worker in the foreground, as in a container."""
     from asgictl.runtime import Runtime, enter
     from asgictl.worker.server import serve
@@ -227,7 +220,7 @@ def worker(target: str, redis: str | None, threads: int | None, name: str) -> No
     readiness = _readiness("worker")
     enter(Runtime("split", _process("worker")))
     try:
-        serve(WorkerConfig(name, _required_redis(redis), target, threads or 1), readiness)
+        serve(WorkerConfig(name, redis, target, threads or 1), readiness)
     except AsgictlError as error:
         readiness.failed(error)
         raise

@@ -11,6 +11,7 @@ done, so after any loss it knows what to send again.
 """
 
 from collections import deque
+from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from asgictl.configuration import Limits
@@ -43,6 +44,7 @@ TRANSITIONS = {
 }
 
 
+@dataclass(slots=True, eq=False)
 class Connection:
     """One WebSocket's inbox, state and turn.
 
@@ -50,32 +52,17 @@ class Connection:
     scope: the encoded Scope. wants_disconnect: whether a consumer is to hear of the end; set once it is open.
     """
 
-    __slots__ = (
-        "_inbox",
-        "_leaving",
-        "_limits",
-        "_number",
-        "consumer_state",
-        "event",
-        "id",
-        "inbox_bytes",
-        "scope",
-        "state",
-        "wants_disconnect",
-    )
-
-    def __init__(self, id: str, scope: bytes, limits: Limits) -> None:
-        self.id = id
-        self.scope = scope
-        self.wants_disconnect = False
-        self.state = State.IDLE
-        self.consumer_state = b""
-        self.event: TurnEvent | None = None  # what is in flight
-        self.inbox_bytes = 0
-        self._inbox: deque[Frame] = deque()
-        self._leaving: tuple[int, str] | None = None
-        self._limits = limits
-        self._number = 0
+    id: str
+    scope: bytes
+    limits: Limits
+    state: State = State.IDLE
+    consumer_state: bytes = b""
+    wants_disconnect: bool = False
+    event: TurnEvent | None = None  # what is in flight
+    inbox: deque[Frame] = field(default_factory=deque)
+    inbox_bytes: int = 0
+    number: int = 0  # of the last turn
+    leaving: tuple[int, str] | None = None  # the close code and reason
 
     def _transit(self, trigger: Trigger) -> None:
         try:
@@ -86,28 +73,28 @@ class Connection:
     @property
     def full(self) -> bool:
         """Whether the inbox is at its capacity, so that the socket must not be read."""
-        return len(self._inbox) >= self._limits.inbox_frames or self.inbox_bytes >= self._limits.inbox_bytes
+        return len(self.inbox) >= self.limits.inbox_frames or self.inbox_bytes >= self.limits.inbox_bytes
 
     def connect(self) -> Connect:
         """Begin the first turn; returns its event, to be sent."""
         self._transit(Trigger.TURN)
-        self._number += 1
-        event = Connect(self.id, self._number, 1, self.scope, b"")
+        self.number += 1
+        event = Connect(self.id, self.number, 1, self.scope, b"")
         self.event = event
         return event
 
     def receive(self, frame: Frame) -> None:
         """Put a frame that the client sent into the inbox; call next() after."""
-        self._inbox.append(frame)
+        self.inbox.append(frame)
         self.inbox_bytes += len(frame)
 
     def leave(self, code: int, reason: str) -> None:
         """The socket has ended, for whatever reason; call next() after. Only the first call counts."""
-        self._leaving = self._leaving or (code, reason)
+        self.leaving = self.leaving or (code, reason)
 
     def discard(self) -> None:
         """Forget the frames that no consumer will see, since one of them closed the connection."""
-        self._inbox.clear()
+        self.inbox.clear()
         self.inbox_bytes = 0
 
     def next(self) -> TurnEvent | None:
@@ -117,26 +104,26 @@ class Connection:
         """
         if self.state is not State.IDLE:
             return None
-        if self._inbox:
-            frames = [self._inbox.popleft() for _ in range(min(len(self._inbox), self._limits.turn_frames))]
+        if self.inbox:
+            frames = [self.inbox.popleft() for _ in range(min(len(self.inbox), self.limits.turn_frames))]
             self.inbox_bytes -= sum(map(len, frames))
             self._transit(Trigger.TURN)
-            self._number += 1
-            self.event = Receive(self.id, self._number, 1, self.scope, self.consumer_state, frames)
-        elif self._leaving is None:
+            self.number += 1
+            self.event = Receive(self.id, self.number, 1, self.scope, self.consumer_state, frames)
+        elif self.leaving is None:
             return None
         elif self.wants_disconnect:
             self.wants_disconnect = False
             self._transit(Trigger.TURN)
-            self._number += 1
-            self.event = Disconnect(self.id, self._number, 1, self.scope, self.consumer_state, *self._leaving)
+            self.number += 1
+            self.event = Disconnect(self.id, self.number, 1, self.scope, self.consumer_state, *self.leaving)
         else:
             self._transit(Trigger.END)
         return self.event
 
     def added(self, number: int) -> None:
         """XADD answered for the turn of this number; a late answer is passed over."""
-        if self.state is State.SENDING and number == self._number:
+        if self.state is State.SENDING and number == self.number:
             self._transit(Trigger.ADDED)
 
     def cut(self) -> TurnEvent | None:
@@ -148,7 +135,7 @@ class Connection:
 
     def done(self, reply: Done) -> bool:
         """The turn in flight is committed. False, and nothing changed, for a reply to any other turn."""
-        if self.event is None or reply.number != self._number:
+        if self.event is None or reply.number != self.number:
             return False
         self._transit(Trigger.DONE)
         self.event = None

@@ -7,6 +7,7 @@ import inspect
 import logging
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
@@ -22,7 +23,6 @@ from asgictl.messages import (
     Done,
     Frame,
     Receive,
-    Scope,
     TurnEvent,
     decode_scope,
     decode_state,
@@ -120,7 +120,6 @@ class RunningTurn:
         self.outcome = Outcome()
         self.params: dict[str, str] = {}
         self.consumer: Consumer | None = None
-        self._scope: Scope | None = None
         self.scope = decode_scope(event.scope)
         found: tuple[Route, dict[str, str]] | None = application.route(self.scope.path)
         if found:
@@ -144,38 +143,36 @@ class RunningTurn:
         """Yield what the consumer is called with; nothing after it closed the connection."""
         frames = self.event.frames if isinstance(self.event, Receive) else [None]
         for index, frame in enumerate(frames):
-            if self.outcome.close is None:
+            if self.consumer and self.outcome.close is None:
                 yield Message(self, index, frame)
 
     def run(self) -> Done:
         """Call the consumer, one message after another, in this thread; returns the reply to commit."""
-        if self.consumer is None:
-            return self._done()
         close_old_connections()
-        try:
-            with self.outcome.collecting():
-                for message in self._messages():
-                    self.consumer(message)
-            return self._done()
-        except Exception:  # noqa: BLE001 - whatever a consumer raises ends its connection, never the worker
-            return self._failed()
-        finally:
-            close_old_connections()
+        with self._answering():
+            for message in self._messages():
+                self.consumer(message)  # type: ignore[misc]  # no consumer, no messages
+        close_old_connections()
+        return self._reply
 
     async def run_async(self) -> Done:
         """The same for an `async def` consumer."""
-        if self.consumer is None:
-            return self._done()
-        await _close_old_connections_async()
+        await close_old_connections_async()
+        with self._answering():
+            for message in self._messages():
+                await self.consumer(message)  # type: ignore[misc]  # is_async says that it is awaitable
+        await close_old_connections_async()
+        return self._reply
+
+    @contextmanager
+    def _answering(self) -> Iterator[None]:
+        """Around the consumer's calls: afterwards there is a reply, whatever the consumer did."""
         try:
             with self.outcome.collecting():
-                for message in self._messages():
-                    await self.consumer(message)  # type: ignore[misc]  # is_async says that it is awaitable
-            return self._done()
-        except Exception:  # noqa: BLE001 - as above
-            return self._failed()
-        finally:
-            await _close_old_connections_async()
+                yield
+            self._reply = self._done()
+        except Exception:  # noqa: BLE001 - whatever a consumer raises ends its connection, never the worker
+            self._reply = self._failed()
 
     def _done(self) -> Done:
         event, outcome, state = self.event, self.outcome, b""
@@ -218,6 +215,7 @@ def close_old_connections() -> None:
         sys.modules["django.db"].close_old_connections()
 
 
-async def _close_old_connections_async() -> None:
+async def close_old_connections_async() -> None:
+    """The same from an event loop; Django's connections belong to threads."""
     if "django.db" in sys.modules:
         await sync_to_async(close_old_connections)()

@@ -34,8 +34,8 @@ def run(*arguments: str) -> Result:
         (["status", "--name", "x" * 33], "1 to 32"),
         (["start", "a:b", "c:d"], "c:d"),
         (["start", "--mode", "inprocess", "--interfaces", "2"], "--interfaces means nothing"),
-        (["interface"], "--redis is needed"),
-        (["worker"], "--redis is needed"),
+        (["interface"], "--redis"),
+        (["worker"], "--redis"),
     ],
 )
 def test_a_mistake_on_the_command_line_is_named_and_exits_with_2(arguments: list[str], said: str) -> None:

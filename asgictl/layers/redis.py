@@ -152,7 +152,7 @@ class RedisGroupLayer:
         self._keys = Keys(name)
         self._link = Link(url)
         self._reader = StreamReader(url, self._keys, None, lambda _reply, _position: None, on_broadcast)
-        self._trimmer: asyncio.Task[None] | None = None
+        self._ticker: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Connect; raises RedisError."""
@@ -161,24 +161,27 @@ class RedisGroupLayer:
             await self._reader.start()
         except (OSError, redis.RedisError, hiredis.ReplyError) as error:
             raise RedisError(f"Redis cannot be used: {error}") from error
-        self._trimmer = asyncio.create_task(self._trim())
+        self._ticker = asyncio.create_task(self._tick())
 
     async def stop(self) -> None:
-        if self._trimmer:
-            self._trimmer.cancel()
+        if self._ticker:
+            self._ticker.cancel()
         await self._reader.stop()
         await self._link.stop()
 
     def publish(self, broadcast: Broadcast) -> None:
         self._link.call("XADD", self._keys.broadcast, "*", *encode(broadcast), answered=_published)
 
-    async def _trim(self) -> None:
-        """Forget broadcasts past their retention, as told by Redis's own clock: the ids."""
+    async def _tick(self) -> None:
         while True:
-            await asyncio.sleep(5)
-            oldest = self._reader.broadcast_position[0] - BROADCAST_RETENTION_MILLISECONDS
-            if oldest > 0:
-                self._link.call("XTRIM", self._keys.broadcast, "MINID", "~", oldest, answered=_ignored)
+            await asyncio.sleep(1)
+            self._refresh()
+
+    def _refresh(self) -> None:
+        """Each second: forget broadcasts past their retention, as told by Redis's own clock, the ids."""
+        oldest = self._reader.broadcast_position[0] - BROADCAST_RETENTION_MILLISECONDS
+        if oldest > 0:
+            self._link.call("XTRIM", self._keys.broadcast, "MINID", "~", oldest, answered=_ignored)
 
 
 def _published(reply: object) -> None:
@@ -198,18 +201,10 @@ class RedisEventLayer(RedisGroupLayer):
         self._turns = self._keys.turns(interface)
         self._link = Link(url, self._create)
         self._reader = StreamReader(url, self._keys, self._replies, on_reply, on_broadcast)
-        self._refresher: asyncio.Task[None] | None = None
         self.manifest: bytes | None = None
-
-    async def start(self) -> None:
-        """Connect, create the reply stream and read the manifest; raises RedisError."""
-        await super().start()
-        self._refresher = asyncio.create_task(self._refresh())
 
     async def stop(self) -> None:
         """Close; no worker can reply to this interface any more."""
-        if self._refresher:
-            self._refresher.cancel()
         if self._link.up:
             await self._link.ask("DEL", self._replies, self._turns)
         await super().stop()
@@ -222,14 +217,13 @@ class RedisEventLayer(RedisGroupLayer):
                 raise
         self.manifest = await self._link.ask("GET", self._keys.manifest)
 
-    async def _refresh(self) -> None:
+    def _refresh(self) -> None:
         def take(reply: object) -> None:
             if isinstance(reply, bytes):
                 self.manifest = reply
 
-        while True:
-            await asyncio.sleep(1)
-            self._link.call("GET", self._keys.manifest, answered=take)
+        super()._refresh()
+        self._link.call("GET", self._keys.manifest, answered=take)
 
     def append(self, event: Event, answered: Answered) -> None:
         self._link.call("XADD", self._keys.channel(event.channel), "*", *encode(event), answered=answered)
