@@ -34,7 +34,7 @@ def group_name(name: str) -> str:
     """Return the name; raises ConsumerError unless it is 1 to 100 characters."""
     if not isinstance(name, str) or not 0 < len(name) <= NAME_LENGTH:
         raise ConsumerError(f"a group's name is a str of 1 to {NAME_LENGTH} characters, not {name!r:.120}")
-    return name
+    return outcome.encodable(name)
 
 
 class Route:

@@ -93,6 +93,8 @@ def start(
     """
     if mode == "inprocess" and interfaces is not None:
         raise click.UsageError("--interfaces means nothing in --mode=inprocess: there are none")
+    if bind.startswith("fd:"):
+        raise click.UsageError("--bind fd://N is for a process that runs alone; use host:port or unix:/path")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     config = InstanceConfig(
         name=name,

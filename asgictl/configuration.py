@@ -53,7 +53,10 @@ class Bind:
     def listen(self) -> socket.socket:
         """Return a listening socket: a Unix socket is readable by its owner alone. Raises AddressError."""
         if self.text.startswith("fd://"):
-            return socket.socket(fileno=int(self.text.removeprefix("fd://")))
+            try:
+                return socket.socket(fileno=int(self.text.removeprefix("fd://")))
+            except OSError as error:
+                raise AddressError(f"--bind {self.text}: {error.strerror}; it must be an inherited socket") from None
         path = self.text.removeprefix("unix:")
         listener = socket.socket(socket.AF_UNIX if path != self.text else socket.AF_INET, socket.SOCK_STREAM)
         try:
@@ -82,8 +85,9 @@ class Bind:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
             try:
                 probe.connect(path)
-            except ConnectionRefusedError:
-                Path(path).unlink()
+            except ConnectionRefusedError:  # connect(2) says this of a plain file too
+                if Path(path).is_socket():
+                    Path(path).unlink()
             except OSError:
                 return  # nothing is there, or nothing that is ours to remove: bind will tell
 

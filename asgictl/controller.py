@@ -48,13 +48,13 @@ class Controller:
         try:
             while line := await reader.readline():
                 heard = json.loads(line)
-                if heard.get("ask") == "status":
+                if heard == {"ask": "status"}:
                     status = {"ready": list(self._ready.values()), "failed": list(self._failed.values())}
                     writer.write(json.dumps(status).encode() + b"\n")
                 else:
+                    self._hear(heard)
                     report = heard
-                    self._hear(report)
-        except (ValueError, KeyError, ConnectionError) as error:  # a stranger, or one that died in mid-sentence
+        except (ValueError, LookupError, TypeError, ConnectionError) as error:  # a stranger, or cut in mid-sentence
             logger.warning("a line to the controller broke: %s", error)
         finally:
             writer.close()

@@ -3,7 +3,7 @@
 from msgspec import msgpack
 
 from asgictl.application import Application, compile_pattern
-from asgictl.errors import WireError
+from asgictl.errors import TargetError, WireError
 from asgictl.messages import VERSION, Wire
 
 
@@ -55,7 +55,10 @@ class Router:
             raise WireError(f"the manifest is not one that wire version {VERSION} reads: {error}") from error
         if abs(manifest.version - VERSION) > 1:
             raise WireError(f"the manifest has wire version {manifest.version}, ours is {VERSION}")
-        return cls(manifest)
+        try:
+            return cls(manifest)
+        except TargetError as error:
+            raise WireError(f"the manifest has a path that this version cannot match: {error}") from error
 
     def match(self, path: str) -> Path | None:
         """Return the first path whose pattern matches, or None."""

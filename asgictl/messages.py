@@ -178,7 +178,7 @@ def _decode(decoder: msgspec.msgpack.Decoder[_T], field: bytes, value: bytes) ->
         raise WireError(f"wire version {field!r} is not adjacent to ours, {VERSION}: upgrade one step at a time")
     try:
         return decoder.decode(value)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise WireError(f"not a message of wire version {VERSION}: {error}") from error
 
 

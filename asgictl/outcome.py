@@ -18,7 +18,16 @@ def frame_of(text: str | None, data: bytes | None) -> Frame:
     frame = data if text is None else text
     if not isinstance(frame, bytes if text is None else str):
         raise ConsumerError(f"text= takes str and data= takes bytes, not {type(frame).__name__}")
-    return frame
+    return encodable(frame) if isinstance(frame, str) else frame
+
+
+def encodable(text: str) -> str:
+    """Return the text; raises ConsumerError when UTF-8 cannot carry it, here where it still has a culprit."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ConsumerError(f"text that UTF-8 cannot carry: {error}") from None
+    return text
 
 
 @dataclass(slots=True)

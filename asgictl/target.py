@@ -7,6 +7,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -53,6 +54,8 @@ def load_target(spec: str) -> Application:
 
 def kind_of(target: Any, spec: str = "") -> str:
     """Return "WSGI" or "ASGI"; raises TargetError for what can be neither."""
+    if isinstance(target, partial):
+        return kind_of(target.func, spec)
     called = target if inspect.isroutine(target) or inspect.isclass(target) else getattr(target, "__call__", None)  # noqa: B004
     if called is None:
         raise TargetError(

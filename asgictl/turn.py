@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
+import msgspec
 from asgiref.sync import sync_to_async
 
 from asgictl.application import Application, Consumer, Route, group_name
@@ -79,10 +80,13 @@ class Message:
         return self._turn.state
 
     def accept(self, subprotocol: str | None = None, headers: list[tuple[bytes, bytes]] | None = None) -> None:
-        """Accept the handshake. Raises ConsumerError elsewhere than in `connect`."""
+        """Accept the handshake; headers are pairs of bytes. Raises ConsumerError elsewhere than in `connect`."""
         if not isinstance(self._turn.event, Connect):
             raise ConsumerError("message.accept() belongs in a connect consumer")
-        self._turn.outcome.accept = Accept(subprotocol, headers or [])
+        try:
+            self._turn.outcome.accept = msgspec.convert((subprotocol, headers or []), Accept)
+        except msgspec.ValidationError as error:
+            raise ConsumerError(f"accept(subprotocol: str, headers: pairs of bytes): {error}") from None
 
     def reply(self, *, text: str | None = None, data: bytes | None = None) -> None:
         """Send one frame to this connection. Raises ConsumerError for a frame that is none."""
@@ -125,7 +129,8 @@ class RunningTurn:
         if found:
             self.consumer = found[0].consumers.get(event.channel.removeprefix("websocket."))
             self.params = found[1]
-        self.is_async = inspect.iscoroutinefunction(self.consumer)
+        called = getattr(self.consumer, "__call__", None)  # noqa: B004 - an object's, not whether there is one
+        self.is_async = inspect.iscoroutinefunction(self.consumer) or inspect.iscoroutinefunction(called)
 
     @cached_property
     def headers(self) -> dict[str, str]:

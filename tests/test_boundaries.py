@@ -37,7 +37,14 @@ def test_the_two_sides_never_import_each_other(folder: str, banned: tuple[str, .
 def test_the_lifecycle_imports_neither_redis_nor_asyncio() -> None:
     tree = ast.parse((ROOT / "asgictl" / "connection.py").read_text())
     names = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    assert names == {"collections", "enum", "asgictl.configuration", "asgictl.errors", "asgictl.messages"}
+    assert names == {
+        "collections",
+        "dataclasses",
+        "enum",
+        "asgictl.configuration",
+        "asgictl.errors",
+        "asgictl.messages",
+    }
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,12 @@ commits leave together with the next; slow ones are given one, so that no event 
 elsewhere is free. `async def` consumers are handed on to the process's event loop, many at a time.
 """
 
+import logging
 import threading
 from time import perf_counter
 
 from asgictl.application import Application
+from asgictl.errors import WireError
 from asgictl.layers.redis import Entry, RedisWorkerLayer
 from asgictl.messages import Request, Response
 from asgictl.outcome import Outcome
@@ -17,6 +19,7 @@ from asgictl.turn import RunningTurn
 from asgictl.worker.async_turns import AsyncTurns
 from asgictl.worker.wsgi import WSGIRun
 
+logger = logging.getLogger("asgictl.worker")
 PREFETCH = 16  # events of a channel in hand while handlers are fast
 FAST_SECONDS = 0.001  # a handler is fast below this; above, its reply does not wait for the next event's
 
@@ -50,7 +53,12 @@ class Loop:
                 reply = self._http(entry.event)
             self.layer.commit(entry, reply, outcome.broadcasts)
         elif not self._async_turns.holds(entry):
-            turn = RunningTurn(self._application, entry.event)
+            try:
+                turn = RunningTurn(self._application, entry.event)
+            except WireError:
+                logger.exception("event %s passed over", entry.id)
+                self.layer.pass_over(entry.stream, entry.id)
+                return
             if turn.is_async:
                 self._async_turns.begin(entry, turn)
                 return

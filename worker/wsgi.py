@@ -40,6 +40,8 @@ def environ_of(scope: Scope, body: bytes) -> dict[str, Any]:
     if scope.client:
         environ["REMOTE_ADDR"], environ["REMOTE_PORT"] = scope.client[0], str(scope.client[1])
     for name, value in scope.headers:
+        if b"_" in name:
+            continue  # X_User would pass for X-User, which a proxy may have vouched for; gunicorn drops it too
         variable = _variables.get(name) or _variable(name)
         text = value.decode("latin-1")
         if variable in environ and variable.startswith("HTTP_"):
@@ -79,8 +81,7 @@ class WSGIRun:
             try:
                 return self._collect(result)
             finally:
-                if hasattr(result, "close"):
-                    result.close()
+                self._close(result)
         except Exception:
             logger.exception("%s %s failed", self._event.scope.method, self._event.scope.path)
             if self._sequence:
@@ -88,6 +89,13 @@ class WSGIRun:
             self._status = 500
             self._headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"22")]
             return self._part(b"Internal Server Error\n")
+
+    def _close(self, result: Any) -> None:
+        try:
+            if hasattr(result, "close"):
+                result.close()
+        except Exception:
+            logger.exception("%s %s: close() failed", self._event.scope.method, self._event.scope.path)
 
     def _collect(self, result: Iterable[bytes]) -> Response:
         """Send parts as they come; a body that is known to be whole becomes a single one."""
@@ -115,6 +123,7 @@ class WSGIRun:
         if self._headers is not None and not exc_info:
             raise RuntimeError("start_response was called twice without exc_info")
         self._status = int(status[:3])
+        self._written.clear()  # of the response that this one replaces
         self._headers = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
         return self._write
 
@@ -130,7 +139,12 @@ class WSGIRun:
 
     def _whole(self, body: bytes) -> Response:
         """The only part: its length is known, so the client need not be sent chunks."""
-        if self._headers is not None and self._content_length() is None and self._may_have_body():
+        if (
+            not self._sequence
+            and self._headers is not None
+            and self._may_have_body()
+            and self._content_length() is None
+        ):
             self._headers.append((b"content-length", b"%d" % len(body)))
         return self._part(body)
 

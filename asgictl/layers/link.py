@@ -52,7 +52,7 @@ class Link(asyncio.Protocol):
         if self._task:
             self._task.cancel()
             await asyncio.wait([self._task])
-        self._close()
+        await self._close()
 
     def call(self, *command: str | bytes | int, answered: Callable[[Any], None]) -> None:
         """Send a command. `answered` gets the reply, or an exception: hiredis's ReplyError, or ConnectionError."""
@@ -81,6 +81,7 @@ class Link(asyncio.Protocol):
     async def _keep(self) -> None:
         while True:
             await self._lost.wait()
+            await self._close()
             attempt = 0
             while not self.up:
                 await asyncio.sleep(BACKOFF_SECONDS[min(attempt, len(BACKOFF_SECONDS) - 1)])
@@ -88,7 +89,7 @@ class Link(asyncio.Protocol):
                 try:
                     await self._connect()
                 except (OSError, ClientError, hiredis.ReplyError) as error:  # away, loading or not yet itself: go on
-                    self._close()
+                    await self._close()
                     if attempt in {1, 10} or attempt % 60 == 0:
                         logger.warning("Redis is away (attempt %d): %s", attempt, error)
             if attempt > 1:
@@ -114,10 +115,13 @@ class Link(asyncio.Protocol):
         if self._transport is not None:
             self._transport.write(output[0] if len(output) == 1 else b"".join(output))
 
-    def _close(self) -> None:
+    async def _close(self) -> None:
         if self._transport is not None:
             self._transport.abort()
         self.connection_lost(None)
+        if self._connection is not None:
+            await self._connection.disconnect(nowait=True)
+            self._connection = None
 
     def data_received(self, data: bytes) -> None:
         self._reader.feed(data)
@@ -125,7 +129,7 @@ class Link(asyncio.Protocol):
             self._waiting.popleft()(reply)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._transport, self.up, self._connection = None, False, None
+        self._transport, self.up = None, False
         self._output.clear()
         waiting, self._waiting = self._waiting, deque()
         for answered in waiting:

@@ -7,6 +7,7 @@ step. Broadcasts stand in one stream that every interface reads.
 
 import asyncio
 import logging
+import re
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any, NamedTuple
@@ -47,16 +48,18 @@ def position_of(entry_id: bytes) -> Position:
 
 def check_redis(url: str) -> None:
     """Raise RedisError, saying what to do, unless the Redis at `url` can carry events."""
-    shown = url.rpartition("@")[2] if "@" in url else url.partition("://")[2]  # never a password
+    shown = re.sub(r"^\w+://(.*@)?|\?.*", "", url)  # never a password
     try:
         client = redis.Redis.from_url(url, socket_connect_timeout=5, socket_timeout=5)
-    except ValueError as error:
-        raise RedisError(f"--redis: {error}") from None
+    except ValueError:  # its text may quote a part of the password
+        raise RedisError(
+            "--redis is not a URL of Redis, such as redis://host:6379; percent-encode what a password has of / ? # @ :"
+        ) from None
     try:
         info = client.info()
-    except redis.AuthenticationError as error:
+    except redis.AuthenticationError:
         raise RedisError(
-            f"Redis at {shown} wants a password ({error}); use --redis redis://:PASSWORD@host:port"
+            f"Redis at {shown} wants a password, or another one; use --redis redis://:PASSWORD@host:port"
         ) from None
     except redis.RedisError as error:
         raise RedisError(f"Redis at {shown} cannot be used: {error}; is it running, is --redis right?") from None
@@ -306,19 +309,19 @@ class RedisWorkerLayer:
 
         Never raises for a lost Redis: it reconnects, backing off, and returns what it finds.
         """
+        options = ("COUNT", READ_COUNT) if self._recover else ("COUNT", count, "BLOCK", BLOCK_MILLISECONDS)
+        begin = "0" if self._recover else ">"
+        self._recover = False
         try:
-            block = () if self._recover else ("BLOCK", BLOCK_MILLISECONDS)
             self._send(
-                *("XREADGROUP", "GROUP", WORKERS, self._consumer, "COUNT", count, *block, "STREAMS"),
-                *self._streams,
-                *(["0" if self._recover else ">"] * len(self._streams)),
+                *("XREADGROUP", "GROUP", WORKERS, self._consumer, *options, "STREAMS"),
+                *(self._streams + [begin] * len(self._streams)),
             )
             self._drain()
             reply = self._receive()
         except (redis.RedisError, OSError) as error:  # away, failing over, or flushed: connecting creates the cursors
             self._reconnect(error)
             return []
-        self._recover = self._recover and any(entries for _, entries in reply or ())
         return [entry for stream, entries in reply or () for entry in self._entries(stream, entries)]
 
     def _entries(self, stream: bytes, entries: list[Any]) -> list[Entry]:
@@ -330,8 +333,12 @@ class RedisWorkerLayer:
                 found.append(Entry(stream, entry_id, decode_event(fields[0], fields[1])))
             except WireError as error:  # nobody can run it: it must not come back for ever
                 logger.error("event %s passed over: %s", entry_id.decode(), error)
-                self._buffer("XACK", stream, WORKERS, entry_id)
+                self.pass_over(stream, entry_id)
         return found
+
+    def pass_over(self, stream: bytes, entry_id: bytes) -> None:
+        """Acknowledge an event that cannot be run."""
+        self._buffer("XACK", stream, WORKERS, entry_id)
 
     def commit(self, entry: Entry, reply: Response | Done, broadcasts: list[Broadcast]) -> None:
         """Buffer the commit of an event."""
@@ -357,7 +364,7 @@ class RedisWorkerLayer:
         self._unanswered += output
         if command:
             output.append(pack(command))
-        if self._connection is None:
+        if self._connection is None or not self._connection.is_connected:  # redis-py would connect anew, unseen
             raise redis.ConnectionError("not connected")
         if output:
             self._connection.send_packed_command([b"".join(output)], check_health=False)
