@@ -180,10 +180,14 @@ def _logging() -> None:
 
 
 def _readiness(role: str) -> Readiness:
-    run_dir = os.environ.get("ASGICTL_RUN_DIR")
-    readiness = Readiness(Path(run_dir) if run_dir else None, role, _process(role))
+    readiness = Readiness(_run_dir(), role, _process(role))
     readiness.starting()
     return readiness
+
+
+def _run_dir() -> Path | None:
+    run_dir = os.environ.get("ASGICTL_RUN_DIR")
+    return Path(run_dir) if run_dir else None
 
 
 def _process(role: str) -> str:
@@ -222,7 +226,7 @@ def worker(target: str, redis: str, threads: int | None, name: str) -> None:
     readiness = _readiness("worker")
     enter(Runtime("split", _process("worker")))
     try:
-        serve(WorkerConfig(name, redis, target, threads or 1), readiness)
+        serve(WorkerConfig(name, redis, target, threads or 1), readiness, _run_dir())
     except AsgictlError as error:
         readiness.failed(error)
         raise
@@ -236,4 +240,6 @@ def controller() -> None:
     from asgictl.controller import Controller
 
     _logging()
-    asyncio.run(Controller(Path(os.environ["ASGICTL_RUN_DIR"])).serve())
+    environment = os.environ
+    redis_url, name = environment.get("ASGICTL_REDIS"), environment["ASGICTL_NAME"]
+    asyncio.run(Controller(Path(environment["ASGICTL_RUN_DIR"]), redis_url, name).serve())

@@ -23,6 +23,8 @@ class Limits:
     message_bytes: int = 1 << 20
     body_bytes: int = 16 << 20
     outbox_bytes: int = 1 << 20
+    channel_events: int = 10_000
+    attempts: int = 3
     http_deadline_seconds: float = 60
     connect_deadline_seconds: float = 5
     drain_seconds: float = 30

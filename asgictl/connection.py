@@ -4,15 +4,18 @@ A connection has at most one turn in flight; frames that arrive meanwhile wait i
 frames in order whichever workers take them, with no lock anywhere. The interface holds the event until its turn is
 done, so after any loss it knows what to send again.
 
-    IDLE --TURN--> SENDING --ADDED--> SENT --DONE--> IDLE --END--> CLOSED
-    SENDING --CUT--> SENDING      the link to Redis broke before XADD was answered: the same event is sent again,
-                                  and the commit refuses a second run's output
-    SENDING --DONE--> IDLE        the reply overtook XADD's answer
+    IDLE --TURN--> OPEN --DONE--> IDLE --END--> CLOSED
+    OPEN --LOST--> OPEN      its worker died: the same turn is sent again, and the commit refuses a second output
+    OPEN --SPENT--> IDLE     its workers died too often: the turn is given up
+
+After a death the frames of its turn go one by one, so that one frame that kills workers does not take others along.
 """
 
 from collections import deque
 from dataclasses import dataclass, field
 from enum import Enum, auto
+
+from msgspec.structs import replace
 
 from asgictl.configuration import Limits
 from asgictl.errors import TransitionError
@@ -21,25 +24,23 @@ from asgictl.messages import Connect, Disconnect, Done, Frame, Receive, TurnEven
 
 class State(Enum):
     IDLE = auto()
-    SENDING = auto()
-    SENT = auto()
+    OPEN = auto()
     CLOSED = auto()
 
 
 class Trigger(Enum):
     TURN = auto()
-    ADDED = auto()
-    CUT = auto()
     DONE = auto()
+    LOST = auto()
+    SPENT = auto()
     END = auto()
 
 
 TRANSITIONS = {
-    (State.IDLE, Trigger.TURN): State.SENDING,
-    (State.SENDING, Trigger.ADDED): State.SENT,
-    (State.SENDING, Trigger.CUT): State.SENDING,
-    (State.SENDING, Trigger.DONE): State.IDLE,
-    (State.SENT, Trigger.DONE): State.IDLE,
+    (State.IDLE, Trigger.TURN): State.OPEN,
+    (State.OPEN, Trigger.DONE): State.IDLE,
+    (State.OPEN, Trigger.LOST): State.OPEN,
+    (State.OPEN, Trigger.SPENT): State.IDLE,
     (State.IDLE, Trigger.END): State.CLOSED,
 }
 
@@ -62,6 +63,8 @@ class Connection:
     inbox: deque[Frame] = field(default_factory=deque)
     inbox_bytes: int = 0
     number: int = 0  # of the last turn
+    received: int = 0  # frames that went into turns
+    suspects: int = 0  # frames at the head of the inbox that were in the hands of a worker when it died
     leaving: tuple[int, str] | None = None  # the close code and reason
 
     def _transit(self, trigger: Trigger) -> None:
@@ -95,7 +98,7 @@ class Connection:
     def discard(self) -> None:
         """Forget the frames that no consumer will see, since one of them closed the connection."""
         self.inbox.clear()
-        self.inbox_bytes = 0
+        self.inbox_bytes = self.suspects = 0
 
     def next(self) -> TurnEvent | None:
         """Begin the next turn if there is one and none is in flight; returns its event, to be sent.
@@ -105,11 +108,15 @@ class Connection:
         if self.state is not State.IDLE:
             return None
         if self.inbox:
-            frames = [self.inbox.popleft() for _ in range(min(len(self.inbox), self.limits.turn_frames))]
+            attempt, most = (2, 1) if self.suspects else (1, self.limits.turn_frames)
+            self.suspects = max(self.suspects - 1, 0)
+            frames = [self.inbox.popleft() for _ in range(min(len(self.inbox), most))]
             self.inbox_bytes -= sum(map(len, frames))
             self._transit(Trigger.TURN)
             self.number += 1
-            self.event = Receive(self.id, self.number, 1, self.scope, self.consumer_state, frames)
+            state = self.consumer_state
+            self.event = Receive(self.id, self.number, attempt, self.scope, state, frames, self.received)
+            self.received += len(frames)
         elif self.leaving is None:
             return None
         elif self.wants_disconnect:
@@ -121,16 +128,25 @@ class Connection:
             self._transit(Trigger.END)
         return self.event
 
-    def added(self, number: int) -> None:
-        """XADD answered for the turn of this number; a late answer is passed over."""
-        if self.state is State.SENDING and number == self.number:
-            self._transit(Trigger.ADDED)
-
-    def cut(self) -> TurnEvent | None:
-        """The link to Redis was lost and is back: returns the event to send again, if its fate is unknown."""
-        if self.state is not State.SENDING:
+    def lost(self, started: bool) -> TurnEvent | None:
+        """The worker of the turn in flight died; returns what to send again, None once attempts are spent."""
+        event = self.event
+        if event is None:
+            raise TransitionError(f"connection {self.id}: LOST in state {self.state.name}")
+        attempt = event.attempt + started
+        if attempt > self.limits.attempts:
+            self._transit(Trigger.SPENT)
+            self.event = None
             return None
-        self._transit(Trigger.CUT)
+        self._transit(Trigger.LOST)
+        if isinstance(event, Receive) and attempt > 1:
+            self.inbox.extendleft(reversed(event.frames[1:]))
+            self.inbox_bytes += sum(map(len, event.frames[1:]))
+            self.suspects += len(event.frames) - 1
+            self.received = event.first + 1
+            self.event = replace(event, attempt=attempt, frames=event.frames[:1])
+        else:
+            self.event = replace(event, attempt=attempt)
         return self.event
 
     def done(self, reply: Done) -> bool:

@@ -10,11 +10,17 @@ import json
 import logging
 import os
 import signal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import redis
+
 from asgictl.errors import StartError
+from asgictl.layers.keys import Keys
+from asgictl.layers.leases import member, reap
 from asgictl.readiness import SOCKET
+from asgictl.started import take_started
 from asgictl.supervisor import Supervisor
 
 logger = logging.getLogger("asgictl.controller")
@@ -24,11 +30,13 @@ LINE_BYTES = 1 << 20  # a failure's reason is a whole traceback
 class Controller:
     """Knows what each ready process last said, by pid, and the last words of those that could not start, by slot."""
 
-    def __init__(self, run_dir: Path) -> None:
+    def __init__(self, run_dir: Path, redis_url: str | None, name: str) -> None:
         self._run_dir = run_dir
+        self._redis_url = redis_url
+        self._keys = Keys(name)
         self._ready: dict[int, dict[str, Any]] = {}
         self._failed: dict[str, dict[str, Any]] = {}
-        self._wakers: set[asyncio.Future[bool]] = set()
+        self._actions: set[asyncio.Future[Any]] = set()
 
     async def serve(self) -> None:
         """Serve until SIGTERM or SIGINT."""
@@ -72,9 +80,21 @@ class Controller:
         if report["state"] == "starting":
             self._failed[report["process"]] = {**report, "reason": "", "exit_code": StartError.exit_code}
         self._ready.pop(report["pid"], None)
-        waker = asyncio.get_running_loop().run_in_executor(None, Supervisor(self._run_dir).answers)
-        self._wakers.add(waker)
-        waker.add_done_callback(self._wakers.discard)
+        for act in (partial(self._reap, report), Supervisor(self._run_dir).answers):
+            action = asyncio.get_running_loop().run_in_executor(None, act)
+            self._actions.add(action)
+            action.add_done_callback(self._actions.discard)
+
+    def _reap(self, report: dict[str, Any]) -> None:
+        """See to what a dead process held in Redis. Should that fail, its lease lapses and others see to it."""
+        if self._redis_url is None or report["role"] == "server" or "id" not in report:
+            return
+        started = take_started(self._run_dir / f"started-{report['pid']}")
+        try:
+            with redis.Redis.from_url(self._redis_url, socket_timeout=5) as client:
+                reap(client, self._keys, member(report["role"], report["id"]), seen=True, started=started)
+        except redis.RedisError as error:
+            logger.warning("what %s held waits for its lease to lapse: %s", report["process"], error)
 
 
 async def ask_status(run_dir: Path) -> dict[str, list[dict[str, Any]]]:

@@ -81,10 +81,11 @@ class Connect(Turn, tag="connect", frozen=True):
 
 
 class Receive(Turn, tag="receive", frozen=True):
-    """Event: 1 to 16 frames, in the order in which the client sent them."""
+    """Event: 1 to 16 frames, in the order in which the client sent them; after a death, one."""
 
     channel: ClassVar[str] = "websocket.receive"
     frames: list[Frame]
+    first: int  # the number of the first frame among all that the connection has received
 
     def __post_init__(self) -> None:
         _check_frames(self.frames)
@@ -144,6 +145,18 @@ class Done(Wire, tag="done", frozen=True):
         _check_frames(self.frames)
 
 
+class Lost(Wire, tag="lost", frozen=True):
+    """Reply, in a dead worker's stead: an event left its hands unfinished. number is 0 for HTTP.
+
+    Made by release.lua, which knows the order of these fields and of those that begin every event.
+    """
+
+    connection: str
+    number: int
+    attempt: int
+    started: bool
+
+
 class Broadcast(Wire, tag="broadcast", frozen=True):
     """A frame for every member of a group."""
 
@@ -156,7 +169,7 @@ class Broadcast(Wire, tag="broadcast", frozen=True):
 
 Event = Request | Connect | Receive | Disconnect
 TurnEvent = Connect | Receive | Disconnect
-Reply = Response | Done
+Reply = Response | Done | Lost
 
 _T = TypeVar("_T")
 _FIELD = b"%d" % VERSION

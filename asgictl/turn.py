@@ -27,11 +27,14 @@ from asgictl.messages import (
     TurnEvent,
     decode_scope,
     decode_state,
+    encode,
     encode_state,
 )
 from asgictl.outcome import Outcome, frame_of
 
 logger = logging.getLogger("asgictl.consumer")
+LAST_TURN = 1 << 40  # newer than any that the interface itself has numbered
+ABNORMAL_CLOSURE = 1006  # RFC 6455, section 7.4.1: no close frame came
 STATE_BYTES = 64 << 10
 
 
@@ -50,7 +53,7 @@ class Message:
         self.data = frame if isinstance(frame, bytes) else None
         self.params = turn.params
         self.attempt = event.attempt
-        self.id = f"{event.connection}:{event.number}:{index}"
+        self.id = f"{event.connection}:{event.first + index if isinstance(event, Receive) else turn.kind}"
         self.code = event.code if isinstance(event, Disconnect) else None
         self.reason = event.reason if isinstance(event, Disconnect) else ""
 
@@ -125,12 +128,13 @@ class RunningTurn:
         self.params: dict[str, str] = {}
         self.consumer: Consumer | None = None
         self.scope = decode_scope(event.scope)
+        self.kind = event.channel.removeprefix("websocket.")
         found: tuple[Route, dict[str, str]] | None = application.route(self.scope.path)
         if found:
-            self.consumer = found[0].consumers.get(event.channel.removeprefix("websocket."))
+            self.consumer = found[0].consumers.get(self.kind)
             self.params = found[1]
-        called = getattr(self.consumer, "__call__", None)  # noqa: B004 - an object's, not whether there is one
-        self.is_async = inspect.iscoroutinefunction(self.consumer) or inspect.iscoroutinefunction(called)
+        self._says_farewell = found is not None and "disconnect" in found[0].consumers
+        self.is_async = is_async(self.consumer)
 
     @cached_property
     def headers(self) -> dict[str, str]:
@@ -143,6 +147,14 @@ class RunningTurn:
     @cached_property
     def state(self) -> dict[str, Any]:
         return decode_state(self.event.state)
+
+    def farewell(self) -> bytes:
+        """Return the disconnect event to run should the interface die, when this turn makes it new; else b""."""
+        event, reply = self.event, self._reply
+        if not self._says_farewell or isinstance(event, Disconnect) or not (reply.accept or reply.state):
+            return b""
+        state = reply.state or event.state
+        return encode(Disconnect(event.connection, LAST_TURN, 1, event.scope, state, ABNORMAL_CLOSURE, ""))[1]
 
     def _messages(self) -> Iterator[Message]:
         """Yield what the consumer is called with; nothing after it closed the connection."""
@@ -212,6 +224,12 @@ class RunningTurn:
         status = 500 if isinstance(self.event, Connect) else 403
         close = Close(1011, "", status)
         return Done(self.event.connection, self.event.number, [], b"", None, close, [], [])
+
+
+def is_async(consumer: Consumer | None) -> bool:
+    """Whether a consumer's calls are to be awaited."""
+    called = getattr(consumer, "__call__", None)  # noqa: B004 - an object's, not whether there is one
+    return inspect.iscoroutinefunction(consumer) or inspect.iscoroutinefunction(called)
 
 
 def close_old_connections() -> None:

@@ -5,10 +5,13 @@ from collections import deque
 from collections.abc import MutableMapping
 from typing import Any
 
+from msgspec.structs import replace
+
 from asgictl.interface.session import Receive, Send
-from asgictl.messages import Response
+from asgictl.messages import Request, Response, Scope
 
 NO_BODY = b""
+SAFE_METHODS = {"GET", "HEAD", "OPTIONS", "TRACE"}
 
 
 class BodyTooLarge(Exception):
@@ -22,9 +25,10 @@ class Aborted(Exception):
 class Exchange:
     """What a worker's reply is handed to. Parts of a response come in sequence; a repeated one is dropped."""
 
-    __slots__ = ("_next", "_parts", "_waiter", "deadline")
+    __slots__ = ("_next", "_parts", "_waiter", "deadline", "event")
 
-    def __init__(self, deadline: float) -> None:
+    def __init__(self, connection: str, scope: Scope, deadline: float) -> None:
+        self.event = Request(connection, 1, scope, b"")
         self.deadline = deadline  # of the first part, by the event loop's clock
         self._parts: deque[Response] = deque()
         self._waiter: asyncio.Future[None] | None = None
@@ -40,10 +44,22 @@ class Exchange:
         if self._waiter and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def fail(self, connection: str, status: int, text: str) -> None:
-        """Answer in the application's stead, unless its own answer has begun."""
-        if self._next == 0:
-            self.put(error_response(connection, status, text))
+    def fail(self, status: int, text: str) -> None:
+        """Answer in the application's stead; an answer that has begun is cut off instead."""
+        response = error_response(self.event.connection, status, text)
+        self.put(response if self._next == 0 else replace(response, sequence=self._next, aborted=True))
+
+    def lost(self, started: bool) -> Request | None:
+        """The worker died. A request that it had not started is sent again; one that it had, only if it is safe, once.
+
+        Safe: RFC 9110, section 9.2.1. Nothing is sent again once the response has begun.
+        """
+        event = self.event
+        if self._next == 0 and (not started or (event.attempt == 1 and event.scope.method in SAFE_METHODS)):
+            self.event = replace(event, attempt=event.attempt + started)
+            return self.event
+        self.fail(502, "The worker that ran this request died.")
+        return None
 
     async def get(self) -> Response:
         """Wait for the next part."""

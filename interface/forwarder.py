@@ -6,23 +6,27 @@ request and a Session for each WebSocket, from the first byte until the last tur
 
 import asyncio
 import logging
-from collections.abc import Callable, MutableMapping
+import os
+import signal
+from collections.abc import MutableMapping
 from itertools import count
 from typing import Any
+
+from msgspec.structs import replace
 
 from asgictl.configuration import InterfaceConfig
 from asgictl.errors import AsgictlError, WireError
 from asgictl.interface.exchange import BodyTooLarge, Exchange, read_body
+from asgictl.interface.flights import Flights
 from asgictl.interface.groups import Groups
 from asgictl.interface.session import Receive, Send, Session, denial, travelling
 from asgictl.layers.base import Position, process_id
 from asgictl.layers.redis import RedisEventLayer
 from asgictl.manifest import Router
-from asgictl.messages import Reply, Request, Response, TurnEvent
+from asgictl.messages import Lost, Reply, Request, Response, TurnEvent
 from asgictl.readiness import Readiness
 
 logger = logging.getLogger("asgictl.interface")
-RESEND_SECONDS = 0.2  # between attempts to add a turn while Redis is away
 
 
 class Forwarder:
@@ -37,7 +41,12 @@ class Forwarder:
         self._sessions: dict[str, Session] = {}
         self._empty = asyncio.Event()  # set whenever the last session has ended
         self._numbers = count(1)
-        self._layer = RedisEventLayer(config.redis_url, config.name, self.id, self._on_reply, self.groups.deliver)
+        self._layer = RedisEventLayer(
+            *(config.redis_url, config.name, self.id, self._on_reply, self.groups.deliver),
+            on_forgotten=lambda: self._flights.forgotten(),
+            on_fenced=self._fenced,
+        )
+        self._flights = Flights(self._layer)
         self._router: Router | None = None
         self._routed: bytes | None = None  # the encoded manifest that _router was made from
         self._sweeper: asyncio.Task[None] | None = None
@@ -90,36 +99,32 @@ class Forwarder:
         return self._router
 
     async def _http(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        router, connection = self._current_router(), self._new_id()
-        exchange = Exchange(asyncio.get_running_loop().time() + self.limits.http_deadline_seconds)
+        deadline = asyncio.get_running_loop().time() + self.limits.http_deadline_seconds
+        exchange = Exchange(self._new_id(), travelling(scope), deadline)
+        router, connection = self._current_router(), exchange.event.connection
         if router is None:
-            exchange.fail(connection, 503, "No worker has been ready yet.")
+            exchange.fail(503, "No worker has been ready yet.")
         elif not router.manifest.http:
-            exchange.fail(connection, 404, "This application serves no HTTP.")
+            exchange.fail(404, "This application serves no HTTP.")
+        elif self._flights.open[Request.channel] >= self.limits.channel_events:
+            exchange.fail(503, "Too many requests are waiting.")
         else:
             try:
                 body = await read_body(scope, receive, self.limits.body_bytes)
             except BodyTooLarge:
-                exchange.fail(connection, 413, f"The body is larger than {self.limits.body_bytes} bytes.")
+                exchange.fail(413, f"The body is larger than {self.limits.body_bytes} bytes.")
             except ConnectionResetError:
                 return
             else:
+                if body:
+                    exchange.event = replace(exchange.event, body=body)
                 self._exchanges[connection] = exchange
-                self._layer.append(
-                    Request(connection, 1, travelling(scope), body), self._answered(connection, exchange)
-                )
+                self._flights.send(exchange.event, exchange)
         try:
             await exchange.write(send)
         finally:
             self._exchanges.pop(connection, None)
-
-    @staticmethod
-    def _answered(connection: str, exchange: Exchange) -> Callable[[object], None]:
-        def answered(reply: object) -> None:
-            if isinstance(reply, Exception):
-                exchange.fail(connection, 503, "The channel layer is away.")
-
-        return answered
+            self._flights.land(connection)
 
     async def _websocket(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         router = self._current_router()
@@ -134,19 +139,8 @@ class Forwarder:
         await session.run(receive)
 
     def submit(self, session: Session, event: TurnEvent) -> None:
-        """Add a turn to its channel; while Redis is away, again and again: its commit runs once."""
-
-        def answered(reply: object) -> None:
-            if not isinstance(reply, Exception):
-                session.connection.added(event.number)
-            elif session.connection.event is event:
-                asyncio.get_running_loop().call_later(RESEND_SECONDS, resend)
-
-        def resend() -> None:
-            if session.connection.event is event and (again := session.connection.cut()):
-                self._layer.append(again, answered)
-
-        self._layer.append(event, answered)
+        """Send a turn on its way."""
+        self._flights.send(event, session)
 
     def closed(self, session: Session) -> None:
         """The session's last turn is done."""
@@ -158,14 +152,28 @@ class Forwarder:
         if isinstance(reply, Response):
             if exchange := self._exchanges.get(reply.connection):
                 exchange.put(reply)
-        elif session := self._sessions.get(reply.connection):
+        elif isinstance(reply, Lost):
+            self._flights.lost(reply)
+        elif (session := self._sessions.get(reply.connection)) and reply.number == session.connection.number:
+            self._flights.land(reply.connection)
             session.done(reply, position)
 
+    def _fenced(self) -> None:
+        """We stood still for so long that others took us for dead: our connections are theirs to end. Stop."""
+        logger.error("fenced: this interface was taken for dead; it closes its sockets and ends")
+        for session in list(self._sessions.values()):
+            self._flights.land(session.connection.id)
+        self._sessions.clear()
+        os.kill(os.getpid(), signal.SIGTERM)  # whichever server hosts us closes its sockets with 1012
+
     async def _sweep(self) -> None:
-        """Answer 504 for requests whose deadline has passed; a timer for each would cost more than this look."""
+        """Answer for requests whose deadline has passed; a timer for each would cost more than this look."""
         while True:
             await asyncio.sleep(1)
             now = asyncio.get_running_loop().time()
             for connection, exchange in list(self._exchanges.items()):
-                if exchange.deadline <= now:
-                    exchange.fail(connection, 504, "No worker answered in time.")
+                if exchange.deadline <= now and self._flights.added(connection):
+                    exchange.fail(504, "No worker answered in time.")
+                elif exchange.deadline <= now:
+                    exchange.fail(503, "The channel layer is away.")
+            self._flights.audit()

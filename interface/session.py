@@ -22,6 +22,7 @@ logger = logging.getLogger("asgictl.interface")
 ASGIMessage = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[ASGIMessage]]
 Send = Callable[[ASGIMessage], Awaitable[None]]
+INTERNAL_ERROR = 1011  # RFC 6455, section 7.4.1
 ABNORMAL_CLOSURE = 1006  # RFC 6455, section 7.4.1: what a consumer hears when no close frame came
 TRY_AGAIN_LATER = 1013  # IANA's WebSocket close codes: the reader is too slow
 
@@ -98,6 +99,18 @@ class Session:
         if reply.close is not None:
             self._close(reply.close)
         self._advance()
+
+    def lost(self, started: bool) -> TurnEvent | None:
+        """The worker of the turn in flight died; returns what to send again. A turn that kills workers ends here."""
+        again = self.connection.lost(started)
+        if again is None:
+            logger.error(
+                "connection %s: its turn ended %d workers, given up",
+                self.connection.id,
+                self.connection.limits.attempts,
+            )
+            self._close(Close(INTERNAL_ERROR, "", 500))
+        return again
 
     def deliver(self, frame: Frame) -> None:
         """Put a frame onto its way to the client; a client that is too slow to take it is closed with 1013."""

@@ -8,7 +8,7 @@ import hiredis
 
 from asgictl.layers.keys import Keys
 from asgictl.layers.link import Link
-from asgictl.layers.redis import COMMIT, Entry, commit_arguments
+from asgictl.layers.redis_worker import COMMIT, Entry, commit_arguments
 from asgictl.turn import RunningTurn
 
 logger = logging.getLogger("asgictl.worker")
@@ -52,7 +52,7 @@ class AsyncTurns:
     async def _run(self, entry: Entry, turn: RunningTurn) -> None:
         try:
             done = await turn.run_async()
-            await self._commit(*commit_arguments(self._keys, entry, done, turn.outcome.broadcasts))
+            await self._commit(*commit_arguments(self._keys, entry, done, turn.outcome.broadcasts, turn.farewell()))
         finally:
             self._in_hand.discard((entry.stream, entry.id))
             self._room.release()

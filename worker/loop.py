@@ -11,9 +11,10 @@ from time import perf_counter
 
 from asgictl.application import Application
 from asgictl.errors import WireError
-from asgictl.layers.redis import Entry, RedisWorkerLayer
+from asgictl.layers.redis_worker import Entry, RedisWorkerLayer
 from asgictl.messages import Request, Response
 from asgictl.outcome import Outcome
+from asgictl.started import Started
 from asgictl.target import kind_of
 from asgictl.turn import RunningTurn
 from asgictl.worker.async_turns import AsyncTurns
@@ -28,8 +29,14 @@ class Loop:
     """Reads, runs and commits, until `stopping` is set; then finishes what it has in hand."""
 
     def __init__(
-        self, application: Application, layer: RedisWorkerLayer, stopping: threading.Event, async_turns: AsyncTurns
+        self,
+        application: Application,
+        layer: RedisWorkerLayer,
+        stopping: threading.Event,
+        async_turns: AsyncTurns,
+        started: Started,
     ) -> None:
+        self._started = started
         self.layer = layer
         self._application = application
         self._stopping = stopping
@@ -40,7 +47,11 @@ class Loop:
     def run(self) -> None:
         """Run until stopped. The control thread ends a read that waits, with CLIENT UNBLOCK."""
         while not self._stopping.is_set():
-            for entry in self.layer.read(PREFETCH if self._mean_seconds < FAST_SECONDS else 1):
+            entries = self.layer.read(PREFETCH if self._mean_seconds < FAST_SECONDS else 1)
+            if self.layer.settled:
+                self._started.clear()
+            for entry in entries:
+                self._started.note(entry.id)
                 self._handle(entry)
         self._async_turns.finish()
         self.layer.close()
@@ -63,7 +74,7 @@ class Loop:
                 self._async_turns.begin(entry, turn)
                 return
             done = turn.run()
-            self.layer.commit(entry, done, turn.outcome.broadcasts)
+            self.layer.commit(entry, done, turn.outcome.broadcasts, turn.farewell())
         seconds = perf_counter() - began
         self._mean_seconds += (seconds - self._mean_seconds) / 8
         if seconds > FAST_SECONDS:

@@ -1,8 +1,10 @@
 """One worker process, in the foreground: loads the application, says that it is ready, and runs its loops."""
 
 import logging
+import os
 import signal
 import threading
+from pathlib import Path
 
 import redis
 
@@ -10,20 +12,26 @@ from asgictl.application import Application
 from asgictl.configuration import WorkerConfig
 from asgictl.errors import RedisError, TargetError
 from asgictl.layers.base import process_id
-from asgictl.layers.redis import RedisWorkerLayer, check_redis
+from asgictl.layers.redis import check_redis
+from asgictl.layers.redis_worker import RedisWorkerLayer
 from asgictl.manifest import manifest_of
 from asgictl.messages import VERSION
 from asgictl.readiness import Readiness
+from asgictl.started import Started
 from asgictl.target import kind_of, load_target
+from asgictl.turn import is_async
 from asgictl.worker.async_turns import AsyncTurns
+from asgictl.worker.control import Control
 from asgictl.worker.loop import Loop
 
 logger = logging.getLogger("asgictl.worker")
-UNBLOCK_SECONDS = 0.05  # between attempts to end a read that waits
 
 
-def serve(config: WorkerConfig, readiness: Readiness) -> None:
-    """Serve until SIGTERM or SIGINT, then finish what is in hand. Raises AsgictlError when it cannot start."""
+def serve(config: WorkerConfig, readiness: Readiness, run_dir: Path | None = None) -> None:
+    """Serve until SIGTERM or SIGINT, then finish what is in hand. Raises AsgictlError when it cannot start.
+
+    run_dir: where a controller looks after a death; None when there is none.
+    """
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: stopping.set())
@@ -42,18 +50,23 @@ def serve(config: WorkerConfig, readiness: Readiness) -> None:
     except (redis.RedisError, OSError) as error:
         raise RedisError(f"Redis cannot be used: {error}") from error
     async_turns = AsyncTurns(config.redis_url, config.name)
-    loops = [Loop(application, layer, stopping, async_turns) for layer in layers]
+    notes = run_dir / f"started-{os.getpid()}" if run_dir and not has_async_consumers(application) else None
+    loops = [Loop(application, layer, stopping, async_turns, Started(notes, part)) for part, layer in enumerate(layers)]
     threads = [threading.Thread(target=_run, args=(loop, stopping), name="worker") for loop in loops[1:]]
-    finished = threading.Event()
-    control = threading.Thread(target=_control, args=(config.redis_url, layers, stopping, finished), name="control")
-    for thread in (control, *threads):
+    control = Control(config, identity, layers, stopping)
+    control.beat()
+    for thread in (control.thread, *threads):
         thread.start()
     readiness.ready(id=identity, threads=config.threads, websocket="consumers" if application.routes else "none")
     _run(loops[0], stopping)
     for thread in threads:
         thread.join()
-    finished.set()
-    control.join()
+    control.finish()
+
+
+def has_async_consumers(application: Application) -> bool:
+    """Whether events may be started side by side, so that a note of the last ones would say too little."""
+    return any(is_async(consumer) for route in application.routes for consumer in route.consumers.values())
 
 
 def channels_of(application: Application, target: str) -> list[str]:
@@ -74,15 +87,3 @@ def _run(loop: Loop, stopping: threading.Event) -> None:
         loop.run()
     finally:
         stopping.set()  # one thread that fails takes the process with it; the supervisor starts another
-
-
-def _control(url: str, layers: list[RedisWorkerLayer], stopping: threading.Event, finished: threading.Event) -> None:
-    """Once the worker is to stop, end the reads that wait, so that it stops now and not a second later."""
-    stopping.wait()
-    while not finished.wait(UNBLOCK_SECONDS):
-        try:
-            with redis.Redis.from_url(url, socket_timeout=1) as client:
-                for layer in layers:
-                    client.client_unblock(layer.client_id)
-        except redis.RedisError as error:
-            logger.warning("reads end by themselves: %s", error)

@@ -11,7 +11,7 @@ from asgictl.messages import Broadcast, Event, Reply
 Position = tuple[int, int]  # a stream entry's id: Redis milliseconds, sequence
 OnReply = Callable[[Reply, Position | None], None]
 OnBroadcast = Callable[[Broadcast, Position], None]
-Answered = Callable[[object], None]  # called with an exception when the layer failed, else with anything
+Answered = Callable[[object], None]  # called with the entry's id, or with an exception when the layer failed
 
 
 class GroupLayer(Protocol):
@@ -29,7 +29,10 @@ class EventLayer(GroupLayer, Protocol):
     """Carries an interface's events to workers, and their replies back to its callbacks."""
 
     def append(self, event: Event, answered: Answered) -> None:
-        """Put an event onto its channel; `answered` hears what became of it, never before append returns."""
+        """Put an event onto its channel; `answered` hears its entry, or an exception, never before append returns."""
+
+    def audit(self, event: Event, entry: bytes, gone: Callable[[], None]) -> None:
+        """Call gone() if the entry was lost: it stands no more in its channel, and no reply to it is on its way."""
 
 
 def process_id() -> str:

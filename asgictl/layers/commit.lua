@@ -1,31 +1,36 @@
 -- Commit one event: everything that it produced leaves together, once, or nothing does.
--- KEYS  channel stream · reply stream of the interface · its turns · broadcast stream
--- ARGV  entry · connection · turn ('' for HTTP) · last turn? · joins? · wire field · reply · broadcast ...
+-- KEYS  channel stream · reply stream of the interface · its turns · broadcast stream · its farewells
+-- ARGV  entry · connection · turn ('' for HTTP) · disconnect? · joins? · farewell · wire field · reply · broadcast ...
 -- Returns 1, or why it was refused: 0 the entry is gone, -1 the interface is gone, -2 the turn is not newer.
 -- XACK comes first: it decides, and it succeeds when Redis is full.
 if redis.call('XACK', KEYS[1], 'workers', ARGV[1]) == 0 then
   return 0
 end
 redis.call('XDEL', KEYS[1], ARGV[1])
-local turn = tonumber(ARGV[3])
+local turn, disconnect = tonumber(ARGV[3]), ARGV[4] == '1'
 if turn and turn <= tonumber(redis.call('HGET', KEYS[3], ARGV[2]) or 0) then
   return -2
 end
-local entry = {ARGV[6], ARGV[7]}
+local entry = {ARGV[7], ARGV[8]}
 if ARGV[5] == '1' then
   -- From here on the joiner receives: what stands in the broadcast stream already is not for it.
   local last = redis.call('XREVRANGE', KEYS[4], '+', '-', 'COUNT', 1)[1]
   entry[3], entry[4] = 'position', last and last[1] or '0-0'
 end
-if not redis.call('XADD', KEYS[2], 'NOMKSTREAM', '*', unpack(entry)) then
+-- The disconnect of a killed interface's connection has nobody to reply to, but is to be heard by others.
+if not redis.call('XADD', KEYS[2], 'NOMKSTREAM', '*', unpack(entry)) and not disconnect then
   return -1
 end
-if ARGV[4] == '1' then
+if disconnect then
   redis.call('HDEL', KEYS[3], ARGV[2])
+  redis.call('HDEL', KEYS[5], ARGV[2])
 elseif turn then
   redis.call('HSET', KEYS[3], ARGV[2], turn)
+  if ARGV[6] ~= '' then
+    redis.call('HSET', KEYS[5], ARGV[2], ARGV[6])
+  end
 end
-for i = 8, #ARGV do
-  redis.call('XADD', KEYS[4], '*', ARGV[6], ARGV[i])
+for i = 9, #ARGV do
+  redis.call('XADD', KEYS[4], '*', ARGV[7], ARGV[i])
 end
 return 1

@@ -13,6 +13,11 @@ class Keys:
         self._prefix = f"asgictl:{{{name}}}:"
         self.broadcast = self._prefix + "bc"
         self.manifest = self._prefix + "manifest"
+        self.channels = self._prefix + "channels"  # every channel's stream that a worker has read
+        self.alive = self._prefix + "alive"  # who holds a lease, and until which Redis millisecond
+        self.epoch = self._prefix + "epoch"  # lost when Redis forgets all
+        self.clock = self._prefix + "clock"  # when anybody last beat
+        self.grace = self._prefix + "grace"  # until when nobody is taken for dead
 
     def channel(self, channel: str) -> str:
         """The stream of a channel's events."""
@@ -25,6 +30,10 @@ class Keys:
     def turns(self, connection: str) -> str:
         """The hash connection -> last committed turn, of the interface that holds `connection`."""
         return f"{self._prefix}turns:{interface_of(connection)}"
+
+    def farewells(self, connection: str) -> str:
+        """The hash connection -> disconnect event to run should the interface die; only where a consumer wants it."""
+        return f"{self._prefix}conns:{interface_of(connection)}"
 
 
 def interface_of(connection: str) -> str:

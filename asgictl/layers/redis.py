@@ -8,32 +8,20 @@ step. Broadcasts stand in one stream that every interface reads.
 import asyncio
 import logging
 import re
-from pathlib import Path
-from time import monotonic, sleep
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import hiredis
 import redis
 
 from asgictl.errors import RedisError, WireError
 from asgictl.layers.base import Answered, OnBroadcast, OnReply, Position
-from asgictl.layers.keys import WORKERS, Keys
-from asgictl.layers.link import BACKOFF_SECONDS, Link, pack
-from asgictl.manifest import Manifest, encode_manifest
-from asgictl.messages import (
-    Broadcast,
-    Disconnect,
-    Done,
-    Event,
-    Response,
-    decode_broadcast,
-    decode_event,
-    decode_reply,
-    encode,
-)
+from asgictl.layers.keys import Keys
+from asgictl.layers.leases import beat_answer, beat_command, leave_command, reap_command
+from asgictl.layers.link import Link
+from asgictl.messages import Broadcast, Event, decode_broadcast, decode_reply, encode
 
 logger = logging.getLogger("asgictl.layers")
-COMMIT = Path(__file__).with_name("commit.lua").read_text()
 MINIMUM_VERSION = (6, 2)
 READ_COUNT = 1000  # of entries a read; a bound on what one reply of Redis can weigh
 BLOCK_MILLISECONDS = 1000
@@ -43,7 +31,7 @@ BROADCAST_RETENTION_MILLISECONDS = 60_000
 def position_of(entry_id: bytes) -> Position:
     """Return b"1700000000000-3" as numbers that compare."""
     milliseconds, _, sequence = entry_id.partition(b"-")
-    return int(milliseconds), int(sequence)
+    return int(milliseconds), int(sequence or 0)
 
 
 def check_redis(url: str) -> None:
@@ -96,6 +84,15 @@ class StreamReader:
 
     async def stop(self) -> None:
         await self._link.stop()
+
+    @property
+    def replies_position(self) -> Position:
+        """Up to where replies were applied."""
+        return position_of(self._positions[self._replies or ""])
+
+    def rewind(self) -> None:
+        """Read from the beginning: Redis has forgotten everything, its ids may begin anew."""
+        self._positions = dict.fromkeys(self._positions, b"0")
 
     async def _begin(self) -> None:
         if self._keys.broadcast not in self._positions:
@@ -196,29 +193,47 @@ class RedisEventLayer(RedisGroupLayer):
     """An interface's side of the split.
 
     manifest: the encoded manifest of the newest ready release, None until there was one; read again each second.
+    on_forgotten: called when Redis has forgotten everything, and the reply stream stands anew.
+    on_fenced: called when others have taken this interface for dead, and its connections with it.
     """
 
-    def __init__(self, url: str, name: str, interface: str, on_reply: OnReply, on_broadcast: OnBroadcast) -> None:
+    def __init__(
+        self,
+        url: str,
+        name: str,
+        interface: str,
+        on_reply: OnReply,
+        on_broadcast: OnBroadcast,
+        on_forgotten: Callable[[], None],
+        on_fenced: Callable[[], None],
+    ) -> None:
         super().__init__(url, name, on_broadcast)
+        self._id = interface
         self._replies = self._keys.replies(interface)
-        self._turns = self._keys.turns(interface)
         self._link = Link(url, self._create)
         self._reader = StreamReader(url, self._keys, self._replies, on_reply, on_broadcast)
+        self._on_forgotten = on_forgotten
+        self._on_fenced = on_fenced
+        self._epoch = b""
+        self._renewing: asyncio.Task[None] | None = None
         self.manifest: bytes | None = None
 
     async def stop(self) -> None:
         """Close; no worker can reply to this interface any more."""
         if self._link.up:
-            await self._link.ask("DEL", self._replies, self._turns)
+            await self._link.ask("DEL", self._replies, self._keys.turns(self._id), self._keys.farewells(self._id))
+            await self._link.ask(*leave_command(self._keys, "interface", self._id))
         await super().stop()
 
     async def _create(self) -> None:
+        """Whenever the link is up, and when Redis has forgotten: register, and have a reply stream."""
         try:  # commits add to this stream only while it exists; a group is the way to create an empty one
             await self._link.ask("XGROUP", "CREATE", self._replies, "interface", "0", "MKSTREAM")
         except hiredis.ReplyError as error:
             if "BUSYGROUP" not in str(error):
                 raise
-        self.manifest = await self._link.ask("GET", self._keys.manifest)
+        self.manifest = await self._link.ask("GET", self._keys.manifest) or self.manifest
+        self._hear(await self._link.ask(*beat_command(self._keys, "interface", self._id, self._epoch)))
 
     def _refresh(self) -> None:
         def take(reply: object) -> None:
@@ -227,190 +242,43 @@ class RedisEventLayer(RedisGroupLayer):
 
         super()._refresh()
         self._link.call("GET", self._keys.manifest, answered=take)
+        self._link.call(*beat_command(self._keys, "interface", self._id, self._epoch), answered=self._hear)
+
+    def _hear(self, reply: Any) -> None:
+        if isinstance(reply, Exception):
+            return  # the next beat tells more
+        beat = beat_answer(reply)
+        if beat.fenced:
+            self._on_fenced()
+        elif beat.epoch != self._epoch:
+            known, self._epoch = self._epoch, beat.epoch
+            if known:
+                self._renewing = asyncio.get_running_loop().create_task(self._renew())
+        for dead in beat.dead:
+            logger.warning("%s is dead: its lease has lapsed", dead)
+            self._link.call(*reap_command(self._keys, dead), answered=_ignored)
+
+    async def _renew(self) -> None:
+        logger.error("Redis has forgotten everything: what is open is sent again")
+        try:
+            await self._create()
+        except (OSError, hiredis.ReplyError):
+            self._epoch = b"?"  # so that the next beat comes here again
+            return
+        self._reader.rewind()
+        self._on_forgotten()
 
     def append(self, event: Event, answered: Answered) -> None:
         self._link.call("XADD", self._keys.channel(event.channel), "*", *encode(event), answered=answered)
 
+    def audit(self, event: Event, entry: bytes, gone: Callable[[], None]) -> None:
+        """Call gone() if the entry stands no more in its channel, and no reply to it can be on its way."""
+        found: list[object] = []
 
-class Entry(NamedTuple):
-    """An event in a worker's hands."""
+        def judge(last: Any) -> None:
+            known = not last or (isinstance(last, list) and position_of(last[0][0]) <= self._reader.replies_position)
+            if found == [[]] and known:
+                gone()
 
-    stream: bytes
-    id: bytes
-    event: Event
-
-
-def commit_arguments(
-    keys: Keys, entry: Entry, reply: Response | Done, broadcasts: list[Broadcast]
-) -> tuple[str | bytes | int, ...]:
-    """Return what follows the script in EVALSHA: the number of keys, the keys and the arguments of commit.lua."""
-    connection = reply.connection
-    turn, joins = (reply.number, bool(reply.joins)) if isinstance(reply, Done) else ("", False)
-    return (
-        *(4, entry.stream, keys.replies(connection), keys.turns(connection), keys.broadcast),
-        *(entry.id, connection, turn, int(isinstance(entry.event, Disconnect)), int(joins), *encode(reply)),
-        *(encode(broadcast)[1] for broadcast in broadcasts),
-    )
-
-
-class RedisWorkerLayer:
-    """A worker's side of the split: blocking, for one thread.
-
-    Commits are buffered and go out with the next read, or by flush(). A commit that was not answered when the
-    connection broke is sent again: Redis refuses it if it had succeeded.
-    """
-
-    def __init__(self, url: str, name: str, consumer: str, channels: list[str]) -> None:
-        self.keys = Keys(name)
-        self.client_id = 0  # of the connection that reads, for CLIENT UNBLOCK
-        self.refused = 0  # commits that came too late
-        self._url = url
-        self._consumer = consumer
-        self._streams = [self.keys.channel(channel) for channel in channels]
-        self._connection: redis.connection.AbstractConnection | None = None
-        self._sha = b""
-        self._output: list[bytes] = []
-        self._unanswered: list[bytes] = []  # commits on their way
-        self._recover = False  # read this consumer's own pending entries before new ones
-
-    def connect(self) -> None:
-        """Connect and create the cursors; raises redis-py's errors."""
-        options: dict[str, Any] = {**redis.connection.parse_url(self._url), "protocol": 2}
-        connection: redis.connection.AbstractConnection = options.pop("connection_class", redis.Connection)(**options)
-        connection.connect()
-        self._connection = connection
-        self._sha = self._ask("SCRIPT", "LOAD", COMMIT)
-        self.client_id = self._ask("CLIENT", "ID")
-        for stream in self._streams:
-            try:
-                self._ask("XGROUP", "CREATE", stream, WORKERS, "0", "MKSTREAM")
-            except redis.ResponseError as error:
-                if "BUSYGROUP" not in str(error):
-                    raise
-
-    def publish_manifest(self, manifest: Manifest) -> None:
-        """Tell interfaces what this release serves."""
-        self._ask("SET", self.keys.manifest, encode_manifest(manifest))
-
-    def close(self) -> None:
-        """Send what was buffered, leave the cursors, and close."""
-        try:
-            self.flush()
-            self._drain()
-            for stream in self._streams:
-                self._ask("XGROUP", "DELCONSUMER", stream, WORKERS, self._consumer)
-        except redis.RedisError as error:
-            logger.warning("left Redis without a goodbye: %s", error)
-        if self._connection:
-            self._connection.disconnect()
-
-    def read(self, count: int) -> list[Entry]:
-        """Send buffered commits, then wait up to a second for at most `count` events of each channel.
-
-        Never raises for a lost Redis: it reconnects, backing off, and returns what it finds.
-        """
-        options = ("COUNT", READ_COUNT) if self._recover else ("COUNT", count, "BLOCK", BLOCK_MILLISECONDS)
-        begin = "0" if self._recover else ">"
-        self._recover = False
-        try:
-            self._send(
-                *("XREADGROUP", "GROUP", WORKERS, self._consumer, *options, "STREAMS"),
-                *(self._streams + [begin] * len(self._streams)),
-            )
-            self._drain()
-            reply = self._receive()
-        except (redis.RedisError, OSError) as error:  # away, failing over, or flushed: connecting creates the cursors
-            self._reconnect(error)
-            return []
-        return [entry for stream, entries in reply or () for entry in self._entries(stream, entries)]
-
-    def _entries(self, stream: bytes, entries: list[Any]) -> list[Entry]:
-        found = []
-        for entry_id, fields in entries:
-            try:
-                if fields is None:
-                    raise WireError("the entry was deleted")
-                found.append(Entry(stream, entry_id, decode_event(fields[0], fields[1])))
-            except WireError as error:  # nobody can run it: it must not come back for ever
-                logger.error("event %s passed over: %s", entry_id.decode(), error)
-                self.pass_over(stream, entry_id)
-        return found
-
-    def pass_over(self, stream: bytes, entry_id: bytes) -> None:
-        """Acknowledge an event that cannot be run."""
-        self._buffer("XACK", stream, WORKERS, entry_id)
-
-    def commit(self, entry: Entry, reply: Response | Done, broadcasts: list[Broadcast]) -> None:
-        """Buffer the commit of an event."""
-        self._buffer("EVALSHA", self._sha, *commit_arguments(self.keys, entry, reply, broadcasts))
-
-    def send_part(self, response: Response) -> None:
-        """Send a part of a response that is not its last, now."""
-        self._buffer("XADD", self.keys.replies(response.connection), "NOMKSTREAM", "*", *encode(response))
-        self.flush()
-
-    def flush(self) -> None:
-        """Send what was buffered; a lost connection shows at the next read."""
-        try:
-            self._send()
-        except (redis.ConnectionError, redis.TimeoutError, OSError):
-            logger.warning("the connection to Redis was lost while sending")
-
-    def _buffer(self, *command: str | bytes | int) -> None:
-        self._output.append(pack(command))
-
-    def _send(self, *command: str | bytes | int) -> None:
-        output, self._output = self._output, []
-        self._unanswered += output
-        if command:
-            output.append(pack(command))
-        if self._connection is None or not self._connection.is_connected:  # redis-py would connect anew, unseen
-            raise redis.ConnectionError("not connected")
-        if output:
-            self._connection.send_packed_command([b"".join(output)], check_health=False)
-
-    def _receive(self) -> Any:
-        assert self._connection is not None  # noqa: S101 - _send raised otherwise
-        return self._connection.read_response(disable_decoding=True)
-
-    def _drain(self) -> None:
-        """Read the answers of what was sent before; a refusal is counted, an error logged."""
-        while self._unanswered:
-            try:
-                answer = self._receive()
-            except redis.exceptions.NoScriptError as error:  # connecting loads it; then this commit is sent again
-                raise redis.ConnectionError("Redis has forgotten the commit script") from error
-            except redis.ResponseError as error:
-                logger.error("Redis refused a commit: %s", error)
-                answer = 1
-            self._unanswered.pop(0)
-            if isinstance(answer, int) and answer <= 0:
-                self.refused += 1
-                logger.info("a commit came too late and was refused (%d)", answer)
-
-    def _ask(self, *command: str | bytes | int) -> Any:
-        self._send(*command)
-        self._drain()
-        return self._receive()
-
-    def _reconnect(self, error: Exception) -> None:
-        logger.warning("Redis is away: %s", error)
-        began, attempt = monotonic(), 0
-        unanswered, self._unanswered = self._unanswered + self._output, []
-        self._output = []
-        while True:
-            if self._connection:
-                self._connection.disconnect()
-            sleep(BACKOFF_SECONDS[min(attempt, len(BACKOFF_SECONDS) - 1)])
-            attempt += 1
-            try:
-                self.connect()
-            except (redis.RedisError, OSError) as again:
-                if attempt % 60 == 0:
-                    logger.warning("Redis is still away after %.0f s: %s", monotonic() - began, again)
-                self._unanswered, self._output = [], []
-                continue
-            break
-        self._output = unanswered
-        self._recover = True
-        logger.warning("Redis is back")
+        self._link.call("XRANGE", self._keys.channel(event.channel), entry, entry, answered=found.append)
+        self._link.call("XREVRANGE", self._replies, "+", "-", "COUNT", 1, answered=judge)

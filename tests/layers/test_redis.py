@@ -19,15 +19,8 @@ from asgictl.errors import RedisError
 from asgictl.interface.groups import Groups
 from asgictl.layers.base import Position
 from asgictl.layers.keys import WORKERS, Keys
-from asgictl.layers.redis import (
-    Entry,
-    RedisEventLayer,
-    RedisGroupLayer,
-    RedisWorkerLayer,
-    _after,
-    check_redis,
-    position_of,
-)
+from asgictl.layers.redis import RedisEventLayer, RedisGroupLayer, _after, check_redis, position_of
+from asgictl.layers.redis_worker import Entry, RedisWorkerLayer
 from asgictl.manifest import Manifest, encode_manifest
 from asgictl.messages import (
     VERSION,

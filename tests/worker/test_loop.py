@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from asgictl.application import Application, Consumer, Group, path
-from asgictl.layers.redis import Entry
+from asgictl.layers.redis_worker import Entry
 from asgictl.messages import Broadcast, Connect, Done, Event, Request, Response, Scope, encode_scope
 from asgictl.turn import Message
 from asgictl.worker.loop import Loop, plain

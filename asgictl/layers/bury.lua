@@ -1,0 +1,37 @@
+-- Clean up behind a dead interface, and emit the disconnect events of its connections: at most 200 a call.
+-- KEYS  alive · channels · reply stream · turns · farewells · stream of websocket.disconnect
+-- ARGV  member · 1 when its death was seen, else its lease must have lapsed · wire field
+-- Returns how many connections are left, or -1 while the lease lives.
+local time = redis.call('TIME')
+local lease = tonumber(redis.call('ZSCORE', KEYS[1], ARGV[1]) or 0)
+if ARGV[2] ~= '1' and lease > time[1] * 1000 + math.floor(time[2] / 1000) then
+  return -1
+end
+redis.call('ZADD', KEYS[1], 0, ARGV[1]) -- FENCED, should it wake; and lapsed, so that the next beat calls again
+redis.call('DEL', KEYS[3])
+local busy = {}
+if redis.call('HLEN', KEYS[5]) > 0 then
+  -- What a connection still has in a stream runs before its disconnect.
+  for _, stream in ipairs(redis.call('SMEMBERS', KEYS[2])) do
+    for _, entry in ipairs(redis.call('XRANGE', stream, '-', '+', 'COUNT', 20000)) do
+      local ok, event = pcall(cmsgpack.unpack, entry[2][2])
+      if ok and type(event) == 'table' then
+        busy[event[2]] = true
+      end
+    end
+  end
+end
+local emitted, farewells = 0, redis.call('HGETALL', KEYS[5])
+for i = 1, #farewells, 2 do
+  if emitted < 200 and not busy[farewells[i]] then
+    redis.call('XADD', KEYS[6], '*', ARGV[3], farewells[i + 1])
+    redis.call('HDEL', KEYS[5], farewells[i])
+    emitted = emitted + 1
+  end
+end
+local left = #farewells / 2 - emitted
+if left == 0 then
+  redis.call('DEL', KEYS[4])
+  redis.call('ZREM', KEYS[1], ARGV[1])
+end
+return left

@@ -1,0 +1,81 @@
+"""Who lives, and what happens to what the dead held.
+
+Every process renews a lease in Redis each second. A lease that lapses, or a death that the controller saw, is acted
+upon by whoever hears of it: the scripts do their work once, however often they are called. A process that finds its
+own lease taken away is FENCED: others have its work, so it drops what it holds and ends.
+
+An interface sends these commands over its Link; everybody else through redis-py.
+"""
+
+import logging
+import secrets
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import redis
+
+from asgictl.layers.keys import Keys
+from asgictl.messages import VERSION, Disconnect
+
+logger = logging.getLogger("asgictl.layers")
+_BEAT, _RELEASE, _BURY = (Path(__file__).with_name(f"{name}.lua").read_text() for name in ("beat", "release", "bury"))
+LEASE_MILLISECONDS = {"worker": 5_000, "interface": 15_000}
+Command = tuple[str | bytes | int, ...]
+
+
+class Beat(NamedTuple):
+    """The answer to a beat. dead: members whose lease has lapsed."""
+
+    epoch: bytes
+    fenced: bool
+    dead: list[str]
+
+
+def beat(client: redis.Redis, keys: Keys, role: str, id: str, epoch: bytes) -> Beat:
+    """Beat through redis-py, and act upon the deaths that it tells of. Raises redis-py's errors."""
+    answer = beat_answer(client.execute_command(*beat_command(keys, role, id, epoch)))
+    for dead in answer.dead:
+        reap(client, keys, dead)
+    return answer
+
+
+def reap(client: redis.Redis, keys: Keys, dead: str, *, seen: bool = False, started: tuple[str, ...] = ("?",)) -> None:
+    """Release what a dead worker held, or bury a dead interface; arguments as reap_command has them."""
+    count = client.execute_command(*reap_command(keys, dead, seen=seen, started=started))
+    if count > 0:
+        logger.warning("%s is dead: %d events or connections of its were seen to", dead, count)
+
+
+def member(role: str, id: str) -> str:
+    """Return the name under which a process is known to be alive."""
+    return f"{role}/{id}"
+
+
+def beat_command(keys: Keys, role: str, id: str, epoch: bytes) -> Command:
+    """Renew the lease of a process that knows this epoch, b"" at first."""
+    names = (keys.alive, keys.epoch, keys.clock, keys.grace)
+    return ("EVAL", _BEAT, 4, *names, member(role, id), LEASE_MILLISECONDS[role], epoch, secrets.token_hex(8))
+
+
+def beat_answer(reply: list[Any]) -> Beat:
+    """Decode what beat_command returned."""
+    return Beat(reply[0], bool(reply[1]), [name.decode() for name in reply[2:]])
+
+
+def leave_command(keys: Keys, role: str, id: str) -> Command:
+    """End the lease of a process that leaves in order."""
+    return ("ZREM", keys.alive, member(role, id))
+
+
+def reap_command(keys: Keys, dead: str, *, seen: bool = False, started: tuple[str, ...] = ("?",)) -> Command:
+    """Release what a dead worker held, or bury a dead interface; to be called again while it returns more than 0.
+
+    seen: its death was seen, so its lease need not have lapsed. started: the entries that it had started.
+    """
+    role, _, id = dead.partition("/")
+    if role == "worker":
+        prefix = keys.replies("")
+        return ("EVAL", _RELEASE, 2, keys.alive, keys.channels, dead, int(seen), prefix, str(VERSION), *started)
+    own = (keys.replies(id), keys.turns(id), keys.farewells(id))
+    names = (keys.alive, keys.channels, *own, keys.channel(Disconnect.channel))
+    return ("EVAL", _BURY, 6, *names, dead, int(seen), str(VERSION))

@@ -1,0 +1,218 @@
+"""A worker's side of the channel layer on Redis Streams."""
+
+import logging
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any, NamedTuple
+
+import redis
+
+from asgictl.errors import WireError
+from asgictl.layers.keys import WORKERS, Keys
+from asgictl.layers.link import BACKOFF_SECONDS, pack
+from asgictl.layers.redis import BLOCK_MILLISECONDS, READ_COUNT
+from asgictl.manifest import Manifest, encode_manifest
+from asgictl.messages import Broadcast, Disconnect, Done, Event, Response, decode_event, encode
+
+logger = logging.getLogger("asgictl.layers")
+COMMIT = Path(__file__).with_name("commit.lua").read_text()
+
+
+class Entry(NamedTuple):
+    """An event in a worker's hands."""
+
+    stream: bytes
+    id: bytes
+    event: Event
+
+
+def commit_arguments(
+    keys: Keys, entry: Entry, reply: Response | Done, broadcasts: list[Broadcast], farewell: bytes
+) -> tuple[str | bytes | int, ...]:
+    """Return what follows the script in EVALSHA: the number of keys, the keys and the arguments of commit.lua.
+
+    farewell: the disconnect event to run should the interface die, b"" when it has not changed.
+    """
+    connection = reply.connection
+    turn, joins = (reply.number, bool(reply.joins)) if isinstance(reply, Done) else ("", False)
+    return (
+        *(
+            5,
+            entry.stream,
+            keys.replies(connection),
+            keys.turns(connection),
+            keys.broadcast,
+            keys.farewells(connection),
+        ),
+        *(entry.id, connection, turn, int(isinstance(entry.event, Disconnect)), int(joins), farewell, *encode(reply)),
+        *(encode(broadcast)[1] for broadcast in broadcasts),
+    )
+
+
+class RedisWorkerLayer:
+    """A worker's side of the split: blocking, for one thread.
+
+    Commits are buffered and go out with the next read, or by flush(). A commit that was not answered when the
+    connection broke is sent again: Redis refuses it if it had succeeded.
+    """
+
+    def __init__(self, url: str, name: str, consumer: str, channels: list[str]) -> None:
+        self.keys = Keys(name)
+        self.client_id = 0  # of the connection that reads, for CLIENT UNBLOCK
+        self.refused = 0  # commits that came too late
+        self._url = url
+        self._consumer = consumer
+        self._streams = [self.keys.channel(channel) for channel in channels]
+        self._connection: redis.connection.AbstractConnection | None = None
+        self._sha = b""
+        self._output: list[bytes] = []
+        self._unanswered: list[bytes] = []  # commits on their way
+        self._recover = False  # read this consumer's own pending entries before new ones
+
+    def connect(self) -> None:
+        """Connect and create the cursors; raises redis-py's errors."""
+        options: dict[str, Any] = {**redis.connection.parse_url(self._url), "protocol": 2}
+        connection: redis.connection.AbstractConnection = options.pop("connection_class", redis.Connection)(**options)
+        connection.connect()
+        self._connection = connection
+        self._sha = self._ask("SCRIPT", "LOAD", COMMIT)
+        self.client_id = self._ask("CLIENT", "ID")
+        self._ask("SADD", self.keys.channels, *self._streams)
+        for stream in self._streams:
+            try:
+                self._ask("XGROUP", "CREATE", stream, WORKERS, "0", "MKSTREAM")
+            except redis.ResponseError as error:
+                if "BUSYGROUP" not in str(error):
+                    raise
+
+    @property
+    def settled(self) -> bool:
+        """Whether every commit has been answered."""
+        return not (self._output or self._unanswered)
+
+    def publish_manifest(self, manifest: Manifest) -> None:
+        """Tell interfaces what this release serves."""
+        self._ask("SET", self.keys.manifest, encode_manifest(manifest))
+
+    def close(self) -> None:
+        """Send what was buffered, leave the cursors, and close."""
+        try:
+            self.flush()
+            self._drain()
+            for stream in self._streams:
+                self._ask("XGROUP", "DELCONSUMER", stream, WORKERS, self._consumer)
+        except redis.RedisError as error:
+            logger.warning("left Redis without a goodbye: %s", error)
+        if self._connection:
+            self._connection.disconnect()
+
+    def read(self, count: int) -> list[Entry]:
+        """Send buffered commits, then wait up to a second for at most `count` events of each channel.
+
+        Never raises for a lost Redis: it reconnects, backing off, and returns what it finds.
+        """
+        options = ("COUNT", READ_COUNT) if self._recover else ("COUNT", count, "BLOCK", BLOCK_MILLISECONDS)
+        begin = "0" if self._recover else ">"
+        self._recover = False
+        try:
+            self._send(
+                *("XREADGROUP", "GROUP", WORKERS, self._consumer, *options, "STREAMS"),
+                *(self._streams + [begin] * len(self._streams)),
+            )
+            self._drain()
+            reply = self._receive()
+        except (redis.RedisError, OSError) as error:  # away, failing over, or flushed: connecting creates the cursors
+            self._reconnect(error)
+            return []
+        return [entry for stream, entries in reply or () for entry in self._entries(stream, entries)]
+
+    def _entries(self, stream: bytes, entries: list[Any]) -> list[Entry]:
+        found = []
+        for entry_id, fields in entries:
+            try:
+                if fields is None:
+                    raise WireError("the entry was deleted")
+                found.append(Entry(stream, entry_id, decode_event(fields[0], fields[1])))
+            except WireError as error:  # nobody can run it: it must not come back for ever
+                logger.error("event %s passed over: %s", entry_id.decode(), error)
+                self.pass_over(stream, entry_id)
+        return found
+
+    def pass_over(self, stream: bytes, entry_id: bytes) -> None:
+        """Acknowledge an event that cannot be run."""
+        self._buffer("XACK", stream, WORKERS, entry_id)
+
+    def commit(self, entry: Entry, reply: Response | Done, broadcasts: list[Broadcast], farewell: bytes = b"") -> None:
+        """Buffer the commit of an event; arguments as commit_arguments has them."""
+        self._buffer("EVALSHA", self._sha, *commit_arguments(self.keys, entry, reply, broadcasts, farewell))
+
+    def send_part(self, response: Response) -> None:
+        """Send a part of a response that is not its last, now."""
+        self._buffer("XADD", self.keys.replies(response.connection), "NOMKSTREAM", "*", *encode(response))
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what was buffered; a lost connection shows at the next read."""
+        try:
+            self._send()
+        except (redis.ConnectionError, redis.TimeoutError, OSError):
+            logger.warning("the connection to Redis was lost while sending")
+
+    def _buffer(self, *command: str | bytes | int) -> None:
+        self._output.append(pack(command))
+
+    def _send(self, *command: str | bytes | int) -> None:
+        output, self._output = self._output, []
+        self._unanswered += output
+        if command:
+            output.append(pack(command))
+        if self._connection is None or not self._connection.is_connected:  # redis-py would connect anew, unseen
+            raise redis.ConnectionError("not connected")
+        if output:
+            self._connection.send_packed_command([b"".join(output)], check_health=False)
+
+    def _receive(self) -> Any:
+        assert self._connection is not None  # noqa: S101 - _send raised otherwise
+        return self._connection.read_response(disable_decoding=True)
+
+    def _drain(self) -> None:
+        """Read the answers of what was sent before; a refusal is counted, an error logged."""
+        while self._unanswered:
+            try:
+                answer = self._receive()
+            except redis.exceptions.NoScriptError as error:  # connecting loads it; then this commit is sent again
+                raise redis.ConnectionError("Redis has forgotten the commit script") from error
+            except redis.ResponseError as error:
+                logger.error("Redis refused a commit: %s", error)
+                answer = 1
+            self._unanswered.pop(0)
+            if isinstance(answer, int) and answer <= 0:
+                self.refused += 1
+                logger.info("a commit came too late and was refused (%d)", answer)
+
+    def _ask(self, *command: str | bytes | int) -> Any:
+        self._send(*command)
+        self._drain()
+        return self._receive()
+
+    def _reconnect(self, error: Exception) -> None:
+        logger.warning("Redis is away: %s", error)
+        began, attempt = monotonic(), 0
+        unanswered, self._unanswered = self._unanswered + self._output, []
+        self._output = []
+        while True:
+            if self._connection:
+                self._connection.disconnect()
+            sleep(BACKOFF_SECONDS[min(attempt, len(BACKOFF_SECONDS) - 1)])
+            attempt += 1
+            try:
+                self.connect()
+            except (redis.RedisError, OSError) as again:
+                if attempt % 60 == 0:
+                    logger.warning("Redis is still away after %.0f s: %s", monotonic() - began, again)
+                self._unanswered, self._output = [], []
+                continue
+            break
+        self._output = unanswered
+        self._recover = True
+        logger.warning("Redis is back")
