@@ -41,6 +41,7 @@ def test_the_lifecycle_imports_neither_redis_nor_asyncio() -> None:
         "collections",
         "dataclasses",
         "enum",
+        "msgspec.structs",
         "asgictl.configuration",
         "asgictl.errors",
         "asgictl.messages",

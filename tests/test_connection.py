@@ -12,7 +12,7 @@ from asgictl.connection import TRANSITIONS, Connection, State, Trigger
 from asgictl.errors import TransitionError
 from asgictl.messages import Connect, Disconnect, Done, Frame, Receive, TurnEvent
 
-LIMITS = Limits(turn_frames=3, inbox_frames=8, inbox_bytes=20)
+LIMITS = Limits(turn_frames=3, inbox_frames=8, inbox_bytes=20, attempts=3)
 
 
 def reply(number: int, state: bytes = b"") -> Done:
@@ -81,28 +81,48 @@ def test_a_late_reply_changes_nothing() -> None:
     connection.receive("y")
     connection.next()
     assert not connection.done(reply(1, b"later"))
-    assert (connection.state, connection.consumer_state) == (State.SENDING, b"kept")
+    assert (connection.state, connection.consumer_state) == (State.OPEN, b"kept")
 
 
-def test_a_cut_sends_the_same_event_again_only_while_its_fate_is_unknown() -> None:
+def with_turn_of(*frames: Frame) -> Connection:
     connection = opened()
-    assert connection.cut() is None
-    event = connection.connect()
-    assert connection.cut() is event
-    connection.added(1)
-    assert connection.cut() is None
+    for frame in frames:
+        connection.receive(frame)
+    connection.next()
+    return connection
 
 
-def test_a_late_answer_to_an_addition_is_passed_over() -> None:
+def test_a_turn_that_no_worker_had_started_is_sent_again_as_it_was() -> None:
+    connection = with_turn_of("a", "b")
+    event = connection.event
+    assert [connection.lost(False) for _ in range(5)] == [event] * 5
+
+
+def test_after_a_death_the_frames_of_its_turn_go_one_by_one_and_then_together_again() -> None:
+    connection = with_turn_of("a", "b", "c", "d", "e")
+    turns = [connection.lost(True)]
+    while turns[-1]:
+        connection.done(reply(turns[-1].number))
+        turns.append(connection.next())
+    assert turns[:-1] == [
+        Receive("i/1", 1, 2, b"scope", b"", ["a"], 0),
+        Receive("i/1", 2, 2, b"scope", b"", ["b"], 1),
+        Receive("i/1", 3, 2, b"scope", b"", ["c"], 2),
+        Receive("i/1", 4, 1, b"scope", b"", ["d", "e"], 3),
+    ]
+
+
+def test_a_turn_is_given_up_once_its_attempts_are_spent() -> None:
     connection = opened()
     connection.connect()
-    connection.done(reply(1))
-    connection.added(1)
-    idle = connection.state
-    connection.receive("x")
-    connection.next()
-    connection.added(1)
-    assert (idle, connection.state) == (State.IDLE, State.SENDING)
+    attempts = [event.attempt if event else None for event in (connection.lost(True) for _ in range(3))]
+    assert attempts == [2, 3, None]
+    assert (connection.state, connection.event) == (State.IDLE, None)
+
+
+def test_a_loss_without_a_turn_is_impossible() -> None:
+    with pytest.raises(TransitionError, match="LOST in state IDLE"):
+        opened().lost(True)
 
 
 def test_nobody_hears_of_the_end_of_a_connection_that_no_consumer_opened() -> None:
@@ -140,9 +160,9 @@ def test_an_impossible_trigger_names_state_and_trigger_and_changes_nothing(state
 def test_a_second_handshake_is_impossible_and_changes_nothing() -> None:
     connection = opened()
     event = connection.connect()
-    with pytest.raises(TransitionError, match="TURN in state SENDING"):
+    with pytest.raises(TransitionError, match="TURN in state OPEN"):
         connection.connect()
-    assert (connection.state, connection.event) == (State.SENDING, event)
+    assert (connection.state, connection.event) == (State.OPEN, event)
     assert connection.done(reply(1))
 
 
@@ -154,10 +174,11 @@ class Lifecycle(RuleBasedStateMachine):
         self.connection = opened()
         self.wants = wants
         self.received: list[Frame] = []
-        self.ran: list[Frame] = []
+        self.delivered: list[Frame] = []  # whose turn was committed
         self.flight: TurnEvent | None = None
+        self.alone = 0  # frames that a dead worker held, and that have not gone since
         self.disconnects = 0
-        self.left = False
+        self.left = self.accepted = False
         self.begun(self.connection.connect())
 
     def begun(self, event: TurnEvent) -> None:
@@ -165,18 +186,22 @@ class Lifecycle(RuleBasedStateMachine):
         assert self.disconnects == 0, "a turn after the disconnect"
         self.flight = event
         if isinstance(event, Receive):
-            assert 1 <= len(event.frames) <= LIMITS.turn_frames
-            self.ran += event.frames
+            self.check_frames(event)
+            assert event.attempt == (2 if self.alone else 1)
+            assert 1 <= len(event.frames) <= (1 if self.alone else LIMITS.turn_frames)
+            self.alone = max(self.alone - 1, 0)
         elif isinstance(event, Disconnect):
             assert self.left
-            assert self.ran == self.received, "frames were left out"
+            assert self.delivered == self.received, "frames were left out"
             self.disconnects += 1
 
+    def check_frames(self, event: Receive) -> None:
+        """Each frame has the number, and so the message id, under which it was received."""
+        assert event.first == len(self.delivered)
+        assert event.frames == self.received[event.first : event.first + len(event.frames)]
+
     def advance(self) -> None:
-        in_flight = self.flight
-        event = self.connection.next()
-        if event is not None:
-            assert in_flight is None
+        if event := self.connection.next():
             self.begun(event)
 
     @precondition(lambda self: not self.left)
@@ -191,25 +216,17 @@ class Lifecycle(RuleBasedStateMachine):
     def next(self) -> None:
         self.advance()
 
-    @rule(late=st.integers(0, 2))
-    def added(self, late: int) -> None:
-        before = self.connection.state
-        number = (self.flight.number if self.flight else 0) - late
-        self.connection.added(number)
-        assert self.connection.state is (State.SENT if before is State.SENDING and late == 0 else before)
-
-    @rule()
-    def cut(self) -> None:
-        sending = self.connection.state is State.SENDING
-        assert self.connection.cut() is (self.flight if sending else None)
-
     @precondition(lambda self: self.flight)
     @rule()
     def done(self) -> None:
         assert self.flight is not None
         if isinstance(self.flight, Connect):
+            self.accepted = True
             self.connection.wants_disconnect = self.wants
+        elif isinstance(self.flight, Receive):
+            self.delivered += self.flight.frames
         assert self.connection.done(reply(self.flight.number))
+        assert not self.connection.done(reply(self.flight.number)), "counted twice"
         self.flight = None
         self.advance()
 
@@ -220,6 +237,32 @@ class Lifecycle(RuleBasedStateMachine):
         assert not self.connection.done(reply(number, b"stale"))
         assert (self.connection.state, self.connection.event, self.connection.consumer_state) == before
 
+    @precondition(lambda self: self.flight)
+    @rule(started=st.booleans())
+    def lost(self, started: bool) -> None:
+        before, again = self.flight, self.connection.lost(started)
+        assert before is not None
+        if before.attempt + started > LIMITS.attempts:
+            assert again is None
+            self.give_up()
+            return
+        assert again is not None
+        assert (type(again), again.number, again.attempt) == (type(before), before.number, before.attempt + started)
+        if isinstance(before, Receive) and isinstance(again, Receive):
+            self.check_frames(again)
+            if again.attempt > 1:
+                self.alone += len(before.frames) - 1
+            assert len(again.frames) == (1 if again.attempt > 1 else len(before.frames))
+        self.flight = again
+
+    def give_up(self) -> None:
+        """What a session does with a turn that kills workers: what was received is dropped with the connection."""
+        self.flight, self.alone, self.left = None, 0, True
+        self.received = self.delivered.copy()
+        self.connection.discard()
+        self.connection.leave(1011, "")
+        self.advance()
+
     @rule()
     def leave(self) -> None:
         self.left = True
@@ -227,8 +270,12 @@ class Lifecycle(RuleBasedStateMachine):
         self.advance()
 
     @invariant()
-    def frames_run_in_order(self) -> None:
-        assert self.ran == self.received[: len(self.ran)]
+    def the_inbox_weighs_what_waits(self) -> None:
+        if hasattr(self, "connection"):
+            taken = len(self.flight.frames) if isinstance(self.flight, Receive) else 0
+            waiting = self.received[len(self.delivered) + taken :]
+            assert list(self.connection.inbox) == waiting
+            assert self.connection.inbox_bytes == sum(map(len, waiting))
 
     def teardown(self) -> None:
         if not hasattr(self, "connection"):
@@ -236,8 +283,8 @@ class Lifecycle(RuleBasedStateMachine):
         self.leave()
         while self.flight:
             self.done()
-        assert self.ran == self.received
-        assert self.disconnects == int(self.wants)
+        assert self.delivered == self.received
+        assert self.disconnects == (self.accepted and self.wants)
         assert self.connection.state is State.CLOSED
 
 

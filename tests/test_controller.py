@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import queue
 import signal
 import stat
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -15,6 +16,7 @@ import pytest
 from asgictl.controller import Controller, ask_status
 from asgictl.errors import StartError
 from asgictl.readiness import SOCKET
+from asgictl.started import Started
 
 
 @pytest.fixture(autouse=True)
@@ -24,8 +26,8 @@ def run_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @asynccontextmanager
-async def running() -> AsyncIterator[Path]:
-    serving = asyncio.create_task(Controller(Path()).serve())
+async def running(redis_url: str | None) -> AsyncIterator[Path]:
+    serving = asyncio.create_task(Controller(Path(), redis_url, "test").serve())
     while signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:  # what it does last; before, SIGTERM would end pytest
         assert not serving.done(), serving.result()
         await asyncio.sleep(0)
@@ -53,9 +55,9 @@ async def status_when(condition: Callable[[Status], object]) -> Status:
                 return status
 
 
-def run(scenario: Callable[[], Awaitable[None]]) -> None:
+def run(scenario: Callable[[], Awaitable[None]], redis_url: str | None = None) -> None:
     async def main() -> None:
-        async with running():
+        async with running(redis_url):
             await scenario()
 
     asyncio.run(main())
@@ -143,3 +145,26 @@ def test_the_socket_is_its_owners_alone_and_replaces_a_killed_controllers() -> N
 def test_asking_a_controller_that_is_away_is_an_os_error() -> None:
     with pytest.raises(FileNotFoundError):
         asyncio.run(ask_status(Path()))
+
+
+def test_a_dead_worker_is_reaped_with_what_it_had_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: queue.SimpleQueue[tuple[str, bool, tuple[str, ...]]] = queue.SimpleQueue()
+    monkeypatch.setattr(
+        "asgictl.controller.reap", lambda client, keys, dead, *, seen, started: heard.put((dead, seen, started))
+    )
+    Started(Path("started-7"), 0).note(b"1-0")
+
+    async def scenario() -> None:
+        (await reporting(pid=7, state="ready", id="h.7.aa")).close()
+        assert await asyncio.to_thread(heard.get, timeout=10) == ("worker/h.7.aa", True, ("1-0",))
+        (await reporting(pid=8, state="ready", role="interface", id="h.8.aa")).close()
+        assert await asyncio.to_thread(heard.get, timeout=10) == ("interface/h.8.aa", True, ("?",))
+
+    run(scenario, "redis://127.0.0.1:1")
+    assert not Path("started-7").exists()
+
+
+def test_what_a_dead_worker_held_waits_while_redis_is_away(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    controller = Controller(Path(), f"unix://{tmp_path}/absent", "test")
+    controller._reap({"role": "worker", "process": "worker-00", "pid": 7, "id": "h.7.aa"})
+    assert "what worker-00 held waits for its lease to lapse" in caplog.text

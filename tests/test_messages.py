@@ -17,6 +17,7 @@ from asgictl.messages import (
     Connect,
     Disconnect,
     Done,
+    Lost,
     Receive,
     Request,
     Response,
@@ -44,7 +45,7 @@ scopes = st.builds(
 events: st.SearchStrategy[Wire] = st.one_of(
     st.builds(Request, text, number, scopes, data),
     st.builds(Connect, text, number, number, data, data),
-    st.builds(Receive, text, number, number, data, data, st.lists(frame, max_size=4)),
+    st.builds(Receive, text, number, number, data, data, st.lists(frame, max_size=4), number),
     st.builds(Disconnect, text, number, number, data, data, number, text),
 )
 accepts = st.builds(Accept, st.one_of(st.none(), text), headers)
@@ -52,6 +53,7 @@ closes = st.builds(Close, number, text, number)
 groups = st.lists(text, max_size=3)
 replies: st.SearchStrategy[Wire] = st.one_of(
     st.builds(Response, text, number, number, headers, data, st.booleans(), st.booleans()),
+    st.builds(Lost, text, number, number, st.booleans()),
     st.builds(
         Done,
         text,
@@ -99,7 +101,7 @@ def test_every_state_survives_the_wire(state: dict[str, Any]) -> None:
 
 
 def test_text_stays_text_and_binary_stays_binary() -> None:
-    turn = Receive("c", 1, 1, b"", b"", ["a", b"a"])
+    turn = Receive("c", 1, 1, b"", b"", ["a", b"a"], 0)
     decoded = decode_event(*encode(turn))
     assert isinstance(decoded, Receive)
     assert [type(frame) for frame in decoded.frames] == [str, bytes]

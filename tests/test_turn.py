@@ -17,18 +17,20 @@ from asgictl.messages import (
     Receive,
     Scope,
     TurnEvent,
+    Wire,
+    decode_event,
     decode_state,
     encode_scope,
     encode_state,
 )
-from asgictl.turn import Message, RunningTurn
+from asgictl.turn import ABNORMAL_CLOSURE, LAST_TURN, Message, RunningTurn
 
 HEADERS = [(b"host", b"x"), (b"via", b"a"), (b"via", b"\xe9")]
 SCOPE = encode_scope(Scope("", "ws", "1.1", "", "/ws/hall", b"/ws/hall", b"q=%20", HEADERS, None, None, ["chat"]))
 
 
 def receive(frames: list[Frame], state: bytes = b"") -> Receive:
-    return Receive("i/1", 3, 2, SCOPE, state, frames)
+    return Receive("i/1", 3, 2, SCOPE, state, frames, 7)
 
 
 def ran(event: TurnEvent, consumer: Consumer) -> RunningTurn:
@@ -59,7 +61,7 @@ def test_each_frame_is_a_message_with_an_id_of_its_own() -> None:
         seen.append((message.text, message.data, message.id, message.attempt))
 
     ran(receive(["a", b"b"]), say).run()
-    assert seen == [("a", None, "i/1:3:0", 2), (None, b"b", "i/1:3:1", 2)]
+    assert seen == [("a", None, "i/1:7", 2), (None, b"b", "i/1:8", 2)]
 
 
 def test_a_disconnect_says_how_it_came() -> None:
@@ -105,6 +107,48 @@ def test_no_message_follows_the_one_that_closed() -> None:
 def test_only_a_changed_state_travels(before: dict[str, Any], change: dict[str, Any], after: Any) -> None:
     done = ran(receive(["x"], encode_state(before)), lambda message: message.state.update(change)).run()
     assert (decode_state(done.state) if done.state else None) == after
+
+
+def farewell(event: TurnEvent, **consumers: Consumer) -> Wire | None:
+    turn = RunningTurn(Application(websocket=[path("/ws/{room}", **consumers)]), event)
+    turn.run()
+    value = turn.farewell()
+    return decode_event(b"1", value) if value else None
+
+
+def leave(message: Message) -> None:
+    """Wants to hear of the end."""
+
+
+def remember(message: Message) -> None:
+    message.state["n"] = 1
+
+
+def test_a_turn_that_opens_or_changes_a_connection_leaves_its_farewell() -> None:
+    def accept(message: Message) -> None:
+        message.accept()
+
+    state = encode_state({"n": 1})
+    assert farewell(connect(), connect=accept, disconnect=leave) == Disconnect(
+        "i/1", LAST_TURN, 1, SCOPE, b"", ABNORMAL_CLOSURE, ""
+    )
+    assert farewell(receive(["x"]), receive=remember, disconnect=leave) == Disconnect(
+        "i/1", LAST_TURN, 1, SCOPE, state, ABNORMAL_CLOSURE, ""
+    )
+
+
+@pytest.mark.parametrize(
+    ("event", "consumers"),
+    [
+        (receive(["x"]), {"receive": remember}),
+        (receive(["x"]), {"receive": leave, "disconnect": leave}),
+        (connect(), {"connect": lambda message: message.close(), "disconnect": leave}),
+        (Disconnect("i/1", 4, 1, SCOPE, b"", 1006, ""), {"disconnect": remember}),
+    ],
+    ids=["nobody wants it", "nothing new", "refused", "the end itself"],
+)
+def test_other_turns_leave_no_farewell(event: TurnEvent, consumers: dict[str, Consumer]) -> None:
+    assert farewell(event, **consumers) is None
 
 
 def raises(message: Message) -> None:

@@ -14,9 +14,9 @@ if redis.call('HLEN', KEYS[5]) > 0 then
   -- What a connection still has in a stream runs before its disconnect.
   for _, stream in ipairs(redis.call('SMEMBERS', KEYS[2])) do
     for _, entry in ipairs(redis.call('XRANGE', stream, '-', '+', 'COUNT', 20000)) do
-      local ok, event = pcall(cmsgpack.unpack, entry[2][2])
-      if ok and type(event) == 'table' then
-        busy[event[2]] = true
+      local ok, _, _, connection = pcall(cmsgpack.unpack_limit, entry[2][2], 2, 1) -- as in release.lua
+      if ok and connection then
+        busy[connection] = true
       end
     end
   end

@@ -23,14 +23,18 @@ for _, stream in ipairs(redis.call('SMEMBERS', KEYS[2])) do
           local entry = redis.call('XRANGE', stream, held[1], held[1])[1]
           redis.call('XACK', stream, 'workers', held[1])
           redis.call('XDEL', stream, held[1])
-          local ok, event = pcall(cmsgpack.unpack, entry and entry[2][2] or '')
-          if ok and type(event) == 'table' then
-            local number, attempt = event[3], event[4]
-            if event[1] == 'request' then
-              number, attempt = 0, event[3]
+          -- An event is an array of at most 15, so one byte long in its head. Redis's MessagePack knows no binary,
+          -- of which the fields behind these are full.
+          local ok, at, kind, connection, number = pcall(cmsgpack.unpack_limit, entry and entry[2][2] or '', 3, 1)
+          if ok and connection then
+            local attempt
+            if kind == 'request' then
+              number, attempt = 0, number
+            else
+              at, attempt = cmsgpack.unpack_limit(entry[2][2], 1, at)
             end
-            local lost = {'lost', event[2], number, attempt, started['?'] or started[held[1]] or false}
-            local interface = string.match(event[2], '[^/]*')
+            local lost = {'lost', connection, number, attempt, started['?'] or started[held[1]] or false}
+            local interface = string.match(connection, '[^/]*')
             redis.call('XADD', ARGV[3] .. interface, 'NOMKSTREAM', '*', ARGV[4], cmsgpack.pack(lost))
             count = count + 1
           end

@@ -69,7 +69,7 @@ def turn(path: str, event: str = "receive", state: bytes = b"") -> RunningTurn:
     scope = encode_scope(Scope("", "ws", "1.1", "", path, path.encode(), b"", [], None, None))
     if event == "connect":
         return RunningTurn(app, Connect("i/1", 1, 1, scope, state))
-    return RunningTurn(app, Receive("i/1", 2, 1, scope, state, ["x"]))
+    return RunningTurn(app, Receive("i/1", 2, 1, scope, state, ["x"], 0))
 
 
 def test_sockets_echo_count_and_tell_the_process() -> None:

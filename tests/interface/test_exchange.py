@@ -5,15 +5,21 @@ from collections.abc import MutableMapping
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from asgictl.interface.exchange import Aborted, BodyTooLarge, Exchange, error_response, read_body
-from asgictl.messages import Response
+from asgictl.messages import Request, Response, Scope
 
+SCOPE = Scope("GET", "http", "1.1", "", "/", b"/", b"", [], None, None)
 OK = [(b"content-type", b"text/plain")]
 
 
 def part(sequence: int, body: bytes, *, more: bool = False, aborted: bool = False) -> Response:
     return Response("i/1", sequence, 200, [] if sequence else OK, body, more, aborted)
+
+
+def exchange_of(method: str = "GET", deadline: float = 0) -> Exchange:
+    return Exchange("i/1", replace(SCOPE, method=method), deadline)
 
 
 def written(*parts: Response) -> list[MutableMapping[str, Any]]:
@@ -24,7 +30,7 @@ def written(*parts: Response) -> list[MutableMapping[str, Any]]:
         messages.append(message)
 
     async def run() -> None:
-        exchange = Exchange(0)
+        exchange = exchange_of()
         writing = asyncio.create_task(exchange.write(send))
         for each in parts:
             await asyncio.sleep(0)
@@ -50,7 +56,7 @@ def test_parts_are_written_in_sequence_and_a_repeated_one_is_dropped() -> None:
 def test_a_part_leaves_before_the_next_one_comes() -> None:
     async def run() -> None:
         sent: asyncio.Queue[MutableMapping[str, Any]] = asyncio.Queue()
-        exchange = Exchange(0)
+        exchange = exchange_of()
         writing = asyncio.create_task(exchange.write(sent.put))
         exchange.put(part(0, b"a", more=True))
         await sent.get()
@@ -67,26 +73,54 @@ def test_a_response_that_failed_on_the_way_is_cut_off() -> None:
 
 
 def test_the_first_part_lifts_the_deadline() -> None:
-    exchange = Exchange(5.0)
+    exchange = exchange_of(deadline=5.0)
     exchange.put(part(1, b"not yet"))
     assert exchange.deadline == 5.0
     exchange.put(part(0, b"a", more=True))
     assert exchange.deadline == float("inf")
 
 
-def test_a_failure_answers_once_and_never_after_the_application_has() -> None:
+def test_a_failure_answers_once_and_cuts_off_what_the_application_has_begun() -> None:
     async def run() -> None:
-        exchange = Exchange(0)
-        exchange.fail("i/1", 504, "Late.")
+        exchange = exchange_of()
+        exchange.fail(504, "Late.")
         exchange.put(part(0, b"later still"))
         assert (await exchange.get()).status == 504
-        begun = Exchange(0)
-        begun.put(part(0, b"a"))
-        begun.fail("i/1", 504, "Late.")
-        assert (await begun.get()).status == 200
-        assert not begun._parts
+        assert not exchange._parts
+        begun = exchange_of()
+        begun.put(part(0, b"a", more=True))
+        begun.fail(504, "Late.")
+        assert [(each.sequence, each.aborted) for each in (await begun.get(), await begun.get())] == [
+            (0, False),
+            (1, True),
+        ]
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("method", "started", "attempts"),
+    [("POST", [False, False], [1, 1]), ("GET", [False, True], [1, 2]), ("GET", [True, False], [2, 2])],
+)
+def test_a_request_whose_worker_died_is_sent_again(method: str, started: list[bool], attempts: list[int]) -> None:
+    exchange = exchange_of(method)
+    again = [exchange.lost(each) for each in started]
+    assert again == [Request("i/1", attempt, replace(SCOPE, method=method), b"") for attempt in attempts]
+    assert not exchange._parts
+
+
+@pytest.mark.parametrize(("method", "started"), [("POST", [True]), ("GET", [True, True])])
+def test_a_request_that_may_not_run_again_is_answered_with_502(method: str, started: list[bool]) -> None:
+    exchange = exchange_of(method)
+    assert [exchange.lost(each) for each in started][-1] is None
+    assert [each.status for each in exchange._parts] == [502]
+
+
+def test_a_response_that_has_begun_is_cut_off_when_its_worker_died() -> None:
+    exchange = exchange_of()
+    exchange.put(part(0, b"a", more=True))
+    assert exchange.lost(False) is None
+    assert [each.aborted for each in exchange._parts] == [False, True]
 
 
 @pytest.mark.parametrize(("status", "again"), [(503, [b"1"]), (504, []), (404, [])])

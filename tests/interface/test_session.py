@@ -335,3 +335,50 @@ def test_what_travels_has_defaults_for_what_a_server_may_leave_out() -> None:
     scope = travelling({"path": "/é", "headers": [[b"a", b"b"]], "client": ["h", 1]})
     assert scope.raw_path == "/é".encode()
     assert (scope.method, scope.headers, scope.client, scope.server) == ("", [(b"a", b"b")], ("h", 1), None)
+
+
+@scenario
+async def test_a_turn_whose_worker_died_is_sent_again_and_its_output_counts_once() -> None:
+    socket = Socket()
+    await socket.opens()
+    await socket.says("a")
+    again = socket.session.lost(True)
+    assert isinstance(again, Receive)
+    assert (again.number, again.attempt) == (2, 2)
+    await socket.answers("b", number=2)
+    await socket.answers("b", number=2)
+    assert socket.frames() == ["b"]
+    await socket.leaves()
+
+
+@scenario
+async def test_a_turn_that_kills_workers_closes_with_1011_and_takes_what_waits_along() -> None:
+    socket = Socket(attempts=2)
+    await socket.opens()
+    await socket.says("a", "b")
+    assert [bool(socket.session.lost(True)) for _ in range(2)] == [True, False]
+    await settled()
+    assert (socket.sent[-1]["type"], socket.sent[-1]["code"]) == ("websocket.close", 1011)
+    assert [type(event) for event in socket.events] == [Connect, Receive, Disconnect]
+    await socket.answers()
+    assert socket.ended
+
+
+@scenario
+async def test_a_handshake_that_kills_workers_is_refused_with_500() -> None:
+    socket = Socket(extensions=DENIAL, attempts=1)
+    await settled()
+    assert socket.session.lost(True) is None
+    await settled()
+    assert socket.sent[0]["status"] == 500
+    assert socket.ended
+
+
+@scenario
+async def test_a_farewell_that_kills_workers_is_given_up() -> None:
+    socket = Socket(attempts=1)
+    await socket.opens()
+    await socket.leaves()
+    assert isinstance(socket.events[-1], Disconnect)
+    assert socket.session.lost(True) is None
+    assert socket.ended

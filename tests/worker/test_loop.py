@@ -22,6 +22,8 @@ class Layer:
         self.entries = [Entry(b"ch", b"%d-0" % number, event) for number, event in enumerate(events)]
         self.counts: list[int] = []
         self.commits: list[tuple[bytes, Response | Done, list[Broadcast]]] = []
+        self.farewells: list[bytes] = []
+        self.settled = True
         self.closed = False
 
     def read(self, count: int) -> list[Entry]:
@@ -29,8 +31,9 @@ class Layer:
         self.stopping.set()
         return self.entries
 
-    def commit(self, entry: Entry, reply: Response | Done, broadcasts: list[Broadcast]) -> None:
+    def commit(self, entry: Entry, reply: Response | Done, broadcasts: list[Broadcast], farewell: bytes = b"") -> None:
         assert not self.closed
+        self.farewells.append(farewell)
         self.commits.append((entry.id, reply, broadcasts))
 
     def send_part(self, response: Response) -> None: ...
@@ -62,12 +65,33 @@ def request(path: str = "/hello") -> Request:
     return Request("i/1", 1, changed, b"")
 
 
-def ran(application: Application, *events: Event, held: frozenset[bytes] = frozenset()) -> tuple[Layer, AsyncTurns]:
+class Notes:
+    """What the controller would find after a death."""
+
+    def __init__(self, *old: bytes) -> None:
+        self.noted = list(old)
+
+    def clear(self) -> None:
+        self.noted.clear()
+
+    def note(self, entry: bytes) -> None:
+        self.noted.append(entry)
+
+
+def ran(
+    application: Application,
+    *events: Event,
+    held: frozenset[bytes] = frozenset(),
+    notes: Notes | None = None,
+    settled: bool = True,
+) -> tuple[Layer, AsyncTurns]:
     stopping = threading.Event()
     layer: Any = Layer(stopping, *events)
+    layer.settled = settled
+    started: Any = notes or Notes()
     async_turns: Any = AsyncTurns()
     async_turns.held = held
-    Loop(application, layer, stopping, async_turns).run()
+    Loop(application, layer, stopping, async_turns, started).run()
     return layer, async_turns
 
 
@@ -86,6 +110,13 @@ def test_every_event_of_a_read_is_committed_and_then_the_layer_closed() -> None:
     assert [commit[0] for commit in layer.commits] == [b"0-0", b"1-0"]
     assert layer.closed
     assert async_turns.finished
+
+
+@pytest.mark.parametrize(("settled", "noted"), [(True, [b"0-0", b"1-0"]), (False, [b"old", b"0-0", b"1-0"])])
+def test_what_starts_is_noted_and_kept_until_it_is_committed(settled: bool, noted: list[bytes]) -> None:
+    notes = Notes(b"old")
+    ran(Application(http=hello), request(), request(), notes=notes, settled=settled)
+    assert notes.noted == noted
 
 
 def test_what_a_view_sends_to_a_group_is_committed_with_its_response() -> None:
@@ -116,6 +147,7 @@ def test_a_turn_is_run_and_committed() -> None:
     reply = layer.commits[0][1]
     assert isinstance(reply, Done)
     assert reply.accept is not None
+    assert layer.farewells == [b""], "no consumer wants to hear of the end"
 
 
 def test_an_async_consumers_turn_is_handed_on_once() -> None:

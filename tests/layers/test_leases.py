@@ -1,0 +1,257 @@
+"""Leases, releases and burials, on a real server."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from asgictl.layers.keys import WORKERS, Keys
+from asgictl.layers.leases import (
+    LEASE_MILLISECONDS,
+    Beat,
+    beat,
+    beat_answer,
+    beat_command,
+    leave_command,
+    member,
+    reap,
+    reap_command,
+)
+from asgictl.messages import VERSION, Connect, Disconnect, Event, Lost, encode
+from asgictl.turn import LAST_TURN
+from tests.layers.conftest import Workers, committed, done, read_some, receive, request, run, serving, taken
+
+A, B = "host.7.aa", "host.7.aab"  # workers; neither may pass for the other
+
+
+@pytest.fixture
+def keys(name: str) -> Keys:
+    return Keys(name)
+
+
+class Members:
+    """Beats for whom a test names, and does nothing about the dead."""
+
+    def __init__(self, client: Any, keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._client = client
+        self._keys = keys
+        self._monkeypatch = monkeypatch
+
+    def beat(self, id: str, epoch: bytes = b"", role: str = "worker") -> Beat:
+        return beat_answer(self._client.execute_command(*beat_command(self._keys, role, id, epoch)))
+
+    def lapse(self, id: str, role: str = "worker") -> None:
+        """Have somebody live whose lease has lapsed by now."""
+        with self._monkeypatch.context() as patch:
+            patch.setitem(LEASE_MILLISECONDS, role, -1)
+            self.beat(id, role=role)
+
+    def reap(self, dead: str, **more: Any) -> int:
+        count: int = self._client.execute_command(*reap_command(self._keys, dead, **more))
+        return count
+
+
+@pytest.fixture
+def members(client: Any, keys: Keys, monkeypatch: pytest.MonkeyPatch) -> Members:
+    return Members(client, keys, monkeypatch)
+
+
+def test_a_beat_renews_a_lease(members: Members, client: Any, keys: Keys) -> None:
+    epoch = members.beat(A).epoch
+    client.zadd(keys.alive, {member("worker", A): 1})
+    assert members.beat(A, epoch) == Beat(epoch, False, []), "lapsed, but nobody has acted upon it"
+    assert client.zscore(keys.alive, member("worker", A)) == int(client.get(keys.clock)) + LEASE_MILLISECONDS["worker"]
+
+
+def test_a_lease_that_lapsed_is_told_by_the_beat_of_another(members: Members) -> None:
+    members.lapse(A)
+    members.lapse("host.1.aa", "interface")
+    assert sorted(members.beat(B).dead) == ["interface/host.1.aa", "worker/host.7.aa"]
+
+
+def test_who_hears_of_the_dead_sees_to_them(members: Members, client: Any, keys: Keys, worker: Workers) -> None:
+    members.lapse(A)
+    assert beat(client, keys, "worker", B, b"").dead == [member("worker", A)]
+    assert client.zrange(keys.alive, 0, -1) == [member("worker", B).encode()]
+
+
+def test_who_leaves_in_order_is_not_told_of(members: Members, client: Any, keys: Keys) -> None:
+    members.lapse(A)
+    client.execute_command(*leave_command(keys, "worker", A))
+    assert members.beat(B).dead == []
+
+
+@pytest.mark.parametrize(("role", "id"), [("worker", A), ("interface", "host.1.aa")])
+def test_who_was_taken_for_dead_is_fenced(role: str, id: str, members: Members, client: Any, keys: Keys) -> None:
+    epoch = members.beat(id, role=role).epoch
+    client.hset(keys.farewells(id), mapping={f"{id}/{number}": b"x" for number in range(201)})
+    for _ in range(2):  # a burial takes two calls here, a release one
+        members.reap(member(role, id), seen=True)
+        assert members.beat(id, epoch, role) == Beat(epoch, True, [])
+
+
+def test_when_redis_has_forgotten_all_everybody_registers_again(members: Members, client: Any, keys: Keys) -> None:
+    epoch = members.beat(A).epoch
+    client.flushall()
+    again = members.beat(A, epoch)
+    assert (again.epoch == epoch, again.fenced) == (False, False)
+    assert not members.beat(A, again.epoch).fenced
+    assert client.zscore(keys.alive, member("worker", A))
+
+
+@pytest.mark.parametrize("gap", [4_000, -4_000])
+def test_nobody_is_dead_while_there_is_grace_after_time_stood_still(
+    gap: int, members: Members, client: Any, keys: Keys
+) -> None:
+    members.lapse(A)
+    client.decrby(keys.clock, gap)
+    assert [members.beat(B).dead for _ in range(2)] == [[], []]
+    assert int(client.get(keys.grace)) == pytest.approx(int(client.get(keys.clock)) + 15_000, abs=2_000)
+    client.set(keys.grace, 1)
+    assert members.beat(B).dead == [member("worker", A)]
+
+
+def test_a_release_tells_each_interface_what_is_lost_and_leaves_other_workers_theirs(
+    url: str, name: str, worker: Workers, client: Any, keys: Keys, members: Members
+) -> None:
+    async def scenario() -> None:
+        dead, other = worker(name, f"{A}.0"), worker(name, f"{B}.0")
+        async with serving(url, name) as one, serving(url, name, "host.2.bb") as two:
+            await one.append(receive(1, "others"))
+            theirs = await taken(other)
+            await one.append(receive(5, "x", connection="host.1.aa/2"))
+            started = await taken(dead)
+            await one.append(receive(6, "x", connection="host.1.aa/3"))
+            await two.append(receive(2, "x", connection="host.2.bb/1"))
+            held = await asyncio.to_thread(read_some, dead)
+            assert members.reap(member("worker", A), seen=True, started=(started.id.decode(),)) == 3
+            assert {(await one.replies.get())[0] for _ in range(2)} == {
+                Lost("host.1.aa/2", 5, 1, True),
+                Lost("host.1.aa/3", 6, 1, False),
+            }
+            assert (await two.replies.get())[0] == Lost("host.2.bb/1", 2, 1, False)
+            stream = keys.channel("websocket.receive")
+            assert [pending["consumer"] for pending in client.xpending_range(stream, WORKERS, "-", "+", 9)] == [
+                f"{B}.0".encode()
+            ]
+            assert [consumer["name"] for consumer in client.xinfo_consumers(stream, WORKERS)] == [f"{B}.0".encode()]
+            assert client.xlen(stream) == 1
+            for entry in (started, *held):
+                await committed(dead, entry, done(9, connection=entry.event.connection))
+            await committed(other, theirs, done(1))
+            assert (dead.refused, other.refused) == (3, 0)
+            assert (await one.replies.get())[0] == done(1)
+            assert one.replies.empty()
+            assert two.replies.empty()
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("event", "number"),
+    [(request(), 0), (receive(7, b"\xff"), 7), (Connect("host.1.aa/1", 1, 1, b"\xff", b""), 1)],
+    ids=["request", "receive", "connect"],
+)
+@pytest.mark.parametrize(("started", "said"), [((), False), (("?",), True)])
+def test_unless_it_is_known_what_had_started_all_of_it_may_have(
+    event: Event,
+    number: int,
+    started: tuple[str, ...],
+    said: bool,
+    url: str,
+    name: str,
+    worker: Workers,
+    members: Members,
+) -> None:
+    async def scenario() -> None:
+        layer = worker(name, f"{A}.0")
+        async with serving(url, name) as interface:
+            await interface.append(event)
+            await taken(layer)
+            assert members.reap(member("worker", A), started=started) == 1
+            assert (await interface.replies.get())[0] == Lost(event.connection, number, 1, said)
+            assert members.reap(member("worker", A), started=started) == 0
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(("role", "id"), [("worker", A), ("interface", "host.1.aa")])
+def test_nobody_is_reaped_while_its_lease_lives_unless_its_death_was_seen(role: str, id: str, members: Members) -> None:
+    epoch = members.beat(id, role=role).epoch
+    assert members.reap(member(role, id)) == -1
+    assert not members.beat(id, epoch, role).fenced
+    assert members.reap(member(role, id), seen=True) == 0
+
+
+def farewell(connection: str) -> Disconnect:
+    return Disconnect(connection, LAST_TURN, 1, b"scope", b"state", 1006, "")
+
+
+def add(client: Any, keys: Keys, event: Event) -> None:
+    client.xadd(keys.channel(event.channel), {f"{VERSION}": encode(event)[1]})
+
+
+def disconnects(client: Any, keys: Keys) -> list[bytes]:
+    return [fields[b"%d" % VERSION] for _, fields in client.xrange(keys.channel("websocket.disconnect"))]
+
+
+def test_a_burial_emits_each_disconnect_once_and_waits_for_what_still_runs(
+    name: str, worker: Workers, client: Any, keys: Keys, members: Members
+) -> None:
+    layer, dead = worker(name), member("interface", "host.1.aa")
+    members.beat("host.1.aa", role="interface")
+    idle, busy = "host.1.aa/1", "host.1.aa/2"
+    for connection in (idle, busy):
+        client.hset(keys.farewells(connection), connection, encode(farewell(connection))[1])
+    client.hset(keys.turns(idle), idle, 3)
+    client.xadd(keys.replies(idle), {"1": b""})
+    add(client, keys, receive(4, "x", connection=busy))
+    assert members.reap(dead, seen=True) == 1
+    assert [members.beat(B).dead for _ in range(2)] == [[dead], [dead]], "to be called again"
+    assert members.reap(dead) == 1
+    assert disconnects(client, keys) == [encode(farewell(idle))[1]]
+    assert not client.exists(keys.replies(idle))
+
+    turn, last = sorted(read_some(layer), key=lambda entry: entry.event == farewell(idle))
+    layer.commit(last, done(LAST_TURN, connection=idle), [])
+    layer.commit(turn, done(4, connection=busy), [])
+    layer.flush()
+    layer._drain()
+    assert layer.refused == 1, "nobody is there for the turn's reply"
+    assert members.reap(dead) == 0
+    assert disconnects(client, keys) == [encode(farewell(busy))[1]]
+    assert members.beat(B).dead == []
+    assert not client.exists(keys.turns(idle), keys.farewells(idle))
+
+
+def test_a_burial_emits_at_most_200_disconnects_a_call(client: Any, keys: Keys, members: Members) -> None:
+    client.hset(keys.farewells("host.1.aa"), mapping={f"host.1.aa/{number}": b"x" for number in range(450)})
+    dead = member("interface", "host.1.aa")
+    assert [members.reap(dead, seen=True) for _ in range(4)] == [250, 50, 0, 0]
+    assert len(disconnects(client, keys)) == 450
+
+
+def test_a_farewell_is_committed_with_the_turn_that_makes_it_and_ends_with_the_disconnect(
+    url: str, name: str, worker: Workers, client: Any, keys: Keys
+) -> None:
+    async def scenario() -> None:
+        layer, said = worker(name), encode(farewell("host.1.aa/1"))[1]
+        async with serving(url, name) as interface:
+            for number, given in ((1, said), (2, b"")):
+                await interface.append(receive(number, "x"))
+                layer.commit(await taken(layer), done(number), [], given)
+                layer.flush()
+                await interface.replies.get()
+                assert client.hgetall(keys.farewells("host.1.aa/1")) == {b"host.1.aa/1": said}
+            await interface.append(Disconnect("host.1.aa/1", 3, 1, b"", b"", 1000, ""))
+            await committed(layer, await taken(layer), done(3))
+            assert client.exists(keys.farewells("host.1.aa/1")) == 0
+
+    run(scenario)
+
+
+def test_what_reaping_found_is_logged_when_it_was_something(
+    client: Any, keys: Keys, caplog: pytest.LogCaptureFixture
+) -> None:
+    reap(client, keys, member("worker", A), seen=True)
+    assert caplog.messages == []
