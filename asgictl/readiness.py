@@ -4,15 +4,21 @@ One line of JSON on the controller's Unix socket, which then stays open for as l
 closes it when the process ends, however it ends. A process that nobody supervises has nobody to tell.
 """
 
+import contextlib
 import json
+import logging
 import os
 import socket
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
 from asgictl.errors import AsgictlError
 
+logger = logging.getLogger("asgictl.readiness")
 SOCKET = "controller.sock"
+RECONNECT_SECONDS = 0.5
 
 
 class Readiness:
@@ -20,29 +26,53 @@ class Readiness:
 
     def __init__(self, run_dir: Path | None, role: str, process: str) -> None:
         self._run_dir = run_dir
-        self._role = role
-        self._process = process
+        self._who = {"role": role, "process": process}
         self._socket: socket.socket | None = None
+        # A child that the application forks must not keep the line open after this process has died.
+        os.register_at_fork(after_in_child=self._close)
 
     def starting(self) -> None:
         """Open the line: should it close before ready() or failed(), this process has died while it started."""
         self._report({"state": "starting"})
 
     def ready(self, **detail: object) -> None:
-        """Report that this process serves from now on; detail goes into `asgictl status`."""
-        self._report({"state": "ready", **detail})
+        """Report that this process serves from now on, and again to every controller that replaces this one.
+
+        detail goes into `asgictl status`.
+        """
+        report = {"state": "ready", **detail}
+        self._report(report)
+        if self._run_dir is not None:
+            threading.Thread(target=self._keep, args=(report,), name="readiness", daemon=True).start()
 
     def failed(self, error: AsgictlError) -> None:
         """Report that this process cannot serve, and with which status it will exit."""
         self._report({"state": "failed", "reason": str(error), "exit_code": error.exit_code})
 
     def _report(self, report: dict[str, Any]) -> None:
+        """Send a line. A controller that is away hears of it later, or is told of nothing worse than before."""
         if self._run_dir is None:
             return
-        if self._socket is None:
-            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            self._socket.connect(str(self._run_dir / SOCKET))
-            # A child that the application forks must not keep the line open after this process has died.
-            os.register_at_fork(after_in_child=self._socket.close)
-        line = {"role": self._role, "process": self._process, "pid": os.getpid(), **report}
-        self._socket.sendall(json.dumps(line).encode() + b"\n")
+        try:
+            if self._socket is None:
+                self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+                self._socket.connect(str(self._run_dir / SOCKET))
+            line = {**self._who, "pid": os.getpid(), **report}
+            self._socket.sendall(json.dumps(line).encode() + b"\n")
+        except OSError as error:
+            logger.warning("the controller is away: %s", error)
+            self._close()
+
+    def _keep(self, report: dict[str, Any]) -> None:
+        while True:
+            with contextlib.suppress(OSError):  # reset counts as closed
+                while self._socket is not None and self._socket.recv(1):
+                    pass  # the controller says nothing; it ends
+            self._close()
+            time.sleep(RECONNECT_SECONDS)
+            self._report(report)
+
+    def _close(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None

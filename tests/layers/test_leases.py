@@ -69,7 +69,7 @@ def test_a_lease_that_lapsed_is_told_by_the_beat_of_another(members: Members) ->
     assert sorted(members.beat(B).dead) == ["interface/host.1.aa", "worker/host.7.aa"]
 
 
-def test_who_hears_of_the_dead_sees_to_them(members: Members, client: Any, keys: Keys, worker: Workers) -> None:
+def test_who_hears_of_the_dead_sees_to_them(members: Members, client: Any, keys: Keys) -> None:
     members.lapse(A)
     assert beat(client, keys, "worker", B, b"").dead == [member("worker", A)]
     assert client.zrange(keys.alive, 0, -1) == [member("worker", B).encode()]
@@ -203,7 +203,7 @@ def test_a_burial_emits_each_disconnect_once_and_waits_for_what_still_runs(
     idle, busy = "host.1.aa/1", "host.1.aa/2"
     for connection in (idle, busy):
         client.hset(keys.farewells(connection), connection, encode(farewell(connection))[1])
-    client.hset(keys.turns(idle), idle, 3)
+    client.hset(keys.turns(idle), mapping={idle: 3, "host.1.aa/3": 1})
     client.xadd(keys.replies(idle), {"1": b""})
     add(client, keys, receive(4, "x", connection=busy))
     assert members.reap(dead, seen=True) == 1

@@ -13,7 +13,7 @@ from asgictl.layers.keys import Keys
 from asgictl.layers.leases import member, reap
 from asgictl.layers.redis import RedisGroupLayer, _after, check_redis, position_of
 from asgictl.manifest import Manifest, encode_manifest
-from asgictl.messages import VERSION, Broadcast, Connect, Frame
+from asgictl.messages import VERSION, Broadcast, Connect, Frame, Lost, encode
 from tests.layers.conftest import Workers, committed, done, names, receive, request, response, run, serving, taken
 
 PASSWORD = "hunter2"
@@ -146,8 +146,9 @@ def test_an_interface_goes_on_when_redis_has_forgotten_everything(
 ) -> None:
     async def scenario() -> None:
         async with serving(url, name) as interface:
-            for number in range(2):  # so that the reader stands where the ids of a new Redis need not reach
-                await interface.append(receive(number + 1, "x"))
+            lost = Lost("host.1.aa/1", 1, 1, False)
+            client.xadd(Keys(name).replies(interface.id), {f"{VERSION}": encode(lost)[1]}, id="9999999999999-0")
+            assert (await interface.replies.get())[0] == lost  # and the ids of a new Redis lie before
             client.flushall()
             interface.layer._refresh()
             await interface.forgotten.wait()

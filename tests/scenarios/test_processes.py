@@ -113,6 +113,15 @@ def test_a_killed_worker_is_replaced(machine: Machine) -> None:
     assert json.loads(get(machine.url + "/where")[2])["pid"] != before
 
 
+def test_a_killed_controller_is_replaced_and_told_again(machine: Machine) -> None:
+    machine.start("--workers", "2")
+    said = machine.run("status").stdout
+    processes = json.loads(machine.run("status", "--json").stdout)["processes"]
+    os.kill(next(process["pid"] for process in processes if process["role"] == "controller"), signal.SIGKILL)
+    assert get(machine.url + "/hello")[0] == 200
+    until(lambda: machine.run("status").stdout == said, "status knows all again")
+
+
 def test_sockets_survive_a_restart_of_redis(machine: Machine) -> None:
     machine.start("--workers", "1")
     with connect(machine.ws + "/ws/count") as ws:

@@ -7,7 +7,19 @@ import pytest
 
 from asgictl.application import Application, Consumer, Group, path
 from asgictl.layers.redis_worker import Entry
-from asgictl.messages import Broadcast, Connect, Done, Event, Request, Response, Scope, encode_scope
+from asgictl.messages import (
+    VERSION,
+    Broadcast,
+    Connect,
+    Disconnect,
+    Done,
+    Event,
+    Request,
+    Response,
+    Scope,
+    decode_event,
+    encode_scope,
+)
 from asgictl.turn import Message
 from asgictl.worker.loop import Loop, plain
 
@@ -148,6 +160,12 @@ def test_a_turn_is_run_and_committed() -> None:
     assert isinstance(reply, Done)
     assert reply.accept is not None
     assert layer.farewells == [b""], "no consumer wants to hear of the end"
+
+
+def test_a_turn_is_committed_with_its_connections_farewell() -> None:
+    application = Application(websocket=[path("/hello", connect=lambda message: message.accept(), disconnect=print)])
+    layer, _ = ran(application, CONNECT)
+    assert isinstance(decode_event(b"%d" % VERSION, layer.farewells[0]), Disconnect)
 
 
 def test_an_async_consumers_turn_is_handed_on_once() -> None:
