@@ -154,6 +154,12 @@ class Connection:
         if self.event is None or reply.number != self.number:
             return False
         self._transit(Trigger.DONE)
+        if reply.attempt == 1 and self.event.attempt > 1:
+            # A second sending of the turn had not been lost: all of its frames are done, not only the first.
+            for _ in range(self.suspects):
+                self.inbox_bytes -= len(self.inbox.popleft())
+            self.received += self.suspects
+            self.suspects = 0
         self.event = None
         if reply.state:
             self.consumer_state = reply.state

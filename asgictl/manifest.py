@@ -8,7 +8,10 @@ from asgictl.messages import VERSION, Wire
 
 
 class Path(Wire, frozen=True):
-    """A WebSocket path and which of its events a consumer wants."""
+    """A WebSocket path and which of its events go to a worker.
+
+    A connect goes there for a disconnect consumer too: its commit leaves the farewell that a killed interface needs.
+    """
 
     pattern: str
     connect: bool
@@ -28,7 +31,12 @@ class Manifest(Wire, frozen=True):
 def manifest_of(application: Application, release: str) -> Manifest:
     """Describe an application."""
     paths = [
-        Path(route.pattern, *(kind in route.consumers for kind in ("connect", "receive", "disconnect")))
+        Path(
+            route.pattern,
+            "connect" in route.consumers or "disconnect" in route.consumers,
+            "receive" in route.consumers,
+            "disconnect" in route.consumers,
+        )
         for route in application.routes
     ]
     return Manifest(VERSION, release, bool(application.http), paths)

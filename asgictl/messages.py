@@ -112,6 +112,8 @@ class Response(Wire, tag="response", frozen=True):
     body: bytes
     more: bool = False
     aborted: bool = False
+    attempt: int = 1  # of the event that this answers
+    entry: bytes = b""  # of that event: two workers may run one request, but only one of them is heard
 
 
 class Accept(Wire, frozen=True):
@@ -140,6 +142,7 @@ class Done(Wire, tag="done", frozen=True):
     close: Close | None
     joins: list[str]
     leaves: list[str]
+    attempt: int = 1  # of the event that this answers
 
     def __post_init__(self) -> None:
         _check_frames(self.frames)

@@ -1,8 +1,8 @@
 """Which events a worker had started when it died: noted in a small file that outlives it.
 
 An event that was only in its hands, not started, is sent again as if nothing had happened; one that had started may
-have done half its work. The file is mapped into memory, so a note costs no system call. It holds entry ids, one a
-line, up to a NUL; a worker of several threads has one part for each. Read by the controller of the same machine;
+have done half its work. The file is mapped into memory, so a note costs no system call. It holds `stream entry`, one
+a line, up to a NUL; a worker of several threads has one part for each. Read by the controller of the same machine;
 where there is none, every event of a dead worker counts as started.
 """
 
@@ -10,7 +10,7 @@ import contextlib
 import mmap
 from pathlib import Path
 
-PART_BYTES = 4096
+PART_BYTES = 16384
 UNKNOWN = ("?",)  # more than a part holds, or no file: any may have started
 
 
@@ -30,10 +30,10 @@ class Started:
         if self._map is not None:
             self._map[0] = self._end = 0
 
-    def note(self, entry: bytes) -> None:
+    def note(self, stream: bytes, entry: bytes) -> None:
         """This event starts now."""
         if self._map is not None:
-            line = b"\n" + entry + b"\0"
+            line = b"\n%b %b\0" % (stream, entry)
             if self._end + len(line) > PART_BYTES:
                 self._end, line = 0, b"\n?\0"
             self._map[self._end + 1 : self._end + len(line)] = line[1:]  # first what the line feed then makes valid

@@ -195,7 +195,9 @@ class RunningTurn:
         event, outcome, state = self.event, self.outcome, b""
         if "state" in self.__dict__:  # only a state that was looked at can have changed
             state = self._encoded_state()
-        if isinstance(event, Connect) and self.consumer and outcome.accept is None and outcome.close is None:
+        if isinstance(event, Connect) and self.consumer is None:
+            outcome.accept = Accept(None, [])
+        if isinstance(event, Connect) and outcome.accept is None and outcome.close is None:
             raise ConsumerError(f"the connect consumer of {self.scope.path} called neither accept() nor close()")
         return Done(
             event.connection,
@@ -206,6 +208,7 @@ class RunningTurn:
             outcome.close,
             outcome.joins,
             outcome.leaves,
+            event.attempt,
         )
 
     def _encoded_state(self) -> bytes:
@@ -223,7 +226,7 @@ class RunningTurn:
         self.outcome = Outcome()
         status = 500 if isinstance(self.event, Connect) else 403
         close = Close(1011, "", status)
-        return Done(self.event.connection, self.event.number, [], b"", None, close, [], [])
+        return Done(self.event.connection, self.event.number, [], b"", None, close, [], [], self.event.attempt)
 
 
 def is_async(consumer: Consumer | None) -> bool:

@@ -23,9 +23,13 @@ class Aborted(Exception):
 
 
 class Exchange:
-    """What a worker's reply is handed to. Parts of a response come in sequence; a repeated one is dropped."""
+    """What a worker's reply is handed to.
 
-    __slots__ = ("_next", "_parts", "_waiter", "deadline", "event")
+    Parts of a response come in sequence; a repeated one is dropped, and so is what comes of another attempt, or of
+    another sending of the event than the one whose first part came first.
+    """
+
+    __slots__ = ("_entry", "_next", "_parts", "_waiter", "deadline", "event")
 
     def __init__(self, connection: str, scope: Scope, deadline: float) -> None:
         self.event = Request(connection, 1, scope, b"")
@@ -33,11 +37,13 @@ class Exchange:
         self._parts: deque[Response] = deque()
         self._waiter: asyncio.Future[None] | None = None
         self._next = 0
+        self._entry = b""  # whose response this is, once it has begun
 
     def put(self, part: Response) -> None:
         """Take the next part of the response; one that was taken before is dropped."""
-        if part.sequence != self._next:
+        if part.sequence != self._next or part.attempt != self.event.attempt or self._entry not in (b"", part.entry):
             return
+        self._entry = part.entry
         self._next += 1
         self.deadline = float("inf")
         self._parts.append(part)
@@ -47,7 +53,11 @@ class Exchange:
     def fail(self, status: int, text: str) -> None:
         """Answer in the application's stead; an answer that has begun is cut off instead."""
         response = error_response(self.event.connection, status, text)
-        self.put(response if self._next == 0 else replace(response, sequence=self._next, aborted=True))
+        self.put(
+            replace(
+                response, sequence=self._next, aborted=self._next > 0, attempt=self.event.attempt, entry=self._entry
+            )
+        )
 
     def lost(self, started: bool) -> Request | None:
         """The worker died. A request that it had not started is sent again; one that it had, only if it is safe, once.

@@ -81,6 +81,8 @@ class Forwarder:
             await asyncio.wait([asyncio.ensure_future(self._empty.wait())], timeout=self.limits.drain_seconds)
         if self._sessions:
             logger.warning("stopped with the last turns of %d connections not run", len(self._sessions))
+        else:
+            await self._layer.goodbye()
         if self._sweeper:
             self._sweeper.cancel()
         await self._layer.stop()

@@ -51,7 +51,7 @@ class Loop:
             if self.layer.settled:
                 self._started.clear()
             for entry in entries:
-                self._started.note(entry.id)
+                self._started.note(entry.stream, entry.id)
                 self._handle(entry)
         self._async_turns.finish()
         self.layer.close()
@@ -61,7 +61,7 @@ class Loop:
         if isinstance(entry.event, Request):
             outcome = Outcome()
             with outcome.collecting():
-                reply = self._http(entry.event)
+                reply = self._http(entry.event, entry.id)
             self.layer.commit(entry, reply, outcome.broadcasts)
         elif not self._async_turns.holds(entry):
             try:
@@ -80,17 +80,17 @@ class Loop:
         if seconds > FAST_SECONDS:
             self.layer.flush()
 
-    def _http(self, event: Request) -> Response:
+    def _http(self, event: Request, entry: bytes) -> Response:
         mounted = self._application.mount(event.scope.path)
         if mounted is None:
             return plain(event, 404, "Not Found")
         if not self._is_wsgi[id(mounted)]:
             return plain(event, 501, "ASGI applications are not served in split mode yet; use --mode=inprocess")
-        return WSGIRun(event, self.layer.send_part).run(mounted)
+        return WSGIRun(event, self.layer.send_part, entry).run(mounted)
 
 
 def plain(event: Request, status: int, text: str) -> Response:
     """Return a whole plain-text response."""
     body = text.encode() + b"\n"
     headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(body))]
-    return Response(event.connection, 0, status, headers, body)
+    return Response(event.connection, 0, status, headers, body, attempt=event.attempt)

@@ -77,6 +77,7 @@ def channels_of(application: Application, target: str) -> list[str]:
             f"TARGET {target!r} is an ASGI application, which split mode does not serve yet: use --mode=inprocess"
         )
     kinds = {kind for route in application.routes for kind in route.consumers}
+    kinds |= {"connect"} if "disconnect" in kinds else set()  # as the manifest says
     if not mounted and not kinds:
         raise TargetError(f"TARGET {target!r} serves nothing: give Application http= or websocket=")
     return [*(["http.request"] if mounted else []), *(f"websocket.{kind}" for kind in sorted(kinds))]

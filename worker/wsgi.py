@@ -63,8 +63,9 @@ class WSGIRun:
     send_part: sends what precedes the last part, at once, so that a streaming response streams.
     """
 
-    def __init__(self, event: Request, send_part: Callable[[Response], None]) -> None:
+    def __init__(self, event: Request, send_part: Callable[[Response], None], entry: bytes = b"") -> None:
         self._event = event
+        self._entry = entry
         self._send_part = send_part
         self._sequence = 0
         self._status = 0
@@ -166,6 +167,10 @@ class WSGIRun:
         if self._headers is None:
             raise RuntimeError("the application returned without calling start_response")
         headers = [] if self._sequence else self._headers
-        part = Response(self._event.connection, self._sequence, self._status, headers, body, more, aborted)
+        event = self._event
+        part = Response(
+            *(event.connection, self._sequence, self._status, headers, body, more, aborted),
+            *(event.attempt, self._entry),
+        )
         self._sequence += 1
         return part

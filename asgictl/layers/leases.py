@@ -35,7 +35,10 @@ def beat(client: redis.Redis, keys: Keys, role: str, id: str, epoch: bytes) -> B
     """Beat through redis-py, and act upon the deaths that it tells of. Raises redis-py's errors."""
     answer = beat_answer(client.execute_command(*beat_command(keys, role, id, epoch)))
     for dead in answer.dead:
-        reap(client, keys, dead)
+        try:
+            reap(client, keys, dead)
+        except redis.ResponseError as error:  # whoever hears of it next tries again; our own lease matters more
+            logger.error("%s is dead and could not be seen to: %s", dead, error)
     return answer
 
 

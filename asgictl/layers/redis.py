@@ -215,15 +215,15 @@ class RedisEventLayer(RedisGroupLayer):
         self._on_forgotten = on_forgotten
         self._on_fenced = on_fenced
         self._epoch = b""
+        self._fenced = False
         self._renewing: asyncio.Task[None] | None = None
         self.manifest: bytes | None = None
 
-    async def stop(self) -> None:
-        """Close; no worker can reply to this interface any more."""
-        if self._link.up:
+    async def goodbye(self) -> None:
+        """Every connection has had its last turn: leave nothing behind."""
+        if self._link.up and not self._fenced:
             await self._link.ask("DEL", self._replies, self._keys.turns(self._id), self._keys.farewells(self._id))
             await self._link.ask(*leave_command(self._keys, "interface", self._id))
-        await super().stop()
 
     async def _create(self) -> None:
         """Whenever the link is up, and when Redis has forgotten: register, and have a reply stream."""
@@ -249,6 +249,7 @@ class RedisEventLayer(RedisGroupLayer):
             return  # the next beat tells more
         beat = beat_answer(reply)
         if beat.fenced:
+            self._fenced = True
             self._on_fenced()
         elif beat.epoch != self._epoch:
             known, self._epoch = self._epoch, beat.epoch

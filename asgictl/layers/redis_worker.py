@@ -77,13 +77,13 @@ class RedisWorkerLayer:
         self._connection = connection
         self._sha = self._ask("SCRIPT", "LOAD", COMMIT)
         self.client_id = self._ask("CLIENT", "ID")
-        self._ask("SADD", self.keys.channels, *self._streams)
         for stream in self._streams:
             try:
                 self._ask("XGROUP", "CREATE", stream, WORKERS, "0", "MKSTREAM")
             except redis.ResponseError as error:
                 if "BUSYGROUP" not in str(error):
                     raise
+        self._ask("SADD", self.keys.channels, *self._streams)
 
     @property
     def settled(self) -> bool:
@@ -141,6 +141,7 @@ class RedisWorkerLayer:
     def pass_over(self, stream: bytes, entry_id: bytes) -> None:
         """Acknowledge an event that cannot be run."""
         self._buffer("XACK", stream, WORKERS, entry_id)
+        self._buffer("XDEL", stream, entry_id)
 
     def commit(self, entry: Entry, reply: Response | Done, broadcasts: list[Broadcast], farewell: bytes = b"") -> None:
         """Buffer the commit of an event; arguments as commit_arguments has them."""

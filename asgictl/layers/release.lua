@@ -1,7 +1,7 @@
 -- Take every event from a dead worker's hands and tell its interface that it is lost.
 -- KEYS  alive · channels
 -- ARGV  member · 1 when its death was seen, else its lease must have lapsed · prefix of reply streams · wire field
---       · '?' when it is not known which events had started, else the entries that had ...
+--       · '?' when it is not known which events had started, else the `stream entry` of those that had ...
 -- Returns the number of events, or -1 while the lease lives.
 local time = redis.call('TIME')
 local lease = tonumber(redis.call('ZSCORE', KEYS[1], ARGV[1]) or 0)
@@ -15,7 +15,7 @@ for i = 5, #ARGV do
 end
 local prefix = string.match(ARGV[1], '/(.*)') .. '.'
 for _, stream in ipairs(redis.call('SMEMBERS', KEYS[2])) do
-  for _, consumer in ipairs(redis.call('XINFO', 'CONSUMERS', stream, 'workers')) do
+  for _, consumer in ipairs(redis.pcall('XINFO', 'CONSUMERS', stream, 'workers')) do -- none where the cursor is not yet
     if string.sub(consumer[2], 1, #prefix) == prefix then
       local pending = redis.call('XPENDING', stream, 'workers', '-', '+', 1000, consumer[2])
       while #pending > 0 do
@@ -33,9 +33,14 @@ for _, stream in ipairs(redis.call('SMEMBERS', KEYS[2])) do
             else
               at, attempt = cmsgpack.unpack_limit(entry[2][2], 1, at)
             end
-            local lost = {'lost', connection, number, attempt, started['?'] or started[held[1]] or false}
+            local lost = {'lost', connection, number, attempt, started['?'] or started[stream .. ' ' .. held[1]] or false}
             local interface = string.match(connection, '[^/]*')
-            redis.call('XADD', ARGV[3] .. interface, 'NOMKSTREAM', '*', ARGV[4], cmsgpack.pack(lost))
+            local told = redis.call('XADD', ARGV[3] .. interface, 'NOMKSTREAM', '*', ARGV[4], cmsgpack.pack(lost))
+            local retries = tonumber(entry[2][4] or 0)
+            if not told and kind == 'disconnect' and retries < 2 then
+              -- A dead interface sends nothing again: this last event of its connections is ours to add.
+              redis.call('XADD', stream, '*', entry[2][1], entry[2][2], 'retries', retries + 1)
+            end
             count = count + 1
           end
         end
