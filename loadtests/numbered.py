@@ -63,6 +63,7 @@ class Load:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._stopping.set()
         self._thread.join()
+        print(f"{self.messages} messages, {self.requests} requests, longest stall {self.longest_stall_seconds:.2f} s")
 
     async def _run(self) -> None:
         async with asyncio.TaskGroup() as group:

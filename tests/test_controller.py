@@ -152,11 +152,11 @@ def test_a_dead_worker_is_reaped_with_what_it_had_started(monkeypatch: pytest.Mo
     monkeypatch.setattr(
         "asgictl.controller.reap", lambda client, keys, dead, *, seen, started: heard.put((dead, seen, started))
     )
-    Started(Path("started-7"), 0).note(b"1-0")
+    Started(Path("started-7"), 0).note(b"ch", b"1-0")
 
     async def scenario() -> None:
         (await reporting(pid=7, state="ready", id="h.7.aa")).close()
-        assert await asyncio.to_thread(heard.get, timeout=10) == ("worker/h.7.aa", True, ("1-0",))
+        assert await asyncio.to_thread(heard.get, timeout=10) == ("worker/h.7.aa", True, ("ch 1-0",))
         (await reporting(pid=8, state="ready", role="interface", id="h.8.aa")).close()
         assert await asyncio.to_thread(heard.get, timeout=10) == ("interface/h.8.aa", True, ("?",))
 

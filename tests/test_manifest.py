@@ -18,7 +18,7 @@ def consumer(message: Message) -> None:
 def test_a_manifest_tells_which_events_a_consumer_wants() -> None:
     routes = [path("/a", connect=consumer, receive=consumer), path("/b", disconnect=consumer)]
     manifest = manifest_of(Application(websocket=routes), "r1")
-    assert manifest == Manifest(VERSION, "r1", False, [Path("/a", True, True, False), Path("/b", False, False, True)])
+    assert manifest == Manifest(VERSION, "r1", False, [Path("/a", True, True, False), Path("/b", True, False, True)])
 
 
 def test_a_manifest_survives_the_wire() -> None:

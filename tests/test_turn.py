@@ -79,7 +79,7 @@ def test_all_that_a_turn_produced_is_in_its_reply() -> None:
         Group("g").send(text=message.text)
 
     turn = ran(receive(["x"]), say)
-    assert turn.run() == Done("i/1", 3, ["t", b"d"], b"", None, None, ["in"], ["out"])
+    assert turn.run() == Done("i/1", 3, ["t", b"d"], b"", None, None, ["in"], ["out"], 2)
     assert [broadcast.frame for broadcast in turn.outcome.broadcasts] == ["x"]
 
 
@@ -174,7 +174,7 @@ FAULTS: dict[str, Callable[[Message], Any]] = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_closes_with_1011_and_nothing_of_the_turn_leaves(fault: str, caplog: pytest.LogCaptureFixture) -> None:
     turn = ran(receive(["x"]), FAULTS[fault])
-    assert turn.run() == Done("i/1", 3, [], b"", None, Close(1011, ""), [], [])
+    assert turn.run() == Done("i/1", 3, [], b"", None, Close(1011, ""), [], [], 2)
     assert turn.outcome.broadcasts == []
     assert len(caplog.records) == 1
 
@@ -198,7 +198,7 @@ def test_a_fault_in_connect_refuses_the_handshake_with_500(consumer: Consumer) -
 
 def test_an_event_without_a_consumer_produces_nothing() -> None:
     turn = RunningTurn(Application(), receive(["x"]))
-    assert turn.run() == Done("i/1", 3, [], b"", None, None, [], [])
+    assert turn.run() == Done("i/1", 3, [], b"", None, None, [], [], 2)
 
 
 def test_an_async_consumer_obeys_the_same_rules() -> None:

@@ -12,6 +12,7 @@ from loadtests.numbered import Load
 from tests.conftest import Machine, until
 
 ROOT = Path(__file__).parents[2]
+SOCKETS = int(os.environ.get("ASGICTL_SOCKETS", "40"))  # make soak: 200
 
 
 @pytest.fixture
@@ -46,7 +47,7 @@ def client_of(machine: Machine) -> redis.Redis:
 @pytest.mark.parametrize("workers", [1, 3])
 def test_killed_workers(loaded: Machine, workers: int) -> None:
     loaded.start("loadtests.numbered:app", "--workers", str(workers))
-    with Load(loaded.url, sockets=40) as load:
+    with Load(loaded.url, sockets=SOCKETS) as load:
         for _ in range(4):
             flows(load)
             before = pids(loaded, "worker")
@@ -58,12 +59,12 @@ def test_killed_workers(loaded: Machine, workers: int) -> None:
 
 def test_a_worker_that_stands_still_for_longer_than_its_lease(loaded: Machine) -> None:
     loaded.start("loadtests.numbered:app", "--workers", "2")
-    with Load(loaded.url, sockets=40) as load:
+    with Load(loaded.url, sockets=SOCKETS) as load:
         flows(load)
         before = pids(loaded, "worker")
         still = next(iter(before))
         os.kill(still, signal.SIGSTOP)
-        goal = load.messages + 40 * 80
+        goal = load.messages + SOCKETS * 80
         until(lambda: load.messages > goal or load.wrong, "its work goes on elsewhere", 40)
         os.kill(still, signal.SIGCONT)
         until(lambda: still not in pids(loaded, "worker") and len(pids(loaded, "worker")) == 2, "it is fenced", 30)
@@ -73,7 +74,7 @@ def test_a_worker_that_stands_still_for_longer_than_its_lease(loaded: Machine) -
 
 def test_redis_is_killed(loaded: Machine) -> None:
     loaded.start("loadtests.numbered:app", "--workers", "2")
-    with Load(loaded.url, sockets=40) as load:
+    with Load(loaded.url, sockets=SOCKETS) as load:
         for _ in range(3):
             flows(load)
             processes = json.loads(loaded.run("status", "--json").stdout)["processes"]
@@ -85,7 +86,7 @@ def test_redis_is_killed(loaded: Machine) -> None:
 def test_redis_forgets_everything(loaded: Machine) -> None:
     """FLUSHALL: turns stay exact; group messages may be lost or repeated, so nobody listens."""
     loaded.start("loadtests.numbered:app", "--workers", "2")
-    with Load(loaded.url, sockets=40, listeners=0) as load, client_of(loaded) as client:
+    with Load(loaded.url, sockets=SOCKETS, listeners=0) as load, client_of(loaded) as client:
         for _ in range(4):
             flows(load)
             client.flushall()
@@ -95,7 +96,7 @@ def test_redis_forgets_everything(loaded: Machine) -> None:
 
 def test_connections_to_redis_are_cut(loaded: Machine) -> None:
     loaded.start("loadtests.numbered:app", "--workers", "2")
-    with Load(loaded.url, sockets=40) as load, client_of(loaded) as client:
+    with Load(loaded.url, sockets=SOCKETS) as load, client_of(loaded) as client:
         for _ in range(20):
             flows(load, 60)
             client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
@@ -106,7 +107,7 @@ def test_connections_to_redis_are_cut(loaded: Machine) -> None:
 def test_a_killed_interface_takes_only_its_own_sockets_along(loaded: Machine) -> None:
     """Two interfaces: whose sockets end is the killed one's alone; what it left in Redis is cleaned."""
     loaded.start("loadtests.numbered:app", "--workers", "1", "--interfaces", "2")
-    with client_of(loaded) as client, Load(loaded.url, sockets=40, listeners=0) as load:
+    with client_of(loaded) as client, Load(loaded.url, sockets=SOCKETS, listeners=0) as load:
         flows(load)
         streams = set(client.scan_iter("*:re:*"))
         assert len(streams) == 2
@@ -116,4 +117,4 @@ def test_a_killed_interface_takes_only_its_own_sockets_along(loaded: Machine) ->
         flows(load)
     assert load.wrong
     assert all("was closed" in line or "request failed" in line for line in load.wrong), load.wrong
-    assert len(load.wrong) < 41
+    assert len(load.wrong) <= SOCKETS

@@ -86,8 +86,8 @@ class Notes:
     def clear(self) -> None:
         self.noted.clear()
 
-    def note(self, entry: bytes) -> None:
-        self.noted.append(entry)
+    def note(self, stream: bytes, entry: bytes) -> None:
+        self.noted.append(b"%b %b" % (stream, entry))
 
 
 def ran(
@@ -124,7 +124,7 @@ def test_every_event_of_a_read_is_committed_and_then_the_layer_closed() -> None:
     assert async_turns.finished
 
 
-@pytest.mark.parametrize(("settled", "noted"), [(True, [b"0-0", b"1-0"]), (False, [b"old", b"0-0", b"1-0"])])
+@pytest.mark.parametrize(("settled", "noted"), [(True, [b"ch 0-0", b"ch 1-0"]), (False, [b"old", b"ch 0-0", b"ch 1-0"])])
 def test_what_starts_is_noted_and_kept_until_it_is_committed(settled: bool, noted: list[bytes]) -> None:
     notes = Notes(b"old")
     ran(Application(http=hello), request(), request(), notes=notes, settled=settled)
