@@ -133,6 +133,7 @@ class RunningTurn:
         if found:
             self.consumer = found[0].consumers.get(self.kind)
             self.params = found[1]
+        self._found = found is not None
         self._says_farewell = found is not None and "disconnect" in found[0].consumers
         self.is_async = is_async(self.consumer)
 
@@ -195,7 +196,9 @@ class RunningTurn:
         event, outcome, state = self.event, self.outcome, b""
         if "state" in self.__dict__:  # only a state that was looked at can have changed
             state = self._encoded_state()
-        if isinstance(event, Connect) and self.consumer is None:
+        if isinstance(event, Connect) and not self._found:
+            outcome.close = Close(1011, "", 404)  # another release had the path
+        elif isinstance(event, Connect) and self.consumer is None:
             outcome.accept = Accept(None, [])
         if isinstance(event, Connect) and outcome.accept is None and outcome.close is None:
             raise ConsumerError(f"the connect consumer of {self.scope.path} called neither accept() nor close()")

@@ -15,8 +15,8 @@ from asgictl.messages import Connect, Disconnect, Done, Frame, Receive, TurnEven
 LIMITS = Limits(turn_frames=3, inbox_frames=8, inbox_bytes=20, attempts=3)
 
 
-def reply(number: int, state: bytes = b"") -> Done:
-    return Done("i/1", number, [], state, None, None, [], [])
+def reply(number: int, state: bytes = b"", attempt: int = 1) -> Done:
+    return Done("i/1", number, [], state, None, None, [], [], attempt)
 
 
 def opened() -> Connection:
@@ -102,7 +102,7 @@ def test_after_a_death_the_frames_of_its_turn_go_one_by_one_and_then_together_ag
     connection = with_turn_of("a", "b", "c", "d", "e")
     turns = [connection.lost(True)]
     while turns[-1]:
-        connection.done(reply(turns[-1].number))
+        connection.done(reply(turns[-1].number, attempt=turns[-1].attempt))
         turns.append(connection.next())
     assert turns[:-1] == [
         Receive("i/1", 1, 2, b"scope", b"", ["a"], 0),
@@ -110,6 +110,14 @@ def test_after_a_death_the_frames_of_its_turn_go_one_by_one_and_then_together_ag
         Receive("i/1", 3, 2, b"scope", b"", ["c"], 2),
         Receive("i/1", 4, 1, b"scope", b"", ["d", "e"], 3),
     ]
+
+
+def test_when_a_second_sending_survives_the_death_of_the_first_none_of_its_frames_goes_again() -> None:
+    connection = with_turn_of("a", "b", "c", "d")
+    connection.lost(True)
+    assert connection.done(reply(1))
+    assert connection.next() == Receive("i/1", 2, 1, b"scope", b"", ["d"], 3)
+    assert connection.inbox_bytes == 0
 
 
 def test_a_turn_is_given_up_once_its_attempts_are_spent() -> None:
@@ -177,6 +185,7 @@ class Lifecycle(RuleBasedStateMachine):
         self.delivered: list[Frame] = []  # whose turn was committed
         self.flight: TurnEvent | None = None
         self.alone = 0  # frames that a dead worker held, and that have not gone since
+        self.first: TurnEvent | None = None  # the turn in flight as it was sent first
         self.disconnects = 0
         self.left = self.accepted = False
         self.begun(self.connection.connect())
@@ -184,7 +193,7 @@ class Lifecycle(RuleBasedStateMachine):
     def begun(self, event: TurnEvent) -> None:
         assert self.flight is None, "two turns in flight"
         assert self.disconnects == 0, "a turn after the disconnect"
-        self.flight = event
+        self.flight = self.first = event
         if isinstance(event, Receive):
             self.check_frames(event)
             assert event.attempt == (2 if self.alone else 1)
@@ -217,15 +226,19 @@ class Lifecycle(RuleBasedStateMachine):
         self.advance()
 
     @precondition(lambda self: self.flight)
-    @rule()
-    def done(self) -> None:
+    @rule(first=st.booleans())
+    def done(self, first: bool) -> None:
+        """first: what is committed is the first sending, which a worker held besides the one that died."""
         assert self.flight is not None
+        committed = self.first if first else self.flight
+        assert committed is not None
         if isinstance(self.flight, Connect):
             self.accepted = True
             self.connection.wants_disconnect = self.wants
-        elif isinstance(self.flight, Receive):
-            self.delivered += self.flight.frames
-        assert self.connection.done(reply(self.flight.number))
+        elif isinstance(committed, Receive) and isinstance(self.flight, Receive):
+            self.delivered += committed.frames
+            self.alone -= len(committed.frames) - len(self.flight.frames)
+        assert self.connection.done(reply(committed.number, attempt=committed.attempt))
         assert not self.connection.done(reply(self.flight.number)), "counted twice"
         self.flight = None
         self.advance()
@@ -282,7 +295,7 @@ class Lifecycle(RuleBasedStateMachine):
             return
         self.leave()
         while self.flight:
-            self.done()
+            self.done(False)
         assert self.delivered == self.received
         assert self.disconnects == (self.accepted and self.wants)
         assert self.connection.state is State.CLOSED

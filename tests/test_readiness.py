@@ -29,7 +29,9 @@ def test_a_process_that_nobody_supervises_tells_nobody() -> None:
     readiness.failed(TargetError("no"))
 
 
-def test_reports_share_one_line_that_stays_open(listener: socket.socket) -> None:
+def test_reports_share_one_line_that_stays_open(listener: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A thread that reads a socket keeps it open when another closes it; and this one would outlive the test.
+    monkeypatch.setattr(Readiness, "_keep", lambda self, report: None)
     readiness = Readiness(Path(), "worker", "worker-00")
     readiness.ready(threads=2)
     line, _ = listener.accept()

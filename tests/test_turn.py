@@ -201,6 +201,12 @@ def test_an_event_without_a_consumer_produces_nothing() -> None:
     assert turn.run() == Done("i/1", 3, [], b"", None, None, [], [], 2)
 
 
+def test_a_connection_that_no_consumer_answers_is_accepted_and_leaves_its_farewell() -> None:
+    turn = RunningTurn(Application(websocket=[path("/ws/{room}", disconnect=leave)]), connect())
+    assert turn.run() == Done("i/1", 1, [], b"", Accept(None, []), None, [], [])
+    assert turn.farewell()
+
+
 def test_an_async_consumer_obeys_the_same_rules() -> None:
     async def say(message: Message) -> None:
         await asyncio.sleep(0)

@@ -9,12 +9,13 @@ import asyncio
 import logging
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import hiredis
 import redis
 
-from asgictl.errors import RedisError, WireError
+from asgictl.errors import AsgictlError, RedisError, WireError
 from asgictl.layers.base import Answered, OnBroadcast, OnReply, Position
 from asgictl.layers.keys import Keys
 from asgictl.layers.leases import beat_answer, beat_command, leave_command, reap_command
@@ -69,14 +70,19 @@ class StreamReader:
     is always known before the first broadcast that comes after it.
     """
 
-    def __init__(self, url: str, keys: Keys, replies: str | None, on_reply: OnReply, on_broadcast: OnBroadcast) -> None:
+    def __init__(self, url: str, keys: Keys, on_broadcast: OnBroadcast) -> None:
         self._keys = keys
-        self._replies = replies
-        self._on_reply = on_reply
         self._on_broadcast = on_broadcast
-        self._positions: dict[str, bytes] = {replies: b"0"} if replies else {}
+        self._replies = ""
+        self._on_reply: OnReply = _ignored
+        self._positions: dict[str, bytes] = {}
         self._link = Link(url, self._begin)
         self.broadcast_position: Position = (0, 0)
+
+    def follow(self, replies: str, on_reply: OnReply) -> None:
+        """Read a reply stream too; to be called before start()."""
+        self._replies, self._on_reply = replies, on_reply
+        self._positions[replies] = b"0"
 
     async def start(self) -> None:
         """Begin to read; broadcasts from now on."""
@@ -88,7 +94,7 @@ class StreamReader:
     @property
     def replies_position(self) -> Position:
         """Up to where replies were applied."""
-        return position_of(self._positions[self._replies or ""])
+        return position_of(self._positions[self._replies])
 
     def rewind(self) -> None:
         """Read from the beginning: Redis has forgotten everything, its ids may begin anew."""
@@ -115,14 +121,14 @@ class StreamReader:
                 asyncio.get_running_loop().call_later(1, self._read)
             return  # a lost connection comes back through _begin
         streams = {key.decode(): entries for key, entries in reply or ()}
-        replies = streams.get(self._replies or "", [])
+        replies = streams.get(self._replies, [])
         for entry_id, fields in replies:
             try:
                 position = position_of(fields[3]) if len(fields) > 2 else None
                 self._on_reply(decode_reply(fields[0], fields[1]), position)
-            except WireError as error:
+            except AsgictlError as error:  # what one reply does wrong must not stop those behind it
                 logger.error("reply %s passed over: %s", entry_id.decode(), error)
-        if replies and self._replies:
+        if replies:
             self._positions[self._replies] = last = replies[-1][0]
             self._link.call("XTRIM", self._replies, "MINID", _after(last), answered=_ignored)
         if len(replies) < READ_COUNT:
@@ -141,7 +147,7 @@ def _after(entry_id: bytes) -> str:
     return f"{milliseconds}-{sequence + 1}"
 
 
-def _ignored(reply: object) -> None:
+def _ignored(*_reply: object) -> None:
     """For commands whose failure shows elsewhere: a lost link, a Redis that refuses the next command too."""
 
 
@@ -150,9 +156,12 @@ class RedisGroupLayer:
 
     def __init__(self, url: str, name: str, on_broadcast: OnBroadcast) -> None:
         self._keys = Keys(name)
-        self._link = Link(url)
-        self._reader = StreamReader(url, self._keys, None, lambda _reply, _position: None, on_broadcast)
+        self._link = Link(url, self._register)
+        self._reader = StreamReader(url, self._keys, on_broadcast)
         self._ticker: asyncio.Task[None] | None = None
+
+    async def _register(self) -> None:
+        """Called whenever the link is up again."""
 
     async def start(self) -> None:
         """Connect; raises RedisError."""
@@ -210,8 +219,7 @@ class RedisEventLayer(RedisGroupLayer):
         super().__init__(url, name, on_broadcast)
         self._id = interface
         self._replies = self._keys.replies(interface)
-        self._link = Link(url, self._create)
-        self._reader = StreamReader(url, self._keys, self._replies, on_reply, on_broadcast)
+        self._reader.follow(self._replies, on_reply)
         self._on_forgotten = on_forgotten
         self._on_fenced = on_fenced
         self._epoch = b""
@@ -221,12 +229,15 @@ class RedisEventLayer(RedisGroupLayer):
 
     async def goodbye(self) -> None:
         """Every connection has had its last turn: leave nothing behind."""
-        if self._link.up and not self._fenced:
-            await self._link.ask("DEL", self._replies, self._keys.turns(self._id), self._keys.farewells(self._id))
-            await self._link.ask(*leave_command(self._keys, "interface", self._id))
+        if self._ticker:
+            self._ticker.cancel()  # a beat from here on would come back from the dead
+        if not self._fenced:
+            with suppress(OSError, hiredis.ReplyError):  # Redis is away: our lease lapses
+                await self._link.ask("DEL", self._replies, self._keys.turns(self._id), self._keys.farewells(self._id))
+                await self._link.ask(*leave_command(self._keys, "interface", self._id))
 
-    async def _create(self) -> None:
-        """Whenever the link is up, and when Redis has forgotten: register, and have a reply stream."""
+    async def _register(self) -> None:
+        """Called whenever the link is up again, and when Redis has forgotten: have a reply stream and a lease."""
         try:  # commits add to this stream only while it exists; a group is the way to create an empty one
             await self._link.ask("XGROUP", "CREATE", self._replies, "interface", "0", "MKSTREAM")
         except hiredis.ReplyError as error:
@@ -262,7 +273,7 @@ class RedisEventLayer(RedisGroupLayer):
     async def _renew(self) -> None:
         logger.error("Redis has forgotten everything: what is open is sent again")
         try:
-            await self._create()
+            await self._register()
         except (OSError, hiredis.ReplyError):
             self._epoch = b"?"  # so that the next beat comes here again
             return

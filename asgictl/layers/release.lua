@@ -39,7 +39,7 @@ for _, stream in ipairs(redis.call('SMEMBERS', KEYS[2])) do
             local retries = tonumber(entry[2][4] or 0)
             if not told and kind == 'disconnect' and retries < 2 then
               -- A dead interface sends nothing again: this last event of its connections is ours to add.
-              redis.call('XADD', stream, '*', entry[2][1], entry[2][2], 'retries', retries + 1)
+              redis.call('XADD', stream, '*', entry[2][1], entry[2][2], 'retries', retries + (lost[5] and 1 or 0))
             end
             count = count + 1
           end

@@ -53,6 +53,23 @@ def test_parts_are_written_in_sequence_and_a_repeated_one_is_dropped() -> None:
     assert [message["body"] for message in messages[1:]] == [b"a", b"b", b"c"]
 
 
+def test_what_comes_of_an_attempt_that_was_given_up_is_dropped() -> None:
+    exchange = exchange_of()
+    exchange.lost(True)  # its worker stood still for long, and wakes up while another runs the second attempt
+    for number in (0, 1):
+        exchange.put(part(number, b"first", more=True))
+        exchange.put(replace(part(number, b"second", more=not number), attempt=2))
+    assert [each.body for each in exchange._parts] == [b"second", b"second"]
+
+
+def test_of_two_sendings_the_one_that_begins_first_is_the_response() -> None:
+    exchange = exchange_of()
+    for number in (0, 1):
+        for entry in (b"1-0", b"2-0") if number == 0 else (b"2-0", b"1-0"):
+            exchange.put(replace(part(number, entry, more=not number), entry=entry))
+    assert [each.body for each in exchange._parts] == [b"1-0", b"1-0"]
+
+
 def test_a_part_leaves_before_the_next_one_comes() -> None:
     async def run() -> None:
         sent: asyncio.Queue[MutableMapping[str, Any]] = asyncio.Queue()

@@ -117,6 +117,7 @@ async def serving(url: str, name: str, id: str = INTERFACE) -> AsyncIterator[Int
     try:
         yield interface
     finally:
+        await interface.layer.goodbye()
         await interface.layer.stop()
 
 

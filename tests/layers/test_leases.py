@@ -17,6 +17,7 @@ from asgictl.layers.leases import (
     reap,
     reap_command,
 )
+from asgictl.layers.redis_worker import Entry
 from asgictl.messages import VERSION, Connect, Disconnect, Event, Lost, encode
 from asgictl.turn import LAST_TURN
 from tests.layers.conftest import Workers, committed, done, read_some, receive, request, run, serving, taken
@@ -111,6 +112,21 @@ def test_nobody_is_dead_while_there_is_grace_after_time_stood_still(
     assert members.beat(B).dead == [member("worker", A)]
 
 
+def test_a_death_that_cannot_be_seen_to_does_not_stop_a_beat(
+    members: Members, client: Any, keys: Keys, caplog: pytest.LogCaptureFixture
+) -> None:
+    members.lapse(A)
+    client.set(keys.channels, "not a set")
+    assert beat(client, keys, "worker", B, b"").dead == [member("worker", A)]
+    assert "worker/host.7.aa is dead and could not be seen to" in caplog.text
+    assert client.zscore(keys.alive, member("worker", B))
+
+
+def note(entry: Entry) -> str:
+    """Return what a worker notes when it starts an event."""
+    return f"{entry.stream.decode()} {entry.id.decode()}"
+
+
 def test_a_release_tells_each_interface_what_is_lost_and_leaves_other_workers_theirs(
     url: str, name: str, worker: Workers, client: Any, keys: Keys, members: Members
 ) -> None:
@@ -124,7 +140,7 @@ def test_a_release_tells_each_interface_what_is_lost_and_leaves_other_workers_th
             await one.append(receive(6, "x", connection="host.1.aa/3"))
             await two.append(receive(2, "x", connection="host.2.bb/1"))
             held = await asyncio.to_thread(read_some, dead)
-            assert members.reap(member("worker", A), seen=True, started=(started.id.decode(),)) == 3
+            assert members.reap(member("worker", A), seen=True, started=(note(started),)) == 3
             assert {(await one.replies.get())[0] for _ in range(2)} == {
                 Lost("host.1.aa/2", 5, 1, True),
                 Lost("host.1.aa/3", 6, 1, False),
@@ -143,6 +159,42 @@ def test_a_release_tells_each_interface_what_is_lost_and_leaves_other_workers_th
             assert (await one.replies.get())[0] == done(1)
             assert one.replies.empty()
             assert two.replies.empty()
+
+    run(scenario)
+
+
+def test_what_has_started_is_told_apart_from_an_entry_of_the_same_id_in_another_channel(
+    url: str, name: str, worker: Workers, client: Any, keys: Keys, members: Members
+) -> None:
+    async def scenario() -> None:
+        layer = worker(name, f"{A}.0")
+        async with serving(url, name) as interface:
+            for event in (request(), receive(1, "x", connection="host.1.aa/2")):
+                add(client, keys, event, "5-0")
+            held = read_some(layer)
+            (started,) = (entry for entry in held if entry.event == request())
+            assert members.reap(member("worker", A), seen=True, started=(note(started),)) == len(held) == 2
+            assert {(await interface.replies.get())[0] for _ in held} == {
+                Lost("host.1.aa/1", 0, 1, True),
+                Lost("host.1.aa/2", 1, 1, False),
+            }
+
+    run(scenario)
+
+
+def test_a_stream_without_a_cursor_does_not_stop_a_release(
+    url: str, name: str, worker: Workers, client: Any, keys: Keys, members: Members
+) -> None:
+    async def scenario() -> None:
+        layer = worker(name, f"{A}.0")
+        for channel in ("absent", "without.cursor"):
+            client.sadd(keys.channels, keys.channel(channel))
+        client.xadd(keys.channel("without.cursor"), {f"{VERSION}": b""})
+        async with serving(url, name) as interface:
+            await interface.append(receive(1, "x"))
+            await taken(layer)
+            assert members.reap(member("worker", A), seen=True) == 1
+            assert (await interface.replies.get())[0] == Lost("host.1.aa/1", 1, 1, True)
 
     run(scenario)
 
@@ -187,8 +239,8 @@ def farewell(connection: str) -> Disconnect:
     return Disconnect(connection, LAST_TURN, 1, b"scope", b"state", 1006, "")
 
 
-def add(client: Any, keys: Keys, event: Event) -> None:
-    client.xadd(keys.channel(event.channel), {f"{VERSION}": encode(event)[1]})
+def add(client: Any, keys: Keys, event: Event, id: str = "*") -> None:
+    client.xadd(keys.channel(event.channel), {f"{VERSION}": encode(event)[1]}, id=id)
 
 
 def disconnects(client: Any, keys: Keys) -> list[bytes]:
@@ -222,6 +274,18 @@ def test_a_burial_emits_each_disconnect_once_and_waits_for_what_still_runs(
     assert disconnects(client, keys) == [encode(farewell(busy))[1]]
     assert members.beat(B).dead == []
     assert not client.exists(keys.turns(idle), keys.farewells(idle))
+
+
+def test_the_disconnect_of_a_buried_interface_outlives_its_worker_twice(
+    name: str, worker: Workers, client: Any, keys: Keys, members: Members
+) -> None:
+    layer, said = worker(name, f"{A}.0"), farewell("host.1.aa/1")
+    client.hset(keys.farewells("host.1.aa"), "host.1.aa/1", encode(said)[1])
+    members.reap(member("interface", "host.1.aa"), seen=True)
+    for left in (1, 1, 0):
+        assert [entry.event for entry in read_some(layer)] == [said]
+        assert members.reap(member("worker", A), seen=True) == 1
+        assert disconnects(client, keys) == [encode(said)[1]] * left
 
 
 def test_a_burial_emits_at_most_200_disconnects_a_call(client: Any, keys: Keys, members: Members) -> None:

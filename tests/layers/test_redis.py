@@ -14,7 +14,20 @@ from asgictl.layers.leases import member, reap
 from asgictl.layers.redis import RedisGroupLayer, _after, check_redis, position_of
 from asgictl.manifest import Manifest, encode_manifest
 from asgictl.messages import VERSION, Broadcast, Connect, Frame, Lost, encode
-from tests.layers.conftest import Workers, committed, done, names, receive, request, response, run, serving, taken
+from tests.layers.conftest import (
+    INTERFACE,
+    Interface,
+    Workers,
+    committed,
+    done,
+    names,
+    receive,
+    request,
+    response,
+    run,
+    serving,
+    taken,
+)
 
 PASSWORD = "hunter2"
 
@@ -168,6 +181,38 @@ def test_an_interface_that_was_taken_for_dead_is_fenced(url: str, name: str, cli
             interface.layer._refresh()
             await interface.fenced.wait()
             assert not interface.forgotten.is_set()
+
+    run(scenario)
+
+
+def test_a_fenced_interface_leaves_its_burial_to_others(url: str, name: str, client: Any) -> None:
+    keys, dead = Keys(name), member("interface", INTERFACE)
+
+    async def scenario() -> None:
+        async with serving(url, name) as interface:
+            farewells = {f"{INTERFACE}/{number}": b"x" for number in range(250)}
+            client.hset(keys.farewells(INTERFACE), mapping=farewells)
+            reap(client, keys, dead, seen=True)  # buries 200
+            interface.layer._refresh()
+            await interface.fenced.wait()
+        reap(client, keys, dead)
+        assert client.xlen(keys.channel("websocket.disconnect")) == 250
+
+    run(scenario)
+
+
+def test_an_interface_that_stops_without_a_goodbye_leaves_all_that_its_burial_needs(
+    url: str, name: str, client: Any
+) -> None:
+    keys = Keys(name)
+
+    async def scenario() -> None:
+        interface = Interface(url, name)
+        await interface.layer.start()
+        client.hset(keys.farewells(INTERFACE), f"{INTERFACE}/1", b"x")
+        await interface.layer.stop()
+        assert client.exists(keys.replies(INTERFACE), keys.farewells(INTERFACE)) == 2
+        assert client.zscore(keys.alive, member("interface", INTERFACE))
 
     run(scenario)
 

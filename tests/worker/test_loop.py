@@ -124,7 +124,9 @@ def test_every_event_of_a_read_is_committed_and_then_the_layer_closed() -> None:
     assert async_turns.finished
 
 
-@pytest.mark.parametrize(("settled", "noted"), [(True, [b"ch 0-0", b"ch 1-0"]), (False, [b"old", b"ch 0-0", b"ch 1-0"])])
+@pytest.mark.parametrize(
+    ("settled", "noted"), [(True, [b"ch 0-0", b"ch 1-0"]), (False, [b"old", b"ch 0-0", b"ch 1-0"])]
+)
 def test_what_starts_is_noted_and_kept_until_it_is_committed(settled: bool, noted: list[bytes]) -> None:
     notes = Notes(b"old")
     ran(Application(http=hello), request(), request(), notes=notes, settled=settled)
@@ -135,7 +137,7 @@ def test_what_a_view_sends_to_a_group_is_committed_with_its_response() -> None:
     layer, _ = ran(Application(http=hello), request())
     _, reply, broadcasts = layer.commits[0]
     assert isinstance(reply, Response)
-    assert reply.body == b"hello"
+    assert (reply.body, reply.entry) == (b"hello", b"0-0")
     assert broadcasts == [Broadcast("g", "from a view")]
 
 

@@ -25,6 +25,8 @@ def test_a_worker_reads_only_the_channels_that_its_application_has_a_use_for() -
     routes = [path("/a", receive=consumer), path("/b", connect=consumer, receive=consumer)]
     assert channels_of(Application(http=wsgi), "t") == ["http.request"]
     assert channels_of(Application(websocket=routes), "t") == ["websocket.connect", "websocket.receive"]
+    parting = Application(websocket=[path("/c", disconnect=consumer)])
+    assert channels_of(parting, "t") == ["websocket.connect", "websocket.disconnect"], "a connect leaves the farewell"
     assert len(channels_of(Application(http={"/": wsgi, "/async": asgi}, websocket=routes), "t")) == 3
 
 

@@ -105,9 +105,10 @@ def test_parts_leave_as_they_are_yielded() -> None:
             yield letter
             seen.append(len(parts))
 
-    reply = WSGIRun(Request("i/1", 1, scope(), b""), parts.append).run(validator(app))
+    reply = WSGIRun(Request("i/1", 2, scope(), b""), parts.append, b"5-0").run(validator(app))
     assert seen == [1, 1, 2]
     assert [part.body for part in parts] == [b"a", b"b"]
+    assert {(part.attempt, part.entry) for part in (*parts, reply)} == {(2, b"5-0")}, "each says what it answers"
     assert [part.sequence for part in [*parts, reply]] == [0, 1, 2]
     assert (reply.body, reply.more) == (b"", False)
     assert b"content-length" not in dict(parts[0].headers)
