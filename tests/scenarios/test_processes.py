@@ -160,3 +160,47 @@ def test_roles_run_alone_as_in_containers(machine: Machine) -> None:
             process.communicate(timeout=30)
     assert (interface.returncode, worker.returncode) == (0, 0)
     assert not path.exists()
+
+
+ASYNC_APPLICATION = """
+import asyncio
+from asgictl import Application, path
+
+async def join(message):
+    await asyncio.sleep(0)
+    message.accept()
+
+async def say(message):
+    message.state["said"] = message.state.get("said", 0) + 1
+    await asyncio.sleep(0.2)
+    message.reply(text=f"{message.text} {message.state['said']}")
+
+app = Application(websocket=[path("/ws", connect=join, receive=say)])
+"""
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_async_consumers_run_side_by_side_and_end_with_their_process(
+    machine: Machine, tmp_path: Path, mode: str
+) -> None:
+    """One process of three threads: each of its turns in hand is finished before it ends."""
+    (tmp_path / "asynchronous.py").write_text(ASYNC_APPLICATION)
+    machine.directory = tmp_path
+    machine.start("asynchronous:app", "--mode", mode, "--workers", "1", "--threads", "3")
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(connect(machine.ws + "/ws")) for _ in range(40)]
+        for number in range(1, 4):
+            for ws in sockets:
+                ws.send("hello")
+            assert [ws.recv(SECONDS) for ws in sockets] == [f"hello {number}"] * 40
+        if mode == "split":
+            worker = next(
+                r["pid"] for r in json.loads(machine.run("status", "--json").stdout)["ready"] if r["role"] == "worker"
+            )
+            for ws in sockets:
+                ws.send("hello")
+            os.kill(worker, signal.SIGTERM)
+            assert [ws.recv(SECONDS) for ws in sockets] == ["hello 4"] * 40
+            until(lambda: not Path(f"/proc/{worker}").exists(), "the worker ends", 10)
+    status, _, body = get(machine.url + "/")
+    assert (status, body != b"") == (404, mode == "split")
