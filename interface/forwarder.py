@@ -40,6 +40,7 @@ class Forwarder:
         self._exchanges: dict[str, Exchange] = {}
         self._sessions: dict[str, Session] = {}
         self._empty = asyncio.Event()  # set whenever the last session has ended
+        self._is_fenced = False
         self._numbers = count(1)
         self._layer = RedisEventLayer(
             *(config.redis_url, config.name, self.id, self._on_reply, self.groups.deliver),
@@ -141,8 +142,9 @@ class Forwarder:
         await session.run(receive)
 
     def submit(self, session: Session, event: TurnEvent) -> None:
-        """Send a turn on its way."""
-        self._flights.send(event, session)
+        """Send a turn on its way; once fenced, what is left of a connection is no longer ours to run."""
+        if not self._is_fenced:
+            self._flights.send(event, session)
 
     def closed(self, session: Session) -> None:
         """The session's last turn is done."""
@@ -163,9 +165,12 @@ class Forwarder:
     def _fenced(self) -> None:
         """We stood still for so long that others took us for dead: our connections are theirs to end. Stop."""
         logger.error("fenced: this interface was taken for dead; it closes its sockets and ends")
+        self._is_fenced = True
         for session in list(self._sessions.values()):
             self._flights.land(session.connection.id)
         self._sessions.clear()
+        for exchange in self._exchanges.values():
+            exchange.fail(502, "This interface was taken for dead.")  # no worker can reply to it any more
         os.kill(os.getpid(), signal.SIGTERM)  # whichever server hosts us closes its sockets with 1012
 
     async def _sweep(self) -> None:

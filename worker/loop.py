@@ -45,7 +45,7 @@ class Loop:
         self._is_wsgi = {id(mounted): kind_of(mounted) == "WSGI" for mounted in application.http.values()}
 
     def run(self) -> None:
-        """Run until stopped. The control thread ends a read that waits, with CLIENT UNBLOCK."""
+        """Run until stopped, and send the last commits. The control thread ends a read that waits."""
         while not self._stopping.is_set():
             entries = self.layer.read(PREFETCH if self._mean_seconds < FAST_SECONDS else 1)
             if self.layer.settled:
@@ -53,8 +53,7 @@ class Loop:
             for entry in entries:
                 self._started.note(entry.stream, entry.id)
                 self._handle(entry)
-        self._async_turns.finish()
-        self.layer.close()
+        self.layer.flush()
 
     def _handle(self, entry: Entry) -> None:
         began = perf_counter()

@@ -61,6 +61,9 @@ def serve(config: WorkerConfig, readiness: Readiness, run_dir: Path | None = Non
     _run(loops[0], stopping)
     for thread in threads:
         thread.join()
+    async_turns.finish()  # before the cursors are left: leaving would take what is pending from its commits
+    for layer in layers:
+        layer.close()
     control.finish()
 
 

@@ -248,7 +248,7 @@ class RedisEventLayer(RedisGroupLayer):
 
     def _refresh(self) -> None:
         def take(reply: object) -> None:
-            if isinstance(reply, bytes):
+            if isinstance(reply, bytes) and reply != self.manifest:
                 self.manifest = reply
 
         super()._refresh()

@@ -112,3 +112,26 @@ def answers(url: str) -> bool:
         return get(url)[0] == 200
     except OSError:
         return False
+
+
+def test_an_interface_that_stood_still_past_its_lease_ends_its_sockets_once(fragile: Machine) -> None:
+    """It runs alone, so that only its lease tells; when it wakes it is fenced, and adds no disconnects of its own."""
+    fragile.start("fragile:app", "--workers", "2")
+    port = free_port()
+    url = f"unix://{fragile.runtime}/asgictl/default/redis.sock"
+    second = fragile.popen("interface", "--redis", url, "--bind", f"127.0.0.1:{port}")
+    try:
+        until(lambda: answers(f"http://127.0.0.1:{port}/"), "the second interface serves")
+        with connect(f"{fragile.ws}/ws?listener") as listener, ExitStack() as stack:
+            sockets = [stack.enter_context(connect(f"ws://127.0.0.1:{port}/ws?s{n}")) for n in range(5)]
+            second.send_signal(signal.SIGSTOP)
+            heard = sorted(str(listener.recv(40)) for _ in sockets)
+            assert heard == sorted(f"s{n} left with 1006" for n in range(5))
+            second.send_signal(signal.SIGCONT)
+            assert [closed_with(ws) for ws in sockets] == [1012] * 5
+            second.communicate(timeout=40)
+            listener.send("any more?")
+            assert listener.recv(SECONDS) == "any more?, attempt 1, id 0"
+    finally:
+        second.kill()
+        second.communicate(timeout=40)
