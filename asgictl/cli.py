@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from asgictl import __version__
-from asgictl.configuration import Bind, InstanceConfig, InterfaceConfig, WorkerConfig
+from asgictl.configuration import Bind, InstanceConfig, InterfaceConfig, Limits, WorkerConfig
 from asgictl.errors import AsgictlError
 from asgictl.readiness import Readiness
 
@@ -52,8 +52,27 @@ def _name(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
 
 def option(*names: str, **settings: Any) -> Decorator:
     """An option that the environment can give too, as ASGICTL_ and its name."""
-    variable = "ASGICTL_" + names[-1].lstrip("-").replace("-", "_").upper()
-    return click.option(*names, envvar=variable, show_envvar=True, show_default=True, **settings)
+    return click.option(*names, envvar=_variable(names[-1]), show_envvar=True, show_default=True, **settings)
+
+
+def _variable(name: str) -> str:
+    return "ASGICTL_" + name.lstrip("-").replace("-", "_").upper()
+
+
+def _text(value: Any) -> str:
+    """Return a value as the environment gives it to click."""
+    return " ".join(value) if isinstance(value, tuple) else str(value)
+
+
+def options(*each: Decorator) -> Decorator:
+    """Several options as one decorator, so that `start` takes what the roles that it starts take."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for decorator in reversed(each):
+            command = decorator(command)
+        return command
+
+    return decorate
 
 
 name_option = option(
@@ -63,6 +82,21 @@ threads_option = option("--threads", type=click.IntRange(1, 1024), help="Threads
 redis_option = option("--redis", metavar="URL", help="redis://, rediss:// or unix://; without, one of its own runs.")
 needed_redis_option = option("--redis", metavar="URL", required=True, help="redis://, rediss:// or unix://.")
 target_argument = click.argument("target", envvar="ASGICTL_TARGET", default="asgictl.demo:app")
+LIMITS = Limits()
+interface_options = options(
+    option("--max-message-bytes", type=click.IntRange(1), default=LIMITS.message_bytes, help="Above: close 1009."),
+    option("--max-body-bytes", type=click.IntRange(0), default=LIMITS.body_bytes, help="Of a request; above: 413."),
+    option("--capacity", type=click.IntRange(1), default=LIMITS.channel_events, help="Events of a channel; then 503."),
+    option("--forwarded-allow-ips", default="127.0.0.1", help="Proxies whose X-Forwarded headers count; * for any."),
+    option("--root-path", default="", help="The path below which a proxy serves the application."),
+)
+worker_options = options(
+    option("--timeout", type=click.FloatRange(0), default=60.0, help="Seconds an event may run; 0 for ever."),
+    option("--only-channels", metavar="GLOB", multiple=True, help="Serve these; may be repeated."),
+    option("--exclude-channels", metavar="GLOB", multiple=True, help="Do not serve these; may be repeated."),
+    option("--max-events", type=click.IntRange(0), default=0, help="End after about as many, to be replaced."),
+    option("--max-memory-mib", type=click.IntRange(0), default=0, help="End when it has grown to it, to be replaced."),
+)
 
 
 @main.command()
@@ -73,6 +107,8 @@ target_argument = click.argument("target", envvar="ASGICTL_TARGET", default="asg
 @option("--workers", type=click.IntRange(1, 64), help="Processes that run the application.  [default: cores]")
 @threads_option
 @redis_option
+@interface_options
+@worker_options
 @name_option
 @click.option("-d", "--detach", is_flag=True, help="Return once ready, and leave it running.")
 def start(
@@ -85,6 +121,7 @@ def start(
     redis: str | None,
     name: str,
     detach: bool,
+    **roles: Any,
 ) -> None:
     """Start TARGET (module:attribute; the demo without one) and everything that it needs.
 
@@ -105,6 +142,7 @@ def start(
         threads=threads or (1 if mode == "split" else min(32, cores + 4)),
         interfaces=interfaces or 1,
         redis_url=redis,
+        options={_variable(key): _text(value) for key, value in roles.items()},
     )
     from asgictl.instance import Instance, Interrupted, summary
 
@@ -197,15 +235,28 @@ def _process(role: str) -> str:
 @main.command()
 @option("--bind", default=DEFAULT_BIND, help="host:port, unix:/path (0600), or fd://N for an inherited socket.")
 @needed_redis_option
+@interface_options
 @name_option
-def interface(bind: str, redis: str, name: str) -> None:
+def interface(
+    bind: str,
+    redis: str,
+    name: str,
+    max_message_bytes: int,
+    max_body_bytes: int,
+    capacity: int,
+    forwarded_allow_ips: str,
+    root_path: str,
+) -> None:
     """Run one interface server in the foreground, as in a container."""
     from asgictl.interface.server import serve
 
     _logging()
     readiness = _readiness("interface")
+    limits = Limits(message_bytes=max_message_bytes, body_bytes=max_body_bytes, channel_events=capacity)
     try:
-        started = serve(InterfaceConfig(name, redis, Bind(bind)), readiness)
+        started = serve(
+            InterfaceConfig(name, redis, Bind(bind), limits, forwarded_allow_ips, root_path.rstrip("/")), readiness
+        )
     except AsgictlError as error:
         readiness.failed(error)
         raise
@@ -216,9 +267,25 @@ def interface(bind: str, redis: str, name: str) -> None:
 @target_argument
 @needed_redis_option
 @threads_option
+@worker_options
 @name_option
-def worker(target: str, redis: str, threads: int | None, name: str) -> None:
-    """Run one worker in the foreground, as in a container."""
+def worker(
+    target: str,
+    redis: str,
+    threads: int | None,
+    name: str,
+    timeout: float,
+    only_channels: tuple[str, ...],
+    exclude_channels: tuple[str, ...],
+    max_events: int,
+    max_memory_mib: int,
+) -> None:
+    """Run one worker in the foreground, as in a container.
+
+    Channels are http.request, websocket.connect, websocket.receive and websocket.disconnect, each followed by .POOL
+    where the application names a pool. A pool of its own: --only-channels '*.slow' here, and --exclude-channels
+    '*.slow' for the others.
+    """
     from asgictl.runtime import Runtime, enter
     from asgictl.worker.server import serve
 
@@ -226,10 +293,56 @@ def worker(target: str, redis: str, threads: int | None, name: str) -> None:
     readiness = _readiness("worker")
     enter(Runtime("split", _process("worker")))
     try:
-        serve(WorkerConfig(name, redis, target, threads or 1), readiness, _run_dir())
+        serve(
+            WorkerConfig(
+                *(name, redis, target, threads or 1, only_channels or ("*",), exclude_channels),
+                *(timeout, max_events, max_memory_mib << 20),
+            ),
+            readiness,
+            _run_dir(),
+        )
     except AsgictlError as error:
         readiness.failed(error)
         raise
+
+
+@main.group("dead-letters")
+def dead_letters() -> None:
+    """Events that were given up: their workers died of them, or they took too long."""
+
+
+@dead_letters.command("list")
+@redis_option
+@name_option
+def list_(redis: str | None, name: str) -> None:
+    """List them, the oldest first."""
+    for letter in _dead_letters(redis, name).all():
+        click.echo(letter.line)
+
+
+@dead_letters.command()
+@click.argument("id")
+@redis_option
+@name_option
+def show(id: str, redis: str | None, name: str) -> None:
+    """Show one: what was asked, and what it carried."""
+    click.echo(_dead_letters(redis, name).one(id).text)
+
+
+@dead_letters.command()
+@click.argument("ids", metavar="[ID]...", nargs=-1)
+@redis_option
+@name_option
+def purge(ids: tuple[str, ...], redis: str | None, name: str) -> None:
+    """Delete these, or all."""
+    click.echo(f"{_dead_letters(redis, name).purge(ids)} deleted")
+
+
+def _dead_letters(redis_url: str | None, name: str) -> Any:
+    from asgictl.dead_letters import DeadLetters
+    from asgictl.instance import Instance
+
+    return DeadLetters(redis_url or Instance(name).redis_url(), name)
 
 
 @main.command(hidden=True)

@@ -21,12 +21,13 @@ class Limits:
     inbox_frames: int = 64
     inbox_bytes: int = 1 << 20
     message_bytes: int = 1 << 20
-    body_bytes: int = 16 << 20
+    body_bytes: int = 1 << 30
     outbox_bytes: int = 1 << 20
     channel_events: int = 10_000
     attempts: int = 3
     http_deadline_seconds: float = 60
     connect_deadline_seconds: float = 5
+    inbox_deadline_seconds: float = 60
     drain_seconds: float = 30
 
 
@@ -113,7 +114,7 @@ def run_directory(name: str) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class InstanceConfig:
-    """All that `asgictl start` decides; processes: how many of each role."""
+    """All that `asgictl start` decides; options: of the roles that it starts, by environment variable."""
 
     name: str
     mode: str
@@ -124,6 +125,7 @@ class InstanceConfig:
     interfaces: int = 1
     redis_url: str | None = None
     start_seconds: float = 60
+    options: dict[str, str] = field(default_factory=dict)
 
     @property
     def uses_redis(self) -> bool:
@@ -133,19 +135,29 @@ class InstanceConfig:
 
 @dataclass(frozen=True, slots=True)
 class InterfaceConfig:
-    """One interface server."""
+    """One interface server. trusted: addresses of proxies whose X-Forwarded-For and -Proto count, "*" for any."""
 
     name: str
     redis_url: str
     bind: Bind
     limits: Limits = field(default_factory=Limits)
+    trusted: str = "127.0.0.1"
+    root_path: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerConfig:
-    """One worker process."""
+    """One worker process. Of the channels, those that match `only` and not `exclude`, which are globs.
+
+    timeout_seconds, max_events, max_memory_bytes: 0 for none.
+    """
 
     name: str
     redis_url: str
     target: str
     threads: int = 1
+    only: tuple[str, ...] = ("*",)
+    exclude: tuple[str, ...] = ()
+    timeout_seconds: float = 60
+    max_events: int = 0
+    max_memory_bytes: int = 0

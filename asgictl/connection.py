@@ -51,11 +51,13 @@ class Connection:
 
     id: names the connection everywhere; it begins with the id of its interface.
     scope: the encoded Scope. wants_disconnect: whether a consumer is to hear of the end; set once it is open.
+    at_most_once: a turn whose worker died is given up; so that one frame at a time is lost, they go one by one.
     """
 
     id: str
     scope: bytes
     limits: Limits
+    at_most_once: bool = False
     state: State = State.IDLE
     consumer_state: bytes = b""
     wants_disconnect: bool = False
@@ -108,14 +110,16 @@ class Connection:
         if self.state is not State.IDLE:
             return None
         if self.inbox:
-            attempt, most = (2, 1) if self.suspects else (1, self.limits.turn_frames)
+            attempt, most = (2, 1) if self.suspects else (1, 1 if self.at_most_once else self.limits.turn_frames)
             self.suspects = max(self.suspects - 1, 0)
             frames = [self.inbox.popleft() for _ in range(min(len(self.inbox), most))]
             self.inbox_bytes -= sum(map(len, frames))
             self._transit(Trigger.TURN)
             self.number += 1
             state = self.consumer_state
-            self.event = Receive(self.id, self.number, attempt, self.scope, state, frames, self.received)
+            self.event = Receive(
+                *(self.id, self.number, attempt, self.scope, state, frames, self.received, self.at_most_once)
+            )
             self.received += len(frames)
         elif self.leaving is None:
             return None
@@ -134,7 +138,7 @@ class Connection:
         if event is None:
             raise TransitionError(f"connection {self.id}: LOST in state {self.state.name}")
         attempt = event.attempt + started
-        if attempt > self.limits.attempts:
+        if attempt > (1 if self.at_most_once else self.limits.attempts):
             self._transit(Trigger.SPENT)
             self.event = None
             return None

@@ -6,8 +6,9 @@ ASGI runs as it is. WSGI and sync consumers run in a pool of threads, async cons
 import asyncio
 import logging
 import os
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -19,15 +20,17 @@ from asgictl.application import Application
 from asgictl.configuration import Limits
 from asgictl.errors import AsgictlError, TargetError
 from asgictl.interface.groups import Groups
-from asgictl.interface.session import Receive, Send, Session, denial
+from asgictl.interface.session import Receive, Send, Session, denial, local_path
 from asgictl.layers.base import GroupLayer, process_id
 from asgictl.layers.memory import MemoryGroupLayer
 from asgictl.layers.redis import RedisGroupLayer
+from asgictl.limited_body import LimitedBody
 from asgictl.manifest import Router, manifest_of
-from asgictl.messages import TurnEvent
+from asgictl.messages import Broadcast, Frames, TurnEvent
 from asgictl.outcome import Outcome
 from asgictl.readiness import Readiness
 from asgictl.runtime import Runtime, enter
+from asgictl.shed import Shed
 from asgictl.target import asgi3, kind_of, load_target
 from asgictl.turn import RunningTurn
 
@@ -37,27 +40,47 @@ logger = logging.getLogger("asgictl.inprocess")
 class ServerWorker(UvicornWorker):  # type: ignore[misc]  # gunicorn has no types
     """uvicorn under gunicorn, with the settings that interface servers have."""
 
-    CONFIG_KWARGS = {  # noqa: RUF012
-        "loop": "uvloop",
-        "http": "httptools",
-        "ws": "websockets-sansio",
-        "ws_max_size": Limits().message_bytes,
-        "ws_ping_timeout": 70,
-        "ws_per_message_deflate": False,
-        "lifespan": "on",
-        # gunicorn's graceful_timeout does not reach uvicorn (uvicorn#2094)
-        "timeout_graceful_shutdown": int(Limits().drain_seconds),
-    }
+    @property
+    def CONFIG_KWARGS(self) -> dict[str, Any]:  # noqa: N802
+        limits = limits_of(os.environ)
+        return {
+            "loop": "uvloop",
+            "http": "httptools",
+            "ws": "websockets-sansio",
+            "ws_max_size": limits.message_bytes,
+            "ws_ping_timeout": 70,
+            "ws_per_message_deflate": False,
+            "lifespan": "on",
+            "root_path": os.environ.get("ASGICTL_ROOT_PATH", "").rstrip("/"),
+            # gunicorn's graceful_timeout does not reach uvicorn (uvicorn#2094)
+            "timeout_graceful_shutdown": int(limits.drain_seconds),
+        }
+
+
+def limits_of(environment: Mapping[str, str]) -> Limits:
+    """Return the limits that `asgictl start` put into the environment of a server."""
+    defaults = Limits()
+    return Limits(
+        message_bytes=int(environment.get("ASGICTL_MAX_MESSAGE_BYTES", defaults.message_bytes)),
+        body_bytes=int(environment.get("ASGICTL_MAX_BODY_BYTES", defaults.body_bytes)),
+    )
 
 
 class InProcess:
     """The ASGI application that serves `application` in this process."""
 
     def __init__(
-        self, application: Application, layer_url: str | None, name: str, threads: int, readiness: Readiness
+        self,
+        application: Application,
+        layer_url: str | None,
+        name: str,
+        threads: int,
+        readiness: Readiness,
+        limits: Limits = Limits(),  # noqa: B008 - frozen
     ) -> None:
         self.groups = Groups()
-        self.limits = Limits()
+        self.limits = limits
+        self.shed = Shed()
         self._application = application
         self._readiness = readiness
         self._threads = threads
@@ -88,7 +111,7 @@ class InProcess:
             await self._http(scope, receive, send)
         elif self._websocket:
             await self._websocket(scope, receive, send)
-        elif path := self._router.match(scope["path"]):
+        elif path := self._router.match(local_path(scope)):
             await Session(f"{self._id}/{next(self._numbers):x}", scope, path, self, send).run(receive)
         else:
             await receive()
@@ -96,14 +119,18 @@ class InProcess:
                 await send(message)
 
     async def _http(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        served = self._mounts.get(id(self._application.mount(scope["path"])))
+        served = self._mounts.get(id(self._application.mount(local_path(scope))))
+        body = LimitedBody(scope, receive, send, self.limits.body_bytes)
         if served is None:
             await send({"type": "http.response.start", "status": 404, "headers": [(b"content-length", b"0")]})
             await send({"type": "http.response.body", "body": b""})
             return
-        outcome = Outcome()
+        if body.is_too_large:
+            await body.refuse()
+            return
+        outcome = Outcome(partial(self._send_now, None))
         with outcome.collecting():  # a2wsgi carries the context into its thread
-            await served(scope, receive, send)
+            await served(scope, body.receive, body.send)
         self._publish(outcome)
 
     def submit(self, session: Session, event: TurnEvent) -> None:
@@ -113,7 +140,7 @@ class InProcess:
         task.add_done_callback(self._turns.discard)
 
     async def _run(self, session: Session, event: TurnEvent) -> None:
-        turn = RunningTurn(self._application, event)
+        turn = RunningTurn(self._application, event, partial(self._send_now, session))
         if turn.is_async:
             done = await turn.run_async()
         else:
@@ -121,8 +148,21 @@ class InProcess:
         session.done(done, None)
         self._publish(turn.outcome)
 
+    def _send_now(self, session: Session | None, sent: Frames | Broadcast) -> None:
+        """For immediately=True, from whichever thread the consumer or view runs in."""
+        if isinstance(sent, Broadcast):
+            self._loop.call_soon_threadsafe(self._layer.publish, sent)
+        elif session is not None:
+            self._loop.call_soon_threadsafe(session.deliver_all, sent.frames)
+
     def closed(self, session: Session) -> None:
         """Nothing to let go of: the session's last turn is done."""
+
+    def skip(self, session: Session) -> None:
+        """Nothing waits in a queue here: a turn has begun."""
+
+    def give_up(self, session: Session, event: TurnEvent, reason: str) -> None:
+        """No turn is lost without the process that holds its socket."""
 
     def _publish(self, outcome: Outcome) -> None:
         for broadcast in outcome.broadcasts:
@@ -130,6 +170,7 @@ class InProcess:
 
     async def _lifespan(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Start our own side, then give the user's ASGI application its lifespan, if it takes one."""
+        self._loop = asyncio.get_running_loop()
         try:
             await self._layer.start()
         except AsgictlError as error:
@@ -188,4 +229,5 @@ def create_application() -> InProcess:
         readiness.failed(error)
         raise SystemExit(error.exit_code) from error
     threads = int(environment["ASGICTL_THREADS"])
-    return InProcess(application, environment.get("ASGICTL_REDIS"), environment["ASGICTL_NAME"], threads, readiness)
+    redis_url, name = environment.get("ASGICTL_REDIS"), environment["ASGICTL_NAME"]
+    return InProcess(application, redis_url, name, threads, readiness, limits_of(environment))

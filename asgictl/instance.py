@@ -99,6 +99,16 @@ class Instance:
         ]
         return {"version": asgictl.__version__, **configuration, "processes": processes, "ready": reports}
 
+    def redis_url(self) -> str:
+        """Return where its own Redis listens; raises NotRunning, and RedisError when it was given one."""
+        try:
+            configuration = json.loads((self.run_dir / DESCRIPTION).read_text())
+        except OSError:
+            raise NotRunning(f"no instance {self._name!r} runs; start one with asgictl start") from None
+        if configuration["redis"] != "embedded":
+            raise RedisError(f"instance {self._name!r} has no Redis of its own: say which with --redis")
+        return f"unix://{self.run_dir}/redis.sock"
+
     def ended(self) -> bool:
         """Whether the supervisord that this object started has ended."""
         return self._process is not None and self._process.poll() is not None
@@ -129,12 +139,12 @@ class Instance:
     def _launch(self, config: InstanceConfig) -> None:
         for directory in ("log", "redis"):
             (self.run_dir / directory).mkdir()
+        (self.run_dir / DESCRIPTION).write_text(json.dumps(describe(config)))
         environment, server = self._environment(config), ""
         if config.uses_redis and not config.redis_url:
             server = find_redis_server()
-            environment["ASGICTL_REDIS"] = f"unix://{self.run_dir / 'redis.sock'}"
+            environment["ASGICTL_REDIS"] = self.redis_url()
             environment["ASGICTL_REDIS_SERVER"] = server
-        (self.run_dir / DESCRIPTION).write_text(json.dumps(describe(config)))
         self._process = subprocess.Popen(
             [sys.executable, "-m", "supervisor.supervisord", "-n", "-c", str(CONFIGURATION)],
             env=environment,
@@ -172,6 +182,7 @@ class Instance:
             "ASGICTL_REDIS_SERVER": "redis-server",
             "PYTHONUNBUFFERED": "1",
         }
+        environment |= config.options
         environment.pop("ASGICTL_REDIS", None)
         if config.redis_url:
             environment["ASGICTL_REDIS"] = config.redis_url

@@ -2,30 +2,37 @@
 
 from msgspec import msgpack
 
-from asgictl.application import Application, compile_pattern
+from asgictl.application import Application, compile_pattern, is_below
 from asgictl.errors import TargetError, WireError
 from asgictl.messages import VERSION, Wire
 
 
 class Path(Wire, frozen=True):
-    """A WebSocket path and which of its events go to a worker.
+    """A WebSocket path, which of its events go to a worker, and how.
 
     A connect goes there for a disconnect consumer too: its commit leaves the farewell that a killed interface needs.
+    pool: the suffix of their channels, "" or ".name". at_most_once: what a worker died of is not run again.
     """
 
     pattern: str
     connect: bool
     receive: bool
     disconnect: bool
+    pool: str = ""
+    at_most_once: bool = False
 
 
 class Manifest(Wire, frozen=True):
-    """One release of the application. Encoded like a message: fields are only ever appended, with a default."""
+    """One release of the application. Encoded like a message: fields are only ever appended, with a default.
+
+    pools: of HTTP, prefixes of paths with the suffix of their channel, the longest first.
+    """
 
     version: int
     release: str
     http: bool
     websocket: list[Path]
+    pools: dict[str, str] = {}  # noqa: RUF012 - msgspec copies it
 
 
 def manifest_of(application: Application, release: str) -> Manifest:
@@ -36,10 +43,12 @@ def manifest_of(application: Application, release: str) -> Manifest:
             "connect" in route.consumers or "disconnect" in route.consumers,
             "receive" in route.consumers,
             "disconnect" in route.consumers,
+            route.pool,
+            route.at_most_once,
         )
         for route in application.routes
     ]
-    return Manifest(VERSION, release, bool(application.http), paths)
+    return Manifest(VERSION, release, bool(application.http), paths, application.pools)
 
 
 def encode_manifest(manifest: Manifest) -> bytes:
@@ -48,7 +57,7 @@ def encode_manifest(manifest: Manifest) -> bytes:
 
 
 class Router:
-    """Finds the path of a manifest that a WebSocket asks for."""
+    """Finds what a manifest says of a path."""
 
     def __init__(self, manifest: Manifest) -> None:
         self.manifest = manifest
@@ -68,8 +77,15 @@ class Router:
         except TargetError as error:
             raise WireError(f"the manifest has a path that this version cannot match: {error}") from error
 
+    def pool(self, path: str) -> str:
+        """Return the pool of an HTTP path."""
+        for prefix, pool in self.manifest.pools.items():
+            if is_below(path, prefix):
+                return pool
+        return ""
+
     def match(self, path: str) -> Path | None:
-        """Return the first path whose pattern matches, or None."""
+        """Return the first WebSocket path whose pattern matches, or None."""
         for fullmatch, found in self._patterns:
             if fullmatch(path):
                 return found

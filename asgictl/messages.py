@@ -5,7 +5,8 @@ interoperate, because a new field is only ever appended, with a default: an olde
 one fills it in. Any other version is a WireError that names both.
 
 Events travel interface -> worker on a channel's stream; replies travel worker -> interface on the reply stream of
-the one interface that holds the connection; broadcasts travel to every interface.
+the one interface that holds the connection; letters travel interface -> the one worker that runs a request, on its
+inbox; broadcasts travel to every interface.
 """
 
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -15,6 +16,7 @@ import msgspec
 from asgictl.errors import WireError
 
 VERSION = 1
+WINDOW_BYTES = 1 << 20  # of a body that may be on its way, in either direction
 _KNOWN = {b"%d" % version: version for version in range(max(VERSION - 1, 1), VERSION + 2)}
 
 if TYPE_CHECKING:
@@ -50,15 +52,25 @@ class Scope(Wire, frozen=True):
     server: Address | None
     subprotocols: list[str] = []
 
+    @property
+    def local_path(self) -> str:
+        """The path as the application routes it: ASGI's `path` begins with `root_path`."""
+        return self.path.removeprefix(self.root_path)
+
 
 class Request(Wire, tag="request", frozen=True):
-    """Event: one HTTP request with its body."""
+    """Event: one HTTP request. body: all of it, or b"" when `more`, for then it is to be pulled with Want.
+
+    credit: bytes of the response's body that may be sent before the first Credit.
+    """
 
     channel: ClassVar[str] = "http.request"
     connection: str
     attempt: int
     scope: Scope
     body: bytes
+    more: bool = False
+    credit: int = WINDOW_BYTES
 
 
 class Turn(Wire, frozen=True):
@@ -86,6 +98,7 @@ class Receive(Turn, tag="receive", frozen=True):
     channel: ClassVar[str] = "websocket.receive"
     frames: list[Frame]
     first: int  # the number of the first frame among all that the connection has received
+    at_most_once: bool = False
 
     def __post_init__(self) -> None:
         _check_frames(self.frames)
@@ -114,6 +127,27 @@ class Response(Wire, tag="response", frozen=True):
     aborted: bool = False
     attempt: int = 1  # of the event that this answers
     entry: bytes = b""  # of that event: two workers may run one request, but only one of them is heard
+    inbox: str = ""  # of the worker, when more follows under credit
+
+
+class Want(Wire, tag="want", frozen=True):
+    """Reply: the application reads its request's body, so send `size` more bytes of it to this inbox."""
+
+    connection: str
+    attempt: int
+    entry: bytes
+    inbox: str
+    size: int
+
+
+class Frames(Wire, tag="frames", frozen=True):
+    """Reply: frames that a consumer did not want to wait for its commit."""
+
+    connection: str
+    frames: list[Frame]
+
+    def __post_init__(self) -> None:
+        _check_frames(self.frames)
 
 
 class Accept(Wire, frozen=True):
@@ -160,6 +194,31 @@ class Lost(Wire, tag="lost", frozen=True):
     started: bool
 
 
+class Chunk(Wire, tag="chunk", frozen=True):
+    """Letter: the next part of a request's body, from sequence 0; `more` says that another follows when wanted."""
+
+    connection: str
+    entry: bytes
+    sequence: int
+    data: bytes
+    more: bool
+
+
+class Credit(Wire, tag="credit", frozen=True):
+    """Letter: the client was sent `size` bytes of the response's body, so as many more may follow."""
+
+    connection: str
+    entry: bytes
+    size: int
+
+
+class Gone(Wire, tag="gone", frozen=True):
+    """Letter: nobody waits for this response any more."""
+
+    connection: str
+    entry: bytes
+
+
 class Broadcast(Wire, tag="broadcast", frozen=True):
     """A frame for every member of a group."""
 
@@ -170,18 +229,28 @@ class Broadcast(Wire, tag="broadcast", frozen=True):
         _check_frames([self.frame])
 
 
+SAFE_METHODS = {"GET", "HEAD", "OPTIONS", "TRACE"}  # RFC 9110, section 9.2.1
 Event = Request | Connect | Receive | Disconnect
 TurnEvent = Connect | Receive | Disconnect
-Reply = Response | Done | Lost
+Reply = Response | Want | Frames | Done | Lost
+Letter = Chunk | Credit | Gone
 
 _T = TypeVar("_T")
 _FIELD = b"%d" % VERSION
 _encoder = msgspec.msgpack.Encoder()
 _events: msgspec.msgpack.Decoder[Event] = msgspec.msgpack.Decoder(Event)
 _replies: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
+_letters: msgspec.msgpack.Decoder[Letter] = msgspec.msgpack.Decoder(Letter)
 _broadcasts = msgspec.msgpack.Decoder(Broadcast)
 _scopes = msgspec.msgpack.Decoder(Scope)
 _states = msgspec.msgpack.Decoder(dict[str, Any])
+
+
+def may_repeat(event: Event) -> bool:
+    """Whether an event may run again when a worker died of it, or may have."""
+    if isinstance(event, Request):
+        return event.scope.method in SAFE_METHODS
+    return not (isinstance(event, Receive) and event.at_most_once)
 
 
 def encode(message: Wire) -> tuple[bytes, bytes]:
@@ -206,6 +275,11 @@ def decode_event(field: bytes, value: bytes) -> Event:
 def decode_reply(field: bytes, value: bytes) -> Reply:
     """Decode an entry of an interface's reply stream; raises WireError."""
     return _decode(_replies, field, value)
+
+
+def decode_letter(field: bytes, value: bytes) -> Letter:
+    """Decode an entry of a worker's inbox; raises WireError."""
+    return _decode(_letters, field, value)
 
 
 def decode_broadcast(field: bytes, value: bytes) -> Broadcast:

@@ -1,13 +1,14 @@
 """All that one event produces, buffered until its commit: nothing leaves before, everything leaves together."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
 from asgictl.errors import ConsumerError
-from asgictl.messages import Accept, Broadcast, Close, Frame
+from asgictl.messages import Accept, Broadcast, Close, Frame, Frames
 
+SendNow = Callable[[Frames | Broadcast], object]
 _current: ContextVar["Outcome"] = ContextVar("asgictl_outcome")
 
 
@@ -32,14 +33,24 @@ def encodable(text: str) -> str:
 
 @dataclass(slots=True)
 class Outcome:
-    """What an event's handler asked for. Handlers fill it; the worker commits it."""
+    """What an event's handler asked for. Handlers fill it; the worker commits it.
 
+    now: sends something outside of the commit, at once; a handler that runs again sends it again.
+    """
+
+    now: SendNow | None = None
     frames: list[Frame] = field(default_factory=list)
     accept: Accept | None = None
     close: Close | None = None
     joins: list[str] = field(default_factory=list)
     leaves: list[str] = field(default_factory=list)
     broadcasts: list[Broadcast] = field(default_factory=list)
+
+    def send_now(self, sent: Frames | Broadcast) -> None:
+        """Send at once what cannot wait for the commit. Raises ConnectionResetError while Redis is away."""
+        if self.now is None:
+            raise ConsumerError("immediately=True works in a consumer or a view that asgictl runs")
+        self.now(sent)
 
     @contextmanager
     def collecting(self) -> Iterator[None]:

@@ -23,6 +23,7 @@ from asgictl.messages import (
     Disconnect,
     Done,
     Frame,
+    Frames,
     Receive,
     TurnEvent,
     decode_scope,
@@ -30,7 +31,7 @@ from asgictl.messages import (
     encode,
     encode_state,
 )
-from asgictl.outcome import Outcome, frame_of
+from asgictl.outcome import Outcome, SendNow, frame_of
 
 logger = logging.getLogger("asgictl.consumer")
 LAST_TURN = 1 << 40  # newer than any that the interface itself has numbered
@@ -91,9 +92,19 @@ class Message:
         except msgspec.ValidationError as error:
             raise ConsumerError(f"accept(subprotocol: str, headers: pairs of bytes): {error}") from None
 
-    def reply(self, *, text: str | None = None, data: bytes | None = None) -> None:
-        """Send one frame to this connection. Raises ConsumerError for a frame that is none."""
-        self._turn.outcome.frames.append(frame_of(text, data))
+    def reply(self, *, text: str | None = None, data: bytes | None = None, immediately: bool = False) -> None:
+        """Send one frame to this connection when this turn commits: once, however often it runs.
+
+        immediately: send it now, as for progress; should the turn run again, it is sent again.
+        Raises ConsumerError for a frame that is none, and for immediately=True before the connection is open.
+        """
+        frame = frame_of(text, data)
+        if not immediately:
+            self._turn.outcome.frames.append(frame)
+        elif isinstance(self._turn.event, Receive):
+            self._turn.outcome.send_now(Frames(self._turn.event.connection, [frame]))
+        else:
+            raise ConsumerError("reply(immediately=True) belongs in a receive consumer: the connection must be open")
 
     def join(self, group: str) -> None:
         """Make this connection a member of a group, until it leaves or ends."""
@@ -122,14 +133,14 @@ class RunningTurn:
     exception is logged once and closes the connection with 1011, or refuses its handshake with 500.
     """
 
-    def __init__(self, application: Application, event: TurnEvent) -> None:
+    def __init__(self, application: Application, event: TurnEvent, now: SendNow | None = None) -> None:
         self.event = event
-        self.outcome = Outcome()
+        self.outcome = Outcome(now)
         self.params: dict[str, str] = {}
         self.consumer: Consumer | None = None
         self.scope = decode_scope(event.scope)
         self.kind = event.channel.removeprefix("websocket.")
-        found: tuple[Route, dict[str, str]] | None = application.route(self.scope.path)
+        found: tuple[Route, dict[str, str]] | None = application.route(self.scope.local_path)
         if found:
             self.consumer = found[0].consumers.get(self.kind)
             self.params = found[1]

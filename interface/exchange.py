@@ -1,17 +1,22 @@
-"""One HTTP request on its way: reads the body, waits for the worker's reply, writes the response."""
+"""One HTTP request on its way: hands out its body, waits for the worker's reply, writes the response.
+
+A small body travels with the event. A larger one is pulled: nothing of it is read from the client, and no 100 Continue
+is sent (RFC 9110, section 10.1.1), before the application asks. The response's parts flow under credit: a worker sends
+as much as it was told may be on its way, and is told of more when the client was written to.
+"""
 
 import asyncio
 from collections import deque
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from typing import Any
 
 from msgspec.structs import replace
 
 from asgictl.interface.session import Receive, Send
-from asgictl.messages import Request, Response, Scope
+from asgictl.messages import Chunk, Credit, Gone, Letter, Request, Response, Want, may_repeat
 
-NO_BODY = b""
-SAFE_METHODS = {"GET", "HEAD", "OPTIONS", "TRACE"}
+INLINE_BYTES = 64 << 10  # a body up to here travels with its event
+Post = Callable[[str, Letter, Callable[[object], None]], None]
 
 
 class BodyTooLarge(Exception):
@@ -22,72 +27,166 @@ class Aborted(Exception):
     """The application failed after the response had begun; the server cuts the connection."""
 
 
+class ClientGone(Exception):
+    """The client left before its response; what is queued for it need not run."""
+
+
 class Exchange:
     """What a worker's reply is handed to.
 
     Parts of a response come in sequence; a repeated one is dropped, and so is what comes of another attempt, or of
-    another sending of the event than the one whose first part came first.
+    another sending of the event than the one that was heard first. After a gap the response is cut off.
+    deadline_seconds: until the first part of the response, and between parts of the body.
     """
 
-    __slots__ = ("_entry", "_next", "_parts", "_waiter", "deadline", "event")
+    pool = ""
 
-    def __init__(self, connection: str, scope: Scope, deadline: float) -> None:
-        self.event = Request(connection, 1, scope, b"")
-        self.deadline = deadline  # of the first part, by the event loop's clock
+    def __init__(self, event: Request, receive: Receive, post: Post, body_limit: int, deadline_seconds: float) -> None:
+        self.event = event
+        self.deadline = asyncio.get_running_loop().time() + deadline_seconds  # by the event loop's clock
+        self._deadline_seconds = deadline_seconds
+        self._receive = receive
+        self._post = post
+        self._body_limit = body_limit
         self._parts: deque[Response] = deque()
         self._waiter: asyncio.Future[None] | None = None
         self._next = 0
-        self._entry = b""  # whose response this is, once it has begun
+        self._owner = ""  # the inbox of the worker that was heard, and the entry that it runs
+        self._entry = b""
+        self._wanted = 0  # bytes of the request's body that the worker waits for
+        self._wanting = asyncio.Event()
+        self._written = 0  # bytes of the response's body that it has not been told of
+        self._reader: asyncio.Task[None] | None = None
+        self._is_gone = False
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether it may run again although it may have run: once, with nothing read of its body, nor answered."""
+        event = self.event
+        return may_repeat(event) and event.attempt == 1 and not (self._next or event.more)
 
     def put(self, part: Response) -> None:
-        """Take the next part of the response; one that was taken before is dropped."""
-        if part.sequence != self._next or part.attempt != self.event.attempt or self._entry not in (b"", part.entry):
-            return
+        """Take the next part of the response."""
+        if part.sequence < self._next or part.attempt != self.event.attempt or self._entry not in (b"", part.entry):
+            if part.inbox and part.entry != self._entry:
+                self._post(part.inbox, Gone(part.connection, part.entry), _ignored)
+            return None
+        if part.sequence > self._next:
+            return self.fail(502, "A part of this response was lost.")
         self._entry = part.entry
+        self._owner = part.inbox
         self._next += 1
         self.deadline = float("inf")
         self._parts.append(part)
-        if self._waiter and not self._waiter.done():
-            self._waiter.set_result(None)
+        self._wake()
+        return None
+
+    def want(self, want: Want) -> None:
+        """The worker asks for more of the request's body; the first that asks is the one that gets it."""
+        if want.attempt != self.event.attempt or self._entry not in (b"", want.entry) or self._is_gone:
+            self._post(want.inbox, Gone(want.connection, want.entry), _ignored)
+            return
+        self._entry, self._owner = want.entry, want.inbox
+        self._wanted += want.size
+        self._wanting.set()
+        self.listen()
 
     def fail(self, status: int, text: str) -> None:
         """Answer in the application's stead; an answer that has begun is cut off instead."""
         response = error_response(self.event.connection, status, text)
-        self.put(
-            replace(
-                response, sequence=self._next, aborted=self._next > 0, attempt=self.event.attempt, entry=self._entry
-            )
-        )
+        attempt, begun = self.event.attempt, self._next > 0
+        self.put(replace(response, sequence=self._next, aborted=begun, attempt=attempt, entry=self._entry))
 
     def lost(self, started: bool) -> Request | None:
-        """The worker died. A request that it had not started is sent again; one that it had, only if it is safe, once.
-
-        Safe: RFC 9110, section 9.2.1. Nothing is sent again once the response has begun.
-        """
-        event = self.event
-        if self._next == 0 and (not started or (event.attempt == 1 and event.scope.method in SAFE_METHODS)):
-            self.event = replace(event, attempt=event.attempt + started)
+        """The worker died. A request that it had not started is sent again; one that it had, only if repeatable."""
+        if self._next == 0 and (not started or self.repeatable):
+            self.event = replace(self.event, attempt=self.event.attempt + started)
             return self.event
         self.fail(502, "The worker that ran this request died.")
         return None
 
-    async def get(self) -> Response:
-        """Wait for the next part."""
+    def refused(self) -> bool:
+        """Redis has no room for the event."""
+        self.fail(503, "Redis is out of memory.")
+        return False
+
+    def listen(self) -> None:
+        """Read what the client sends: the rest of the body, one message ahead of what is wanted, then its leaving."""
+        if self._reader is None:
+            self._reader = asyncio.get_running_loop().create_task(self._read())
+
+    async def write(self, send: Send) -> None:
+        """Write the response out, part by part; raises ClientGone, or Aborted when the application failed."""
+        try:
+            part = await self._get()
+            await send({"type": "http.response.start", "status": part.status, "headers": part.headers})
+            while part.more:
+                self.listen()  # a server need not raise when it writes to a client that has left
+                await send({"type": "http.response.body", "body": part.body, "more_body": True})
+                self._acknowledge(len(part.body))
+                part = await self._get()
+            if part.aborted:
+                raise Aborted
+            await send({"type": "http.response.body", "body": part.body})
+        finally:
+            if self._reader:
+                self._reader.cancel()
+
+    async def _get(self) -> Response:
         while not self._parts:
+            if self._is_gone:
+                raise ClientGone
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
         return self._parts.popleft()
 
-    async def write(self, send: Send) -> None:
-        """Write the response out, part by part; raises Aborted when the application failed on the way."""
-        part = await self.get()
-        await send({"type": "http.response.start", "status": part.status, "headers": part.headers})
-        while part.more:
-            await send({"type": "http.response.body", "body": part.body, "more_body": True})
-            part = await self.get()
-        if part.aborted:
-            raise Aborted
-        await send({"type": "http.response.body", "body": part.body})
+    def _wake(self) -> None:
+        if self._waiter and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _acknowledge(self, size: int) -> None:
+        """Tell the worker in quarters of what it may have on its way, so that it never runs dry unheard."""
+        self._written += size
+        if self._owner and self._written >= self.event.credit // 4:
+            self._post(self._owner, Credit(self.event.connection, self._entry, self._written), _ignored)
+            self._written = 0
+
+    async def _read(self) -> None:
+        sequence = received = 0
+        more = self.event.more
+        while (message := await self._receive())["type"] == "http.request":
+            if not more:
+                continue  # an empty body has a message too
+            while self._wanted <= 0:
+                self._wanting.clear()
+                await self._wanting.wait()
+            data, more = message.get("body", b""), message.get("more_body", False)
+            received += len(data)
+            if received > self._body_limit:
+                self._tell_gone()
+                return self.fail(413, f"The body is larger than {self._body_limit} bytes.")
+            self._wanted -= len(data)
+            if self._next == 0:
+                self.deadline = asyncio.get_running_loop().time() + self._deadline_seconds
+            chunk = Chunk(self.event.connection, self._entry, sequence, data, more)
+            self._post(self._owner, chunk, self._sent)
+            sequence += 1
+        self._is_gone = True
+        self._tell_gone()
+        self._wake()
+        return None
+
+    def _sent(self, reply: object) -> None:
+        if not isinstance(reply, bytes):  # Redis has lost the chunk, or the inbox
+            self.fail(502, "A part of this request's body was lost.")
+
+    def _tell_gone(self) -> None:
+        if self._owner:
+            self._post(self._owner, Gone(self.event.connection, self._entry), _ignored)
+
+
+def _ignored(_reply: object) -> None:
+    """For letters that hasten or spare work: their worker has a deadline of its own."""
 
 
 def error_response(connection: str, status: int, text: str) -> Response:
@@ -98,26 +197,30 @@ def error_response(connection: str, status: int, text: str) -> Response:
     return Response(connection, 0, status, headers, text.encode() + b"\n")
 
 
-async def read_body(scope: MutableMapping[str, Any], receive: Receive, limit: int) -> bytes:
-    """Return the request's body; raises BodyTooLarge, and ConnectionResetError when the client left on the way."""
-    length = None
+async def read_body(scope: MutableMapping[str, Any], receive: Receive, limit: int) -> tuple[bytes, bool]:
+    """Return a small body, and whether there is one that is to be pulled instead.
+
+    Raises BodyTooLarge for a Content-Length above `limit`, and ClientGone.
+    """
+    length, expects = 0, False
     for name, value in scope["headers"]:
         if name == b"content-length":
             length = int(value)
         elif name == b"transfer-encoding":
             length = -1
+        elif name == b"expect":
+            expects = True
     if not length:
-        return NO_BODY  # RFC 9112, section 6.3: neither header, no body
+        return b"", False  # RFC 9112, section 6.3: neither header, no body
     if length > limit:
         raise BodyTooLarge
-    parts, size = [], 0
+    if length < 0 or length > INLINE_BYTES or expects:
+        return b"", True
+    parts = []
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise ConnectionResetError
+            raise ClientGone
         parts.append(message.get("body", b""))
-        size += len(parts[-1])
-        if size > limit:
-            raise BodyTooLarge
         if not message.get("more_body"):
-            return parts[0] if len(parts) == 1 else b"".join(parts)
+            return b"".join(parts), False

@@ -6,50 +6,75 @@ everything (its epoch changed); Redis has forgotten this one, as a failover does
 """
 
 import asyncio
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
-from asgictl.layers.base import EventLayer
-from asgictl.messages import Event, Lost, Request
+from asgictl.layers.base import EventLayer, NotSent
+from asgictl.messages import Event, Lost, Receive, Request
 
 RESEND_SECONDS = 0.2  # between attempts to add an event while Redis is away
 AUDIT_SECONDS = 1.0  # after which an event that is open is looked for in Redis; then twice as long, and so on
 
 
 class Owner(Protocol):
-    """What waits for the reply: a session or an exchange."""
+    """What waits for the reply: a session or an exchange. pool: the suffix of the channels that its events go to."""
+
+    pool: str
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether the event may run again when nobody knows whether it has run."""
 
     def lost(self, started: bool) -> Event | None:
         """A worker that held the event died; return what to send again, or None to give up."""
+
+    def refused(self) -> bool:
+        """The layer has no room for the event; return whether to try again."""
 
 
 class Flight:
     """One event. entry: its id in the channel's stream, once XADD was answered."""
 
-    __slots__ = ("audit_at", "audit_seconds", "entry", "event", "owner")
+    __slots__ = ("audit_at", "audit_seconds", "channel", "entry", "event", "is_waiting", "owner")
 
     def __init__(self, event: Event, owner: Owner, now: float) -> None:
         self.event = event
         self.owner = owner
+        self.channel = event.channel + owner.pool
         self.entry: bytes | None = None
+        self.is_waiting = False  # for room in its channel
         self.audit_seconds = AUDIT_SECONDS
         self.audit_at = now + AUDIT_SECONDS
 
 
 class Flights:
-    """All events of an interface that are open: at most one for each connection."""
+    """All events of an interface that are open: at most one for each connection.
 
-    def __init__(self, layer: EventLayer) -> None:
+    capacity: of a channel, in events; what other interfaces have in it is known from the layer, each second.
+    """
+
+    def __init__(self, layer: EventLayer, capacity: int) -> None:
         self._layer = layer
+        self._capacity = capacity
         self._flights: dict[str, Flight] = {}
-        self.open: Counter[str] = Counter()  # by channel
+        self._waiting: deque[Flight] = deque()
+        self._open: Counter[str] = Counter()  # by channel
+        self._others: Counter[str] = Counter()  # by channel, events of other interfaces
+
+    def full(self, channel: str) -> bool:
+        """Whether a channel is at its capacity: requests and handshakes are refused then, frames wait."""
+        return self._open[channel] + self._others[channel] >= self._capacity
 
     def send(self, event: Event, owner: Owner) -> None:
         """Send an event, again and again while Redis is away: whatever the number of sendings, one output counts."""
         flight = self._flights[event.connection] = Flight(event, owner, asyncio.get_running_loop().time())
-        self.open[event.channel] += 1
-        self._layer.append(event, partial(self._answered, flight, event))
+        if isinstance(event, Receive) and self.full(flight.channel):
+            flight.is_waiting = True
+            self._waiting.append(flight)
+        else:
+            self._launch(flight)
 
     def added(self, connection: str) -> bool:
         """Whether Redis is known to have taken the connection's event."""
@@ -59,15 +84,30 @@ class Flights:
     def land(self, connection: str) -> None:
         """The reply has come, or nobody waits for it any more."""
         if flight := self._flights.pop(connection, None):
-            self.open[flight.event.channel] -= 1
+            if flight.is_waiting:
+                self._waiting.remove(flight)
+            else:
+                self._open[flight.channel] -= 1
+            if self._waiting:
+                self._launch_waiting()
+
+    def skip(self, connection: str, skipped: Callable[[], None]) -> None:
+        """Nobody waits for the reply: call skipped() if no worker has taken the event, and none will any more."""
+
+        def removed(flight: Flight, reply: object) -> None:
+            if reply == 1 and self._flights.get(connection) is flight:
+                self.land(connection)
+                skipped()
+
+        flight = self._flights.get(connection)
+        if flight and flight.entry:
+            self._layer.remove(flight.channel, flight.entry, partial(removed, flight))
 
     def lost(self, lost: Lost) -> None:
         """A dead worker held an event; a word about any but the newest attempt of it is passed over."""
         flight = self._flights.get(lost.connection)
         if flight and (lost.number, lost.attempt) == (number_of(flight.event), flight.event.attempt):
-            self.land(lost.connection)
-            if again := flight.owner.lost(lost.started):
-                self.send(again, flight.owner)
+            self._lost(flight, lost.started)
 
     def forgotten(self) -> None:
         """Redis has forgotten everything: send what is open again."""
@@ -75,24 +115,60 @@ class Flights:
             self._again(flight, flight.event)
 
     def audit(self) -> None:
-        """Each second: look for the events that have been open for long."""
+        """Each second: look for the events that have been open for long, and at how full the channels are."""
         now = asyncio.get_running_loop().time()
         for flight in list(self._flights.values()):
             if flight.entry is not None and flight.audit_at <= now:
                 flight.audit_seconds *= 2
                 flight.audit_at = now + flight.audit_seconds
-                self._layer.audit(flight.event, flight.entry, partial(self._again, flight, flight.event))
+                self._layer.audit(
+                    flight.channel, flight.event, flight.entry, partial(self._again, flight, flight.event)
+                )
+        for channel in list(self._open):
+            self._layer.depth(channel, partial(self._deep, channel))
+        self._launch_waiting()
+
+    def _deep(self, channel: str, reply: object) -> None:
+        if isinstance(reply, int):
+            self._others[channel] = max(reply - self._open[channel], 0)
+
+    def _launch(self, flight: Flight) -> None:
+        flight.is_waiting = False
+        self._open[flight.channel] += 1
+        self._layer.append(flight.channel, flight.event, partial(self._answered, flight, flight.event))
+
+    def _launch_waiting(self) -> None:
+        for _ in range(len(self._waiting)):
+            flight = self._waiting.popleft()
+            if self.full(flight.channel):
+                self._waiting.append(flight)
+            else:
+                self._launch(flight)
 
     def _answered(self, flight: Flight, event: Event, reply: object) -> None:
         if isinstance(reply, bytes):
             flight.entry = reply
-        elif self._flights.get(event.connection) is flight:
-            asyncio.get_running_loop().call_later(RESEND_SECONDS, self._again, flight, event)
+        elif not isinstance(reply, ConnectionError) and not flight.owner.refused():
+            self.land(event.connection)
+        elif isinstance(reply, NotSent) or not isinstance(reply, ConnectionError) or flight.owner.repeatable:
+            asyncio.get_running_loop().call_later(RESEND_SECONDS, self._again, flight, event, True)
+        else:
+            self._again(flight, event)
 
-    def _again(self, flight: Flight, event: Event) -> None:
-        if self._flights.get(event.connection) is flight:
-            flight.entry = None
-            self._layer.append(event, partial(self._answered, flight, event))
+    def _again(self, flight: Flight, event: Event, is_unsent: bool = False) -> None:
+        """Send an event that is not in Redis any more, or give it up if it may have run and must not run twice."""
+        if self._flights.get(event.connection) is not flight or flight.is_waiting:
+            return
+        if not is_unsent and not flight.owner.repeatable:
+            self._lost(flight, started=True)
+            return
+        flight.entry = None
+        self._layer.append(flight.channel, event, partial(self._answered, flight, event))
+
+    def _lost(self, flight: Flight, started: bool) -> None:
+        self.land(flight.event.connection)
+        if again := flight.owner.lost(started):
+            self.send(again, flight.owner)
 
 
 def number_of(event: Event) -> int:

@@ -16,17 +16,22 @@ from msgspec.structs import replace
 
 from asgictl.configuration import InterfaceConfig
 from asgictl.errors import AsgictlError, WireError
-from asgictl.interface.exchange import BodyTooLarge, Exchange, read_body
+from asgictl.interface.exchange import BodyTooLarge, ClientGone, Exchange, read_body
 from asgictl.interface.flights import Flights
 from asgictl.interface.groups import Groups
-from asgictl.interface.session import Receive, Send, Session, denial, travelling
+from asgictl.interface.session import Receive, Send, Session, denial, local_path, travelling
 from asgictl.layers.base import Position, process_id
 from asgictl.layers.redis import RedisEventLayer
 from asgictl.manifest import Router
-from asgictl.messages import Lost, Reply, Request, Response, TurnEvent
+from asgictl.messages import WINDOW_BYTES, Connect, Frames, Gone, Lost, Reply, Request, Response, TurnEvent, Want
 from asgictl.readiness import Readiness
+from asgictl.shed import Shed
 
 logger = logging.getLogger("asgictl.interface")
+BUDGET_BYTES = 128 << 20  # of responses that may be on their way to this interface
+BUDGET_SHARE = 64  # one request is promised at most this part of what is left of it
+SWEEP_SECONDS = 1.0  # after which it is noticed, too, that the client of a waiting request has left
+LEAST_CREDIT_BYTES = 4 << 10  # with which a response comes forward at all
 
 
 class Forwarder:
@@ -36,6 +41,7 @@ class Forwarder:
         self.id = process_id()
         self.groups = Groups()
         self.limits = config.limits
+        self.shed = Shed()
         self._readiness = readiness
         self._exchanges: dict[str, Exchange] = {}
         self._sessions: dict[str, Session] = {}
@@ -47,7 +53,8 @@ class Forwarder:
             on_forgotten=lambda: self._flights.forgotten(),
             on_fenced=self._fenced,
         )
-        self._flights = Flights(self._layer)
+        self._flights = Flights(self._layer, config.limits.channel_events)
+        self._budget = BUDGET_BYTES
         self._router: Router | None = None
         self._routed: bytes | None = None  # the encoded manifest that _router was made from
         self._sweeper: asyncio.Task[None] | None = None
@@ -102,39 +109,56 @@ class Forwarder:
         return self._router
 
     async def _http(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        deadline = asyncio.get_running_loop().time() + self.limits.http_deadline_seconds
-        exchange = Exchange(self._new_id(), travelling(scope), deadline)
-        router, connection = self._current_router(), exchange.event.connection
+        limits, connection = self.limits, self._new_id()
+        self._budget -= (credit := max(min(WINDOW_BYTES, self._budget // BUDGET_SHARE), LEAST_CREDIT_BYTES))
+        event = Request(connection, 1, travelling(scope), b"", False, credit)
+        exchange = Exchange(event, receive, self._layer.post, limits.body_bytes, limits.http_deadline_seconds)
+        self._exchanges[connection] = exchange
+        try:
+            if self._takes(exchange):
+                body, more = await read_body(scope, receive, limits.body_bytes)
+                if body or more:
+                    exchange.event = replace(event, body=body, more=more)
+                self._flights.send(exchange.event, exchange)
+            await exchange.write(send)
+        except BodyTooLarge:
+            self._refuse(exchange, 413, f"The body is larger than {limits.body_bytes} bytes.")
+            await exchange.write(send)
+        except ClientGone:
+            self.shed.add("requests whose client left before the response")
+            self._flights.skip(connection, lambda: None)
+        finally:
+            self._budget += credit
+            del self._exchanges[connection]
+            self._flights.land(connection)
+
+    def _takes(self, exchange: Exchange) -> bool:
+        """Whether a worker is to see this request; else it is answered here."""
+        router = self._current_router()
         if router is None:
-            exchange.fail(503, "No worker has been ready yet.")
+            self._refuse(exchange, 503, "No worker has been ready yet.")
         elif not router.manifest.http:
             exchange.fail(404, "This application serves no HTTP.")
-        elif self._flights.open[Request.channel] >= self.limits.channel_events:
-            exchange.fail(503, "Too many requests are waiting.")
         else:
-            try:
-                body = await read_body(scope, receive, self.limits.body_bytes)
-            except BodyTooLarge:
-                exchange.fail(413, f"The body is larger than {self.limits.body_bytes} bytes.")
-            except ConnectionResetError:
-                return
-            else:
-                if body:
-                    exchange.event = replace(exchange.event, body=body)
-                self._exchanges[connection] = exchange
-                self._flights.send(exchange.event, exchange)
-        try:
-            await exchange.write(send)
-        finally:
-            self._exchanges.pop(connection, None)
-            self._flights.land(connection)
+            exchange.pool = router.pool(exchange.event.scope.local_path)
+            if not self._flights.full(Request.channel + exchange.pool):
+                return True
+            self._refuse(exchange, 503, "Too many requests are waiting.")
+        return False
+
+    def _refuse(self, exchange: Exchange, status: int, why: str) -> None:
+        self.shed.add(f"requests answered {status}: {why}")
+        exchange.fail(status, why)
 
     async def _websocket(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         router = self._current_router()
-        path = router.match(scope["path"]) if router else None
-        if path is None:
+        path = router.match(local_path(scope)) if router else None
+        if path is None or self._flights.full(Connect.channel + path.pool):
+            if path or not router:
+                self.shed.add("handshakes refused with 503")
             await receive()
-            for message in denial(404 if router else 503, "websocket.http.response" in scope.get("extensions", {})):
+            status = 404 if router and not path else 503
+            for message in denial(status, "websocket.http.response" in scope.get("extensions", {})):
                 await send(message)
             return
         session = Session(self._new_id(), scope, path, self, send)
@@ -152,15 +176,29 @@ class Forwarder:
         if not self._sessions:
             self._empty.set()
 
+    def skip(self, session: Session) -> None:
+        """Nobody waits for the session's handshake any more."""
+        self._flights.skip(session.connection.id, session.skipped)
+
+    def give_up(self, session: Session, event: TurnEvent, reason: str) -> None:
+        """An event that is not run again is kept for somebody to look at."""
+        self.shed.add("events given up: see asgictl dead-letters")
+        self._layer.bury(event.channel + session.pool, event, reason)
+
     def _on_reply(self, reply: Reply, position: Position | None) -> None:
-        if isinstance(reply, Response):
+        if isinstance(reply, Response | Want):
             if exchange := self._exchanges.get(reply.connection):
-                exchange.put(reply)
+                exchange.put(reply) if isinstance(reply, Response) else exchange.want(reply)
+            elif reply.inbox:
+                self._layer.post(reply.inbox, Gone(reply.connection, reply.entry), lambda _answer: None)
         elif isinstance(reply, Lost):
             self._flights.lost(reply)
-        elif (session := self._sessions.get(reply.connection)) and reply.number == session.connection.number:
-            self._flights.land(reply.connection)
-            session.done(reply, position)
+        elif session := self._sessions.get(reply.connection):
+            if isinstance(reply, Frames):
+                session.deliver_all(reply.frames)
+            elif reply.number == session.connection.number:
+                self._flights.land(reply.connection)
+                session.done(reply, position)
 
     def _fenced(self) -> None:
         """We stood still for so long that others took us for dead: our connections are theirs to end. Stop."""
@@ -176,11 +214,16 @@ class Forwarder:
     async def _sweep(self) -> None:
         """Answer for requests whose deadline has passed; a timer for each would cost more than this look."""
         while True:
-            await asyncio.sleep(1)
+            await asyncio.sleep(SWEEP_SECONDS)
             now = asyncio.get_running_loop().time()
             for connection, exchange in list(self._exchanges.items()):
                 if exchange.deadline <= now and self._flights.added(connection):
-                    exchange.fail(504, "No worker answered in time.")
+                    self._refuse(exchange, 504, "No worker answered in time.")
+                    self._flights.skip(connection, lambda: None)
                 elif exchange.deadline <= now:
-                    exchange.fail(503, "The channel layer is away.")
+                    self._refuse(exchange, 503, "The channel layer is away.")
+                elif not exchange.event.more:
+                    exchange.listen()
             self._flights.audit()
+            for reason, times in self.shed.take().items():
+                self._layer.count_shed(reason, times)

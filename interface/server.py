@@ -25,6 +25,8 @@ def serve(config: InterfaceConfig, readiness: Readiness) -> bool:
             # The server stops reading while an inbox is full and would then miss the pong (DESIGN, section 5).
             ws_ping_timeout=70,
             ws_per_message_deflate=False,
+            forwarded_allow_ips=config.trusted,
+            root_path=config.root_path,
             lifespan="on",
             access_log=False,
             log_level=logging.WARNING,

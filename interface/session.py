@@ -15,7 +15,8 @@ from asgictl.connection import Connection, State
 from asgictl.interface.groups import Groups
 from asgictl.layers.base import Position
 from asgictl.manifest import Path
-from asgictl.messages import Accept, Close, Done, Frame, Scope, TurnEvent, encode_scope
+from asgictl.messages import Accept, Close, Connect, Done, Frame, Scope, TurnEvent, encode_scope
+from asgictl.shed import Shed
 
 logger = logging.getLogger("asgictl.interface")
 
@@ -32,9 +33,16 @@ class Host(Protocol):
 
     groups: Groups
     limits: Limits
+    shed: Shed
 
     def submit(self, session: "Session", event: TurnEvent) -> None:
         """Have a turn run; session.done hears of it, never before submit returns."""
+
+    def skip(self, session: "Session") -> None:
+        """Nobody waits for the handshake any more: call session.skipped() if its turn is not going to run."""
+
+    def give_up(self, session: "Session", event: TurnEvent, reason: str) -> None:
+        """A turn is not run again."""
 
     def closed(self, session: "Session") -> None:
         """The session's last turn is done."""
@@ -44,7 +52,8 @@ class Session:
     """A WebSocket and its connection. Make one, then await run() in the ASGI application's task."""
 
     def __init__(self, id: str, scope: MutableMapping[str, Any], path: Path, host: Host, send: Send) -> None:
-        self.connection = Connection(id, encode_scope(travelling(scope)), host.limits)
+        self.connection = Connection(id, encode_scope(travelling(scope)), host.limits, path.at_most_once)
+        self.pool = path.pool
         self._path = path
         self._host = host
         self._send = send
@@ -73,10 +82,23 @@ class Session:
                 self.connection.receive(message["bytes"] if text is None else text)
                 self._advance()
                 if self.connection.full:
-                    self._room = asyncio.get_running_loop().create_future()
-                    await self._room  # not reading lets TCP hold the client back
+                    await self._wait_for_room()
         self._writable = False
         self._leave(message.get("code") or ABNORMAL_CLOSURE, message.get("reason") or "")
+
+    async def _wait_for_room(self) -> None:
+        """Not reading lets TCP hold the client back."""
+        self._room = asyncio.get_running_loop().create_future()
+        try:
+            await asyncio.wait_for(self._room, self._host.limits.inbox_deadline_seconds)
+        except TimeoutError:
+            self._host.shed.add("sockets closed with 1013: no worker took their frames in time")
+            self._close(Close(TRY_AGAIN_LATER, "no worker took your messages"))
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether a turn may run again when nobody knows whether it has run."""
+        return not self._path.at_most_once
 
     def done(self, reply: Done, position: Position | None) -> None:
         """Apply what a turn produced; a reply to any turn but the one in flight is passed over."""
@@ -93,31 +115,46 @@ class Session:
         for group in reply.leaves:
             self._joined.discard(group)
             self._host.groups.leave(group, self)
-        if self._accepted:
-            for frame in reply.frames:
-                self.deliver(frame)
+        self.deliver_all(reply.frames)
         if reply.close is not None:
             self._close(reply.close)
         self._advance()
 
     def lost(self, started: bool) -> TurnEvent | None:
         """The worker of the turn in flight died; returns what to send again. A turn that kills workers ends here."""
+        event = self.connection.event
         again = self.connection.lost(started)
-        if again is None:
-            logger.error(
-                "connection %s: its turn ended %d workers, given up",
-                self.connection.id,
-                self.connection.limits.attempts,
-            )
-            self._close(Close(INTERNAL_ERROR, "", 500))
+        if again is None and event is not None:
+            reason = f"its worker died, attempt {event.attempt}"
+            logger.error("connection %s: its turn is given up: %s", self.connection.id, reason)
+            self._host.give_up(self, event, reason)
+            if self.repeatable or not self._accepted:
+                self._close(Close(INTERNAL_ERROR, "", 500))
+            else:
+                self._advance()
         return again
+
+    def skipped(self) -> None:
+        """The client left, or was refused, before any worker took the handshake: nobody is to hear of it."""
+        self.connection.done(Done(self.connection.id, self.connection.number, [], b"", None, None, [], []))
+        self._advance()
+
+    def refused(self) -> bool:
+        """Redis has no room: a frame waits, and a handshake until its deadline."""
+        return True
+
+    def deliver_all(self, frames: list[Frame]) -> None:
+        """Put frames onto their way to the client, once it is accepted."""
+        if self._accepted:
+            for frame in frames:
+                self.deliver(frame)
 
     def deliver(self, frame: Frame) -> None:
         """Put a frame onto its way to the client; a client that is too slow to take it is closed with 1013."""
         if not self._writable:
             return
         if self._outbox_bytes + len(frame) > self._host.limits.outbox_bytes and self._outbox:
-            logger.warning("connection %s reads too slowly: closed with 1013", self.connection.id)
+            self._host.shed.add("sockets closed with 1013: they read too slowly")
             self._close(Close(TRY_AGAIN_LATER, "reading too slowly"))
             return
         self._put({"type": "websocket.send", "text" if isinstance(frame, str) else "bytes": frame}, len(frame))
@@ -143,7 +180,7 @@ class Session:
 
     def _too_late(self) -> None:
         """Nobody answered the handshake in time: refuse it, and pass over an answer that comes later."""
-        logger.warning("connection %s: no worker answered its handshake in time, refused with 503", self.connection.id)
+        self._host.shed.add("handshakes that no worker answered in time, refused with 503")
         self._close(Close(TRY_AGAIN_LATER, "", 503))
 
     def _leave(self, code: int, reason: str) -> None:
@@ -151,6 +188,8 @@ class Session:
             self._host.groups.leave(group, self)
         self._joined.clear()
         self.connection.leave(code, reason)
+        if isinstance(self.connection.event, Connect):
+            self._host.skip(self)
         self._advance()
 
     def _advance(self) -> None:
@@ -190,6 +229,12 @@ def denial(status: int, can_deny: bool) -> list[ASGIMessage]:
     headers = [(b"content-length", b"0"), *([(b"retry-after", b"1")] if status == 503 else [])]
     start = {"type": "websocket.http.response.start", "status": status, "headers": headers}
     return [start, {"type": "websocket.http.response.body", "body": b""}]
+
+
+def local_path(scope: MutableMapping[str, Any]) -> str:
+    """Return the path as the application routes it: ASGI's `path` begins with `root_path`."""
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", ""))
 
 
 def travelling(scope: MutableMapping[str, Any]) -> Scope:

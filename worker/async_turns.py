@@ -9,6 +9,7 @@ import hiredis
 from asgictl.layers.keys import Keys
 from asgictl.layers.link import Link
 from asgictl.layers.redis_worker import COMMIT, Entry, commit_arguments
+from asgictl.messages import Broadcast, Frames, encode
 from asgictl.turn import RunningTurn
 
 logger = logging.getLogger("asgictl.worker")
@@ -41,6 +42,7 @@ class AsyncTurns:
                 asyncio.run_coroutine_threadsafe(self._link.start(), self._loop).result()
         self._room.acquire()
         self._in_hand.add((entry.stream, entry.id))
+        turn.outcome.now = self._send_now
         asyncio.run_coroutine_threadsafe(self._run(entry, turn), self._loop)
 
     def finish(self) -> None:
@@ -48,6 +50,15 @@ class AsyncTurns:
         for _ in range(CAPACITY):
             self._room.acquire()
         self._room.release(CAPACITY)
+
+    def _send_now(self, sent: Frames | Broadcast) -> None:
+        """For immediately=True, on the event loop."""
+        key = (
+            (self._keys.broadcast,)
+            if isinstance(sent, Broadcast)
+            else (self._keys.replies(sent.connection), "NOMKSTREAM")
+        )
+        self._link.call("XADD", *key, "*", *encode(sent), answered=_ignored)
 
     async def _run(self, entry: Entry, turn: RunningTurn) -> None:
         try:
@@ -69,3 +80,7 @@ class AsyncTurns:
                 return
             else:
                 return
+
+
+def _ignored(_reply: object) -> None:
+    """What is sent outside of a commit may be lost with Redis."""

@@ -1,35 +1,51 @@
-"""The worker's other thread: renews its lease whatever the application does meanwhile, and ends reads that wait."""
+"""The worker's other thread, which runs whatever the application does meanwhile.
+
+It renews the worker's lease, ends reads that wait, gives back what a slow handler keeps waiting, ends the worker when
+a handler takes longer than it may, and asks it to end when it has served or grown enough.
+"""
 
 import logging
 import os
+import random
+import resource
+import sys
 import threading
 import time
+import traceback
+from collections.abc import Sequence
+from itertools import chain
 
 import redis
 
 from asgictl.configuration import WorkerConfig
+from asgictl.dead_letters import dead_letter
 from asgictl.layers.keys import Keys
-from asgictl.layers.leases import beat, leave_command, member, reap
-from asgictl.layers.redis_worker import RedisWorkerLayer
+from asgictl.layers.leases import beat, give_back_command, leave_command, member, reap
+from asgictl.layers.redis_worker import COMMIT, Entry, commit_arguments
+from asgictl.messages import encode
+from asgictl.worker.loop import Loop
 
 logger = logging.getLogger("asgictl.worker")
 BEAT_SECONDS = 1.0
-UNBLOCK_SECONDS = 0.05  # between attempts to end a read that waits
+WATCH_SECONDS = 0.02  # a handler that takes longer keeps nobody waiting
 FENCED_STATUS = 70  # sysexits.h, EX_SOFTWARE
+TIMEOUT_STATUS = 75  # sysexits.h, EX_TEMPFAIL
+MAXRSS_BYTES = 1 if sys.platform == "darwin" else 1024  # the unit of getrusage(2)'s ru_maxrss
 
 
 class Control:
     """Beat once, then start `thread`; finish() once the loops have ended."""
 
-    def __init__(
-        self, config: WorkerConfig, identity: str, layers: list[RedisWorkerLayer], stopping: threading.Event
-    ) -> None:
+    def __init__(self, config: WorkerConfig, identity: str, loops: Sequence[Loop], stopping: threading.Event) -> None:
+        self._config = config
         self._identity = identity
         self._keys = Keys(config.name)
-        self._layers = layers
+        self._loops = loops
         self._stopping = stopping
         self._finished = threading.Event()
         self._epoch = b""
+        # Not all workers of an instance are to end at once.
+        self._max_events = config.max_events * random.uniform(0.9, 1.1)  # noqa: S311
         self._client = redis.Redis.from_url(config.redis_url, socket_timeout=1, socket_connect_timeout=1)
         self.thread = threading.Thread(target=self._serve, name="control")
 
@@ -56,15 +72,69 @@ class Control:
         self._client.close()
 
     def _serve(self) -> None:
-        while not self._stopping.wait(BEAT_SECONDS):
-            self.beat()
         beaten = time.monotonic()
-        while not self._finished.wait(UNBLOCK_SECONDS):
-            try:
-                for layer in self._layers:
-                    self._client.client_unblock(layer.client_id)
-            except redis.RedisError as error:
-                logger.warning("reads end by themselves: %s", error)
+        while not self._finished.wait(WATCH_SECONDS):
+            self._watch()
+            if self._stopping.is_set():
+                self._unblock()
             if time.monotonic() - beaten > BEAT_SECONDS:
-                self.beat()
                 beaten = time.monotonic()
+                self.beat()
+                self._recycle()
+
+    def _watch(self) -> None:
+        """Look at how long each thread's handler has been running."""
+        now = time.perf_counter()
+        for loop in self._loops:
+            if (entry := loop.running) is None:
+                continue
+            if loop.hands and now - loop.since > WATCH_SECONDS:
+                self._give_back(loop)
+            if 0 < self._config.timeout_seconds < now - loop.since:
+                self._end(loop, entry)
+
+    def _give_back(self, *loops: Loop) -> None:
+        held = [(entry.stream, entry.id) for entry in chain.from_iterable(loop.empty_hands() for loop in loops)]
+        try:
+            if held:
+                self._client.execute_command(*give_back_command(self._keys, held))
+        except redis.RedisError as error:  # the interfaces look for what is open for long
+            logger.warning("%d events could not be given back: %s", len(held), error)
+
+    def _end(self, loop: Loop, culprit: Entry) -> None:
+        """A handler cannot be ended but with its process: answer for the culprit, give back what waits, and end.
+
+        What other threads run counts as started and lost, when this process is found dead.
+        """
+        reason = f"its handler took longer than {self._config.timeout_seconds:g} s"
+        stack = "".join(traceback.format_stack(sys._current_frames().get(loop.thread)))
+        logger.error("%s %s: %s; this worker ends\n%s", culprit.event.channel, culprit.id.decode(), reason, stack)
+        channel, payload = culprit.stream.decode().partition("}:ch:")[2], encode(culprit.event)[1]
+        arguments = commit_arguments(self._keys, culprit, loop.failure(504, "The application took too long."), [])
+        try:
+            self._client.execute_command(*dead_letter(self._keys, channel, payload, reason))
+            self._client.execute_command("EVAL", COMMIT, *arguments)
+        except redis.RedisError as error:
+            logger.warning("the culprit could not be answered for: %s", error)
+        self._give_back(*self._loops)
+        logging.shutdown()
+        os._exit(TIMEOUT_STATUS)
+
+    def _unblock(self) -> None:
+        try:
+            for loop in self._loops:
+                self._client.client_unblock(loop.layer.client_id)
+        except redis.RedisError as error:
+            logger.warning("reads end by themselves: %s", error)
+
+    def _recycle(self) -> None:
+        """A worker that has done or grown enough drains and ends; its supervisor starts another."""
+        events = sum(loop.events for loop in self._loops)
+        peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MAXRSS_BYTES
+        if 0 < self._max_events <= events:
+            logger.info("served %d events: ends to be replaced", events)
+        elif 0 < self._config.max_memory_bytes <= peak_bytes:
+            logger.info("grew to %d MiB: ends to be replaced", peak_bytes >> 20)
+        else:
+            return
+        self._stopping.set()

@@ -7,17 +7,19 @@ elsewhere is free. `async def` consumers are handed on to the process's event lo
 
 import logging
 import threading
+from collections import deque
 from time import perf_counter
 
 from asgictl.application import Application
 from asgictl.errors import WireError
 from asgictl.layers.redis_worker import Entry, RedisWorkerLayer
-from asgictl.messages import Request, Response
+from asgictl.messages import Close, Done, Request, Response, may_repeat
 from asgictl.outcome import Outcome
 from asgictl.started import Started
 from asgictl.target import kind_of
 from asgictl.turn import RunningTurn
 from asgictl.worker.async_turns import AsyncTurns
+from asgictl.worker.flow import Flow
 from asgictl.worker.wsgi import WSGIRun
 
 logger = logging.getLogger("asgictl.worker")
@@ -26,7 +28,11 @@ FAST_SECONDS = 0.001  # a handler is fast below this; above, its reply does not 
 
 
 class Loop:
-    """Reads, runs and commits, until `stopping` is set; then finishes what it has in hand."""
+    """Reads, runs and commits, until `stopping` is set; then finishes what runs and gives back the rest.
+
+    hands: what was read and has not started; whoever pops an entry has it, this thread from the left, the control
+    thread from the right. running: what runs, and since when its client has heard nothing.
+    """
 
     def __init__(
         self,
@@ -36,56 +42,121 @@ class Loop:
         async_turns: AsyncTurns,
         started: Started,
     ) -> None:
-        self._started = started
         self.layer = layer
+        self.hands: deque[Entry] = deque()
+        self.running: Entry | None = None
+        self.since = 0.0
+        self.events = 0  # handled so far
+        self.thread = 0  # its ident, once it runs
+        self._started = started
         self._application = application
         self._stopping = stopping
         self._async_turns = async_turns
         self._mean_seconds = 0.0
+        self._is_careful = False  # events that may not run twice are about, so no more than one is read
+        self._wsgi: WSGIRun | None = None  # of the request that runs
         self._is_wsgi = {id(mounted): kind_of(mounted) == "WSGI" for mounted in application.http.values()}
 
     def run(self) -> None:
         """Run until stopped, and send the last commits. The control thread ends a read that waits."""
+        self.thread = threading.get_ident()
         while not self._stopping.is_set():
-            entries = self.layer.read(PREFETCH if self._mean_seconds < FAST_SECONDS else 1)
+            is_fast = self._mean_seconds < FAST_SECONDS and not self._is_careful
+            entries = self.layer.read(PREFETCH if is_fast else 1)
             if self.layer.settled:
                 self._started.clear()
-            for entry in entries:
-                self._started.note(entry.stream, entry.id)
-                self._handle(entry)
+            self._take(entries)
+            while not self._stopping.is_set() and (entry := self._next()):
+                self._run(entry)
+        self.layer.give_back(self.empty_hands())
         self.layer.flush()
 
-    def _handle(self, entry: Entry) -> None:
-        began = perf_counter()
-        if isinstance(entry.event, Request):
-            outcome = Outcome()
-            with outcome.collecting():
-                reply = self._http(entry.event, entry.id)
-            self.layer.commit(entry, reply, outcome.broadcasts)
-        elif not self._async_turns.holds(entry):
+    def _take(self, entries: list[Entry]) -> None:
+        """Put events in hand: first the one that may not run twice, last those that a worker has died of."""
+        careful = [entry for entry in entries if not may_repeat(entry.event)]
+        self._is_careful = bool(careful)
+        others = [entry for entry in entries if may_repeat(entry.event)]
+        self.hands.extend(careful[:1] + [entry for entry in others if entry.event.attempt == 1])
+        self.layer.give_back(careful[1:])
+        self.hands.extend(entry for entry in others if entry.event.attempt > 1)
+
+    def _next(self) -> Entry | None:
+        try:
+            return self.hands.popleft()
+        except IndexError:
+            return None
+
+    def empty_hands(self) -> list[Entry]:
+        """Return what has not started, for others to run. Called by the control thread too, beside a slow handler."""
+        taken = []
+        while self.hands:
             try:
-                turn = RunningTurn(self._application, entry.event)
-            except WireError:
-                logger.exception("event %s passed over", entry.id)
-                self.layer.pass_over(entry.stream, entry.id)
-                return
-            if turn.is_async:
-                self._async_turns.begin(entry, turn)
-                return
-            done = turn.run()
-            self.layer.commit(entry, done, turn.outcome.broadcasts, turn.farewell())
+                taken.append(self.hands.pop())
+            except IndexError:  # the other thread was faster
+                break
+        return taken
+
+    def failure(self, status: int, text: str) -> Response | Done:
+        """Return what ends the event that runs when its handler does not."""
+        assert self.running is not None  # noqa: S101 - the caller has looked
+        event = self.running.event
+        if isinstance(event, Request):
+            return self._wsgi.failure(status, text) if self._wsgi else plain(event, status, text)
+        close = Close(1011, text, status)
+        return Done(event.connection, event.number, [], b"", None, close, [], [], event.attempt)
+
+    def _run(self, entry: Entry) -> None:
+        if entry.event.attempt > 1:  # should it kill this worker too, nothing goes with it
+            self.layer.give_back(self.empty_hands())
+            self.layer.settle()
+            self._started.clear()
+        self._started.note(entry.stream, entry.id)
+        began = self.since = perf_counter()
+        self.running = entry
+        try:
+            is_handed_on = self._handle(entry)
+        finally:
+            self.running = self._wsgi = None
+        self.events += 1
+        if is_handed_on:
+            return
         seconds = perf_counter() - began
         self._mean_seconds += (seconds - self._mean_seconds) / 8
         if seconds > FAST_SECONDS:
             self.layer.flush()
 
-    def _http(self, event: Request, entry: bytes) -> Response:
-        mounted = self._application.mount(event.scope.path)
+    def _handle(self, entry: Entry) -> bool:
+        """Run an event and commit it; returns whether it runs on elsewhere, on the event loop."""
+        if isinstance(entry.event, Request):
+            outcome = Outcome(self.layer.mail)
+            with outcome.collecting():
+                reply = self._http(entry, entry.event)
+            self.layer.commit(entry, reply, outcome.broadcasts)
+        elif not self._async_turns.holds(entry):
+            try:
+                turn = RunningTurn(self._application, entry.event, self.layer.mail)
+            except WireError:
+                logger.exception("event %s passed over", entry.id)
+                self.layer.pass_over(entry.stream, entry.id)
+                return False
+            if turn.is_async:
+                self._async_turns.begin(entry, turn)
+                return True
+            done = turn.run()
+            self.layer.commit(entry, done, turn.outcome.broadcasts, turn.farewell())
+        return False
+
+    def _http(self, entry: Entry, event: Request) -> Response:
+        mounted = self._application.mount(event.scope.local_path)
         if mounted is None:
             return plain(event, 404, "Not Found")
         if not self._is_wsgi[id(mounted)]:
             return plain(event, 501, "ASGI applications are not served in split mode yet; use --mode=inprocess")
-        return WSGIRun(event, self.layer.send_part, entry).run(mounted)
+        self._wsgi = WSGIRun(Flow(entry, event, self.layer, self._progressed))
+        return self._wsgi.run(mounted)
+
+    def _progressed(self) -> None:
+        self.since = perf_counter()
 
 
 def plain(event: Request, status: int, text: str) -> Response:

@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import threading
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import redis
@@ -36,7 +37,7 @@ def serve(config: WorkerConfig, readiness: Readiness, run_dir: Path | None = Non
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: stopping.set())
     application = load_target(config.target)
-    channels = channels_of(application, config.target)
+    channels = consumed(channels_of(application, config.target), config)
     check_redis(config.redis_url)
     identity = process_id()
     layers = [
@@ -53,7 +54,7 @@ def serve(config: WorkerConfig, readiness: Readiness, run_dir: Path | None = Non
     notes = run_dir / f"started-{os.getpid()}" if run_dir and not has_async_consumers(application) else None
     loops = [Loop(application, layer, stopping, async_turns, Started(notes, part)) for part, layer in enumerate(layers)]
     threads = [threading.Thread(target=_run, args=(loop, stopping), name="worker") for loop in loops[1:]]
-    control = Control(config, identity, layers, stopping)
+    control = Control(config, identity, loops, stopping)
     control.beat()
     for thread in (control.thread, *threads):
         thread.start()
@@ -79,11 +80,28 @@ def channels_of(application: Application, target: str) -> list[str]:
         raise TargetError(
             f"TARGET {target!r} is an ASGI application, which split mode does not serve yet: use --mode=inprocess"
         )
-    kinds = {kind for route in application.routes for kind in route.consumers}
-    kinds |= {"connect"} if "disconnect" in kinds else set()  # as the manifest says
-    if not mounted and not kinds:
+    channels = {f"http.request{pool}" for pool in ("", *application.pools.values()) if mounted}
+    for route in application.routes:
+        kinds = {*route.consumers, *(["connect"] if "disconnect" in route.consumers else [])}  # as the manifest says
+        channels |= {f"websocket.{kind}{route.pool}" for kind in kinds}
+    if not channels:
         raise TargetError(f"TARGET {target!r} serves nothing: give Application http= or websocket=")
-    return [*(["http.request"] if mounted else []), *(f"websocket.{kind}" for kind in sorted(kinds))]
+    return sorted(channels)
+
+
+def consumed(channels: list[str], config: WorkerConfig) -> list[str]:
+    """Return the channels that the globs of --only-channels and --exclude-channels leave; raises TargetError."""
+
+    def matches(channel: str, globs: tuple[str, ...]) -> bool:
+        return any(fnmatchcase(channel, glob) for glob in globs)
+
+    left = [c for c in channels if matches(c, config.only) and not matches(c, config.exclude)]
+    if not left:
+        raise TargetError(
+            f"--only-channels and --exclude-channels leave nothing of what TARGET {config.target!r} has: "
+            + ", ".join(channels)
+        )
+    return left
 
 
 def _run(loop: Loop, stopping: threading.Event) -> None:

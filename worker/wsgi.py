@@ -4,25 +4,27 @@ import logging
 import sys
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
-from io import BytesIO
-from typing import Any
+from io import BufferedReader, BytesIO
+from typing import Any, BinaryIO
 
-from asgictl.messages import Headers, Request, Response, Scope
+from asgictl.messages import WINDOW_BYTES, Headers, Response, Scope
+from asgictl.worker.flow import Body, ClientDisconnected, Flow
 
 logger = logging.getLogger("asgictl.worker")
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 _variables: dict[bytes, str] = {b"content-type": "CONTENT_TYPE", b"content-length": "CONTENT_LENGTH"}
+INPUT_BYTES = 64 << 10
+PART_BYTES = WINDOW_BYTES // 4  # a larger body goes in parts of this
 MAX_VARIABLES = 1000  # names of headers are the client's choice; the cache must not grow with them
 
 
-def environ_of(scope: Scope, body: bytes) -> dict[str, Any]:
+def environ_of(scope: Scope, body: BinaryIO) -> dict[str, Any]:
     """Return the environ of PEP 3333; bytes travel in it as latin-1."""
-    path = scope.path.removeprefix(scope.root_path) if scope.root_path else scope.path
     host, port = scope.server or ("localhost", None)
     environ: dict[str, Any] = {
         "REQUEST_METHOD": scope.method,
         "SCRIPT_NAME": scope.root_path.encode().decode("latin-1"),
-        "PATH_INFO": path.encode().decode("latin-1"),
+        "PATH_INFO": scope.local_path.encode().decode("latin-1"),
         "QUERY_STRING": scope.query_string.decode("latin-1"),
         "RAW_URI": (scope.raw_path + (b"?" + scope.query_string if scope.query_string else b"")).decode("latin-1"),
         "SERVER_PROTOCOL": "HTTP/" + scope.http_version,
@@ -30,7 +32,7 @@ def environ_of(scope: Scope, body: bytes) -> dict[str, Any]:
         "SERVER_PORT": str(port or (443 if scope.scheme == "https" else 80)),
         "wsgi.version": (1, 0),
         "wsgi.url_scheme": scope.scheme,
-        "wsgi.input": BytesIO(body),
+        "wsgi.input": body,
         "wsgi.errors": sys.stderr,
         "wsgi.multithread": True,
         "wsgi.multiprocess": True,
@@ -58,15 +60,11 @@ def _variable(name: bytes) -> str:
 
 
 class WSGIRun:
-    """One request on its way through a WSGI application.
+    """One request on its way through a WSGI application; what precedes the last part leaves at once, by its flow."""
 
-    send_part: sends what precedes the last part, at once, so that a streaming response streams.
-    """
-
-    def __init__(self, event: Request, send_part: Callable[[Response], None], entry: bytes = b"") -> None:
-        self._event = event
-        self._entry = entry
-        self._send_part = send_part
+    def __init__(self, flow: Flow) -> None:
+        self._event = flow.event
+        self._flow = flow
         self._sequence = 0
         self._status = 0
         self._headers: Headers | None = None
@@ -77,19 +75,27 @@ class WSGIRun:
 
         An exception is logged once and becomes a 500, or cuts the connection when the response has begun.
         """
+        event = self._event
+        body: BinaryIO = BufferedReader(Body(self._flow), INPUT_BYTES) if event.more else BytesIO(event.body)
         try:
-            result = application(environ_of(self._event.scope, self._event.body), self._start_response)
+            result = application(environ_of(event.scope, body), self._start_response)
             try:
                 return self._collect(result)
             finally:
                 self._close(result)
+        except ClientDisconnected as error:
+            logger.info("%s %s ended early: %s", event.scope.method, event.scope.path, error)
         except Exception:
-            logger.exception("%s %s failed", self._event.scope.method, self._event.scope.path)
-            if self._sequence:
-                return self._part(b"", aborted=True)
-            self._status = 500
-            self._headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"22")]
-            return self._part(b"Internal Server Error\n")
+            logger.exception("%s %s failed", event.scope.method, event.scope.path)
+        return self.failure(500, "Internal Server Error")
+
+    def failure(self, status: int, text: str) -> Response:
+        """Return what ends the response when the application does not."""
+        if self._sequence:
+            return self._part(b"", aborted=True)
+        self._status = status
+        self._headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % (len(text) + 1))]
+        return self._part(text.encode() + b"\n")
 
     def _close(self, result: Any) -> None:
         try:
@@ -112,8 +118,6 @@ class WSGIRun:
                 self._written.append(data)
                 if length is None or sum(map(len, self._written)) < length:
                     self._flush()
-        if self._sequence:
-            return self._part(b"".join(self._written))
         return self._whole(b"".join(self._written))
 
     def _start_response(
@@ -136,10 +140,18 @@ class WSGIRun:
 
     def _flush(self) -> None:
         body, self._written = b"".join(self._written), []
-        self._send_part(self._part(body, more=True))
+        self._send(body, leave_bytes=0)
+
+    def _send(self, body: bytes, leave_bytes: int) -> bytes:
+        """Send parts until at most `leave_bytes` of this body are left; returns those."""
+        at = 0
+        while len(body) - at > leave_bytes:
+            self._flow.push(self._part(body[at : at + PART_BYTES], more=True))
+            at += PART_BYTES
+        return body[at:]
 
     def _whole(self, body: bytes) -> Response:
-        """The only part: its length is known, so the client need not be sent chunks."""
+        """The rest of the body. When it is all of it its length is known, so the client need not be sent chunks."""
         if (
             not self._sequence
             and self._headers is not None
@@ -147,7 +159,7 @@ class WSGIRun:
             and self._content_length() is None
         ):
             self._headers.append((b"content-length", b"%d" % len(body)))
-        return self._part(body)
+        return self._part(self._send(body, leave_bytes=self._event.credit))
 
     def _may_have_body(self) -> bool:
         # HEAD's Content-Length would be that of GET's body, which is not known here (RFC 9110, section 8.6).
@@ -170,7 +182,7 @@ class WSGIRun:
         event = self._event
         part = Response(
             *(event.connection, self._sequence, self._status, headers, body, more, aborted),
-            *(event.attempt, self._entry),
+            *(event.attempt, self._flow.entry, self._flow.inbox if more else ""),
         )
         self._sequence += 1
         return part

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Callable
 from typing import Protocol
 
-from asgictl.messages import Broadcast, Event, Reply
+from asgictl.messages import Broadcast, Event, Letter, Reply
 
 Position = tuple[int, int]  # a stream entry's id: Redis milliseconds, sequence
 OnReply = Callable[[Reply, Position | None], None]
@@ -25,13 +25,29 @@ class GroupLayer(Protocol):
         """Give the frame to every member; what one caller publishes arrives in order."""
 
 
+class NotSent(ConnectionError):
+    """The layer is away and nothing was sent: unlike after any other ConnectionError, nothing can have arrived."""
+
+
 class EventLayer(GroupLayer, Protocol):
-    """Carries an interface's events to workers, and their replies back to its callbacks."""
+    """Carries an interface's events to workers, and their replies back to its callbacks.
 
-    def append(self, event: Event, answered: Answered) -> None:
-        """Put an event onto its channel; `answered` hears its entry, or an exception, never before append returns."""
+    `answered` hears the layer's answer, or an exception, never before the call returns.
+    """
 
-    def audit(self, event: Event, entry: bytes, gone: Callable[[], None]) -> None:
+    def append(self, channel: str, event: Event, answered: Answered) -> None:
+        """Put an event onto a channel; answered with its entry."""
+
+    def remove(self, channel: str, entry: bytes, answered: Answered) -> None:
+        """Take an event from its channel; answered with 1, or 0 when a worker has it in hand already."""
+
+    def post(self, inbox: str, letter: Letter, answered: Answered) -> None:
+        """Send a letter to a worker; answered with its entry, or None when that worker is no more."""
+
+    def depth(self, channel: str, answered: Answered) -> None:
+        """Ask how many events stand in a channel."""
+
+    def audit(self, channel: str, event: Event, entry: bytes, gone: Callable[[], None]) -> None:
         """Call gone() if the entry was lost: it stands no more in its channel, and no reply to it is on its way."""
 
 

@@ -1,5 +1,5 @@
 -- Clean up behind a dead interface, and emit the disconnect events of its connections: at most 200 a call.
--- KEYS  alive · channels · reply stream · turns · farewells · stream of websocket.disconnect
+-- KEYS  alive · channels · reply stream · turns · farewells, each `stream event`
 -- ARGV  member · 1 when its death was seen, else its lease must have lapsed · wire field
 -- Returns how many connections are left, or -1 while the lease lives.
 local time = redis.call('TIME')
@@ -24,7 +24,8 @@ end
 local emitted, farewells = 0, redis.call('HGETALL', KEYS[5])
 for i = 1, #farewells, 2 do
   if emitted < 200 and not busy[farewells[i]] then
-    redis.call('XADD', KEYS[6], '*', ARGV[3], farewells[i + 1])
+    local stream, event = string.match(farewells[i + 1], '^(%S+) (.*)$')
+    redis.call('XADD', stream, '*', ARGV[3], event)
     redis.call('HDEL', KEYS[5], farewells[i])
     emitted = emitted + 1
   end

@@ -14,6 +14,8 @@ class Keys:
         self.broadcast = self._prefix + "bc"
         self.manifest = self._prefix + "manifest"
         self.channels = self._prefix + "channels"  # every channel's stream that a worker has read
+        self.dead = self._prefix + "dead"  # events that were given up
+        self.shed = self._prefix + "shed"  # hash reason -> how much was refused or dropped
         self.alive = self._prefix + "alive"  # who holds a lease, and until which Redis millisecond
         self.epoch = self._prefix + "epoch"  # lost when Redis forgets all
         self.clock = self._prefix + "clock"  # when anybody last beat
@@ -26,6 +28,10 @@ class Keys:
     def replies(self, connection: str) -> str:
         """The reply stream of the interface that holds `connection`; only that interface creates it."""
         return f"{self._prefix}re:{interface_of(connection)}"
+
+    def inbox(self, consumer: str) -> str:
+        """The stream of letters to one thread of a worker; only that worker creates it."""
+        return f"{self._prefix}in:{consumer}"
 
     def turns(self, connection: str) -> str:
         """The hash connection -> last committed turn, of the interface that holds `connection`."""

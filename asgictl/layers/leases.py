@@ -15,10 +15,11 @@ from typing import Any, NamedTuple
 import redis
 
 from asgictl.layers.keys import Keys
-from asgictl.messages import VERSION, Disconnect
+from asgictl.messages import VERSION
 
 logger = logging.getLogger("asgictl.layers")
-_BEAT, _RELEASE, _BURY = (Path(__file__).with_name(f"{name}.lua").read_text() for name in ("beat", "release", "bury"))
+_SCRIPTS = ("beat", "bury", "lost", "release", "give_back")
+_BEAT, _BURY, _LOST, _RELEASE, _GIVE_BACK = (Path(__file__).with_name(f"{name}.lua").read_text() for name in _SCRIPTS)
 LEASE_MILLISECONDS = {"worker": 5_000, "interface": 15_000}
 Command = tuple[str | bytes | int, ...]
 
@@ -77,8 +78,13 @@ def reap_command(keys: Keys, dead: str, *, seen: bool = False, started: tuple[st
     """
     role, _, id = dead.partition("/")
     if role == "worker":
-        prefix = keys.replies("")
-        return ("EVAL", _RELEASE, 2, keys.alive, keys.channels, dead, int(seen), prefix, str(VERSION), *started)
+        names, prefixes = (keys.alive, keys.channels), (keys.replies(""), keys.inbox(""))
+        return ("EVAL", _LOST + _RELEASE, 2, *names, dead, int(seen), *prefixes, str(VERSION), *started)
     own = (keys.replies(id), keys.turns(id), keys.farewells(id))
-    names = (keys.alive, keys.channels, *own, keys.channel(Disconnect.channel))
-    return ("EVAL", _BURY, 6, *names, dead, int(seen), str(VERSION))
+    return ("EVAL", _BURY, 5, keys.alive, keys.channels, *own, dead, int(seen), str(VERSION))
+
+
+def give_back_command(keys: Keys, held: list[tuple[bytes, bytes]]) -> Command:
+    """Give back events, as stream and entry, that a live worker has in hand and has not started."""
+    streams, entries = zip(*held, strict=True)
+    return ("EVAL", _LOST + _GIVE_BACK, len(held), *streams, keys.replies(""), str(VERSION), *entries)

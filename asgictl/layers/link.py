@@ -14,6 +14,8 @@ import hiredis
 from redis.asyncio.connection import AbstractConnection, Connection, parse_url
 from redis.exceptions import RedisError as ClientError
 
+from asgictl.layers.base import NotSent
+
 logger = logging.getLogger("asgictl.layers")
 BACKOFF_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0)  # Redis restarts in a few tenths of a second; then once a second
 
@@ -57,7 +59,7 @@ class Link(asyncio.Protocol):
     def call(self, *command: str | bytes | int, answered: Callable[[Any], None]) -> None:
         """Send a command. `answered` gets the reply, or an exception: hiredis's ReplyError, or ConnectionError."""
         if self._transport is None:
-            asyncio.get_running_loop().call_soon(answered, ConnectionError("Redis is away"))
+            asyncio.get_running_loop().call_soon(answered, NotSent("Redis is away"))
             return
         if not self._output:
             asyncio.get_running_loop().call_soon(self._flush)

@@ -15,18 +15,23 @@ from typing import Any
 import hiredis
 import redis
 
+from asgictl.dead_letters import dead_letter
 from asgictl.errors import AsgictlError, RedisError, WireError
 from asgictl.layers.base import Answered, OnBroadcast, OnReply, Position
 from asgictl.layers.keys import Keys
 from asgictl.layers.leases import beat_answer, beat_command, leave_command, reap_command
 from asgictl.layers.link import Link
-from asgictl.messages import Broadcast, Event, decode_broadcast, decode_reply, encode
+from asgictl.messages import Broadcast, Event, Letter, decode_broadcast, decode_reply, encode
 
 logger = logging.getLogger("asgictl.layers")
 MINIMUM_VERSION = (6, 2)
 READ_COUNT = 1000  # of entries a read; a bound on what one reply of Redis can weigh
 BLOCK_MILLISECONDS = 1000
 BROADCAST_RETENTION_MILLISECONDS = 60_000
+_REMOVE = """
+if #redis.call('XPENDING', KEYS[1], 'workers', ARGV[1], ARGV[1], 1) > 0 then return 0 end
+return redis.call('XDEL', KEYS[1], ARGV[1])
+"""
 
 
 def position_of(entry_id: bytes) -> Position:
@@ -280,10 +285,27 @@ class RedisEventLayer(RedisGroupLayer):
         self._reader.rewind()
         self._on_forgotten()
 
-    def append(self, event: Event, answered: Answered) -> None:
-        self._link.call("XADD", self._keys.channel(event.channel), "*", *encode(event), answered=answered)
+    def append(self, channel: str, event: Event, answered: Answered) -> None:
+        self._link.call("XADD", self._keys.channel(channel), "*", *encode(event), answered=answered)
 
-    def audit(self, event: Event, entry: bytes, gone: Callable[[], None]) -> None:
+    def remove(self, channel: str, entry: bytes, answered: Answered) -> None:
+        self._link.call("EVAL", _REMOVE, 1, self._keys.channel(channel), entry, answered=answered)
+
+    def post(self, inbox: str, letter: Letter, answered: Answered) -> None:
+        self._link.call("XADD", self._keys.inbox(inbox), "NOMKSTREAM", "*", *encode(letter), answered=answered)
+
+    def depth(self, channel: str, answered: Answered) -> None:
+        self._link.call("XLEN", self._keys.channel(channel), answered=answered)
+
+    def bury(self, channel: str, event: Event, reason: str) -> None:
+        """Keep an event that was given up, for somebody to look at."""
+        self._link.call(*dead_letter(self._keys, channel, encode(event)[1], reason), answered=_ignored)
+
+    def count_shed(self, reason: str, count: int) -> None:
+        """Add to what the instance has shed for this reason."""
+        self._link.call("HINCRBY", self._keys.shed, reason, count, answered=_ignored)
+
+    def audit(self, channel: str, event: Event, entry: bytes, gone: Callable[[], None]) -> None:
         """Call gone() if the entry stands no more in its channel, and no reply to it can be on its way."""
         found: list[object] = []
 
@@ -292,5 +314,5 @@ class RedisEventLayer(RedisGroupLayer):
             if found == [[]] and known:
                 gone()
 
-        self._link.call("XRANGE", self._keys.channel(event.channel), entry, entry, answered=found.append)
+        self._link.call("XRANGE", self._keys.channel(channel), entry, entry, answered=found.append)
         self._link.call("XREVRANGE", self._replies, "+", "-", "COUNT", 1, answered=judge)

@@ -9,10 +9,23 @@ import redis
 
 from asgictl.errors import WireError
 from asgictl.layers.keys import WORKERS, Keys
+from asgictl.layers.leases import give_back_command
 from asgictl.layers.link import BACKOFF_SECONDS, pack
 from asgictl.layers.redis import BLOCK_MILLISECONDS, READ_COUNT
 from asgictl.manifest import Manifest, encode_manifest
-from asgictl.messages import Broadcast, Disconnect, Done, Event, Response, decode_event, encode
+from asgictl.messages import (
+    Broadcast,
+    Disconnect,
+    Done,
+    Event,
+    Frames,
+    Letter,
+    Response,
+    Want,
+    decode_event,
+    decode_letter,
+    encode,
+)
 
 logger = logging.getLogger("asgictl.layers")
 COMMIT = Path(__file__).with_name("commit.lua").read_text()
@@ -26,14 +39,25 @@ class Entry(NamedTuple):
     event: Event
 
 
+def open_connection(url: str) -> redis.connection.AbstractConnection:
+    """Connect; raises redis-py's errors."""
+    options: dict[str, Any] = {**redis.connection.parse_url(url), "protocol": 2}
+    connection: redis.connection.AbstractConnection = options.pop("connection_class", redis.Connection)(**options)
+    connection.connect()
+    return connection
+
+
 def commit_arguments(
-    keys: Keys, entry: Entry, reply: Response | Done, broadcasts: list[Broadcast], farewell: bytes
+    keys: Keys, entry: Entry, reply: Response | Done, broadcasts: list[Broadcast], farewell: bytes = b""
 ) -> tuple[str | bytes | int, ...]:
     """Return what follows the script in EVALSHA: the number of keys, the keys and the arguments of commit.lua.
 
     farewell: the disconnect event to run should the interface die, b"" when it has not changed.
     """
     connection = reply.connection
+    if farewell:  # it goes to the pool that serves this connection
+        pool = entry.stream.decode().partition(entry.event.channel)[2]
+        farewell = keys.channel(Disconnect.channel + pool).encode() + b" " + farewell
     turn, joins = (reply.number, bool(reply.joins)) if isinstance(reply, Done) else ("", False)
     return (
         *(
@@ -62,6 +86,9 @@ class RedisWorkerLayer:
         self.refused = 0  # commits that came too late
         self._url = url
         self._consumer = consumer
+        self.inbox = consumer  # where letters to this thread go
+        self._mail: redis.connection.AbstractConnection | None = None
+        self._mailed = b"0"  # the last letter's id
         self._streams = [self.keys.channel(channel) for channel in channels]
         self._connection: redis.connection.AbstractConnection | None = None
         self._sha = b""
@@ -71,13 +98,10 @@ class RedisWorkerLayer:
 
     def connect(self) -> None:
         """Connect and create the cursors; raises redis-py's errors."""
-        options: dict[str, Any] = {**redis.connection.parse_url(self._url), "protocol": 2}
-        connection: redis.connection.AbstractConnection = options.pop("connection_class", redis.Connection)(**options)
-        connection.connect()
-        self._connection = connection
+        self._connection = open_connection(self._url)
         self._sha = self._ask("SCRIPT", "LOAD", COMMIT)
         self.client_id = self._ask("CLIENT", "ID")
-        for stream in self._streams:
+        for stream in (*self._streams, self.keys.inbox(self.inbox)):  # an inbox's group only makes it exist
             try:
                 self._ask("XGROUP", "CREATE", stream, WORKERS, "0", "MKSTREAM")
             except redis.ResponseError as error:
@@ -101,10 +125,12 @@ class RedisWorkerLayer:
             self._drain()
             for stream in self._streams:
                 self._ask("XGROUP", "DELCONSUMER", stream, WORKERS, self._consumer)
+            self._ask("DEL", self.keys.inbox(self.inbox))
         except redis.RedisError as error:
             logger.warning("left Redis without a goodbye: %s", error)
-        if self._connection:
-            self._connection.disconnect()
+        for connection in (self._connection, self._mail):
+            if connection:
+                connection.disconnect()
 
     def read(self, count: int) -> list[Entry]:
         """Send buffered commits, then wait up to a second for at most `count` events of each channel.
@@ -143,14 +169,54 @@ class RedisWorkerLayer:
         self._buffer("XACK", stream, WORKERS, entry_id)
         self._buffer("XDEL", stream, entry_id)
 
+    def give_back(self, entries: list[Entry]) -> None:
+        """Let other workers run events that were read and have not started, now."""
+        if entries:
+            self._buffer(*give_back_command(self.keys, [(entry.stream, entry.id) for entry in entries]))
+            self.flush()
+
     def commit(self, entry: Entry, reply: Response | Done, broadcasts: list[Broadcast], farewell: bytes = b"") -> None:
         """Buffer the commit of an event; arguments as commit_arguments has them."""
         self._buffer("EVALSHA", self._sha, *commit_arguments(self.keys, entry, reply, broadcasts, farewell))
 
-    def send_part(self, response: Response) -> None:
-        """Send a part of a response that is not its last, now."""
-        self._buffer("XADD", self.keys.replies(response.connection), "NOMKSTREAM", "*", *encode(response))
-        self.flush()
+    def mail(
+        self, reply: Want | Response | Frames | Broadcast | None, wait_seconds: float = 0
+    ) -> tuple[bool, list[Letter]]:
+        """Send something ahead of the commit, and return whether its interface lives and which letters have come.
+
+        Waits for the first letter as long as is said. Raises ConnectionResetError when Redis is lost: whether it
+        arrived is not known then.
+        """
+        commands, inbox = [], self.keys.inbox(self.inbox)
+        if isinstance(reply, Broadcast):
+            commands.append(pack(("XADD", self.keys.broadcast, "*", *encode(reply))))
+        elif reply:
+            commands.append(pack(("XADD", self.keys.replies(reply.connection), "NOMKSTREAM", "*", *encode(reply))))
+        block = ("BLOCK", int(wait_seconds * 1000)) if wait_seconds else ()
+        commands.append(pack(("XTRIM", inbox, "MINID", self._mailed)))
+        commands.append(pack(("XREAD", *block, "STREAMS", inbox, self._mailed)))
+        try:
+            if self._mail is None:
+                self._mail = open_connection(self._url)
+            self._mail.send_packed_command(commands, check_health=False)
+            *answers, _, streams = [self._mail.read_response(disable_decoding=True) for _ in commands]
+        except (redis.RedisError, OSError) as error:
+            if self._mail:
+                self._mail.disconnect()
+            self._mail = None
+            raise ConnectionResetError(f"Redis was lost: {error}") from error
+        entries = streams[0][1] if streams else []
+        if entries:
+            self._mailed = entries[-1][0]
+        return answers != [None], [decode_letter(*fields[:2]) for _, fields in entries]
+
+    def settle(self) -> None:
+        """Send what was buffered and wait for the answers; a lost connection shows at the next read."""
+        try:
+            self._send()
+            self._drain()
+        except (redis.RedisError, OSError):
+            logger.warning("the connection to Redis was lost while sending")
 
     def flush(self) -> None:
         """Send what was buffered; a lost connection shows at the next read."""

@@ -1,0 +1,29 @@
+-- What release.lua and give_back.lua share; stands in front of each.
+-- Take an event out of a worker's hands and tell its interface that it is lost; false when it was not in any.
+-- An event is an array of at most 15, so one byte long in its head. Redis's MessagePack knows no binary, of which the
+-- fields behind the first are full.
+local function lose(stream, id, replies, field, started)
+  local entry = redis.call('XRANGE', stream, id, id)[1]
+  if redis.call('XACK', stream, 'workers', id) == 0 then
+    return false
+  end
+  redis.call('XDEL', stream, id)
+  local ok, at, kind, connection, number = pcall(cmsgpack.unpack_limit, entry and entry[2][2] or '', 3, 1)
+  if not ok or not connection then
+    return false
+  end
+  local attempt
+  if kind == 'request' then
+    number, attempt = 0, number
+  else
+    at, attempt = cmsgpack.unpack_limit(entry[2][2], 1, at)
+  end
+  local lost = cmsgpack.pack({'lost', connection, number, attempt, started})
+  local told = redis.call('XADD', replies .. string.match(connection, '[^/]*'), 'NOMKSTREAM', '*', field, lost)
+  local retries = tonumber(entry[2][4] or 0)
+  if not told and kind == 'disconnect' and retries < 2 then
+    -- A dead interface sends nothing again: this last event of its connections is ours to add.
+    redis.call('XADD', stream, '*', entry[2][1], entry[2][2], 'retries', retries + (started and 1 or 0))
+  end
+  return true
+end

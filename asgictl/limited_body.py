@@ -1,0 +1,40 @@
+"""In-process, what an interface server does about a body that is too large: 413."""
+
+from collections.abc import MutableMapping
+from typing import Any
+
+from asgictl.interface.exchange import error_response
+from asgictl.interface.session import Receive, Send
+
+
+class LimitedBody:
+    """The `receive` and `send` of one HTTP request. Past the limit the application hears that its client has gone."""
+
+    def __init__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send, limit: int) -> None:
+        self._receive = receive
+        self._send = send
+        self._limit = limit
+        self._received = 0
+        self._has_begun = False
+        lengths = [int(value) for name, value in scope["headers"] if name == b"content-length"]
+        self.is_too_large = any(length > limit for length in lengths)
+
+    async def receive(self) -> MutableMapping[str, Any]:
+        message = await self._receive()
+        self._received += len(message.get("body", b""))
+        if self._received > self._limit and not self.is_too_large:
+            self.is_too_large = True
+            if not self._has_begun:
+                await self.refuse()
+        return {"type": "http.disconnect"} if self.is_too_large else message
+
+    async def send(self, message: MutableMapping[str, Any]) -> None:
+        self._has_begun = True
+        if not self.is_too_large:
+            await self._send(message)
+
+    async def refuse(self) -> None:
+        """Answer in the application's stead."""
+        response = error_response("", 413, f"The body is larger than {self._limit} bytes.")
+        await self._send({"type": "http.response.start", "status": 413, "headers": response.headers})
+        await self._send({"type": "http.response.body", "body": response.body})

@@ -1,0 +1,37 @@
+"""What was refused, dropped or given up: counted by reason, and told in the log without flooding it."""
+
+import logging
+import time
+from collections import Counter
+
+logger = logging.getLogger("asgictl.shed")
+LOG_SECONDS = 10.0  # between two lines about one reason
+
+
+class Shed:
+    """The counts of one process. Reasons are a fixed few words, never what a client chose."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()  # not yet taken
+        self._quiet: Counter[str] = Counter()  # not yet logged
+        self._logged: dict[str, float] = {}
+
+    def add(self, reason: str, count: int = 1) -> None:
+        """Count something that was shed; the log tells of it now, or of all together later."""
+        self._counts[reason] += count
+        self._quiet[reason] += count
+        if time.monotonic() - self._logged.get(reason, -LOG_SECONDS) >= LOG_SECONDS:
+            self._log(reason)
+
+    def take(self) -> Counter[str]:
+        """Return what was counted since the last call; to be called each second, whatever is done with it."""
+        for reason in [reason for reason, count in self._quiet.items() if count]:
+            if time.monotonic() - self._logged[reason] >= LOG_SECONDS:
+                self._log(reason)
+        counts, self._counts = self._counts, Counter()
+        return counts
+
+    def _log(self, reason: str) -> None:
+        count, self._quiet[reason] = self._quiet[reason], 0
+        self._logged[reason] = time.monotonic()
+        logger.warning("shed: %s (%d times; the next such line is at least %.0f s away)", reason, count, LOG_SECONDS)

@@ -1,0 +1,109 @@
+"""The bytes of one request, both ways, under credit: what is on its way never exceeds a window.
+
+Used by the thread that runs the request, which waits here for the client: for its body to come, or for it to take the
+response. What it sends ahead of its commit is answered before it goes on, so parts cannot overtake one another.
+"""
+
+import io
+from collections import deque
+from collections.abc import Callable
+from time import monotonic
+from typing import Any
+
+from asgictl.layers.redis_worker import Entry, RedisWorkerLayer
+from asgictl.messages import WINDOW_BYTES, Chunk, Credit, Request, Response, Want
+
+STALL_SECONDS = 60.0  # without a byte in the direction that is waited for
+WAIT_SECONDS = 1.0  # a blocking read ends after that, to look at the time
+
+
+class ClientDisconnected(ConnectionResetError):
+    """Nobody waits for this response any more: its client has gone, or another worker answers it."""
+
+
+class Flow:
+    """One request. progressed: called whenever bytes have moved, for those who watch how long a handler takes."""
+
+    def __init__(self, entry: Entry, event: Request, layer: RedisWorkerLayer, progressed: Callable[[], None]) -> None:
+        self.event = event
+        self.entry = entry.id
+        self.inbox = layer.inbox
+        self._layer = layer
+        self._progressed = progressed
+        self._credit = event.credit
+        self._due = WINDOW_BYTES  # bytes of the request's body that may be asked for
+        self._sequence = 0
+        self._has_ended = not event.more
+        self._chunks: deque[bytes] = deque()
+
+    def pull(self) -> bytes:
+        """Return the next bytes of the request's body, b"" at its end.
+
+        Raises ClientDisconnected, and TimeoutError when none came for STALL_SECONDS.
+        """
+        stalled_at = monotonic() + STALL_SECONDS
+        while not self._chunks and not self._has_ended:
+            want = None
+            if self._due >= WINDOW_BYTES // 2:
+                event = self.event
+                want = Want(event.connection, event.attempt, self.entry, self.inbox, self._due)
+                self._due = 0
+            self._exchange(want, WAIT_SECONDS)
+            if monotonic() > stalled_at:
+                raise TimeoutError(f"the client sent nothing of its body for {STALL_SECONDS:.0f} s")
+        self._progressed()
+        return self._chunks.popleft() if self._chunks else b""
+
+    def push(self, part: Response) -> None:
+        """Send a part that is not the last, and wait until another may follow.
+
+        Raises ClientDisconnected, and TimeoutError when the client took nothing for STALL_SECONDS.
+        """
+        self._credit -= len(part.body)
+        self._exchange(part, 0)
+        stalled_at, before = monotonic() + STALL_SECONDS, self._credit
+        while self._credit <= 0:
+            self._exchange(None, WAIT_SECONDS)
+            if self._credit > before:
+                stalled_at, before = monotonic() + STALL_SECONDS, self._credit
+            elif monotonic() > stalled_at:
+                raise TimeoutError(f"the client took nothing of the response for {STALL_SECONDS:.0f} s")
+        self._progressed()
+
+    def _exchange(self, reply: Want | Response | None, wait_seconds: float) -> None:
+        is_heard, letters = self._layer.mail(reply, wait_seconds)
+        if not is_heard:
+            raise ClientDisconnected("the interface that held this request is gone")
+        for letter in letters:
+            if (letter.connection, letter.entry) != (self.event.connection, self.entry):
+                continue  # of a request that is over
+            if isinstance(letter, Credit):
+                self._credit += letter.size
+            elif not isinstance(letter, Chunk):
+                raise ClientDisconnected("the client has gone")
+            elif letter.sequence == self._sequence:
+                self._sequence += 1
+                self._due += len(letter.data)
+                self._has_ended = not letter.more
+                if letter.data:
+                    self._chunks.append(letter.data)
+            elif letter.sequence > self._sequence:
+                raise ConnectionResetError("a part of the request's body was lost")
+
+
+class Body(io.RawIOBase):
+    """The request's body as a file, for io.BufferedReader. Nothing is asked of the client before the first read."""
+
+    def __init__(self, flow: Flow) -> None:
+        self._flow = flow
+        self._data = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if not self._data:
+            self._data = memoryview(self._flow.pull())
+        size = min(len(buffer), len(self._data))
+        buffer[:size], self._data = self._data[:size], self._data[size:]
+        return size
