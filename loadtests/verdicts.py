@@ -1,7 +1,9 @@
-"""The arithmetic of a comparison, without I/O."""
+"""The arithmetic of comparisons and of bars, without I/O."""
 
 from dataclasses import dataclass
 from statistics import median
+
+MIB = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,3 +35,67 @@ def judge(ours: list[Sample], theirs: list[Sample], at_least: float) -> Verdict:
     pairs = [mine.rate / other.rate for mine, other in zip(ours, theirs, strict=True)]
     ratio = rates[0] / rates[1]
     return Verdict(ratio, min(pairs), max(pairs), rates, cpu, ratio >= at_least)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What was measured of an absolute bar: a figure, the most that it may be, and what else is worth knowing."""
+
+    name: str
+    figure: float
+    at_most: float
+    unit: str
+    note: str = ""
+
+    @property
+    def met(self) -> bool:
+        return self.figure <= self.at_most
+
+    def __str__(self) -> str:
+        verdict = "met" if self.met else "NOT met"
+        return f"{self.name:<20}{self.figure:>9.2f}{self.at_most:>9.2f} {self.unit:<6}{verdict:<9}{self.note}".rstrip()
+
+
+def latency(split: list[list[float]], inprocess: list[list[float]]) -> Reading:
+    """Compare the seconds that requests took, run by run: the median of the differences of neighbouring medians."""
+    ours, theirs = ([median(run) * 1e3 for run in runs] for runs in (split, inprocess))
+    differences = [mine - other for mine, other in zip(ours, theirs, strict=True)]
+    note = f"{min(differences):.2f}–{max(differences):.2f}; split {median(ours):.2f}, in-process {median(theirs):.2f}"
+    return Reading("latency", median(differences), 0.30, "ms", note)
+
+
+def idle(before: float, after: float, sockets: int) -> Reading:
+    """Share what an interface grew by, in bytes, among the sockets that it holds."""
+    note = f"{sockets} sockets, {before / MIB:.1f} → {after / MIB:.1f} MiB"
+    return Reading("idle", (after - before) / 1024 / sockets, 26, "KiB", note)
+
+
+def slow_neighbour(alone: list[float], beside: list[float]) -> Reading:
+    """Compare the longest of fast requests, in seconds, without a slow one and beside it."""
+    note = f"longest of {len(alone)} and {len(beside)}: {max(alone) * 1e3:.1f} → {max(beside) * 1e3:.1f} ms"
+    return Reading("slow-neighbour", (max(beside) - max(alone)) * 1e3, 250, "ms", note)
+
+
+def growth(name: str, before: dict[str, float], peak: dict[str, float], at_most: float, note: str = "") -> Reading:
+    """Find the process that grew most, of bytes by its name; at_most in MiB."""
+    grown = {process: (peak[process] - held) / MIB for process, held in before.items()}
+    most = max(grown, key=lambda process: grown[process])
+    return Reading(name, grown[most], at_most, "MiB", f"{most}{note}")
+
+
+def refusals(counts: dict[tuple[int, bool], int], lost: int) -> Reading:
+    """Count what overload may not do: answers by status and whether they say when to try again, and lost clients.
+
+    Raises ValueError unless some requests were served and some refused: it was no overload then, or no service.
+    """
+    served, refused = counts.get((200, False), 0), counts.get((503, True), 0)
+    note = f"{served} served, {refused} refused, {lost} clients lost; {dict(counts)}"
+    if not served or not refused:
+        raise ValueError(f"no overload, or no service: {note}")
+    return Reading("overload answers", sum(counts.values()) - served - refused + lost, 0, "", note)
+
+
+def recovery(before: list[float], after: list[float]) -> Reading:
+    """Compare the medians of the seconds that one client's requests took, before and after."""
+    usual, now = median(before) * 1e3, median(after) * 1e3
+    return Reading("overload recovery", now / usual, 2, "times", f"{usual:.2f} → {now:.2f} ms")

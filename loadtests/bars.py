@@ -1,0 +1,187 @@
+"""make bars: what split may cost at most, whoever it is compared with.
+
+latency         p50 of one client: split less uvicorn with the same hello as plain ASGI, median of three runs in turn
+idle            memory of the interface for each idle WebSocket
+slow-neighbour  the longest of fast requests on two workers: beside one of 5 s, less without it
+upload          memory of any process, Redis's included, while 1 GiB goes up
+download        the same while 1 GiB goes down to a slow reader
+overload        ten times the capacity: the answers, memory once it has settled, p50 two seconds after
+
+Exits 1 when a bar is not met.
+"""
+
+import argparse
+import asyncio
+import resource
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
+from http.client import HTTPConnection, HTTPException
+from itertools import repeat
+from subprocess import SubprocessError
+
+import uvloop
+from picows import WSListener, ws_connect
+
+from loadtests import verdicts
+from loadtests.applications import GIBIBYTE
+from loadtests.closed_loop import Answer, ask, times
+from loadtests.memory import Memory, resident_bytes
+from loadtests.servers import Server, serving, split, uvicorn
+from loadtests.verdicts import MIB, Reading
+
+ROUNDS = 3
+SECONDS = 3  # of a measurement of one client
+SOCKETS = 2000
+NEIGHBOURS = 8
+NEIGHBOUR_SECONDS = 8  # a slow request's five, and time around it
+PACE = 5_000_000  # bytes a second
+PACED_BYTES = 100_000_000
+CAPACITY = 100
+SETTLE_SECONDS = 10
+RECOVERY_SECONDS = 2
+BODY_SECONDS = 120  # without a byte
+FAULTS = (RuntimeError, ValueError, OSError, EOFError, HTTPException, SubprocessError)
+
+
+def latency(_arguments: argparse.Namespace) -> Iterator[Reading]:
+    taken: tuple[list[list[float]], list[list[float]]] = ([], [])
+    for _ in range(ROUNDS):
+        for side, runs in zip((split("wsgi"), uvicorn("asgi")), taken, strict=True):
+            with serving(side) as server:
+                uvloop.run(times(server.port, "/", 1))
+                runs.append(uvloop.run(times(server.port, "/", SECONDS)))
+    yield verdicts.latency(*taken)
+
+
+def idle(_arguments: argparse.Namespace) -> Iterator[Reading]:
+    async def hold() -> tuple[float, float]:
+        connect = partial(ws_connect, WSListener, server.url.replace("http", "ws") + "/ws")
+        held = [await connect()]  # the first brings more with it than a socket
+        before = resident_bytes(interface)
+        held += [await connect() for _ in range(SOCKETS)]
+        return before, resident_bytes(interface)
+
+    with serving(split("echo", "ws:/ws")) as server:
+        interface = server.pids()["interface-00"]
+        yield verdicts.idle(*uvloop.run(hold()), SOCKETS)
+
+
+def slow_neighbour(_arguments: argparse.Namespace) -> Iterator[Reading]:
+    async def slow(port: int) -> None:
+        await asyncio.sleep(1)
+        await times(port, "/slow", 0.1)
+
+    async def beside(port: int) -> list[float]:
+        found, _ = await asyncio.gather(times(port, "/", NEIGHBOUR_SECONDS, NEIGHBOURS), slow(port))
+        return found
+
+    with serving(split("wsgi", workers=2)) as server:
+        alone = uvloop.run(times(server.port, "/", NEIGHBOUR_SECONDS, NEIGHBOURS))
+        yield verdicts.slow_neighbour(alone, uvloop.run(beside(server.port)))
+
+
+def upload(_arguments: argparse.Namespace) -> Iterator[Reading]:
+    def carry(connection: HTTPConnection) -> None:
+        with suppress(OSError):  # it was answered before its end, and the answer says why
+            connection.request("POST", "/", repeat(bytes(MIB), GIBIBYTE // MIB), {"Content-Length": str(GIBIBYTE)})
+        response = connection.getresponse()
+        body = response.read()
+        if (response.status, body) != (200, b"%d" % GIBIBYTE):
+            raise RuntimeError(f"1 GiB was answered {response.status}: {body.decode().strip()}")
+
+    yield body("upload", carry)
+
+
+def download(arguments: argparse.Namespace) -> Iterator[Reading]:
+    paced = GIBIBYTE if arguments.full else PACED_BYTES
+
+    def carry(connection: HTTPConnection) -> None:
+        connection.request("GET", "/gibibyte")
+        response = connection.getresponse()
+        began, come = time.perf_counter(), 0
+        while piece := response.read1(1 << 16):
+            come += len(piece)
+            if come < paced:
+                time.sleep(max(0, began + come / PACE - time.perf_counter()))
+        if (response.status, come) != (200, GIBIBYTE):
+            raise RuntimeError(f"was answered {response.status}, and {come} bytes of {GIBIBYTE} came")
+
+    yield body("download", carry, f", {PACE / 1e6:.0f} MB/s for {paced / 1e6:.0f} MB, then at full speed")
+
+
+def body(name: str, carry: Callable[[HTTPConnection], None], note: str = "") -> Reading:
+    """Watch every process while a GiB is carried."""
+    with serving(split("bodies")) as server, Memory(server.pids()) as memory:
+        connection, began = HTTPConnection("127.0.0.1", server.port, timeout=BODY_SECONDS), time.perf_counter()
+        carry(connection)
+        rate = GIBIBYTE / MIB / (time.perf_counter() - began)
+        connection.close()
+    return verdicts.growth(name, memory.before, memory.peak, 64, f"; {rate:.0f} MiB/s{note}")
+
+
+def overload(arguments: argparse.Namespace) -> Iterator[Reading]:
+    with serving(split("wsgi", options=f"--capacity {CAPACITY}")) as server:
+        yield from uvloop.run(overloaded(server, server.pids(), arguments.seconds))
+
+
+async def overloaded(server: Server, pids: dict[str, int], seconds: float) -> list[Reading]:
+    counts: Counter[tuple[int, bool]] = Counter()
+
+    def heard(answer: Answer) -> None:
+        counts[answer.status, answer.retry_after] += 1
+
+    loop = asyncio.get_running_loop()
+    usual = await times(server.port, "/", SECONDS)
+    stop_at = loop.time() + seconds
+    clients = [loop.create_task(ask(server.port, "/sleep", seconds, heard)) for _ in range(10 * CAPACITY)]
+    await asyncio.sleep(min(SETTLE_SECONDS, seconds / 2))
+    with Memory(pids) as memory:
+        await asyncio.sleep(stop_at + RECOVERY_SECONDS - loop.time())
+    lost = sum(not client.done() or client.exception() is not None for client in clients)
+    return [
+        verdicts.refusals(counts, lost),
+        verdicts.growth("overload memory", memory.before, memory.peak, 16),
+        verdicts.recovery(usual, await times(server.port, "/", SECONDS)),
+    ]
+
+
+BARS = {
+    "latency": latency,
+    "idle": idle,
+    "slow-neighbour": slow_neighbour,
+    "upload": upload,
+    "download": download,
+    "overload": overload,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BARS)}; all without one")
+    parser.add_argument("--seconds", type=float, default=60, help="how long overload lasts (60)")
+    parser.add_argument("--full", action="store_true", help="the whole download at 5 MB/s: 215 s")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.names) - set(BARS):
+        parser.error(f"no bar {', '.join(sorted(unknown))}; there are {', '.join(BARS)}")
+    # 2,000 sockets need as many descriptors, here and in the servers, which inherit the limit.
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    print(f"{'bar':<20}{'figure':>9}{'at most':>9}")
+    met = True
+    for name in arguments.names or BARS:
+        try:
+            for reading in BARS[name](arguments):
+                print(reading, flush=True)
+                met = met and reading.met
+        except FAULTS as error:
+            print(f"{name:<20}NOT met: {error}", flush=True)
+            met = False
+    sys.exit(not met)
+
+
+if __name__ == "__main__":
+    main()
