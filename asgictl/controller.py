@@ -24,6 +24,7 @@ from asgictl.started import take_started
 from asgictl.supervisor import Supervisor
 
 logger = logging.getLogger("asgictl.controller")
+UNKNOWN: dict[str, Any] = {"ready": [], "failed": [], "shed": {}}
 LINE_BYTES = 1 << 20  # a failure's reason is a whole traceback
 
 
@@ -57,8 +58,7 @@ class Controller:
             while line := await reader.readline():
                 heard = json.loads(line)
                 if heard == {"ask": "status"}:
-                    status = {"ready": list(self._ready.values()), "failed": list(self._failed.values())}
-                    writer.write(json.dumps(status).encode() + b"\n")
+                    writer.write(json.dumps(await self._status()).encode() + b"\n")
                 else:
                     self._hear(heard)
                     report = heard
@@ -68,6 +68,21 @@ class Controller:
             writer.close()
             if report:
                 self._died(report)
+
+    async def _status(self) -> dict[str, Any]:
+        shed = await asyncio.get_running_loop().run_in_executor(None, self._shed)
+        return {"ready": list(self._ready.values()), "failed": list(self._failed.values()), "shed": shed}
+
+    def _shed(self) -> dict[str, int]:
+        """Return what interfaces have counted, by reason; nothing while Redis is away."""
+        if self._redis_url is None:
+            return {}
+        try:
+            with redis.Redis.from_url(self._redis_url, socket_timeout=1) as client:
+                counted: Any = client.hgetall(self._keys.shed)
+        except redis.RedisError:
+            return {}
+        return {reason.decode(): int(times) for reason, times in counted.items()}
 
     def _hear(self, report: dict[str, Any]) -> None:
         if report["state"] == "ready":
@@ -97,12 +112,15 @@ class Controller:
             logger.warning("what %s held waits for its lease to lapse: %s", report["process"], error)
 
 
-async def ask_status(run_dir: Path) -> dict[str, list[dict[str, Any]]]:
-    """Return what the controller knows: {"ready": reports, "failed": reports}. Raises OSError while it is away."""
+async def ask_status(run_dir: Path) -> dict[str, Any]:
+    """Return what the controller knows: {"ready": reports, "failed": reports, "shed": {reason: times}}.
+
+    Raises OSError while it is away.
+    """
     reader, writer = await asyncio.open_unix_connection(run_dir / SOCKET, limit=16 * LINE_BYTES)
     try:
         writer.write(b'{"ask": "status"}\n')
-        status: dict[str, list[dict[str, Any]]] = json.loads(await reader.readline() or b"{}")
-        return status or {"ready": [], "failed": []}
+        status: dict[str, Any] = json.loads(await reader.readline() or b"{}")
+        return status or UNKNOWN
     finally:
         writer.close()

