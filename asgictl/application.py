@@ -1,5 +1,6 @@
 """What a user declares: an Application, its WebSocket paths, and groups."""
 
+import inspect
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import lru_cache
@@ -53,12 +54,19 @@ class Route:
         self.pool = pool_suffix(pool)
         self.at_most_once = at_most_once
         self.consumers = {kind: consumer for kind, consumer in consumers.items() if consumer is not None}
+        self.async_kinds = {kind for kind, consumer in self.consumers.items() if is_async(consumer)}
         self._match = compile_pattern(pattern).fullmatch
 
     def match(self, path: str) -> dict[str, str] | None:
         """Return the parameters that `path` gives, or None when it is another path."""
         found = self._match(path)
         return found.groupdict() if found else None
+
+
+def is_async(consumer: Consumer) -> bool:
+    """Whether a consumer's calls are to be awaited."""
+    called = getattr(consumer, "__call__", None)  # noqa: B004 - an object's, not whether there is one
+    return inspect.iscoroutinefunction(consumer) or inspect.iscoroutinefunction(called)
 
 
 def compile_pattern(pattern: str) -> re.Pattern[str]:

@@ -129,7 +129,7 @@ class InProcess:
             await body.refuse()
             return
         outcome = Outcome(partial(self._send_now, None))
-        with outcome.collecting():  # a2wsgi carries the context into its thread
+        with outcome:  # a2wsgi carries the context into its thread
             await served(scope, body.receive, body.send)
         self._publish(outcome)
 

@@ -9,6 +9,7 @@ the one interface that holds the connection; letters travel interface -> the one
 inbox; broadcasts travel to every interface.
 """
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import msgspec
@@ -292,6 +293,7 @@ def encode_scope(scope: Scope) -> bytes:
     return _encoder.encode(scope)
 
 
+@lru_cache(maxsize=4096)  # each turn of a connection carries the same
 def decode_scope(data: bytes) -> Scope:
     """Decode what encode_scope made; raises WireError."""
     return _decode(_scopes, _FIELD, data)

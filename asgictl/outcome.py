@@ -1,8 +1,7 @@
 """All that one event produces, buffered until its commit: nothing leaves before, everything leaves together."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable
+from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
 
 from asgictl.errors import ConsumerError
@@ -45,6 +44,7 @@ class Outcome:
     joins: list[str] = field(default_factory=list)
     leaves: list[str] = field(default_factory=list)
     broadcasts: list[Broadcast] = field(default_factory=list)
+    _token: Token["Outcome"] | None = None
 
     def send_now(self, sent: Frames | Broadcast) -> None:
         """Send at once what cannot wait for the commit. Raises ConnectionResetError while Redis is away."""
@@ -52,14 +52,13 @@ class Outcome:
             raise ConsumerError("immediately=True works in a consumer or a view that asgictl runs")
         self.now(sent)
 
-    @contextmanager
-    def collecting(self) -> Iterator[None]:
-        """Within, Group.send of this thread or task lands here."""
-        token = _current.set(self)
-        try:
-            yield
-        finally:
-            _current.reset(token)
+    def __enter__(self) -> None:
+        """From here on Group.send of this thread or task lands here."""
+        self._token = _current.set(self)
+
+    def __exit__(self, *_: object) -> None:
+        assert self._token is not None  # noqa: S101 - __enter__ has set it
+        _current.reset(self._token)
 
 
 def current() -> Outcome:

@@ -3,7 +3,6 @@
 Both modes run turns through here, so a consumer behaves the same in a worker and in the server's own process.
 """
 
-import inspect
 import logging
 import sys
 from collections.abc import Iterator
@@ -71,7 +70,7 @@ class Message:
     @property
     def subprotocols(self) -> list[str]:
         """What the client offers (RFC 6455, section 1.9)."""
-        return self._turn.scope.subprotocols
+        return list(self._turn.scope.subprotocols)
 
     @property
     def headers(self) -> dict[str, str]:
@@ -138,15 +137,16 @@ class RunningTurn:
         self.outcome = Outcome(now)
         self.params: dict[str, str] = {}
         self.consumer: Consumer | None = None
+        self.is_async = False  # its calls are to be awaited
         self.scope = decode_scope(event.scope)
         self.kind = event.channel.removeprefix("websocket.")
         found: tuple[Route, dict[str, str]] | None = application.route(self.scope.local_path)
         if found:
             self.consumer = found[0].consumers.get(self.kind)
             self.params = found[1]
+            self.is_async = self.kind in found[0].async_kinds
         self._found = found is not None
         self._says_farewell = found is not None and "disconnect" in found[0].consumers
-        self.is_async = is_async(self.consumer)
 
     @cached_property
     def headers(self) -> dict[str, str]:
@@ -197,7 +197,7 @@ class RunningTurn:
     def _answering(self) -> Iterator[None]:
         """Around the consumer's calls: afterwards there is a reply, whatever the consumer did."""
         try:
-            with self.outcome.collecting():
+            with self.outcome:
                 yield
             self._reply = self._done()
         except Exception:  # noqa: BLE001 - whatever a consumer raises ends its connection, never the worker
@@ -241,12 +241,6 @@ class RunningTurn:
         status = 500 if isinstance(self.event, Connect) else 403
         close = Close(1011, "", status)
         return Done(self.event.connection, self.event.number, [], b"", None, close, [], [], self.event.attempt)
-
-
-def is_async(consumer: Consumer | None) -> bool:
-    """Whether a consumer's calls are to be awaited."""
-    called = getattr(consumer, "__call__", None)  # noqa: B004 - an object's, not whether there is one
-    return inspect.iscoroutinefunction(consumer) or inspect.iscoroutinefunction(called)
 
 
 def close_old_connections() -> None:

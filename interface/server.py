@@ -6,6 +6,7 @@ import signal
 import uvicorn
 
 from asgictl.configuration import InterfaceConfig
+from asgictl.interface.corked import CorkedProtocol
 from asgictl.interface.forwarder import Forwarder
 from asgictl.layers.redis import check_redis
 from asgictl.readiness import Readiness
@@ -19,7 +20,7 @@ def serve(config: InterfaceConfig, readiness: Readiness) -> bool:
         uvicorn.Config(
             Forwarder(config, readiness),
             loop="uvloop",
-            http="httptools",
+            http=CorkedProtocol,
             ws="websockets-sansio",
             ws_max_size=config.limits.message_bytes,
             # The server stops reading while an inbox is full and would then miss the pong (DESIGN, section 5).

@@ -6,7 +6,7 @@ import pytest
 
 from asgictl.application import Application, Group, compile_pattern, path
 from asgictl.errors import ConsumerError, TargetError
-from asgictl.messages import Broadcast
+from asgictl.messages import Broadcast, Frames
 from asgictl.outcome import Outcome
 
 
@@ -92,7 +92,7 @@ def test_a_group_is_named_by_1_to_100_characters(name: Any) -> None:
 
 def test_a_groups_frame_waits_for_the_commit() -> None:
     outcome = Outcome()
-    with outcome.collecting():
+    with outcome:
         Group("g").send(text="x")
         Group("g").send(data=b"x")
     assert outcome.broadcasts == [Broadcast("g", "x"), Broadcast("g", b"x")]
@@ -101,3 +101,37 @@ def test_a_groups_frame_waits_for_the_commit() -> None:
 def test_a_group_cannot_be_sent_to_outside_of_an_event() -> None:
     with pytest.raises(ConsumerError, match="while an event is handled"):
         Group("g").send(text="x")
+
+
+def test_a_groups_frame_that_cannot_wait_leaves_at_once() -> None:
+    sent: list[Frames | Broadcast] = []
+    outcome = Outcome(sent.append)
+    with outcome:
+        Group("g").send(text="x", immediately=True)
+    assert (sent, outcome.broadcasts) == ([Broadcast("g", "x")], [])
+
+
+@pytest.mark.parametrize(
+    ("pool", "suffix"), [("", ""), ("slow", ".slow"), ("a-b_9", ".a-b_9"), ("x" * 32, "." + "x" * 32)]
+)
+def test_a_pool_is_a_suffix_of_channels(pool: str, suffix: str) -> None:
+    assert path("/ws", pool=pool).pool == suffix
+    assert Application(http=view, pools={"/": pool}).pools == {"/": suffix}
+
+
+@pytest.mark.parametrize("pool", ["Slow", "a.b", "a b", "x" * 33, "é", "*"])
+def test_a_pool_with_another_name_is_refused(pool: str) -> None:
+    with pytest.raises(TargetError, match="pool="):
+        path("/ws", pool=pool)
+    with pytest.raises(TargetError, match="pool="):
+        Application(http=view, pools={"/": pool})
+
+
+def test_of_the_pools_of_a_path_the_longest_prefix_comes_first() -> None:
+    pools = Application(http=view, pools={"/": "a", "/api/slow": "b", "/api": "c"}).pools
+    assert list(pools) == ["/api/slow", "/api", "/"]
+
+
+def test_a_path_may_repeat_unless_it_is_told_otherwise() -> None:
+    assert not path("/ws").at_most_once
+    assert path("/ws", at_most_once=True).at_most_once

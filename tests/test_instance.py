@@ -16,7 +16,7 @@ def config(mode: str = "split", redis_url: str | None = None, workers: int = 2) 
 
 
 def status(mode: str, ready: list[dict[str, Any]], redis_url: str | None = None, workers: int = 2) -> dict[str, Any]:
-    return {"version": "0", **describe(config(mode, redis_url, workers)), "processes": [], "ready": ready}
+    return {"version": "0", **describe(config(mode, redis_url, workers)), "processes": [], "ready": ready, "shed": {}}
 
 
 def test_a_description_holds_no_secret_and_is_json() -> None:

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from asgictl.errors import ConsumerError
+from asgictl.messages import Broadcast, Frames
 from asgictl.outcome import Outcome, current, frame_of
 
 
@@ -33,13 +34,34 @@ def test_collecting_ends_with_its_block_even_by_an_exception() -> None:
     outer, inner = Outcome(), Outcome()
 
     def handler() -> None:
-        with inner.collecting():
+        with inner:
             assert current() is inner
             raise ValueError("theirs")
 
-    with outer.collecting():
+    with outer:
         with pytest.raises(ValueError, match="theirs"):
             handler()
         assert current() is outer
     with pytest.raises(ConsumerError):
         current()
+
+
+def test_what_is_sent_now_leaves_without_waiting_for_the_rest() -> None:
+    sent: list[Frames | Broadcast] = []
+    outcome = Outcome(sent.append)
+    outcome.send_now(Broadcast("g", "x"))
+    assert sent == [Broadcast("g", "x")]
+    assert outcome.broadcasts == []
+
+
+def test_where_nothing_can_be_sent_now_the_consumer_is_told() -> None:
+    with pytest.raises(ConsumerError, match="immediately=True"):
+        Outcome().send_now(Broadcast("g", "x"))
+
+
+def test_a_redis_that_is_away_is_the_senders_to_handle() -> None:
+    def away(_sent: object) -> None:
+        raise ConnectionResetError("Redis was lost")
+
+    with pytest.raises(OSError, match="Redis was lost"):
+        Outcome(away).send_now(Frames("i/1", ["x"]))

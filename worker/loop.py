@@ -12,7 +12,7 @@ from time import perf_counter
 
 from asgictl.application import Application
 from asgictl.errors import WireError
-from asgictl.layers.redis_worker import Entry, RedisWorkerLayer
+from asgictl.layers.base import Entry, WorkerLayer
 from asgictl.messages import Close, Done, Request, Response, may_repeat
 from asgictl.outcome import Outcome
 from asgictl.started import Started
@@ -31,20 +31,23 @@ class Loop:
     """Reads, runs and commits, until `stopping` is set; then finishes what runs and gives back the rest.
 
     hands: what was read and has not started; whoever pops an entry has it, this thread from the left, the control
-    thread from the right. running: what runs, and since when its client has heard nothing.
+    thread from the right. stranded: what that thread popped and could not give back. running: what runs, when it began,
+    and since when it has not waited for its client.
     """
 
     def __init__(
         self,
         application: Application,
-        layer: RedisWorkerLayer,
+        layer: WorkerLayer,
         stopping: threading.Event,
         async_turns: AsyncTurns,
         started: Started,
     ) -> None:
         self.layer = layer
         self.hands: deque[Entry] = deque()
+        self.stranded: deque[Entry] = deque()
         self.running: Entry | None = None
+        self.began = 0.0
         self.since = 0.0
         self.events = 0  # handled so far
         self.thread = 0  # its ident, once it runs
@@ -61,6 +64,7 @@ class Loop:
         """Run until stopped, and send the last commits. The control thread ends a read that waits."""
         self.thread = threading.get_ident()
         while not self._stopping.is_set():
+            self.layer.give_back(drained(self.stranded))
             is_fast = self._mean_seconds < FAST_SECONDS and not self._is_careful
             entries = self.layer.read(PREFETCH if is_fast else 1)
             if self.layer.settled:
@@ -68,7 +72,7 @@ class Loop:
             self._take(entries)
             while not self._stopping.is_set() and (entry := self._next()):
                 self._run(entry)
-        self.layer.give_back(self.empty_hands())
+        self.layer.give_back(self.empty_hands() + drained(self.stranded))
         self.layer.flush()
 
     def _take(self, entries: list[Entry]) -> None:
@@ -88,20 +92,13 @@ class Loop:
 
     def empty_hands(self) -> list[Entry]:
         """Return what has not started, for others to run. Called by the control thread too, beside a slow handler."""
-        taken = []
-        while self.hands:
-            try:
-                taken.append(self.hands.pop())
-            except IndexError:  # the other thread was faster
-                break
-        return taken
+        return drained(self.hands)
 
-    def failure(self, status: int, text: str) -> Response | Done:
-        """Return what ends the event that runs when its handler does not."""
-        assert self.running is not None  # noqa: S101 - the caller has looked
-        event = self.running.event
+    def failure(self, entry: Entry, status: int, text: str) -> Response | Done:
+        """Return what ends an event when its handler, which runs, does not. Called by the control thread."""
+        event, wsgi = entry.event, self._wsgi
         if isinstance(event, Request):
-            return self._wsgi.failure(status, text) if self._wsgi else plain(event, status, text)
+            return wsgi.failure(status, text) if wsgi and wsgi.entry == entry.id else plain(event, status, text)
         close = Close(1011, text, status)
         return Done(event.connection, event.number, [], b"", None, close, [], [], event.attempt)
 
@@ -109,9 +106,10 @@ class Loop:
         if entry.event.attempt > 1:  # should it kill this worker too, nothing goes with it
             self.layer.give_back(self.empty_hands())
             self.layer.settle()
-            self._started.clear()
+            if self.layer.settled:
+                self._started.clear()
         self._started.note(entry.stream, entry.id)
-        began = self.since = perf_counter()
+        began = self.began = self.since = perf_counter()
         self.running = entry
         try:
             is_handed_on = self._handle(entry)
@@ -128,13 +126,13 @@ class Loop:
     def _handle(self, entry: Entry) -> bool:
         """Run an event and commit it; returns whether it runs on elsewhere, on the event loop."""
         if isinstance(entry.event, Request):
-            outcome = Outcome(self.layer.mail)
-            with outcome.collecting():
+            outcome = Outcome(self.layer.send_now)
+            with outcome:
                 reply = self._http(entry, entry.event)
             self.layer.commit(entry, reply, outcome.broadcasts)
         elif not self._async_turns.holds(entry):
             try:
-                turn = RunningTurn(self._application, entry.event, self.layer.mail)
+                turn = RunningTurn(self._application, entry.event, self.layer.send_now)
             except WireError:
                 logger.exception("event %s passed over", entry.id)
                 self.layer.pass_over(entry.stream, entry.id)
@@ -157,6 +155,17 @@ class Loop:
 
     def _progressed(self) -> None:
         self.since = perf_counter()
+
+
+def drained(entries: deque[Entry]) -> list[Entry]:
+    """Empty a deque from which another thread pops too; returns what this one got."""
+    taken = []
+    while entries:
+        try:
+            taken.append(entries.pop())
+        except IndexError:  # the other thread was faster
+            break
+    return taken
 
 
 def plain(event: Request, status: int, text: str) -> Response:

@@ -20,7 +20,6 @@ from asgictl.messages import VERSION
 from asgictl.readiness import Readiness
 from asgictl.started import Started
 from asgictl.target import kind_of, load_target
-from asgictl.turn import is_async
 from asgictl.worker.async_turns import AsyncTurns
 from asgictl.worker.control import Control
 from asgictl.worker.loop import Loop
@@ -70,7 +69,7 @@ def serve(config: WorkerConfig, readiness: Readiness, run_dir: Path | None = Non
 
 def has_async_consumers(application: Application) -> bool:
     """Whether events may be started side by side, so that a note of the last ones would say too little."""
-    return any(is_async(consumer) for route in application.routes for consumer in route.consumers.values())
+    return any(route.async_kinds for route in application.routes)
 
 
 def channels_of(application: Application, target: str) -> list[str]:
