@@ -83,7 +83,7 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
 
 def pool_suffix(pool: str) -> str:
     """Return what a pool adds to the names of its channels; raises TargetError for a name that is none."""
-    if not re.fullmatch(r"[a-z0-9_-]{0,32}", pool):
+    if not isinstance(pool, str) or not re.fullmatch(r"[a-z0-9_-]{0,32}", pool):
         raise TargetError(f"pool={pool!r}: up to 32 of a-z, 0-9, - and _")
     return pool and f".{pool}"
 
@@ -143,6 +143,9 @@ class Application:
                 raise TargetError(
                     f"Application(http={{{prefix!r}: {mounted!r}}}): a prefix starts with / and is callable"
                 )
+        for prefix in pools or ():
+            if not prefix.startswith("/"):
+                raise TargetError(f"Application(pools={{{prefix!r}: ...}}): a prefix starts with /")
         self.http = longest_first(mounts)
         self.pools = longest_first({prefix: pool_suffix(pool) for prefix, pool in (pools or {}).items()})
         self.websocket = websocket if callable(websocket) else ()

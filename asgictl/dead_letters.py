@@ -76,9 +76,13 @@ class DeadLetters:
 
     def _ask(self, question: Callable[[redis.Redis], Any]) -> Any:
         try:
-            with redis.Redis.from_url(self._url, socket_timeout=5) as client:
+            client = redis.Redis.from_url(self._url, socket_timeout=5)
+        except ValueError:  # its text may quote a part of the password
+            raise RedisError("--redis is not a URL of Redis, such as redis://host:6379") from None
+        try:
+            with client:
                 return question(client)
-        except (redis.RedisError, ValueError) as error:
+        except redis.RedisError as error:
             raise RedisError(f"dead letters cannot be had: {error}") from None
 
 
@@ -86,6 +90,8 @@ def _letter(entry_id: bytes, fields: dict[bytes, bytes]) -> DeadLetter:
     (version, payload), *_ = fields.items()
     try:
         event = decode_event(version, payload)
+        if not isinstance(event, Request):
+            decode_scope(event.scope)
     except WireError:
         event = None
     return DeadLetter(entry_id.decode(), fields[b"channel"].decode(), fields[b"reason"].decode(), event)

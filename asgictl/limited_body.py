@@ -20,13 +20,16 @@ class LimitedBody:
         self.is_too_large = any(length > limit for length in lengths)
 
     async def receive(self) -> MutableMapping[str, Any]:
+        if self.is_too_large:
+            return {"type": "http.disconnect"}
         message = await self._receive()
         self._received += len(message.get("body", b""))
-        if self._received > self._limit and not self.is_too_large:
-            self.is_too_large = True
-            if not self._has_begun:
-                await self.refuse()
-        return {"type": "http.disconnect"} if self.is_too_large else message
+        if self._received <= self._limit:
+            return message
+        self.is_too_large = True
+        if not self._has_begun:
+            await self.refuse()
+        return {"type": "http.disconnect"}
 
     async def send(self, message: MutableMapping[str, Any]) -> None:
         self._has_begun = True

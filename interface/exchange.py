@@ -36,14 +36,15 @@ class Exchange:
 
     Parts of a response come in sequence; a repeated one is dropped, and so is what comes of another attempt, or of
     another sending of the event than the one that was heard first. After a gap the response is cut off.
-    deadline_seconds: until the first part of the response, and between parts of the body.
+    deadline_seconds: until the first part of the response, and between parts of the body. deadline: infinite unless
+    a worker is waited for.
     """
 
     pool = ""
 
     def __init__(self, event: Request, receive: Receive, post: Post, body_limit: int, deadline_seconds: float) -> None:
         self.event = event
-        self.deadline = asyncio.get_running_loop().time() + deadline_seconds  # by the event loop's clock
+        self.deadline = float("inf")  # by the event loop's clock
         self._deadline_seconds = deadline_seconds
         self._receive = receive
         self._post = post
@@ -64,6 +65,13 @@ class Exchange:
         """Whether it may run again although it may have run: once, with nothing read of its body, nor answered."""
         event = self.event
         return may_repeat(event) and event.attempt == 1 and not (self._next or event.more)
+
+    def begin(self, body: bytes, more: bool) -> Request:
+        """What can be read now of the body was read; returns the event, to be sent. The deadline begins."""
+        if body or more:
+            self.event = replace(self.event, body=body, more=more)
+        self._postpone()
+        return self.event
 
     def put(self, part: Response) -> None:
         """Take the next part of the response."""
@@ -92,7 +100,8 @@ class Exchange:
         self.listen()
 
     def fail(self, status: int, text: str) -> None:
-        """Answer in the application's stead; an answer that has begun is cut off instead."""
+        """Answer in the application's stead, and let it know; an answer that has begun is cut off instead."""
+        self._tell_gone()
         response = error_response(self.event.connection, status, text)
         attempt, begun = self.event.attempt, self._next > 0
         self.put(replace(response, sequence=self._next, aborted=begun, attempt=attempt, entry=self._entry))
@@ -106,7 +115,9 @@ class Exchange:
         return None
 
     def refused(self) -> bool:
-        """Redis has no room for the event."""
+        """Redis has no room for the event; should an earlier sending of it have been heard, that one goes on."""
+        if self._next:
+            return True
         self.fail(503, "Redis is out of memory.")
         return False
 
@@ -128,6 +139,9 @@ class Exchange:
             if part.aborted:
                 raise Aborted
             await send({"type": "http.response.body", "body": part.body})
+        except OSError:  # how a server may say that the client has left (ASGI, HTTP: disconnected client)
+            self._tell_gone()
+            raise ClientGone from None
         finally:
             if self._reader:
                 self._reader.cancel()
@@ -139,6 +153,9 @@ class Exchange:
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
         return self._parts.popleft()
+
+    def _postpone(self) -> None:
+        self.deadline = asyncio.get_running_loop().time() + self._deadline_seconds
 
     def _wake(self) -> None:
         if self._waiter and not self._waiter.done():
@@ -157,17 +174,16 @@ class Exchange:
         while (message := await self._receive())["type"] == "http.request":
             if not more:
                 continue  # an empty body has a message too
-            while self._wanted <= 0:
+            data, more = message.get("body", b""), message.get("more_body", False)
+            while data and self._wanted <= 0:
                 self._wanting.clear()
                 await self._wanting.wait()
-            data, more = message.get("body", b""), message.get("more_body", False)
             received += len(data)
             if received > self._body_limit:
-                self._tell_gone()
                 return self.fail(413, f"The body is larger than {self._body_limit} bytes.")
             self._wanted -= len(data)
             if self._next == 0:
-                self.deadline = asyncio.get_running_loop().time() + self._deadline_seconds
+                self._postpone()
             chunk = Chunk(self.event.connection, self._entry, sequence, data, more)
             self._post(self._owner, chunk, self._sent)
             sequence += 1
@@ -197,10 +213,12 @@ def error_response(connection: str, status: int, text: str) -> Response:
     return Response(connection, 0, status, headers, text.encode() + b"\n")
 
 
-async def read_body(scope: MutableMapping[str, Any], receive: Receive, limit: int) -> tuple[bytes, bool]:
+async def read_body(
+    scope: MutableMapping[str, Any], receive: Receive, limit: int, deadline_seconds: float
+) -> tuple[bytes, bool]:
     """Return a small body, and whether there is one that is to be pulled instead.
 
-    Raises BodyTooLarge for a Content-Length above `limit`, and ClientGone.
+    Raises BodyTooLarge for a Content-Length above `limit`, ClientGone, and TimeoutError when the body does not come.
     """
     length, expects = 0, False
     for name, value in scope["headers"]:
@@ -217,10 +235,9 @@ async def read_body(scope: MutableMapping[str, Any], receive: Receive, limit: in
     if length < 0 or length > INLINE_BYTES or expects:
         return b"", True
     parts = []
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGone
-        parts.append(message.get("body", b""))
-        if not message.get("more_body"):
-            return b"".join(parts), False
+    async with asyncio.timeout(deadline_seconds):
+        while (message := await receive())["type"] == "http.request":
+            parts.append(message.get("body", b""))
+            if not message.get("more_body"):
+                return b"".join(parts), False
+    raise ClientGone

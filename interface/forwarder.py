@@ -8,11 +8,10 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from itertools import count
+from math import inf
 from typing import Any
-
-from msgspec.structs import replace
 
 from asgictl.configuration import InterfaceConfig
 from asgictl.errors import AsgictlError, WireError
@@ -20,7 +19,7 @@ from asgictl.interface.exchange import BodyTooLarge, ClientGone, Exchange, read_
 from asgictl.interface.flights import Flights
 from asgictl.interface.groups import Groups
 from asgictl.interface.session import Receive, Send, Session, denial, local_path, travelling
-from asgictl.layers.base import Position, process_id
+from asgictl.layers.base import EventLayer, Position, process_id
 from asgictl.layers.redis import RedisEventLayer
 from asgictl.manifest import Router
 from asgictl.messages import WINDOW_BYTES, Connect, Frames, Gone, Lost, Reply, Request, Response, TurnEvent, Want
@@ -35,9 +34,14 @@ LEAST_CREDIT_BYTES = 4 << 10  # with which a response comes forward at all
 
 
 class Forwarder:
-    """The ASGI application. `ready` is told once it can forward; `readiness` may be left disconnected."""
+    """The ASGI application. `ready` is told once it can forward; `readiness` may be left disconnected.
 
-    def __init__(self, config: InterfaceConfig, readiness: Readiness) -> None:
+    make_layer: takes RedisEventLayer's arguments.
+    """
+
+    def __init__(
+        self, config: InterfaceConfig, readiness: Readiness, make_layer: Callable[..., EventLayer] = RedisEventLayer
+    ) -> None:
         self.id = process_id()
         self.groups = Groups()
         self.limits = config.limits
@@ -48,12 +52,12 @@ class Forwarder:
         self._empty = asyncio.Event()  # set whenever the last session has ended
         self._is_fenced = False
         self._numbers = count(1)
-        self._layer = RedisEventLayer(
+        self._layer: EventLayer = make_layer(
             *(config.redis_url, config.name, self.id, self._on_reply, self.groups.deliver),
             on_forgotten=lambda: self._flights.forgotten(),
             on_fenced=self._fenced,
         )
-        self._flights = Flights(self._layer, config.limits.channel_events)
+        self._flights: Flights = Flights(self._layer, config.limits.channel_events)
         self._budget = BUDGET_BYTES
         self._router: Router | None = None
         self._routed: bytes | None = None  # the encoded manifest that _router was made from
@@ -110,19 +114,14 @@ class Forwarder:
 
     async def _http(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         limits, connection = self.limits, self._new_id()
-        self._budget -= (credit := max(min(WINDOW_BYTES, self._budget // BUDGET_SHARE), LEAST_CREDIT_BYTES))
+        credit = max(min(WINDOW_BYTES, self._budget // BUDGET_SHARE), LEAST_CREDIT_BYTES)
         event = Request(connection, 1, travelling(scope), b"", False, credit)
         exchange = Exchange(event, receive, self._layer.post, limits.body_bytes, limits.http_deadline_seconds)
         self._exchanges[connection] = exchange
+        self._budget -= credit
         try:
             if self._takes(exchange):
-                body, more = await read_body(scope, receive, limits.body_bytes)
-                if body or more:
-                    exchange.event = replace(event, body=body, more=more)
-                self._flights.send(exchange.event, exchange)
-            await exchange.write(send)
-        except BodyTooLarge:
-            self._refuse(exchange, 413, f"The body is larger than {limits.body_bytes} bytes.")
+                await self._forward(exchange, scope, receive)
             await exchange.write(send)
         except ClientGone:
             self.shed.add("requests whose client left before the response")
@@ -132,11 +131,24 @@ class Forwarder:
             del self._exchanges[connection]
             self._flights.land(connection)
 
+    async def _forward(self, exchange: Exchange, scope: MutableMapping[str, Any], receive: Receive) -> None:
+        limit = self.limits.body_bytes
+        try:
+            body, more = await read_body(scope, receive, limit, self.limits.http_deadline_seconds)
+        except BodyTooLarge:
+            self._refuse(exchange, 413, f"The body is larger than {limit} bytes.")
+        except TimeoutError:
+            self._refuse(exchange, 408, "The body did not come in time.")
+        else:
+            self._flights.send(exchange.begin(body, more), exchange)
+
     def _takes(self, exchange: Exchange) -> bool:
         """Whether a worker is to see this request; else it is answered here."""
         router = self._current_router()
         if router is None:
             self._refuse(exchange, 503, "No worker has been ready yet.")
+        elif self._is_fenced:
+            self._refuse(exchange, 503, "This interface is ending.")
         elif not router.manifest.http:
             exchange.fail(404, "This application serves no HTTP.")
         else:
@@ -204,26 +216,29 @@ class Forwarder:
         """We stood still for so long that others took us for dead: our connections are theirs to end. Stop."""
         logger.error("fenced: this interface was taken for dead; it closes its sockets and ends")
         self._is_fenced = True
-        for session in list(self._sessions.values()):
-            self._flights.land(session.connection.id)
+        self._flights.clear()
         self._sessions.clear()
+        self._empty.set()
         for exchange in self._exchanges.values():
             exchange.fail(502, "This interface was taken for dead.")  # no worker can reply to it any more
         os.kill(os.getpid(), signal.SIGTERM)  # whichever server hosts us closes its sockets with 1012
 
     async def _sweep(self) -> None:
-        """Answer for requests whose deadline has passed; a timer for each would cost more than this look."""
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
-            now = asyncio.get_running_loop().time()
-            for connection, exchange in list(self._exchanges.items()):
-                if exchange.deadline <= now and self._flights.added(connection):
-                    self._refuse(exchange, 504, "No worker answered in time.")
-                    self._flights.skip(connection, lambda: None)
-                elif exchange.deadline <= now:
-                    self._refuse(exchange, 503, "The channel layer is away.")
-                elif not exchange.event.more:
-                    exchange.listen()
-            self._flights.audit()
-            for reason, times in self.shed.take().items():
-                self._layer.count_shed(reason, times)
+            self._look()
+
+    def _look(self) -> None:
+        """Answer for requests whose deadline has passed; a timer for each would cost more than this look."""
+        now = asyncio.get_running_loop().time()
+        for connection, exchange in list(self._exchanges.items()):
+            if exchange.deadline <= now and self._flights.added(connection):
+                self._refuse(exchange, 504, "No worker answered in time.")
+                self._flights.skip(connection, lambda: None)
+            elif exchange.deadline <= now:
+                self._refuse(exchange, 503, "The channel layer is away.")
+            elif exchange.deadline < inf and not exchange.event.more:  # before, its body is still being read
+                exchange.listen()
+        self._flights.audit()
+        for reason, times in self.shed.take().items():
+            self._layer.count_shed(reason, times)

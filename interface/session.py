@@ -184,6 +184,8 @@ class Session:
         self._close(Close(TRY_AGAIN_LATER, "", 503))
 
     def _leave(self, code: int, reason: str) -> None:
+        if self._deadline:
+            self._deadline.cancel()
         for group in self._joined:
             self._host.groups.leave(group, self)
         self._joined.clear()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from asgictl.configuration import Bind, InstanceConfig, run_directory
+from asgictl.configuration import Bind, InstanceConfig, WorkerConfig, run_directory
 from asgictl.errors import AddressError
 
 
@@ -95,3 +95,9 @@ def test_the_run_directory_is_below_the_users_runtime_directory(monkeypatch: pyt
 def test_redis_is_used_where_processes_must_meet(mode: str, workers: int, url: str | None, uses: bool) -> None:
     config = InstanceConfig("n", mode, "m:a", Bind("h:1"), workers=workers, threads=1, redis_url=url)
     assert config.uses_redis is uses
+
+
+def test_a_worker_serves_every_channel_for_a_minute_an_event_and_without_end_by_default() -> None:
+    config = WorkerConfig("n", "redis://h", "m:a")
+    assert (config.threads, config.only, config.exclude, config.timeout_seconds) == (1, ("*",), (), 60)
+    assert (config.max_events, config.max_memory_bytes) == (0, 0)

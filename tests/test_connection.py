@@ -19,8 +19,8 @@ def reply(number: int, state: bytes = b"", attempt: int = 1) -> Done:
     return Done("i/1", number, [], state, None, None, [], [], attempt)
 
 
-def opened() -> Connection:
-    return Connection("i/1", b"scope", LIMITS)
+def opened(at_most_once: bool = False) -> Connection:
+    return Connection("i/1", b"scope", LIMITS, at_most_once)
 
 
 def test_the_first_turn_is_the_handshake() -> None:
@@ -128,6 +128,26 @@ def test_a_turn_is_given_up_once_its_attempts_are_spent() -> None:
     assert (connection.state, connection.event) == (State.IDLE, None)
 
 
+def test_at_most_once_frames_go_one_by_one_and_say_so() -> None:
+    connection = opened(at_most_once=True)
+    for frame in "ab":
+        connection.receive(frame)
+    assert connection.next() == Receive("i/1", 1, 1, b"scope", b"", ["a"], 0, True)
+    connection.done(reply(1))
+    assert connection.next() == Receive("i/1", 2, 1, b"scope", b"", ["b"], 1, True)
+
+
+def test_an_at_most_once_turn_is_given_up_with_its_worker_and_the_next_frame_has_its_own_number() -> None:
+    connection = opened(at_most_once=True)
+    for frame in "ab":
+        connection.receive(frame)
+    first = connection.next()
+    assert connection.lost(False) == first, "it had not started"
+    assert connection.lost(True) is None
+    assert not connection.done(reply(1)), "too late"
+    assert connection.next() == Receive("i/1", 2, 1, b"scope", b"", ["b"], 1, True)
+
+
 def test_a_loss_without_a_turn_is_impossible() -> None:
     with pytest.raises(TransitionError, match="LOST in state IDLE"):
         opened().lost(True)
@@ -177,12 +197,13 @@ def test_a_second_handshake_is_impossible_and_changes_nothing() -> None:
 class Lifecycle(RuleBasedStateMachine):
     """Whatever happens in whatever order: one turn in flight, each frame once and in order, the disconnect last."""
 
-    @initialize(wants=st.booleans())
-    def open(self, wants: bool) -> None:
-        self.connection = opened()
+    @initialize(wants=st.booleans(), at_most_once=st.booleans())
+    def open(self, wants: bool, at_most_once: bool) -> None:
+        self.connection = opened(at_most_once)
         self.wants = wants
+        self.at_most_once = at_most_once
         self.received: list[Frame] = []
-        self.delivered: list[Frame] = []  # whose turn was committed
+        self.delivered: list[Frame] = []  # whose turn was committed, or given up
         self.flight: TurnEvent | None = None
         self.alone = 0  # frames that a dead worker held, and that have not gone since
         self.first: TurnEvent | None = None  # the turn in flight as it was sent first
@@ -197,7 +218,8 @@ class Lifecycle(RuleBasedStateMachine):
         if isinstance(event, Receive):
             self.check_frames(event)
             assert event.attempt == (2 if self.alone else 1)
-            assert 1 <= len(event.frames) <= (1 if self.alone else LIMITS.turn_frames)
+            assert 1 <= len(event.frames) <= (1 if self.alone or self.at_most_once else LIMITS.turn_frames)
+            assert event.at_most_once is self.at_most_once
             self.alone = max(self.alone - 1, 0)
         elif isinstance(event, Disconnect):
             assert self.left
@@ -255,9 +277,12 @@ class Lifecycle(RuleBasedStateMachine):
     def lost(self, started: bool) -> None:
         before, again = self.flight, self.connection.lost(started)
         assert before is not None
-        if before.attempt + started > LIMITS.attempts:
+        if before.attempt + started > (1 if self.at_most_once else LIMITS.attempts):
             assert again is None
-            self.give_up()
+            if self.at_most_once and self.accepted:
+                self.pass_over(before)
+            else:
+                self.give_up()
             return
         assert again is not None
         assert (type(again), again.number, again.attempt) == (type(before), before.number, before.attempt + started)
@@ -267,6 +292,14 @@ class Lifecycle(RuleBasedStateMachine):
                 self.alone += len(before.frames) - 1
             assert len(again.frames) == (1 if again.attempt > 1 else len(before.frames))
         self.flight = again
+
+    def pass_over(self, lost: TurnEvent) -> None:
+        """What a session does with an at-most-once turn once it is open: this one is lost, the others go on."""
+        self.flight = None
+        if isinstance(lost, Receive):
+            self.delivered += lost.frames
+        assert not self.connection.done(reply(lost.number)), "given up, and yet counted"
+        self.advance()
 
     def give_up(self) -> None:
         """What a session does with a turn that kills workers: what was received is dropped with the connection."""

@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import msgpack
 
 from asgictl.application import Application, path
 from asgictl.errors import WireError
@@ -48,3 +49,20 @@ def test_a_version_that_is_not_adjacent_is_named(version: int) -> None:
 def test_a_pattern_that_this_release_cannot_compile_is_a_wire_error() -> None:
     with pytest.raises(WireError):
         Router.decode(encode_manifest(Manifest(VERSION + 1, "r2", True, [Path("/{a}/{a}", True, True, True)])))
+
+
+def test_a_manifest_tells_the_pools_and_which_paths_are_run_at_most_once() -> None:
+    routes = [path("/a", receive=consumer, pool="slow"), path("/b", receive=consumer, at_most_once=True)]
+    application = Application(http=lambda environ, start_response: [], websocket=routes, pools={"/": "", "/api": "big"})
+    router = Router.decode(encode_manifest(manifest_of(application, "r1")))
+    assert [(found.pool, found.at_most_once) for found in router.manifest.websocket] == [(".slow", False), ("", True)]
+    assert [router.pool(asked) for asked in ("/", "/apis", "/api", "/api/x")] == ["", "", ".big", ".big"]
+
+
+def test_without_pools_every_request_goes_to_the_one_channel() -> None:
+    assert Router(manifest_of(Application(), "r1")).pool("/") == ""
+
+
+def test_a_manifest_of_a_release_that_knew_no_pools_is_read() -> None:
+    old = msgpack.encode((VERSION, "r0", True, [("/a", True, True, False)]))
+    assert Router.decode(old).manifest == Manifest(VERSION, "r0", True, [Path("/a", True, True, False)])

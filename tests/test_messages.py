@@ -7,30 +7,38 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import msgpack
 
 from asgictl.errors import WireError
 from asgictl.messages import (
     VERSION,
     Accept,
     Broadcast,
+    Chunk,
     Close,
     Connect,
+    Credit,
     Disconnect,
     Done,
+    Frames,
+    Gone,
     Lost,
     Receive,
     Request,
     Response,
     Scope,
+    Want,
     Wire,
     decode_broadcast,
     decode_event,
+    decode_letter,
     decode_reply,
     decode_scope,
     decode_state,
     encode,
     encode_scope,
     encode_state,
+    may_repeat,
 )
 
 text = st.text(max_size=20)
@@ -43,16 +51,18 @@ scopes = st.builds(
     Scope, text, text, text, text, text, data, data, headers, address, address, st.lists(text, max_size=2)
 )
 events: st.SearchStrategy[Wire] = st.one_of(
-    st.builds(Request, text, number, scopes, data),
+    st.builds(Request, text, number, scopes, data, st.booleans(), number),
     st.builds(Connect, text, number, number, data, data),
-    st.builds(Receive, text, number, number, data, data, st.lists(frame, max_size=4), number),
+    st.builds(Receive, text, number, number, data, data, st.lists(frame, max_size=4), number, st.booleans()),
     st.builds(Disconnect, text, number, number, data, data, number, text),
 )
 accepts = st.builds(Accept, st.one_of(st.none(), text), headers)
 closes = st.builds(Close, number, text, number)
 groups = st.lists(text, max_size=3)
 replies: st.SearchStrategy[Wire] = st.one_of(
-    st.builds(Response, text, number, number, headers, data, st.booleans(), st.booleans()),
+    st.builds(Response, text, number, number, headers, data, st.booleans(), st.booleans(), number, data, text),
+    st.builds(Want, text, number, data, text, number),
+    st.builds(Frames, text, st.lists(frame, max_size=4)),
     st.builds(Lost, text, number, number, st.booleans()),
     st.builds(
         Done,
@@ -64,11 +74,18 @@ replies: st.SearchStrategy[Wire] = st.one_of(
         st.one_of(st.none(), closes),
         groups,
         groups,
+        number,
     ),
+)
+letters: st.SearchStrategy[Wire] = st.one_of(
+    st.builds(Chunk, text, data, number, data, st.booleans()),
+    st.builds(Credit, text, data, number),
+    st.builds(Gone, text, data),
 )
 DECODERS: list[Callable[[bytes], object]] = [
     lambda value: decode_event(b"1", value),
     lambda value: decode_reply(b"1", value),
+    lambda value: decode_letter(b"1", value),
     lambda value: decode_broadcast(b"1", value),
     decode_scope,
     decode_state,
@@ -83,6 +100,11 @@ def test_every_event_survives_the_wire(event: Wire) -> None:
 @given(replies)
 def test_every_reply_survives_the_wire(reply: Wire) -> None:
     assert decode_reply(*encode(reply)) == reply
+
+
+@given(letters)
+def test_every_letter_survives_the_wire(letter: Wire) -> None:
+    assert decode_letter(*encode(letter)) == letter
 
 
 @given(st.builds(Broadcast, text, frame))
@@ -122,12 +144,12 @@ def test_random_bytes_are_a_wire_error_and_nothing_else(decode: Callable[[bytes]
     check()
 
 
-@given(st.one_of(events, replies), st.integers(0, 200), st.integers(0, 255))
+@given(st.one_of(events, replies, letters), st.integers(0, 200), st.integers(0, 255))
 def test_a_damaged_message_is_a_wire_error_or_another_message(message: Wire, place: int, byte: int) -> None:
     field, value = encode(message)
     damaged = bytearray(value)
     damaged[place % len(damaged)] = byte
-    for decode in (decode_event, decode_reply):
+    for decode in (decode_event, decode_reply, decode_letter):
         with suppress(WireError):
             assert isinstance(decode(field, bytes(damaged)), Wire)
 
@@ -155,6 +177,53 @@ def test_the_next_version_is_read_with_the_fields_that_it_appended_passed_over()
     assert value[0] == 0x93
     newer = b"\x94" + value[1:] + b"\x07"
     assert decode_broadcast(b"%d" % (VERSION + 1), newer) == Broadcast("g", "x")
+
+
+@pytest.mark.parametrize(
+    ("decode", "message"),
+    [
+        (decode_letter, Want("c", 1, b"1-0", "w", 1)),
+        (decode_reply, Gone("c", b"1-0")),
+        (decode_event, Lost("c", 1, 1, True)),
+    ],
+)
+def test_a_message_of_another_direction_is_a_wire_error(
+    decode: Callable[[bytes, bytes], object], message: Wire
+) -> None:
+    with pytest.raises(WireError):
+        decode(*encode(message))
+
+
+def test_fields_that_an_older_sender_does_not_know_have_the_meaning_of_their_absence() -> None:
+    scope = Scope("GET", "http", "1.1", "", "/", b"/", b"", [], None, None)
+    for message, known in ((Request("c", 1, scope, b"b"), 5), (Response("c", 0, 200, [], b"b"), 6)):
+        _, value = encode(message)
+        fields = msgpack.decode(value)
+        decode: Callable[[bytes, bytes], object] = decode_event if isinstance(message, Request) else decode_reply
+        assert decode(b"1", msgpack.encode(fields[:known])) == message
+
+
+@pytest.mark.parametrize(
+    ("method", "repeatable"),
+    [
+        ("GET", True),
+        ("HEAD", True),
+        ("OPTIONS", True),
+        ("TRACE", True),
+        ("POST", False),
+        ("PUT", False),
+        ("get", False),
+    ],
+)
+def test_a_request_may_run_again_when_its_method_is_safe(method: str, repeatable: bool) -> None:
+    assert may_repeat(Request("c", 1, Scope(method, "", "", "", "", b"", b"", [], None, None), b"")) is repeatable
+
+
+def test_a_turn_may_run_again_unless_its_frames_go_at_most_once() -> None:
+    assert may_repeat(Connect("c", 1, 1, b"", b""))
+    assert may_repeat(Disconnect("c", 2, 1, b"", b"", 1000, ""))
+    assert may_repeat(Receive("c", 1, 1, b"", b"", ["x"], 0))
+    assert not may_repeat(Receive("c", 1, 1, b"", b"", ["x"], 0, True))
 
 
 def test_a_state_that_messagepack_cannot_carry_is_a_type_error() -> None:

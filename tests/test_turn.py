@@ -6,14 +6,16 @@ from typing import Any
 
 import pytest
 
-from asgictl.application import Application, Consumer, Group, path
+from asgictl.application import Application, Consumer, Group, Route, path
 from asgictl.messages import (
     Accept,
+    Broadcast,
     Close,
     Connect,
     Disconnect,
     Done,
     Frame,
+    Frames,
     Receive,
     Scope,
     TurnEvent,
@@ -34,8 +36,11 @@ def receive(frames: list[Frame], state: bytes = b"") -> Receive:
 
 
 def ran(event: TurnEvent, consumer: Consumer) -> RunningTurn:
-    kind: Any = type(event).__name__.lower()
-    return RunningTurn(Application(websocket=[path("/ws/{room}", **{kind: consumer})]), event)
+    return RunningTurn(Application(websocket=[routed(**{type(event).__name__.lower(): consumer})]), event)
+
+
+def routed(**consumers: Any) -> Route:
+    return path("/ws/{room}", **consumers)
 
 
 def connect() -> Connect:
@@ -110,7 +115,7 @@ def test_only_a_changed_state_travels(before: dict[str, Any], change: dict[str, 
 
 
 def farewell(event: TurnEvent, **consumers: Consumer) -> Wire | None:
-    turn = RunningTurn(Application(websocket=[path("/ws/{room}", **consumers)]), event)
+    turn = RunningTurn(Application(websocket=[routed(**consumers)]), event)
     turn.run()
     value = turn.farewell()
     return decode_event(b"1", value) if value else None
@@ -167,6 +172,7 @@ FAULTS: dict[str, Callable[[Message], Any]] = {
     "a state too large": lambda message: message.state.update(big="x" * (64 << 10)),
     "a state that cannot travel": lambda message: message.state.update(it=object()),
     "text that utf-8 cannot carry": lambda message: message.reply(text="\ud800"),
+    "immediately where nothing can be sent": lambda message: message.reply(text="x", immediately=True),
     "a group's name that utf-8 cannot carry": lambda message: message.join("\ud800"),
 }
 
@@ -232,3 +238,33 @@ def test_a_callable_object_may_be_an_async_consumer() -> None:
             message.reply(text="said")
 
     assert ran(receive(["a"]), Say()).is_async
+
+
+def test_what_is_sent_immediately_leaves_at_once_and_is_not_sent_again_with_the_turn() -> None:
+    sent: list[tuple[Frames | Broadcast, int]] = []
+
+    def say(message: Message) -> None:
+        message.reply(text="half", immediately=True)
+        message.reply(data=b"done")
+        Group("g").send(data=b"half", immediately=True)
+
+    turn = RunningTurn(
+        Application(websocket=[path("/ws/{room}", receive=say)]),
+        receive(["x"]),
+        lambda frame: sent.append((frame, len(turn.outcome.frames))),
+    )
+    assert turn.run().frames == [b"done"]
+    assert sent == [(Frames("i/1", ["half"]), 0), (Broadcast("g", b"half"), 1)]
+    assert turn.outcome.broadcasts == []
+
+
+def test_nothing_is_sent_immediately_to_a_connection_that_is_not_open() -> None:
+    sent: list[object] = []
+
+    def accept(message: Message) -> None:
+        message.accept()
+        message.reply(text="too early", immediately=True)
+
+    turn = RunningTurn(Application(websocket=[path("/ws/{room}", connect=accept)]), connect(), sent.append)
+    close = turn.run().close
+    assert (close and close.status, sent) == (500, [])

@@ -3,12 +3,14 @@
 import asyncio
 import logging
 import threading
+from functools import partial
 
 import hiredis
 
+from asgictl.layers.base import Entry
 from asgictl.layers.keys import Keys
 from asgictl.layers.link import Link
-from asgictl.layers.redis_worker import COMMIT, Entry, commit_arguments
+from asgictl.layers.redis_worker import COMMIT, commit_arguments
 from asgictl.messages import Broadcast, Frames, encode
 from asgictl.turn import RunningTurn
 
@@ -52,13 +54,17 @@ class AsyncTurns:
         self._room.release(CAPACITY)
 
     def _send_now(self, sent: Frames | Broadcast) -> None:
-        """For immediately=True, on the event loop."""
+        """For immediately=True, on the event loop or in a thread that sync_to_async runs."""
         key = (
             (self._keys.broadcast,)
             if isinstance(sent, Broadcast)
             else (self._keys.replies(sent.connection), "NOMKSTREAM")
         )
-        self._link.call("XADD", *key, "*", *encode(sent), answered=_ignored)
+        send = partial(self._link.call, "XADD", *key, "*", *encode(sent), answered=_ignored)
+        if threading.current_thread() is self._thread:
+            send()  # at once: the commit must not overtake it
+        else:
+            self._loop.call_soon_threadsafe(send)
 
     async def _run(self, entry: Entry, turn: RunningTurn) -> None:
         try:

@@ -13,15 +13,17 @@ import threading
 import time
 import traceback
 from collections.abc import Sequence
-from itertools import chain
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from asgictl.configuration import WorkerConfig
 from asgictl.dead_letters import dead_letter
+from asgictl.layers.base import Entry
 from asgictl.layers.keys import Keys
-from asgictl.layers.leases import beat, give_back_command, leave_command, member, reap
-from asgictl.layers.redis_worker import COMMIT, Entry, commit_arguments
+from asgictl.layers.leases import beat, give_back_command, member, reap
+from asgictl.layers.redis_worker import COMMIT, commit_arguments
 from asgictl.messages import encode
 from asgictl.worker.loop import Loop
 
@@ -46,8 +48,12 @@ class Control:
         self._epoch = b""
         # Not all workers of an instance are to end at once.
         self._max_events = config.max_events * random.uniform(0.9, 1.1)  # noqa: S311
-        self._client = redis.Redis.from_url(config.redis_url, socket_timeout=1, socket_connect_timeout=1)
-        self.thread = threading.Thread(target=self._serve, name="control")
+        # redis-py's own retries last longer than a lease.
+        self._client = redis.Redis.from_url(
+            config.redis_url, socket_timeout=1, socket_connect_timeout=1, retry=Retry(NoBackoff(), 1)
+        )
+        # A daemon: a main thread that fails must not leave a process behind that beats and does nothing else.
+        self.thread = threading.Thread(target=self._serve, name="control", daemon=True)
 
     def beat(self) -> None:
         """Renew the lease. Fenced: others have our work, so let go of what is in hand, and end at once."""
@@ -62,16 +68,22 @@ class Control:
             logger.warning("no beat: %s", error)
 
     def finish(self) -> None:
-        """The loops have ended: end the lease."""
+        """The loops have ended: end the lease, and let go of what a lost connection may have left in our hands."""
         self._finished.set()
         self.thread.join()
         try:
-            self._client.execute_command(*leave_command(self._keys, "worker", self._identity))
+            reap(self._client, self._keys, member("worker", self._identity), seen=True)
         except redis.RedisError as error:
             logger.warning("left Redis without a goodbye: %s", error)
         self._client.close()
 
     def _serve(self) -> None:
+        try:
+            self._watch_and_beat()
+        finally:
+            self._stopping.set()  # a worker that nobody watches ends
+
+    def _watch_and_beat(self) -> None:
         beaten = time.monotonic()
         while not self._finished.wait(WATCH_SECONDS):
             self._watch()
@@ -88,18 +100,22 @@ class Control:
         for loop in self._loops:
             if (entry := loop.running) is None:
                 continue
-            if loop.hands and now - loop.since > WATCH_SECONDS:
+            if now - loop.began > WATCH_SECONDS:
+                loop.layer.flush()  # the commits of the fast handlers before it
                 self._give_back(loop)
             if 0 < self._config.timeout_seconds < now - loop.since:
                 self._end(loop, entry)
 
     def _give_back(self, *loops: Loop) -> None:
-        held = [(entry.stream, entry.id) for entry in chain.from_iterable(loop.empty_hands() for loop in loops)]
-        try:
-            if held:
-                self._client.execute_command(*give_back_command(self._keys, held))
-        except redis.RedisError as error:  # the interfaces look for what is open for long
-            logger.warning("%d events could not be given back: %s", len(held), error)
+        for loop in loops:
+            held = loop.empty_hands()
+            try:
+                if held:
+                    entries = [(entry.stream, entry.id) for entry in held]
+                    self._client.execute_command(*give_back_command(self._keys, entries))
+            except redis.RedisError as error:  # whether it was done is not known; to do it twice is harmless
+                logger.warning("%d events could not be given back yet: %s", len(held), error)
+                loop.stranded.extend(held)
 
     def _end(self, loop: Loop, culprit: Entry) -> None:
         """A handler cannot be ended but with its process: answer for the culprit, give back what waits, and end.
@@ -110,7 +126,9 @@ class Control:
         stack = "".join(traceback.format_stack(sys._current_frames().get(loop.thread)))
         logger.error("%s %s: %s; this worker ends\n%s", culprit.event.channel, culprit.id.decode(), reason, stack)
         channel, payload = culprit.stream.decode().partition("}:ch:")[2], encode(culprit.event)[1]
-        arguments = commit_arguments(self._keys, culprit, loop.failure(504, "The application took too long."), [])
+        arguments = commit_arguments(
+            self._keys, culprit, loop.failure(culprit, 504, "The application took too long."), []
+        )
         try:
             self._client.execute_command(*dead_letter(self._keys, channel, payload, reason))
             self._client.execute_command("EVAL", COMMIT, *arguments)

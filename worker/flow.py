@@ -10,7 +10,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
-from asgictl.layers.redis_worker import Entry, RedisWorkerLayer
+from asgictl.layers.base import Entry, WorkerLayer
 from asgictl.messages import WINDOW_BYTES, Chunk, Credit, Request, Response, Want
 
 STALL_SECONDS = 60.0  # without a byte in the direction that is waited for
@@ -22,15 +22,19 @@ class ClientDisconnected(ConnectionResetError):
 
 
 class Flow:
-    """One request. progressed: called whenever bytes have moved, for those who watch how long a handler takes."""
+    """One request.
 
-    def __init__(self, entry: Entry, event: Request, layer: RedisWorkerLayer, progressed: Callable[[], None]) -> None:
+    credit: bytes of the response's body that may be sent now. progressed: called whenever the handler has waited for
+    its client, for those who watch how long the handler itself takes.
+    """
+
+    def __init__(self, entry: Entry, event: Request, layer: WorkerLayer, progressed: Callable[[], None]) -> None:
         self.event = event
         self.entry = entry.id
         self.inbox = layer.inbox
         self._layer = layer
         self._progressed = progressed
-        self._credit = event.credit
+        self.credit = event.credit
         self._due = WINDOW_BYTES  # bytes of the request's body that may be asked for
         self._sequence = 0
         self._has_ended = not event.more
@@ -59,26 +63,26 @@ class Flow:
 
         Raises ClientDisconnected, and TimeoutError when the client took nothing for STALL_SECONDS.
         """
-        self._credit -= len(part.body)
+        self.credit -= len(part.body)
         self._exchange(part, 0)
-        stalled_at, before = monotonic() + STALL_SECONDS, self._credit
-        while self._credit <= 0:
+        stalled_at, before = monotonic() + STALL_SECONDS, self.credit
+        while self.credit <= 0:
             self._exchange(None, WAIT_SECONDS)
-            if self._credit > before:
-                stalled_at, before = monotonic() + STALL_SECONDS, self._credit
+            if self.credit > before:
+                stalled_at, before = monotonic() + STALL_SECONDS, self.credit
             elif monotonic() > stalled_at:
                 raise TimeoutError(f"the client took nothing of the response for {STALL_SECONDS:.0f} s")
-        self._progressed()
 
     def _exchange(self, reply: Want | Response | None, wait_seconds: float) -> None:
         is_heard, letters = self._layer.mail(reply, wait_seconds)
+        self._progressed()
         if not is_heard:
             raise ClientDisconnected("the interface that held this request is gone")
         for letter in letters:
             if (letter.connection, letter.entry) != (self.event.connection, self.entry):
                 continue  # of a request that is over
             if isinstance(letter, Credit):
-                self._credit += letter.size
+                self.credit += letter.size
             elif not isinstance(letter, Chunk):
                 raise ClientDisconnected("the client has gone")
             elif letter.sequence == self._sequence:

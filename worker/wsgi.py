@@ -63,6 +63,7 @@ class WSGIRun:
     """One request on its way through a WSGI application; what precedes the last part leaves at once, by its flow."""
 
     def __init__(self, flow: Flow) -> None:
+        self.entry = flow.entry
         self._event = flow.event
         self._flow = flow
         self._sequence = 0
@@ -140,14 +141,15 @@ class WSGIRun:
 
     def _flush(self) -> None:
         body, self._written = b"".join(self._written), []
-        self._send(body, leave_bytes=0)
+        self._send(body)
 
-    def _send(self, body: bytes, leave_bytes: int) -> bytes:
-        """Send parts until at most `leave_bytes` of this body are left; returns those."""
+    def _send(self, body: bytes, *, is_last: bool = False) -> bytes:
+        """Send parts, none larger than there is credit for; returns what is left, which the last part may carry."""
         at = 0
-        while len(body) - at > leave_bytes:
-            self._flow.push(self._part(body[at : at + PART_BYTES], more=True))
-            at += PART_BYTES
+        while len(body) - at > (self._flow.credit if is_last else 0):
+            size = min(self._flow.credit, PART_BYTES)
+            self._flow.push(self._part(body[at : at + size], more=True))
+            at += size
         return body[at:]
 
     def _whole(self, body: bytes) -> Response:
@@ -159,7 +161,7 @@ class WSGIRun:
             and self._content_length() is None
         ):
             self._headers.append((b"content-length", b"%d" % len(body)))
-        return self._part(self._send(body, leave_bytes=self._event.credit))
+        return self._part(self._send(body, is_last=True))
 
     def _may_have_body(self) -> bool:
         # HEAD's Content-Length would be that of GET's body, which is not known here (RFC 9110, section 8.6).

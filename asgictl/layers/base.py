@@ -1,12 +1,16 @@
-"""The contract of a channel layer, as the event loop of an interface or of an in-process server sees it."""
+"""The contract of a channel layer: what an event loop that holds connections sees of it, and what a worker sees.
+
+On Redis, or in the memory of one process; tests/layers/test_contract.py holds both to it.
+"""
 
 import os
 import secrets
 import socket
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from asgictl.messages import Broadcast, Event, Letter, Reply
+from asgictl.manifest import Manifest
+from asgictl.messages import Broadcast, Done, Event, Frames, Letter, Reply, Response, Want
 
 Position = tuple[int, int]  # a stream entry's id: Redis milliseconds, sequence
 OnReply = Callable[[Reply, Position | None], None]
@@ -32,8 +36,15 @@ class NotSent(ConnectionError):
 class EventLayer(GroupLayer, Protocol):
     """Carries an interface's events to workers, and their replies back to its callbacks.
 
-    `answered` hears the layer's answer, or an exception, never before the call returns.
+    `answered` hears the layer's answer, or an exception, never before the call returns. manifest: the encoded manifest
+    of the newest ready release, None until there was one.
     """
+
+    @property
+    def manifest(self) -> bytes | None: ...
+
+    async def goodbye(self) -> None:
+        """Every connection has had its last turn: leave nothing behind."""
 
     def append(self, channel: str, event: Event, answered: Answered) -> None:
         """Put an event onto a channel; answered with its entry."""
@@ -49,6 +60,73 @@ class EventLayer(GroupLayer, Protocol):
 
     def audit(self, channel: str, event: Event, entry: bytes, gone: Callable[[], None]) -> None:
         """Call gone() if the entry was lost: it stands no more in its channel, and no reply to it is on its way."""
+
+    def bury(self, channel: str, event: Event, reason: str) -> None:
+        """Keep an event that was given up, for somebody to look at."""
+
+    def count_shed(self, reason: str, count: int) -> None:
+        """Add to what the instance has shed for this reason."""
+
+
+class Entry(NamedTuple):
+    """An event in a worker's hands."""
+
+    stream: bytes
+    id: bytes
+    event: Event
+
+
+class WorkerLayer(Protocol):
+    """One thread of a worker: competes for events, and commits what they produce. Blocking; only flush() is for others.
+
+    inbox: where letters to this thread go. client_id: of what ends a read that waits, 0 where nothing does.
+    refused: commits that came too late.
+    """
+
+    inbox: str
+    client_id: int
+    refused: int
+
+    @property
+    def settled(self) -> bool:
+        """Whether every commit has been answered."""
+
+    def publish_manifest(self, manifest: Manifest) -> None:
+        """Tell interfaces what this release serves."""
+
+    def read(self, count: int) -> list[Entry]:
+        """Send buffered commits, then wait up to a second for at most `count` events of each channel."""
+
+    def commit(self, entry: Entry, reply: Response | Done, broadcasts: list[Broadcast], farewell: bytes = b"") -> None:
+        """Acknowledge an event and send all that it produced, together; with the next read or flush(), or now.
+
+        Refused when others have the event, or it is a turn that is not newer than the connection's last.
+        farewell: the disconnect event to run should the interface die, b"" when it has not changed.
+        """
+
+    def send_now(self, sent: Frames | Broadcast) -> None:
+        """Send something outside of the commit. Raises ConnectionResetError when the layer is away."""
+
+    def mail(self, reply: Want | Response | None, wait_seconds: float = 0) -> tuple[bool, list[Letter]]:
+        """Send something ahead of the commit, and return whether its interface lives and which letters have come.
+
+        Waits for the first letter as long as is said. Raises ConnectionResetError when the layer is away.
+        """
+
+    def give_back(self, entries: list[Entry]) -> None:
+        """Let other workers run events that were read and have not started, now."""
+
+    def pass_over(self, stream: bytes, entry_id: bytes) -> None:
+        """Acknowledge an event that cannot be run."""
+
+    def settle(self) -> None:
+        """Send what was buffered and wait for the answers."""
+
+    def flush(self) -> None:
+        """Send what was buffered. From any thread."""
+
+    def close(self) -> None:
+        """Send what was buffered, and leave."""
 
 
 def process_id() -> str:

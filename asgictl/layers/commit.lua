@@ -1,10 +1,10 @@
 -- Commit one event: everything that it produced leaves together, once, or nothing does.
 -- KEYS  channel stream · reply stream of the interface · its turns · broadcast stream · its farewells
 -- ARGV  entry · connection · turn ('' for HTTP) · disconnect? · joins? · farewell · wire field · reply · broadcast ...
--- Returns 1, or why it was refused: 0 the entry is gone, -1 the interface is gone, -2 the turn is not newer.
+-- Returns 1, or why it was refused: -1 the interface is gone, -2 the turn is not newer, -3 the entry is gone.
 -- XACK comes first: it decides, and it succeeds when Redis is full.
 if redis.call('XACK', KEYS[1], 'workers', ARGV[1]) == 0 then
-  return 0
+  return -3
 end
 redis.call('XDEL', KEYS[1], ARGV[1])
 local turn, disconnect = tonumber(ARGV[3]), ARGV[4] == '1'

@@ -1,25 +1,340 @@
-"""The channel layer of a single process: nothing lies between."""
+"""The channel layer of a single process: the promises of Redis and its scripts, kept by one lock.
+
+What stands in Redis elsewhere stands in a Memory; its methods do what the scripts of their names do, and what one does
+appears at once. Callbacks go to their event loop in that order, so a reply is heard before the broadcasts behind it.
+Nothing here is cut off or forgotten, and threads hold no leases: whoever knows of an end calls release() or bury().
+"""
 
 import asyncio
-from itertools import count
+import threading
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import islice
 
-from asgictl.layers.base import OnBroadcast
-from asgictl.messages import Broadcast
+from asgictl.layers.base import Answered, Entry, OnBroadcast, OnReply, Position
+from asgictl.layers.keys import interface_of
+from asgictl.manifest import Manifest, encode_manifest
+from asgictl.messages import (
+    VERSION,
+    Broadcast,
+    Disconnect,
+    Done,
+    Event,
+    Frames,
+    Letter,
+    Lost,
+    Reply,
+    Request,
+    Response,
+    Want,
+    decode_event,
+)
+
+READ_SECONDS = 1.0  # a read waits as long as on Redis
+DEAD_LETTERS = 1000  # kept; the oldest go
+
+
+@dataclass(slots=True)
+class Place:
+    """An event in its stream. consumer: in whose hands it is, "" in nobody's. retries: as in lost.lua."""
+
+    event: Event
+    retries: int
+    consumer: str = ""
+
+
+class Memory:
+    """What all layers of one process share. Its methods may be called from any thread."""
+
+    def __init__(self) -> None:
+        self.changed = threading.Condition()  # its lock guards all that follows
+        self.listeners: list[MemoryGroupLayer] = []
+        self.interfaces: dict[str, MemoryEventLayer] = {}  # who may be replied to
+        self.inboxes: dict[str, deque[Letter]] = {}
+        self.manifest: bytes | None = None
+        self.dead_letters: deque[tuple[str, Event, str]] = deque(maxlen=DEAD_LETTERS)
+        self.shed: Counter[str] = Counter()
+        self._streams: dict[bytes, dict[bytes, Place]] = defaultdict(dict)
+        self._turns: dict[str, int] = {}  # connection -> last committed turn
+        self._farewells: dict[str, tuple[bytes, bytes]] = {}  # connection -> stream, encoded disconnect event
+        self._last = 0  # the number of the newest entry or broadcast
+
+    def add(self, stream: bytes, event: Event, retries: int = 0) -> bytes:
+        """Put an event onto a stream; returns its entry."""
+        with self.changed:
+            self._last += 1
+            entry = b"0-%d" % self._last
+            self._streams[stream][entry] = Place(event, retries)
+            self.changed.notify_all()
+            return entry
+
+    def depth(self, stream: bytes) -> int:
+        with self.changed:
+            return len(self._streams[stream])
+
+    def has(self, stream: bytes, entry: bytes) -> bool:
+        with self.changed:
+            return entry in self._streams[stream]
+
+    def take(self, consumer: str, streams: list[bytes], count: int) -> list[Entry]:
+        """Put into a worker's hands at most `count` events of each stream, the oldest that are in nobody's."""
+        with self.changed:
+            taken = []
+            for stream in streams:
+                free = ((entry, place) for entry, place in self._streams[stream].items() if not place.consumer)
+                for entry, place in islice(free, count):
+                    place.consumer = consumer
+                    taken.append(Entry(stream, entry, place.event))
+            return taken
+
+    def withdraw(self, stream: bytes, entry: bytes, *, in_hand: bool) -> Place | None:
+        """Take an event from its stream if it stands there, and is in a worker's hands, or in nobody's, as is said."""
+        with self.changed:
+            place = self._streams[stream].get(entry)
+            return self._streams[stream].pop(entry) if place and bool(place.consumer) is in_hand else None
+
+    def commit(self, entry: Entry, reply: Response | Done, broadcasts: list[Broadcast], farewell: bytes) -> bool:
+        """Commit one event: everything that it produced appears together, once, or nothing does."""
+        with self.changed:
+            if self.withdraw(entry.stream, entry.id, in_hand=True) is None:
+                return False
+            connection, turn = reply.connection, reply.number if isinstance(reply, Done) else None
+            if turn is not None and turn <= self._turns.get(connection, 0):
+                return False
+            joins = isinstance(reply, Done) and reply.joins
+            is_disconnect = isinstance(entry.event, Disconnect)
+            # The disconnect of a dead interface's connection has nobody to reply to, but is to be heard by others.
+            if not self.reply(reply, (0, self._last) if joins else None) and not is_disconnect:
+                return False
+            if is_disconnect:
+                self._turns.pop(connection, None)
+                self._farewells.pop(connection, None)
+            elif turn is not None:
+                self._turns[connection] = turn
+                if farewell:  # it goes to the pool that serves this connection
+                    pool = entry.stream.removeprefix(entry.event.channel.encode())
+                    self._farewells[connection] = (Disconnect.channel.encode() + pool, farewell)
+            for broadcast in broadcasts:
+                self.publish(broadcast)
+            return True
+
+    def reply(self, reply: Reply, position: Position | None = None) -> bool:
+        """Tell the interface that holds a connection; False when it is gone."""
+        with self.changed:
+            interface = self.interfaces.get(interface_of(reply.connection))
+            if interface is not None:
+                interface.hear_reply(reply, position)
+            return interface is not None
+
+    def publish(self, broadcast: Broadcast) -> None:
+        """Tell everybody who holds sockets."""
+        with self.changed:
+            self._last += 1
+            for listener in self.listeners:
+                listener.hear_broadcast(broadcast, (0, self._last))
+
+    def post(self, inbox: str, letter: Letter) -> bytes | None:
+        """Put a letter into a worker's inbox; None when that worker is no more."""
+        with self.changed:
+            if inbox not in self.inboxes:
+                return None
+            self._last += 1
+            self.inboxes[inbox].append(letter)
+            self.changed.notify_all()
+            return b"0-%d" % self._last
+
+    def lose(self, stream: bytes, entry: bytes, started: bool) -> None:
+        """Take an event out of a worker's hands and tell its interface that it is lost, if it was in any."""
+        with self.changed:
+            if (place := self.withdraw(stream, entry, in_hand=True)) is None:
+                return
+            event = place.event
+            number = 0 if isinstance(event, Request) else event.number
+            told = self.reply(Lost(event.connection, number, event.attempt, started))
+            if not told and isinstance(event, Disconnect) and place.retries < 2:
+                # A dead interface sends nothing again: this last event of its connections is ours to add.
+                self.add(stream, event, place.retries + started)
+
+    def release(self, worker: str, started: tuple[str, ...] = ("?",)) -> int:
+        """Take every event from a dead worker's hands, of all its threads; returns how many.
+
+        started: `stream entry` of those that had started, "?" when that is not known.
+        """
+        with self.changed:
+            prefix = worker + "."
+            held = [
+                (stream, entry, "?" in started or f"{stream.decode()} {entry.decode()}" in started)
+                for stream, places in self._streams.items()
+                for entry, place in places.items()
+                if place.consumer.startswith(prefix)
+            ]
+            for lost in held:
+                self.lose(*lost)
+            self.inboxes = {inbox: each for inbox, each in self.inboxes.items() if not inbox.startswith(prefix)}
+            return len(held)
+
+    def bury(self, interface: str) -> int:
+        """Clean up behind a dead interface, and emit the disconnect events of its connections.
+
+        What a connection still has in a stream runs before its disconnect: to be called again while it returns more
+        than 0, the number of connections that are left.
+        """
+        with self.changed:
+            self.interfaces.pop(interface, None)
+            busy = {place.event.connection for places in self._streams.values() for place in places.values()}
+            left = [connection for connection in self._farewells if interface_of(connection) == interface]
+            for connection in set(left) - busy:
+                stream, event = self._farewells.pop(connection)
+                self.add(stream, decode_event(b"%d" % VERSION, event))
+            if busy.isdisjoint(left):
+                self.forget(interface)
+            return len(busy.intersection(left))
+
+    def forget(self, interface: str) -> None:
+        """Leave nothing of an interface behind."""
+        with self.changed:
+            self.interfaces.pop(interface, None)
+            for kept in (self._turns, self._farewells):
+                for connection in [each for each in kept if interface_of(each) == interface]:
+                    del kept[connection]
 
 
 class MemoryGroupLayer:
-    """Groups whose members all live on this event loop."""
+    """Groups whose members all live in this process; by default, on one event loop."""
 
-    def __init__(self, on_broadcast: OnBroadcast) -> None:
+    def __init__(self, on_broadcast: OnBroadcast, memory: Memory | None = None) -> None:
+        self._memory = memory or Memory()
         self._on_broadcast = on_broadcast
-        self._sequence = count(1)
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def start(self) -> None:
-        """Nothing is to be opened."""
+        """Hear broadcasts from now on."""
+        with self._memory.changed:
+            self._loop = asyncio.get_running_loop()
+            self._memory.listeners.append(self)
 
     async def stop(self) -> None:
-        """Nothing is to be closed."""
+        """Hear nothing more."""
+        with self._memory.changed:
+            self._loop = None
+            if self in self._memory.listeners:
+                self._memory.listeners.remove(self)
 
     def publish(self, broadcast: Broadcast) -> None:
         """Give the frame to every member, after the caller has gone on."""
-        asyncio.get_running_loop().call_soon(self._on_broadcast, broadcast, (0, next(self._sequence)))
+        self._memory.publish(broadcast)
+
+    def hear_broadcast(self, broadcast: Broadcast, position: Position) -> None:
+        self._soon(self._on_broadcast, broadcast, position)
+
+    def _soon(self, callback: Callable[..., object], *arguments: object) -> None:
+        if self._loop is not None:
+            with suppress(RuntimeError):  # the loop was closed without a stop(), which is as good as a death
+                self._loop.call_soon_threadsafe(callback, *arguments)
+
+
+class MemoryEventLayer(MemoryGroupLayer):
+    """An interface's side."""
+
+    def __init__(self, memory: Memory, interface: str, on_reply: OnReply, on_broadcast: OnBroadcast) -> None:
+        super().__init__(on_broadcast, memory)
+        self._id = interface
+        self._on_reply = on_reply
+        self._on_way: deque[tuple[Reply, Position | None]] = deque()
+
+    @property
+    def manifest(self) -> bytes | None:
+        return self._memory.manifest
+
+    async def start(self) -> None:
+        await super().start()
+        with self._memory.changed:
+            self._memory.interfaces[self._id] = self
+
+    async def goodbye(self) -> None:
+        self._memory.forget(self._id)
+
+    def hear_reply(self, reply: Reply, position: Position | None) -> None:
+        self._on_way.append((reply, position))
+        self._soon(lambda: self._on_reply(*self._on_way.popleft()))
+
+    def append(self, channel: str, event: Event, answered: Answered) -> None:
+        self._soon(answered, self._memory.add(channel.encode(), event))
+
+    def remove(self, channel: str, entry: bytes, answered: Answered) -> None:
+        place = self._memory.withdraw(channel.encode(), entry, in_hand=False)
+        self._soon(answered, int(place is not None))
+
+    def post(self, inbox: str, letter: Letter, answered: Answered) -> None:
+        self._soon(answered, self._memory.post(inbox, letter))
+
+    def depth(self, channel: str, answered: Answered) -> None:
+        self._soon(answered, self._memory.depth(channel.encode()))
+
+    def audit(self, channel: str, event: Event, entry: bytes, gone: Callable[[], None]) -> None:
+        if not self._memory.has(channel.encode(), entry) and not self._on_way:
+            self._soon(gone)
+
+    def bury(self, channel: str, event: Event, reason: str) -> None:
+        self._memory.dead_letters.append((channel, event, reason))
+
+    def count_shed(self, reason: str, count: int) -> None:
+        self._memory.shed[reason] += count
+
+
+class MemoryWorkerLayer:
+    """A worker thread's side. consumer: the worker's id, a dot, and what tells its threads apart."""
+
+    client_id = 0
+
+    def __init__(self, memory: Memory, consumer: str, channels: list[str]) -> None:
+        self.inbox = consumer
+        self.settled = True  # a commit is answered at once
+        self.refused = 0  # commits that came too late
+        self._memory = memory
+        self._streams = [channel.encode() for channel in channels]
+        with memory.changed:
+            self._letters = memory.inboxes[consumer] = deque()
+
+    def publish_manifest(self, manifest: Manifest) -> None:
+        """Tell interfaces what this release serves."""
+        self._memory.manifest = encode_manifest(manifest)
+
+    def read(self, count: int) -> list[Entry]:
+        with (memory := self._memory).changed:
+            return memory.changed.wait_for(lambda: memory.take(self.inbox, self._streams, count), READ_SECONDS)
+
+    def commit(self, entry: Entry, reply: Response | Done, broadcasts: list[Broadcast], farewell: bytes = b"") -> None:
+        self.refused += not self._memory.commit(entry, reply, broadcasts, farewell)
+
+    def send_now(self, sent: Frames | Broadcast) -> None:
+        if isinstance(sent, Broadcast):
+            self._memory.publish(sent)
+        else:
+            self._memory.reply(sent)
+
+    def mail(self, reply: Want | Response | None, wait_seconds: float = 0) -> tuple[bool, list[Letter]]:
+        with self._memory.changed:
+            is_heard = reply is None or self._memory.reply(reply)
+            self._memory.changed.wait_for(lambda: self._letters, wait_seconds)
+            letters = list(self._letters)
+            self._letters.clear()
+            return is_heard, letters
+
+    def give_back(self, entries: list[Entry]) -> None:
+        for entry in entries:
+            self._memory.lose(entry.stream, entry.id, False)
+
+    def pass_over(self, stream: bytes, entry_id: bytes) -> None:
+        self._memory.withdraw(stream, entry_id, in_hand=True)
+
+    def settle(self) -> None:
+        """Nothing is buffered."""
+
+    def flush(self) -> None:
+        """Nothing is buffered."""
+
+    def close(self) -> None:
+        """Nothing is buffered; what is in hand, and the inbox, is left by releasing this worker."""

@@ -1,13 +1,15 @@
 """A worker's side of the channel layer on Redis Streams."""
 
 import logging
+import threading
 from pathlib import Path
 from time import monotonic, sleep
-from typing import Any, NamedTuple
+from typing import Any
 
 import redis
 
 from asgictl.errors import WireError
+from asgictl.layers.base import Entry as Entry
 from asgictl.layers.keys import WORKERS, Keys
 from asgictl.layers.leases import give_back_command
 from asgictl.layers.link import BACKOFF_SECONDS, pack
@@ -17,7 +19,6 @@ from asgictl.messages import (
     Broadcast,
     Disconnect,
     Done,
-    Event,
     Frames,
     Letter,
     Response,
@@ -31,20 +32,23 @@ logger = logging.getLogger("asgictl.layers")
 COMMIT = Path(__file__).with_name("commit.lua").read_text()
 
 
-class Entry(NamedTuple):
-    """An event in a worker's hands."""
-
-    stream: bytes
-    id: bytes
-    event: Event
-
-
 def open_connection(url: str) -> redis.connection.AbstractConnection:
     """Connect; raises redis-py's errors."""
     options: dict[str, Any] = {**redis.connection.parse_url(url), "protocol": 2}
     connection: redis.connection.AbstractConnection = options.pop("connection_class", redis.Connection)(**options)
     connection.connect()
     return connection
+
+
+def was_cut(connection: redis.connection.AbstractConnection) -> bool:
+    """Whether a connection that nobody used was closed meanwhile, as by Redis's `timeout`."""
+    try:
+        if not connection.can_read():
+            return False
+    except (redis.RedisError, OSError):  # this says so
+        pass
+    connection.disconnect()
+    return True
 
 
 def commit_arguments(
@@ -74,7 +78,7 @@ def commit_arguments(
 
 
 class RedisWorkerLayer:
-    """A worker's side of the split: blocking, for one thread.
+    """A worker's side of the split: blocking, for one thread, but for flush().
 
     Commits are buffered and go out with the next read, or by flush(). A commit that was not answered when the
     connection broke is sent again: Redis refuses it if it had succeeded.
@@ -92,6 +96,7 @@ class RedisWorkerLayer:
         self._streams = [self.keys.channel(channel) for channel in channels]
         self._connection: redis.connection.AbstractConnection | None = None
         self._sha = b""
+        self._sending = threading.Lock()
         self._output: list[bytes] = []
         self._unanswered: list[bytes] = []  # commits on their way
         self._recover = False  # read this consumer's own pending entries before new ones
@@ -107,6 +112,8 @@ class RedisWorkerLayer:
             except redis.ResponseError as error:
                 if "BUSYGROUP" not in str(error):
                     raise
+        for stream in self._streams:  # a release finds this worker, and its inbox, by its consumers
+            self._ask("XGROUP", "CREATECONSUMER", stream, WORKERS, self._consumer)
         self._ask("SADD", self.keys.channels, *self._streams)
 
     @property
@@ -119,13 +126,10 @@ class RedisWorkerLayer:
         self._ask("SET", self.keys.manifest, encode_manifest(manifest))
 
     def close(self) -> None:
-        """Send what was buffered, leave the cursors, and close."""
+        """Send what was buffered, and close. The cursors and the inbox are left by reaping this worker."""
         try:
             self.flush()
             self._drain()
-            for stream in self._streams:
-                self._ask("XGROUP", "DELCONSUMER", stream, WORKERS, self._consumer)
-            self._ask("DEL", self.keys.inbox(self.inbox))
         except redis.RedisError as error:
             logger.warning("left Redis without a goodbye: %s", error)
         for connection in (self._connection, self._mail):
@@ -179,36 +183,43 @@ class RedisWorkerLayer:
         """Buffer the commit of an event; arguments as commit_arguments has them."""
         self._buffer("EVALSHA", self._sha, *commit_arguments(self.keys, entry, reply, broadcasts, farewell))
 
-    def mail(
-        self, reply: Want | Response | Frames | Broadcast | None, wait_seconds: float = 0
-    ) -> tuple[bool, list[Letter]]:
+    def send_now(self, sent: Frames | Broadcast) -> None:
+        """Send something outside of the commit. Raises ConnectionResetError when Redis is lost."""
+        if isinstance(sent, Broadcast):
+            self._ask_mail(("XADD", self.keys.broadcast, "*", *encode(sent)))
+        else:
+            self._ask_mail(("XADD", self.keys.replies(sent.connection), "NOMKSTREAM", "*", *encode(sent)))
+
+    def mail(self, reply: Want | Response | None, wait_seconds: float = 0) -> tuple[bool, list[Letter]]:
         """Send something ahead of the commit, and return whether its interface lives and which letters have come.
 
         Waits for the first letter as long as is said. Raises ConnectionResetError when Redis is lost: whether it
         arrived is not known then.
         """
-        commands, inbox = [], self.keys.inbox(self.inbox)
-        if isinstance(reply, Broadcast):
-            commands.append(pack(("XADD", self.keys.broadcast, "*", *encode(reply))))
-        elif reply:
-            commands.append(pack(("XADD", self.keys.replies(reply.connection), "NOMKSTREAM", "*", *encode(reply))))
+        commands: list[tuple[str | bytes | int, ...]] = []
+        inbox = self.keys.inbox(self.inbox)
+        if reply:
+            commands.append(("XADD", self.keys.replies(reply.connection), "NOMKSTREAM", "*", *encode(reply)))
         block = ("BLOCK", int(wait_seconds * 1000)) if wait_seconds else ()
-        commands.append(pack(("XTRIM", inbox, "MINID", self._mailed)))
-        commands.append(pack(("XREAD", *block, "STREAMS", inbox, self._mailed)))
+        commands.append(("XTRIM", inbox, "MINID", self._mailed))
+        commands.append(("XREAD", *block, "STREAMS", inbox, self._mailed))
+        *answers, _, streams = self._ask_mail(*commands)
+        entries = streams[0][1] if streams else []
+        if entries:
+            self._mailed = entries[-1][0]
+        return answers != [None], [decode_letter(*fields[:2]) for _, fields in entries]
+
+    def _ask_mail(self, *commands: tuple[str | bytes | int, ...]) -> list[Any]:
         try:
-            if self._mail is None:
+            if self._mail is None or was_cut(self._mail):
                 self._mail = open_connection(self._url)
-            self._mail.send_packed_command(commands, check_health=False)
-            *answers, _, streams = [self._mail.read_response(disable_decoding=True) for _ in commands]
+            self._mail.send_packed_command([pack(command) for command in commands], check_health=False)
+            return [self._mail.read_response(disable_decoding=True) for _ in commands]
         except (redis.RedisError, OSError) as error:
             if self._mail:
                 self._mail.disconnect()
             self._mail = None
             raise ConnectionResetError(f"Redis was lost: {error}") from error
-        entries = streams[0][1] if streams else []
-        if entries:
-            self._mailed = entries[-1][0]
-        return answers != [None], [decode_letter(*fields[:2]) for _, fields in entries]
 
     def settle(self) -> None:
         """Send what was buffered and wait for the answers; a lost connection shows at the next read."""
@@ -219,43 +230,52 @@ class RedisWorkerLayer:
             logger.warning("the connection to Redis was lost while sending")
 
     def flush(self) -> None:
-        """Send what was buffered; a lost connection shows at the next read."""
+        """Send what was buffered; a lost connection shows at the next read. From any thread."""
         try:
-            self._send()
+            if self._output:
+                self._send()
         except (redis.ConnectionError, redis.TimeoutError, OSError):
             logger.warning("the connection to Redis was lost while sending")
 
     def _buffer(self, *command: str | bytes | int) -> None:
-        self._output.append(pack(command))
+        packed = pack(command)
+        with self._sending:
+            self._output.append(packed)
 
     def _send(self, *command: str | bytes | int) -> None:
-        output, self._output = self._output, []
-        self._unanswered += output
-        if command:
-            output.append(pack(command))
-        if self._connection is None or not self._connection.is_connected:  # redis-py would connect anew, unseen
-            raise redis.ConnectionError("not connected")
-        if output:
-            self._connection.send_packed_command([b"".join(output)], check_health=False)
+        with self._sending:
+            output, self._output = self._output, []
+            self._unanswered += output
+            if command:
+                output.append(pack(command))
+            if self._connection is None or not self._connection.is_connected:  # redis-py would connect anew, unseen
+                raise redis.ConnectionError("not connected")
+            if output:
+                self._connection.send_packed_command([b"".join(output)], check_health=False)
 
     def _receive(self) -> Any:
         assert self._connection is not None  # noqa: S101 - _send raised otherwise
         return self._connection.read_response(disable_decoding=True)
 
     def _drain(self) -> None:
-        """Read the answers of what was sent before; a refusal is counted, an error logged."""
+        """Read the answers of what was sent before; a refusal, which only commits know, is counted, an error logged."""
         while self._unanswered:
             try:
                 answer = self._receive()
             except redis.exceptions.NoScriptError as error:  # connecting loads it; then this commit is sent again
+                self._disconnect()  # the answers behind this one are not to be taken for others
                 raise redis.ConnectionError("Redis has forgotten the commit script") from error
             except redis.ResponseError as error:
                 logger.error("Redis refused a commit: %s", error)
                 answer = 1
             self._unanswered.pop(0)
-            if isinstance(answer, int) and answer <= 0:
+            if isinstance(answer, int) and answer < 0:
                 self.refused += 1
                 logger.info("a commit came too late and was refused (%d)", answer)
+
+    def _disconnect(self) -> None:
+        if self._connection:
+            self._connection.disconnect()
 
     def _ask(self, *command: str | bytes | int) -> Any:
         self._send(*command)
@@ -268,8 +288,7 @@ class RedisWorkerLayer:
         unanswered, self._unanswered = self._unanswered + self._output, []
         self._output = []
         while True:
-            if self._connection:
-                self._connection.disconnect()
+            self._disconnect()
             sleep(BACKOFF_SECONDS[min(attempt, len(BACKOFF_SECONDS) - 1)])
             attempt += 1
             try:

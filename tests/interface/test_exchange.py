@@ -1,44 +1,130 @@
 """One HTTP request on its way, without a server."""
 
 import asyncio
-from collections.abc import MutableMapping
+from collections.abc import Callable, Coroutine, MutableMapping
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from asgictl.interface.exchange import Aborted, BodyTooLarge, Exchange, error_response, read_body
-from asgictl.messages import Request, Response, Scope
+from asgictl.interface.exchange import (
+    INLINE_BYTES,
+    Aborted,
+    BodyTooLarge,
+    ClientGone,
+    Exchange,
+    error_response,
+    read_body,
+)
+from asgictl.messages import Chunk, Credit, Gone, Letter, Request, Response, Scope, Want
 
+ASGIMessage = MutableMapping[str, Any]
 SCOPE = Scope("GET", "http", "1.1", "", "/", b"/", b"", [], None, None)
 OK = [(b"content-type", b"text/plain")]
+LEFT = {"type": "http.disconnect"}
+ENTRY, INBOX = b"1-0", "worker.1"
 
 
 def part(sequence: int, body: bytes, *, more: bool = False, aborted: bool = False) -> Response:
-    return Response("i/1", sequence, 200, [] if sequence else OK, body, more, aborted)
+    return Response("i/1", sequence, 200, [] if sequence else OK, body, more, aborted, 1, ENTRY, INBOX if more else "")
 
 
-def exchange_of(method: str = "GET", deadline: float = 0) -> Exchange:
-    return Exchange("i/1", replace(SCOPE, method=method), deadline)
+def want(size: int, entry: bytes = ENTRY, inbox: str = INBOX, attempt: int = 1) -> Want:
+    return Want("i/1", attempt, entry, inbox, size)
 
 
-def written(*parts: Response) -> list[MutableMapping[str, Any]]:
+def chunk(body: bytes, *, more: bool) -> ASGIMessage:
+    return {"type": "http.request", "body": body, "more_body": more}
+
+
+class Client:
+    """An exchange, the client's side of it, and what workers are told."""
+
+    def __init__(
+        self,
+        method: str = "GET",
+        *,
+        more: bool = False,
+        limit: int = 1 << 30,
+        credit: int = 1 << 20,
+        deadline: float = 0,
+    ) -> None:
+        self.incoming: asyncio.Queue[ASGIMessage] = asyncio.Queue()
+        self.reads = 0  # how often it was asked for more
+        self.sent: list[ASGIMessage] = []
+        self.letters: list[tuple[str, Letter]] = []
+        self.answers: list[Callable[[object], None]] = []
+        self.breaks = False
+        event = Request("i/1", 1, replace(SCOPE, method=method), b"", False, credit)
+        self.exchange = Exchange(event, self.receive, self.post, limit, deadline)
+        self.exchange.begin(b"", more)
+
+    async def receive(self) -> ASGIMessage:
+        self.reads += 1
+        return await self.incoming.get()
+
+    async def send(self, message: ASGIMessage) -> None:
+        if self.breaks:
+            raise BrokenPipeError
+        self.sent.append(message)
+
+    def post(self, inbox: str, letter: Letter, answered: Callable[[object], None]) -> None:
+        self.letters.append((inbox, letter))
+        self.answers.append(answered)
+
+    async def says(self, *messages: ASGIMessage) -> None:
+        for message in messages:
+            self.incoming.put_nowait(message)
+        await settled()
+
+    def writes(self) -> "asyncio.Task[None]":
+        """Begin to write the response."""
+        return asyncio.create_task(self.exchange.write(self.send))
+
+    def parts(self) -> list[Response]:
+        """Return what is to be written."""
+        return list(self.exchange._parts)
+
+    def told(self) -> list[Letter]:
+        """Return the letters since the last call."""
+        letters, self.letters = self.letters, []
+        return [letter for _, letter in letters]
+
+
+async def settled() -> None:
+    """Let every task go as far as it can; no time needs to pass for that."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+def scenario(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
+    async def main() -> None:
+        await asyncio.wait_for(test(), 30)
+        await settled()
+        assert asyncio.all_tasks() == {asyncio.current_task()}, "a task was left behind"
+
+    def run() -> None:
+        asyncio.run(main())
+
+    run.__name__ = test.__name__
+    return run
+
+
+def written(*parts: Response) -> list[ASGIMessage]:
     """Return what a server is sent when these parts arrive one after another."""
-    messages: list[MutableMapping[str, Any]] = []
 
-    async def send(message: MutableMapping[str, Any]) -> None:
-        messages.append(message)
-
-    async def run() -> None:
-        exchange = exchange_of()
-        writing = asyncio.create_task(exchange.write(send))
+    async def run() -> list[ASGIMessage]:
+        client = Client()
+        writing = client.writes()
         for each in parts:
-            await asyncio.sleep(0)
-            exchange.put(each)
+            await settled()
+            client.exchange.put(each)
         await asyncio.wait_for(writing, 10)
+        return client.sent
 
-    asyncio.run(run())
-    return messages
+    return asyncio.run(run())
 
 
 def test_a_whole_response_is_a_start_and_one_body() -> None:
@@ -53,35 +139,53 @@ def test_parts_are_written_in_sequence_and_a_repeated_one_is_dropped() -> None:
     assert [message["body"] for message in messages[1:]] == [b"a", b"b", b"c"]
 
 
-def test_what_comes_of_an_attempt_that_was_given_up_is_dropped() -> None:
-    exchange = exchange_of()
-    exchange.lost(True)  # its worker stood still for long, and wakes up while another runs the second attempt
+def test_a_response_of_which_a_part_is_missing_is_cut_off() -> None:
+    with pytest.raises(Aborted):
+        written(part(0, b"a", more=True), part(2, b"c"))
+
+
+def test_a_response_whose_first_part_is_missing_is_a_502() -> None:
+    assert written(part(1, b"b"))[0]["status"] == 502
+
+
+@scenario
+async def test_the_worker_of_a_response_that_is_cut_off_is_told_to_stop() -> None:
+    client = Client()
+    client.exchange.put(part(0, b"a", more=True))
+    client.exchange.put(part(2, b"c", more=True))
+    assert client.letters == [(INBOX, Gone("i/1", ENTRY))]
+
+
+@scenario
+async def test_what_comes_of_an_attempt_that_was_given_up_is_dropped() -> None:
+    client = Client()
+    client.exchange.lost(True)  # its worker stood still for long, and wakes up while another runs the second attempt
     for number in (0, 1):
-        exchange.put(part(number, b"first", more=True))
-        exchange.put(replace(part(number, b"second", more=not number), attempt=2))
-    assert [each.body for each in exchange._parts] == [b"second", b"second"]
+        client.exchange.put(part(number, b"first", more=True))
+        client.exchange.put(replace(part(number, b"second", more=not number), attempt=2))
+    assert [each.body for each in client.parts()] == [b"second", b"second"]
 
 
-def test_of_two_sendings_the_one_that_begins_first_is_the_response() -> None:
-    exchange = exchange_of()
+@scenario
+async def test_of_two_sendings_the_one_that_begins_first_is_the_response_and_the_other_is_told_to_stop() -> None:
+    client = Client()
     for number in (0, 1):
         for entry in (b"1-0", b"2-0") if number == 0 else (b"2-0", b"1-0"):
-            exchange.put(replace(part(number, entry, more=not number), entry=entry))
-    assert [each.body for each in exchange._parts] == [b"1-0", b"1-0"]
+            sent = replace(part(number, entry, more=True), entry=entry, inbox=f"worker.{entry.decode()}")
+            client.exchange.put(sent)
+    assert [each.body for each in client.parts()] == [b"1-0", b"1-0"]
+    assert client.letters == [("worker.2-0", Gone("i/1", b"2-0"))] * 2
 
 
-def test_a_part_leaves_before_the_next_one_comes() -> None:
-    async def run() -> None:
-        sent: asyncio.Queue[MutableMapping[str, Any]] = asyncio.Queue()
-        exchange = exchange_of()
-        writing = asyncio.create_task(exchange.write(sent.put))
-        exchange.put(part(0, b"a", more=True))
-        await sent.get()
-        assert await sent.get() == {"type": "http.response.body", "body": b"a", "more_body": True}
-        exchange.put(part(1, b"b"))
-        await writing
-
-    asyncio.run(run())
+@scenario
+async def test_a_part_leaves_before_the_next_one_comes() -> None:
+    client = Client()
+    writing = client.writes()
+    client.exchange.put(part(0, b"a", more=True))
+    await settled()
+    assert client.sent[-1] == {"type": "http.response.body", "body": b"a", "more_body": True}
+    client.exchange.put(part(1, b"b"))
+    await writing
 
 
 def test_a_response_that_failed_on_the_way_is_cut_off() -> None:
@@ -89,30 +193,39 @@ def test_a_response_that_failed_on_the_way_is_cut_off() -> None:
         written(part(0, b"a", more=True), part(1, b"", aborted=True))
 
 
-def test_the_first_part_lifts_the_deadline() -> None:
-    exchange = exchange_of(deadline=5.0)
-    exchange.put(part(1, b"not yet"))
-    assert exchange.deadline == 5.0
-    exchange.put(part(0, b"a", more=True))
-    assert exchange.deadline == float("inf")
+@scenario
+async def test_the_deadline_begins_once_the_body_was_read_and_ends_with_the_first_part() -> None:
+    client = Client(deadline=5)
+    now = asyncio.get_running_loop().time()
+    begun = Exchange(client.exchange.event, client.receive, client.post, 10, 5)
+    assert begun.deadline == float("inf")
+    begun.begin(b"body", more=False)
+    assert now < begun.deadline <= now + 6
+    begun.put(part(0, b"a", more=True))
+    assert begun.deadline == float("inf")
 
 
-def test_a_failure_answers_once_and_cuts_off_what_the_application_has_begun() -> None:
-    async def run() -> None:
-        exchange = exchange_of()
-        exchange.fail(504, "Late.")
-        exchange.put(part(0, b"later still"))
-        assert (await exchange.get()).status == 504
-        assert not exchange._parts
-        begun = exchange_of()
-        begun.put(part(0, b"a", more=True))
-        begun.fail(504, "Late.")
-        assert [(each.sequence, each.aborted) for each in (await begun.get(), await begun.get())] == [
-            (0, False),
-            (1, True),
-        ]
+@scenario
+async def test_a_failure_answers_once_and_cuts_off_what_the_application_has_begun() -> None:
+    client = Client()
+    client.exchange.fail(504, "Late.")
+    client.exchange.put(part(0, b"later still"))
+    assert [each.status for each in client.parts()] == [504]
+    begun = Client()
+    begun.exchange.put(part(0, b"a", more=True))
+    begun.exchange.fail(504, "Late.")
+    assert [(each.sequence, each.aborted) for each in begun.parts()] == [(0, False), (1, True)]
 
-    asyncio.run(run())
+
+@scenario
+async def test_no_room_in_redis_is_a_503_unless_an_earlier_sending_answers_already() -> None:
+    client = Client()
+    assert not client.exchange.refused()
+    assert [each.status for each in client.parts()] == [503]
+    begun = Client()
+    begun.exchange.put(part(0, b"a", more=True))
+    assert begun.exchange.refused()
+    assert not begun.parts()[-1].aborted
 
 
 @pytest.mark.parametrize(
@@ -120,24 +233,44 @@ def test_a_failure_answers_once_and_cuts_off_what_the_application_has_begun() ->
     [("POST", [False, False], [1, 1]), ("GET", [False, True], [1, 2]), ("GET", [True, False], [2, 2])],
 )
 def test_a_request_whose_worker_died_is_sent_again(method: str, started: list[bool], attempts: list[int]) -> None:
-    exchange = exchange_of(method)
-    again = [exchange.lost(each) for each in started]
-    assert again == [Request("i/1", attempt, replace(SCOPE, method=method), b"") for attempt in attempts]
-    assert not exchange._parts
+    async def main() -> None:
+        client = Client(method)
+        event = client.exchange.event
+        again = [client.exchange.lost(each) for each in started]
+        assert again == [replace(event, attempt=attempt) for attempt in attempts]
+        assert client.parts() == []
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize(("method", "started"), [("POST", [True]), ("GET", [True, True])])
 def test_a_request_that_may_not_run_again_is_answered_with_502(method: str, started: list[bool]) -> None:
-    exchange = exchange_of(method)
-    assert [exchange.lost(each) for each in started][-1] is None
-    assert [each.status for each in exchange._parts] == [502]
+    async def main() -> None:
+        client = Client(method)
+        assert [client.exchange.lost(each) for each in started][-1] is None
+        assert [each.status for each in client.parts()] == [502]
+
+    asyncio.run(main())
 
 
-def test_a_response_that_has_begun_is_cut_off_when_its_worker_died() -> None:
-    exchange = exchange_of()
-    exchange.put(part(0, b"a", more=True))
-    assert exchange.lost(False) is None
-    assert [each.aborted for each in exchange._parts] == [False, True]
+@scenario
+async def test_a_response_that_has_begun_is_cut_off_when_its_worker_died() -> None:
+    client = Client()
+    client.exchange.put(part(0, b"a", more=True))
+    assert client.exchange.lost(False) is None
+    assert [each.aborted for each in client.parts()] == [False, True]
+
+
+@scenario
+async def test_only_a_safe_request_that_nobody_has_seen_anything_of_may_run_twice() -> None:
+    assert Client().exchange.repeatable
+    assert not Client("POST").exchange.repeatable
+    assert not Client(more=True).exchange.repeatable, "its body cannot be read twice"
+    begun, second = Client(), Client()
+    begun.exchange.put(part(0, b"a", more=True))
+    assert not begun.exchange.repeatable
+    second.exchange.lost(True)
+    assert not second.exchange.repeatable
 
 
 @pytest.mark.parametrize(("status", "again"), [(503, [b"1"]), (504, []), (404, [])])
@@ -149,43 +282,271 @@ def test_an_error_is_plain_text_of_its_length_and_503_says_when_to_try_again(sta
     assert [value for name, value in response.headers if name == b"retry-after"] == again
 
 
-def body_of(headers: list[tuple[bytes, bytes]], messages: list[dict[str, Any]], limit: int = 10) -> bytes:
-    waiting = iter(messages)
+@scenario
+async def test_nothing_of_a_body_that_is_pulled_is_read_before_a_worker_wants_it() -> None:
+    client = Client("POST", more=True)
+    await client.says(chunk(b"abc", more=True))
+    assert client.reads == 0
+    client.exchange.want(want(2))
+    await settled()
+    assert client.letters == [(INBOX, Chunk("i/1", ENTRY, 0, b"abc", True))]
+    client.exchange.put(part(0, b""))
+    await client.writes()
 
-    async def receive() -> dict[str, Any]:
-        return next(waiting)
 
-    return asyncio.run(read_body({"headers": headers}, receive, limit))
+@scenario
+async def test_a_body_is_read_one_message_ahead_of_what_is_wanted() -> None:
+    client = Client("POST", more=True)
+    await client.says(*[chunk(b"abc", more=True)] * 4)
+    client.exchange.want(want(4))
+    await settled()
+    assert [letter.sequence for letter in client.told() if isinstance(letter, Chunk)] == [0, 1]
+    assert client.reads == 3
+    client.exchange.want(want(3))
+    await settled()
+    assert [letter.sequence for letter in client.told() if isinstance(letter, Chunk)] == [2]
+    client.exchange.put(part(0, b""))
+    await client.writes()
 
 
-def chunk(body: bytes, *, more: bool) -> dict[str, Any]:
-    return {"type": "http.request", "body": body, "more_body": more}
+@scenario
+async def test_the_last_chunk_says_so_and_nothing_follows_it() -> None:
+    client = Client("POST", more=True)
+    client.exchange.want(want(100))
+    await client.says(chunk(b"a", more=True), chunk(b"b", more=False), chunk(b"", more=False))
+    assert client.told() == [Chunk("i/1", ENTRY, 0, b"a", True), Chunk("i/1", ENTRY, 1, b"b", False)]
+    client.exchange.put(part(0, b""))
+    await client.writes()
+
+
+@scenario
+async def test_a_bodys_end_without_bytes_needs_no_want_so_that_the_clients_leaving_is_heard() -> None:
+    client = Client("POST", more=True)
+    writing = client.writes()
+    client.exchange.want(want(1))
+    client.exchange.put(part(0, b"a", more=True))
+    await client.says(chunk(b"b", more=True), chunk(b"", more=False), LEFT)
+    with pytest.raises(ClientGone):
+        await writing
+    assert client.told() == [Chunk("i/1", ENTRY, 0, b"b", True), Chunk("i/1", ENTRY, 1, b"", False), Gone("i/1", ENTRY)]
+
+
+@given(st.lists(st.binary(min_size=1, max_size=9), min_size=1), st.integers(1, 12), st.integers(0, 12))
+def test_whatever_is_wanted_the_body_arrives_whole_and_never_more_than_a_message_beyond(
+    messages: list[bytes], size: int, ahead: int
+) -> None:
+    async def main() -> None:
+        client = Client("POST", more=True)
+        wanted, heard = 0, b""
+        for number, message in enumerate(messages):
+            client.incoming.put_nowait(chunk(message, more=number + 1 < len(messages)))
+        while heard != b"".join(messages):
+            if wanted <= len(heard) + ahead:
+                wanted += size
+                client.exchange.want(want(size))
+            await settled()
+            letters = client.told()
+            assert all(isinstance(letter, Chunk) for letter in letters)
+            heard += b"".join(letter.data for letter in letters if isinstance(letter, Chunk))
+            assert len(heard) < wanted + 9
+        client.exchange.put(part(0, b""))
+        await client.writes()
+
+    asyncio.run(main())
+
+
+@scenario
+async def test_a_second_entry_that_wants_the_body_is_told_that_nobody_waits_for_it() -> None:
+    client = Client("POST", more=True)
+    client.exchange.want(want(10))
+    client.exchange.want(want(10, b"2-0", "worker.2"))
+    client.exchange.want(want(10, ENTRY, "worker.3", attempt=2))
+    assert client.letters == [("worker.2", Gone("i/1", b"2-0")), ("worker.3", Gone("i/1", ENTRY))]
+    await client.says(chunk(b"abc", more=False))
+    assert client.letters[-1] == (INBOX, Chunk("i/1", ENTRY, 0, b"abc", False))
+    client.exchange.put(part(0, b""))
+    await client.writes()
+
+
+@scenario
+async def test_a_body_that_becomes_too_large_is_a_413_and_its_worker_is_told_to_stop() -> None:
+    client = Client("POST", more=True, limit=5)
+    writing = client.writes()
+    client.exchange.want(want(100))
+    await client.says(chunk(b"12345", more=True), chunk(b"6", more=True), chunk(b"7", more=True))
+    await writing
+    assert client.sent[0]["status"] == 413
+    assert client.told() == [Chunk("i/1", ENTRY, 0, b"12345", True), Gone("i/1", ENTRY)]
+    assert client.incoming.qsize() == 1, "it is not read on"
+
+
+@pytest.mark.parametrize("answer", [None, ConnectionError("lost"), RuntimeError("refused")])
+def test_a_part_of_the_body_that_did_not_arrive_is_a_502(answer: object) -> None:
+    async def main() -> None:
+        client = Client("POST", more=True)
+        writing = client.writes()
+        client.exchange.want(want(100))
+        await client.says(chunk(b"a", more=True), chunk(b"b", more=True))
+        client.answers[0](b"1-0")
+        client.answers[1](answer)
+        await writing
+        assert client.sent[0]["status"] == 502
+
+    asyncio.run(main())
+
+
+@scenario
+async def test_the_deadline_is_put_off_by_each_part_of_the_body_until_the_response_begins() -> None:
+    client = Client("POST", more=True, deadline=5)
+    for _ in range(2):
+        client.exchange.deadline = 0
+        client.exchange.want(want(1))
+        await client.says(chunk(b"a", more=True))
+        assert client.exchange.deadline > asyncio.get_running_loop().time()
+    client.exchange.put(part(0, b"a", more=True))
+    client.exchange.want(want(1))
+    await client.says(chunk(b"b", more=False))
+    assert client.exchange.deadline == float("inf")
+    client.exchange.put(part(1, b""))
+    await client.writes()
+
+
+@pytest.mark.parametrize("credit", [4 << 10, 100 << 10, 1 << 20])
+def test_credit_is_told_of_in_quarters_and_a_worker_that_uses_it_never_runs_dry(credit: int) -> None:
+    async def main() -> None:
+        client = Client(credit=credit)
+        writing = client.writes()
+        left, size, letters, parts = credit, credit // 7, 0, 100
+        for sequence in range(parts):
+            assert left > 0, "nothing more is on its way, and yet the worker may not send"
+            left -= size
+            client.exchange.put(part(sequence, b"x" * size, more=True))
+            await settled()
+            for letter in client.told():
+                assert isinstance(letter, Credit)
+                assert letter.size >= credit // 4
+                left += letter.size
+                letters += 1
+            assert left <= credit
+        assert letters <= parts // 2 + 1
+        client.exchange.put(part(parts, b""))
+        await writing
+
+    asyncio.run(main())
+
+
+@scenario
+async def test_nothing_is_credited_before_it_was_written() -> None:
+    client = Client(credit=4)
+    client.exchange.put(part(0, b"abcd", more=True))
+    assert client.told() == []
+    writing = client.writes()
+    await settled()
+    assert client.letters == [(INBOX, Credit("i/1", ENTRY, 4))]
+    client.exchange.put(part(1, b""))
+    await writing
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_client_that_leaves_before_the_end_of_its_response_is_gone(begun: bool) -> None:
+    async def main() -> None:
+        client = Client()
+        client.exchange.listen()
+        if begun:
+            client.exchange.put(part(0, b"a", more=True))
+        writing = client.writes()
+        await client.says(chunk(b"", more=False), LEFT)
+        with pytest.raises(ClientGone):
+            await writing
+        assert client.told() == ([Gone("i/1", ENTRY)] if begun else [])
+        client.exchange.want(want(1))
+        assert client.told() == [Gone("i/1", ENTRY)]
+
+    asyncio.run(main())
+
+
+@scenario
+async def test_a_client_that_leaves_within_its_body_is_gone_and_its_worker_hears_of_it() -> None:
+    client = Client("POST", more=True)
+    writing = client.writes()
+    client.exchange.want(want(100))
+    await client.says(chunk(b"a", more=True), LEFT)
+    with pytest.raises(ClientGone):
+        await writing
+    assert client.told() == [Chunk("i/1", ENTRY, 0, b"a", True), Gone("i/1", ENTRY)]
+
+
+@scenario
+async def test_a_server_that_cannot_write_has_lost_the_client() -> None:
+    client = Client()
+    client.breaks = True
+    client.exchange.put(part(0, b"a", more=True))
+    with pytest.raises(ClientGone):
+        await client.writes()
+    assert client.told() == [Gone("i/1", ENTRY)]
+
+
+@scenario
+async def test_a_response_that_is_there_is_written_although_nobody_listens() -> None:
+    client = Client()
+    client.exchange.listen()
+    await client.says(LEFT)
+    client.exchange.put(part(0, b"whole"))
+    await client.writes()
+    assert client.sent[-1]["body"] == b"whole"
 
 
 LENGTH = [(b"content-length", b"10")]
+INLINE = [(b"content-length", b"%d" % INLINE_BYTES)]
+LARGE = [(b"content-length", b"%d" % (INLINE_BYTES + 1))]
 CHUNKED = [(b"transfer-encoding", b"chunked")]
+EXPECTING = [(b"expect", b"100-continue")]
 
 
-@pytest.mark.parametrize("headers", [[], [(b"content-length", b"0")]])
+def body_of(
+    headers: list[tuple[bytes, bytes]], *messages: ASGIMessage, limit: int = 1 << 20, deadline: float = 10
+) -> tuple[bytes, bool]:
+    """What is read of a body before its event is sent; reading more than there is never ends."""
+
+    async def main() -> tuple[bytes, bool]:
+        incoming: asyncio.Queue[ASGIMessage] = asyncio.Queue()
+        for message in messages:
+            incoming.put_nowait(message)
+        return await read_body({"headers": headers}, incoming.get, limit, deadline)
+
+    return asyncio.run(main())
+
+
+@pytest.mark.parametrize("headers", [[], [(b"content-length", b"0")], [(b"content-length", b"0"), *EXPECTING]])
 def test_a_request_without_a_body_is_not_waited_for(headers: list[tuple[bytes, bytes]]) -> None:
-    assert body_of(headers, []) == b""
+    assert body_of(headers) == (b"", False)
 
 
-@pytest.mark.parametrize("headers", [LENGTH, CHUNKED])
-def test_a_body_is_read_to_its_end_and_may_be_as_large_as_the_limit(headers: list[tuple[bytes, bytes]]) -> None:
-    assert body_of(headers, [chunk(b"12345", more=True), chunk(b"67890", more=False)]) == b"1234567890"
+def test_a_small_body_is_read_to_its_end() -> None:
+    assert body_of(LENGTH, chunk(b"12345", more=True), chunk(b"67890", more=False)) == (b"1234567890", False)
 
 
-def test_a_body_that_says_that_it_is_too_large_is_not_read() -> None:
+def test_a_body_of_64_kib_still_travels_with_its_event() -> None:
+    assert body_of(INLINE, chunk(b"x" * INLINE_BYTES, more=False)) == (b"x" * INLINE_BYTES, False)
+
+
+@pytest.mark.parametrize("headers", [LARGE, CHUNKED, LENGTH + EXPECTING, CHUNKED + EXPECTING])
+def test_a_body_that_is_large_of_unknown_size_or_asked_about_is_not_read(headers: list[tuple[bytes, bytes]]) -> None:
+    assert body_of(headers) == (b"", True)
+
+
+@pytest.mark.parametrize("more", [[], EXPECTING])
+def test_a_body_that_says_that_it_is_too_large_is_not_read(more: list[tuple[bytes, bytes]]) -> None:
+    assert body_of(LENGTH, chunk(b"1234567890", more=False), limit=10)[0]
     with pytest.raises(BodyTooLarge):
-        body_of(LENGTH, [], limit=9)
+        body_of(LENGTH + more, limit=9)
 
 
-def test_a_chunked_body_that_becomes_too_large_is_not_read_on() -> None:
-    with pytest.raises(BodyTooLarge):
-        body_of(CHUNKED, [chunk(b"12345", more=True), chunk(b"67890", more=True)], limit=9)
+def test_a_client_that_leaves_within_a_small_body_is_gone() -> None:
+    with pytest.raises(ClientGone):
+        body_of(LENGTH, chunk(b"12345", more=True), LEFT)
 
 
-def test_a_client_that_leaves_within_its_body_resets_the_connection() -> None:
-    with pytest.raises(ConnectionResetError):
-        body_of(LENGTH, [chunk(b"12345", more=True), {"type": "http.disconnect"}])
+def test_a_small_body_that_does_not_come_is_not_waited_for_for_ever() -> None:
+    with pytest.raises(TimeoutError):
+        body_of(LENGTH, chunk(b"12345", more=True), deadline=0)

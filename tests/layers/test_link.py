@@ -2,6 +2,7 @@
 
 import asyncio
 
+from asgictl.layers.base import NotSent
 from asgictl.layers.link import Link, pack
 
 
@@ -15,6 +16,6 @@ def test_a_command_without_a_connection_fails_after_its_caller_has_gone_on() -> 
         Link("redis://h").call("PING", answered=heard.append)
         assert heard == []
         await asyncio.sleep(0)
-        assert [type(reply) for reply in heard] == [ConnectionError]
+        assert [type(reply) for reply in heard] == [NotSent]
 
     asyncio.run(run())

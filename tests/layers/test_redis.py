@@ -13,7 +13,7 @@ from asgictl.layers.keys import Keys
 from asgictl.layers.leases import member, reap
 from asgictl.layers.redis import RedisGroupLayer, _after, check_redis, position_of
 from asgictl.manifest import Manifest, encode_manifest
-from asgictl.messages import VERSION, Broadcast, Connect, Frame, Lost, encode
+from asgictl.messages import VERSION, Broadcast, Connect, Frame, Gone, Lost, encode
 from tests.layers.conftest import (
     INTERFACE,
     Interface,
@@ -144,7 +144,7 @@ def test_an_interface_whose_links_were_killed_hears_what_came_meanwhile(
             entry = await taken(layer)
             client.client_kill_filter(_type="normal", skipme=True)
             heard: asyncio.Queue[object] = asyncio.Queue()
-            interface.layer.append(request("host.1.aa/2"), heard.put_nowait)
+            interface.layer.append("http.request", request("host.1.aa/2"), heard.put_nowait)
             assert isinstance(await heard.get(), ConnectionError), "the caller learns that its event's fate is unknown"
             layer.commit(entry, response(), [])
             for _ in range(2):
@@ -190,7 +190,8 @@ def test_a_fenced_interface_leaves_its_burial_to_others(url: str, name: str, cli
 
     async def scenario() -> None:
         async with serving(url, name) as interface:
-            farewells = {f"{INTERFACE}/{number}": b"x" for number in range(250)}
+            said = keys.channel("websocket.disconnect").encode() + b" x"
+            farewells = {f"{INTERFACE}/{number}": said for number in range(250)}
             client.hset(keys.farewells(INTERFACE), mapping=farewells)
             reap(client, keys, dead, seen=True)  # buries 200
             interface.layer._refresh()
@@ -225,7 +226,8 @@ def test_an_audit_misses_only_what_is_neither_in_its_channel_nor_answered(
         async with serving(url, name) as interface:
 
             async def audit(said: str, entry: bytes) -> None:
-                interface.layer.audit(receive(1, "x"), entry, lambda: gone.append(said))
+                event = receive(1, "x")
+                interface.layer.audit(event.channel, event, entry, lambda: gone.append(said))
                 await interface.layer._link.ask("PING")
 
             await interface.append(receive(1, "x"))
@@ -238,6 +240,71 @@ def test_an_audit_misses_only_what_is_neither_in_its_channel_nor_answered(
             client.delete(Keys(name).replies(interface.id))
             await audit("lost", entry.id)
             assert gone == ["lost"]
+
+    run(scenario)
+
+
+def test_an_event_goes_to_the_channel_of_its_pool_and_counts_in_its_depth(url: str, name: str, client: Any) -> None:
+    async def scenario() -> None:
+        async with serving(url, name) as interface:
+            depths: asyncio.Queue[object] = asyncio.Queue()
+            for _ in range(2):
+                interface.layer.append("http.request.slow", request(), lambda _: None)
+            for channel in ("http.request.slow", "http.request"):
+                interface.layer.depth(channel, depths.put_nowait)
+            assert [await depths.get() for _ in range(2)] == [2, 0]
+
+    run(scenario)
+
+
+def test_an_event_that_no_worker_has_taken_is_removed_and_one_that_was_taken_is_not(
+    url: str, name: str, worker: Workers
+) -> None:
+    async def scenario() -> None:
+        layer = worker(name)
+        async with serving(url, name) as interface:
+            answers: asyncio.Queue[Any] = asyncio.Queue()
+            await interface.append(request())
+            taken_by_worker = await taken(layer)
+            interface.layer.append("http.request", request(), answers.put_nowait)
+            for entry in (taken_by_worker.id, await answers.get()):
+                interface.layer.remove("http.request", entry, answers.put_nowait)
+            assert [await answers.get() for _ in range(2)] == [0, 1]
+
+    run(scenario)
+
+
+def test_a_letter_reaches_the_inbox_of_a_worker_and_never_makes_one(
+    url: str, name: str, worker: Workers, client: Any
+) -> None:
+    async def scenario() -> None:
+        layer, letter = worker(name), Gone("host.1.aa/1", b"1-0")
+        async with serving(url, name) as interface:
+            answers: asyncio.Queue[object] = asyncio.Queue()
+            for inbox in (layer.inbox, "absent"):
+                interface.layer.post(inbox, letter, answers.put_nowait)
+            assert isinstance(await answers.get(), bytes)
+            assert await answers.get() is None
+        assert layer.mail(None) == (True, [letter])
+        assert not client.exists(Keys(name).inbox("absent"))
+
+    run(scenario)
+
+
+def test_what_was_given_up_and_what_was_shed_is_kept(url: str, name: str, client: Any) -> None:
+    async def scenario() -> None:
+        async with serving(url, name) as interface:
+            interface.layer.bury("websocket.receive.slow", receive(1, "x"), "three workers died")
+            for count in (1, 2):
+                interface.layer.count_shed("frames", count)
+            await interface.layer._link.ask("PING")
+        ((_, fields),) = client.xrange(Keys(name).dead)
+        assert fields == {
+            b"%d" % VERSION: encode(receive(1, "x"))[1],
+            b"channel": b"websocket.receive.slow",
+            b"reason": b"three workers died",
+        }
+        assert client.hgetall(Keys(name).shed) == {b"frames": b"3"}
 
     run(scenario)
 

@@ -1,12 +1,28 @@
 """A worker's side of the channel layer, on a real server."""
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 from asgictl.layers.keys import WORKERS, Keys
-from asgictl.messages import VERSION, Broadcast, Connect, Disconnect, Response, encode
+from asgictl.layers.leases import member, reap
+from asgictl.layers.redis_worker import RedisWorkerLayer
+from asgictl.messages import (
+    VERSION,
+    Broadcast,
+    Connect,
+    Credit,
+    Disconnect,
+    Frames,
+    Letter,
+    Lost,
+    Response,
+    Want,
+    encode,
+)
+from tests.conftest import until
 from tests.layers.conftest import (
     CHANNELS,
     Workers,
@@ -113,7 +129,8 @@ def test_a_commit_for_an_interface_that_has_gone_is_refused_and_creates_no_strea
         await committed(layer, entry, done(1), [Broadcast("g", "x")])
         assert layer.refused == 1
         left = {key.decode() for key in client.keys(f"*{{{name}}}*")}
-        assert left == {keys.channels, keys.epoch, keys.clock, *(keys.channel(channel) for channel in CHANNELS)}
+        channels = {keys.channel(channel) for channel in CHANNELS}
+        assert left == {keys.channels, keys.epoch, keys.clock, keys.inbox(layer.inbox), *channels}
 
     run(scenario)
 
@@ -126,7 +143,7 @@ def test_parts_of_a_response_come_before_its_last_and_in_order(url: str, name: s
             await interface.append(request())
             entry = await taken(layer)
             for part in parts[:3]:
-                await asyncio.to_thread(layer.send_part, part)
+                assert await asyncio.to_thread(layer.mail, part) == (True, [])
             assert [(await interface.replies.get())[0] for _ in range(3)] == parts[:3]
             await committed(layer, entry, parts[3])
             assert (await interface.replies.get())[0] == parts[3]
@@ -227,9 +244,7 @@ def test_a_commit_sent_twice_is_applied_once(url: str, name: str, worker: Worker
     run(scenario)
 
 
-def test_a_worker_that_closes_sends_what_it_has_and_leaves_the_cursors(
-    url: str, name: str, worker: Workers, client: Any
-) -> None:
+def test_a_worker_that_closes_sends_what_it_has(url: str, name: str, worker: Workers) -> None:
     async def scenario() -> None:
         layer = worker(name)
         async with serving(url, name) as interface:
@@ -237,7 +252,155 @@ def test_a_worker_that_closes_sends_what_it_has_and_leaves_the_cursors(
             layer.commit(await taken(layer), response(), [])
             layer.close()
             assert (await interface.replies.get())[0] == response()
+
+    run(scenario)
+    worker.made.clear()
+
+
+def test_a_worker_that_closes_keeps_what_it_could_not_send_for_its_release(
+    url: str, name: str, worker: Workers, client: Any
+) -> None:
+    """Were its cursors left with something pending, nobody would ever run that again."""
+
+    async def scenario() -> None:
+        layer = worker(name, "host.7.aa.0")
+        async with serving(url, name) as interface:
+            await interface.append(request())
+            layer.commit(await taken(layer), response(), [])
+            kill(client, layer)
+            layer.close()
+            reap(client, Keys(name), member("worker", "host.7.aa"), seen=True)
+            assert (await interface.replies.get())[0] == Lost("host.1.aa/1", 0, 1, True)
         assert client.xinfo_consumers(Keys(name).channel("http.request"), WORKERS) == []
 
     run(scenario)
     worker.made.clear()
+
+
+def test_what_is_given_back_or_passed_over_twice_is_not_taken_for_a_refused_commit(
+    url: str, name: str, worker: Workers
+) -> None:
+    async def scenario() -> None:
+        layer = worker(name)
+        async with serving(url, name) as interface:
+            await interface.append(request())
+            entry = await taken(layer)
+            for _ in range(2):
+                layer.give_back([entry])
+                layer.pass_over(entry.stream, entry.id)
+            layer.settle()
+            assert layer.settled
+            assert layer.refused == 0
+            assert (await interface.replies.get())[0] == Lost("host.1.aa/1", 0, 1, False)
+
+    run(scenario)
+
+
+def test_nothing_is_lost_when_redis_has_forgotten_the_script_of_a_commit(
+    url: str, name: str, worker: Workers, client: Any
+) -> None:
+    async def scenario() -> None:
+        layer = worker(name)
+        async with serving(url, name) as interface:
+            for number in range(2):
+                await interface.append(request(f"host.1.aa/{number}"))
+            for entry in await asyncio.to_thread(read_some, layer):
+                layer.commit(entry, response(entry.event.connection), [])
+            client.script_flush()
+            layer.settle()
+            assert not layer.settled
+            for _ in range(2):
+                await asyncio.to_thread(layer.read, 1)
+            assert [(await interface.replies.get())[0].connection for _ in range(2)] == ["host.1.aa/0", "host.1.aa/1"]
+            assert (layer.settled, layer.refused) == (True, 0)
+
+    run(scenario)
+
+
+def post(client: Any, layer: RedisWorkerLayer, *letters: Letter) -> None:
+    for letter in letters:
+        client.xadd(layer.keys.inbox(layer.inbox), {f"{VERSION}": encode(letter)[1]})
+
+
+LETTERS = [Credit("host.1.aa/1", b"1-0", number) for number in range(4)]
+
+
+def test_letters_are_read_once_in_order_and_do_not_pile_up(name: str, worker: Workers, client: Any) -> None:
+    layer = worker(name)
+    post(client, layer, *LETTERS[:2])
+    assert layer.mail(None) == (True, list(LETTERS[:2]))
+    post(client, layer, LETTERS[2])
+    assert layer.mail(None) == (True, [LETTERS[2]])
+    assert layer.mail(None) == (True, [])
+    assert client.xlen(layer.keys.inbox(layer.inbox)) == 1
+
+
+def test_a_letter_that_is_waited_for_ends_the_wait(name: str, worker: Workers, client: Any) -> None:
+    layer = worker(name)
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(layer.mail, None, 15)
+        until(lambda: client.info("clients")["blocked_clients"], "a worker waits for a letter")
+        post(client, layer, LETTERS[0])
+        assert waiting.result(5) == (True, [LETTERS[0]])
+
+
+def test_a_worker_hears_that_the_interface_is_gone(url: str, name: str, worker: Workers) -> None:
+    want = Want("host.1.aa/1", 1, b"1-0", "w1", 1)
+
+    async def scenario() -> None:
+        layer = worker(name)
+        async with serving(url, name) as interface:
+            assert layer.mail(want) == (True, [])
+            assert (await interface.replies.get())[0] == want
+        assert layer.mail(want) == (False, [])
+
+    run(scenario)
+
+
+def test_what_is_sent_immediately_arrives_before_the_commit_and_leaves_the_letters_alone(
+    url: str, name: str, worker: Workers, client: Any
+) -> None:
+    async def scenario() -> None:
+        layer = worker(name)
+        async with serving(url, name) as interface:
+            post(client, layer, LETTERS[0])
+            frames, broadcast = Frames("host.1.aa/1", ["now", b"now"]), Broadcast("g", "now")
+            layer.send_now(frames)
+            layer.send_now(broadcast)
+            assert (await interface.replies.get())[0] == frames
+            assert (await interface.broadcasts.get())[0] == broadcast
+            assert layer.mail(None) == (True, [LETTERS[0]]), "a request's body may be on its way meanwhile"
+
+    run(scenario)
+
+
+def kill_mail(client: Any, layer: RedisWorkerLayer) -> None:
+    """Cut the connection that letters come over, while nobody uses it."""
+    others = {each["id"] for each in client.client_list() if int(each["id"]) != layer.client_id}
+    (mine,) = others & {each["id"] for each in client.client_list() if each["cmd"] == "xread"}
+    assert client.client_kill_filter(_id=mine) == 1
+
+
+def test_a_connection_for_letters_that_was_cut_while_it_was_idle_is_made_anew_unheard(
+    name: str, worker: Workers, client: Any
+) -> None:
+    layer = worker(name)
+    post(client, layer, *LETTERS[:2])
+    layer.mail(None)
+    kill_mail(client, layer)
+    post(client, layer, LETTERS[2])
+    assert layer.mail(None) == (True, [LETTERS[2]])
+
+
+def test_a_connection_that_is_cut_while_a_letter_is_waited_for_raises_and_the_next_mail_connects(
+    name: str, worker: Workers, client: Any
+) -> None:
+    layer = worker(name)
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(layer.mail, None, 15)
+        until(lambda: client.info("clients")["blocked_clients"], "a worker waits for a letter")
+        kill_mail(client, layer)
+        with pytest.raises(ConnectionResetError, match="Redis was lost"):
+            waiting.result(5)
+    post(client, layer, LETTERS[0])
+    assert layer.mail(None) == (True, [LETTERS[0]])

@@ -106,7 +106,7 @@ def test_a_chunked_body_is_read_whole(site: Machine) -> None:
         for size in (1, 70_000, 3):
             yield b"x" * size
 
-    request = urllib.request.Request(site.url + "/count", pieces(), method="POST")  # type: ignore[arg-type]
+    request = urllib.request.Request(site.url + "/count", pieces(), method="POST")
     with urllib.request.urlopen(request, timeout=SECONDS) as response:
         assert response.read() == b"70004"
 
@@ -221,8 +221,8 @@ def waiting(machine: Machine) -> int:
 
     with redis.Redis.from_url(f"unix://{machine.runtime}/asgictl/default/redis.sock") as client:
         stream = "asgictl:{default}:ch:http.request"
-        length = int(client.xlen(stream))  # type: ignore[arg-type]  # sync and async alike
-        return length - int(client.xpending(stream, "workers")["pending"])  # type: ignore[index, arg-type]
+        length = int(client.xlen(stream))
+        return length - int(client.xpending(stream, "workers")["pending"])
 
 
 def test_a_worker_that_dies_cuts_what_it_streams_and_answers_502_for_what_it_reads(site: Machine) -> None:
@@ -253,7 +253,7 @@ def until_reading(machine: Machine) -> int:
 
     with redis.Redis.from_url(f"unix://{machine.runtime}/asgictl/default/redis.sock") as client:
         stream = "asgictl:{default}:ch:http.request"
-        until(lambda: client.xpending(stream, "workers")["pending"] == 1, "a worker reads")  # type: ignore[index]
+        until(lambda: client.xpending(stream, "workers")["pending"] == 1, "a worker reads")
     return worker(machine)
 
 

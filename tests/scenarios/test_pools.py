@@ -100,7 +100,7 @@ def test_a_frame_that_runs_too_long_ends_its_socket_alone(pooled: Machine) -> No
 
 def test_a_worker_that_has_served_enough_is_replaced_and_no_socket_notices(pooled: Machine) -> None:
     pooled.start("pooled:app", "--workers", "2", "--max-events", "50")
-    seen = set()
+    seen: set[str] = set()
     with connect(pooled.ws + "/ws") as ws:
         deadline = time.monotonic() + 60
         number = 0

@@ -1,6 +1,8 @@
 """The worker's loop, with a layer that holds events in memory."""
 
 import threading
+from collections.abc import Callable
+from itertools import count
 from typing import Any
 
 import pytest
@@ -14,6 +16,8 @@ from asgictl.messages import (
     Disconnect,
     Done,
     Event,
+    Frames,
+    Receive,
     Request,
     Response,
     Scope,
@@ -21,18 +25,23 @@ from asgictl.messages import (
     encode_scope,
 )
 from asgictl.turn import Message
-from asgictl.worker.loop import Loop, plain
+from asgictl.worker.loop import PREFETCH, Loop, drained, plain
 
 SCOPE = Scope("GET", "http", "1.1", "", "/hello", b"/hello", b"", [], None, None)
 
 
 class Layer:
-    """Gives out these events in one read, then has the loop stop."""
+    """Gives out these events, those of a list with one read, then has the loop stop."""
 
-    def __init__(self, stopping: threading.Event, *events: Event) -> None:
+    inbox = "w.0"
+
+    def __init__(self, stopping: threading.Event, *reads: list[Event]) -> None:
         self.stopping = stopping
-        self.entries = [Entry(b"ch", b"%d-0" % number, event) for number, event in enumerate(events)]
+        numbers = count()
+        self.reads = [[Entry(b"ch", b"%d-0" % next(numbers), event) for event in events] for events in reads]
         self.counts: list[int] = []
+        self.given_back: list[bytes] = []
+        self.now: list[Frames | Broadcast] = []
         self.commits: list[tuple[bytes, Response | Done, list[Broadcast]]] = []
         self.farewells: list[bytes] = []
         self.settled = True
@@ -40,14 +49,23 @@ class Layer:
 
     def read(self, count: int) -> list[Entry]:
         self.counts.append(count)
+        if self.reads:
+            return self.reads.pop(0)
         self.stopping.set()
-        return self.entries
+        return []
 
     def commit(self, entry: Entry, reply: Response | Done, broadcasts: list[Broadcast], farewell: bytes = b"") -> None:
         self.farewells.append(farewell)
         self.commits.append((entry.id, reply, broadcasts))
 
-    def send_part(self, response: Response) -> None: ...
+    def give_back(self, entries: list[Entry]) -> None:
+        self.given_back += sorted(entry.id for entry in entries)
+
+    def send_now(self, sent: Frames | Broadcast) -> None:
+        self.now.append(sent)
+
+    def settle(self) -> None:
+        self.flush()
 
     def flush(self) -> None:
         self.sent = len(self.commits)
@@ -69,9 +87,9 @@ class AsyncTurns:
         self.finished = True
 
 
-def request(path: str = "/hello") -> Request:
-    changed = Scope("GET", "http", "1.1", "", path, path.encode(), b"", [], None, None)
-    return Request("i/1", 1, changed, b"")
+def request(path: str = "/hello", method: str = "GET", attempt: int = 1) -> Request:
+    changed = Scope(method, "http", "1.1", "", path, path.encode(), b"", [], None, None)
+    return Request("i/1", attempt, changed, b"")
 
 
 class Notes:
@@ -94,14 +112,20 @@ def ran(
     notes: Notes | None = None,
     settled: bool = True,
 ) -> tuple[Layer, AsyncTurns]:
-    stopping = threading.Event()
-    layer: Any = Layer(stopping, *events)
+    loop, layer, async_turns = made(application, list(events), notes=notes)
     layer.settled = settled
+    async_turns.held = set(held)
+    loop.run()
+    return layer, async_turns
+
+
+def made(application: Application, *reads: list[Event], notes: Notes | None = None) -> tuple[Loop, Layer, AsyncTurns]:
+    """Return a loop that is yet to run."""
+    stopping = threading.Event()
+    layer: Any = Layer(stopping, *reads)
     started: Any = notes or Notes()
     async_turns: Any = AsyncTurns()
-    async_turns.held = held
-    Loop(application, layer, stopping, async_turns, started).run()
-    return layer, async_turns
+    return Loop(application, layer, stopping, async_turns, started), layer, async_turns
 
 
 def hello(environ: Any, start_response: Any) -> list[bytes]:
@@ -120,9 +144,7 @@ def test_every_event_of_a_read_is_committed_and_sent_before_the_loop_ends() -> N
     assert layer.sent == 2
 
 
-@pytest.mark.parametrize(
-    ("settled", "noted"), [(True, [b"ch 0-0", b"ch 1-0"]), (False, [b"old", b"ch 0-0", b"ch 1-0"])]
-)
+@pytest.mark.parametrize(("settled", "noted"), [(True, []), (False, [b"old", b"ch 0-0", b"ch 1-0"])])
 def test_what_starts_is_noted_and_kept_until_it_is_committed(settled: bool, noted: list[bytes]) -> None:
     notes = Notes(b"old")
     ran(Application(http=hello), request(), request(), notes=notes, settled=settled)
@@ -179,3 +201,176 @@ def test_a_plain_response_is_whole() -> None:
     reply = plain(request(), 404, "Not Found")
     assert (reply.status, reply.body, reply.more) == (404, b"Not Found\n", False)
     assert dict(reply.headers)[b"content-length"] == b"10"
+
+
+def post(attempt: int = 1) -> Request:
+    return request(method="POST", attempt=attempt)
+
+
+def receive(*, at_most_once: bool = False, attempt: int = 1) -> Receive:
+    return Receive("i/1", 1, attempt, encode_scope(SCOPE), b"", ["x"], 0, at_most_once)
+
+
+def order(layer: Layer) -> list[bytes]:
+    return [commit[0] for commit in layer.commits]
+
+
+@pytest.mark.parametrize("careful", [post(), receive(at_most_once=True)], ids=["unsafe", "at most once"])
+def test_of_events_that_may_not_repeat_one_runs_first_and_others_of_a_read_are_given_back(careful: Event) -> None:
+    loop, layer, _ = made(Application(http=hello), [request(), careful, receive(), careful, post()], [])
+    loop.run()
+    assert order(layer) == [b"1-0", b"0-0", b"2-0"]
+    assert layer.given_back == [b"3-0", b"4-0"]
+
+
+def test_while_events_that_may_not_repeat_are_about_no_more_than_one_is_read() -> None:
+    loop, layer, _ = made(Application(http=hello), [request()], [post()], [post()], [request()])
+    loop.run()
+    assert layer.counts == [PREFETCH, PREFETCH, 1, 1, PREFETCH]
+
+
+def test_what_a_worker_died_of_runs_last_and_with_empty_hands() -> None:
+    seen: list[tuple[int, list[bytes]]] = []
+
+    class Looking(Notes):
+        def note(self, stream: bytes, entry: bytes) -> None:
+            super().note(stream, entry)
+            seen.append((layer.sent, list(self.noted)))
+
+    events: list[Event] = [receive(attempt=2), receive(), receive(attempt=2)]
+    loop, layer, _ = made(websocket(print), events, [], notes=Looking())
+    loop.run()
+    assert order(layer) == [b"1-0", b"0-0"]
+    assert layer.given_back == [b"2-0"]
+    assert seen[1] == (1, [b"ch 0-0"]), "what ran before is committed, so nothing else is lost with it"
+
+
+def test_what_ran_before_stays_noted_when_its_commit_cannot_be_settled() -> None:
+    """Were it not, it would be sent again as if it had never started."""
+    notes = Notes()
+    ran(Application(http=hello), post(), request(attempt=2), notes=notes, settled=False)
+    assert notes.noted == [b"ch 0-0", b"ch 1-0"]
+
+
+def test_what_is_in_hand_at_the_stop_is_given_back_and_what_runs_is_finished() -> None:
+    stop: list[Callable[[], None]] = []
+
+    def view(environ: Any, start_response: Any) -> list[bytes]:
+        stop[0]()
+        return hello(environ, start_response)
+
+    loop, layer, _ = made(Application(http=view), [request(), request(), request()])
+    stop.append(layer.stopping.set)
+    loop.run()
+    assert order(layer) == [b"0-0"]
+    assert layer.given_back == [b"1-0", b"2-0"]
+    assert layer.sent == 1
+
+
+def test_what_the_control_thread_could_not_give_back_is_given_back_before_the_next_read() -> None:
+    loop, layer, _ = made(Application(http=hello), [request(), request()], [request()])
+    given_back: list[list[bytes]] = []
+    read = layer.read
+
+    def reading(count: int) -> list[Entry]:
+        given_back.append(list(layer.given_back))
+        return read(count)
+
+    def view(environ: Any, start_response: Any) -> list[bytes]:
+        loop.stranded.extend(loop.empty_hands())
+        return hello(environ, start_response)
+
+    loop._application.http["/"] = view
+    loop._is_wsgi[id(view)] = True
+    layer.read = reading  # type: ignore[method-assign]
+    loop.run()
+    assert order(layer) == [b"0-0", b"2-0"]
+    assert given_back == [[], [b"1-0"], [b"1-0"]]
+
+
+def test_an_event_is_in_one_threads_hands_alone() -> None:
+    loop, _, _ = made(Application())
+    entries = [Entry(b"ch", b"%d-0" % number, request()) for number in range(20_000)]
+    loop.hands.extend(entries)
+    taken: list[Entry] = []
+    begin = threading.Barrier(2)
+
+    def control() -> None:
+        begin.wait()
+        taken.extend(loop.empty_hands())
+
+    other = threading.Thread(target=control)
+    other.start()
+    begin.wait()
+    while entry := loop._next():
+        taken.append(entry)
+    other.join()
+    assert sorted(taken) == sorted(entries)
+    assert drained(loop.hands) == []
+
+
+def test_what_runs_and_since_when_is_told_while_it_runs_alone() -> None:
+    seen: list[tuple[Any, bool]] = []
+
+    def view(environ: Any, start_response: Any) -> list[bytes]:
+        seen.append((loop.running and loop.running.id, 0 < loop.began == loop.since))
+        assert loop.thread == threading.get_ident()
+        loop._progressed()
+        seen.append((loop.running, loop.since > loop.began))
+        return hello(environ, start_response)
+
+    loop, layer, _ = made(Application(http=view), [request()])
+    (entry,) = layer.reads[0]
+    loop.run()
+    assert seen == [(b"0-0", True), (entry, True)]
+    assert (loop.running, loop.events) == (None, 1)
+
+
+def test_a_consumer_that_fails_is_not_running_any_more_even_when_it_ends_the_thread() -> None:
+    def leave(message: Message) -> None:
+        raise SystemExit
+
+    loop, _, _ = made(websocket(leave), [CONNECT])
+    with pytest.raises(SystemExit):
+        loop.run()
+    assert loop.running is None
+
+
+@pytest.mark.parametrize("event", [request(), CONNECT, receive()], ids=["request", "connect", "receive"])
+def test_what_ends_an_event_in_its_handlers_stead_is_of_that_event(event: Event) -> None:
+    loop, _, _ = made(Application(http=hello))
+    reply = loop.failure(Entry(b"ch", b"1-0", event), 504, "too long")
+    assert (reply.connection, reply.attempt) == (event.connection, event.attempt)
+    if isinstance(reply, Response):
+        assert (reply.status, reply.body) == (504, b"too long\n")
+    else:
+        assert reply.close
+        assert (reply.close.code, reply.close.reason, reply.close.status) == (1011, "too long", 504)
+
+
+def test_what_ends_an_event_is_never_a_part_of_the_next_ones_response() -> None:
+    replies: list[Response | Done] = []
+
+    def view(environ: Any, start_response: Any) -> list[bytes]:
+        assert loop.running
+        for id in (b"9-0", loop.running.id):
+            replies.append(loop.failure(Entry(b"ch", id, Request("i/9", 1, SCOPE, b"")), 504, "too long"))
+        return hello(environ, start_response)
+
+    loop, _, _ = made(Application(http=view), [request()])
+    loop.run()
+    assert [reply.connection for reply in replies] == ["i/9", "i/1"]
+
+
+def test_what_a_handler_sends_immediately_leaves_outside_of_its_commit() -> None:
+    def view(environ: Any, start_response: Any) -> list[bytes]:
+        Group("g").send(text="now", immediately=True)
+        return hello(environ, start_response)
+
+    def say(message: Message) -> None:
+        message.reply(text="progress", immediately=True)
+
+    application = Application(http=view, websocket=[path("/hello", receive=say)])
+    layer, _ = ran(application, request(), receive())
+    assert layer.now == [Broadcast("g", "now"), Frames("i/1", ["progress"])]
+    assert layer.commits[0][2] == [Broadcast("g", "from a view")]

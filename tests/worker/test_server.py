@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from asgictl.application import Application, path
+from asgictl.configuration import WorkerConfig
 from asgictl.errors import TargetError
-from asgictl.worker.server import channels_of
+from asgictl.worker.server import channels_of, consumed
 
 
 def wsgi(environ: Any, start_response: Any) -> list[bytes]:
@@ -36,3 +37,42 @@ def test_a_worker_reads_only_the_channels_that_its_application_has_a_use_for() -
 def test_what_split_mode_does_not_serve_is_refused_by_name(application: Application) -> None:
     with pytest.raises(TargetError, match="'site:app'"):
         channels_of(application, "site:app")
+
+
+def test_a_pool_has_channels_of_its_own_for_what_its_paths_want() -> None:
+    routes = [path("/a", receive=consumer), path("/b", disconnect=consumer, pool="slow")]
+    assert channels_of(Application(http=wsgi, websocket=routes, pools={"/x": "big", "/y": "big"}), "t") == [
+        "http.request",
+        "http.request.big",
+        "websocket.connect.slow",
+        "websocket.disconnect.slow",
+        "websocket.receive",
+    ]
+    assert channels_of(Application(websocket=routes[:1], pools={"/x": "big"}), "t") == ["websocket.receive"]
+
+
+CHANNELS = ["http.request", "http.request.slow", "websocket.receive", "websocket.receive.slow"]
+
+
+@pytest.mark.parametrize(
+    ("only", "exclude", "left"),
+    [
+        (("*",), (), CHANNELS),
+        (("*.slow",), (), ["http.request.slow", "websocket.receive.slow"]),
+        (("*",), ("*.slow",), ["http.request", "websocket.receive"]),
+        (("http.*", "websocket.receive"), ("*.slow",), ["http.request", "websocket.receive"]),
+        (("http.request",), (), ["http.request"]),
+    ],
+)
+def test_of_its_channels_a_worker_consumes_those_that_globs_leave(
+    only: tuple[str, ...], exclude: tuple[str, ...], left: list[str]
+) -> None:
+    assert consumed(CHANNELS, WorkerConfig("n", "r", "site:app", only=only, exclude=exclude)) == left
+
+
+@pytest.mark.parametrize(("only", "exclude"), [(("*.fast",), ()), (("*",), ("*",)), (("HTTP.*",), ())])
+def test_globs_that_leave_nothing_are_refused_with_what_there_is(
+    only: tuple[str, ...], exclude: tuple[str, ...]
+) -> None:
+    with pytest.raises(TargetError, match=r"leave nothing of what TARGET 'site:app' has: http\.request, "):
+        consumed(CHANNELS, WorkerConfig("n", "r", "site:app", only=only, exclude=exclude))

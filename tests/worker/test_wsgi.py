@@ -1,5 +1,6 @@
 """WSGI applications in a worker (PEP 3333), without Redis."""
 
+import io
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -7,27 +8,24 @@ from wsgiref.validate import validator
 
 import pytest
 
-from asgictl.messages import Request, Response, Scope
-from asgictl.worker.wsgi import WSGIRun, environ_of
+from asgictl.messages import WINDOW_BYTES, Chunk, Credit, Gone, Letter, Request, Response
+from asgictl.worker.flow import ClientDisconnected
+from asgictl.worker.wsgi import PART_BYTES, WSGIRun, environ_of
+from tests.worker.conftest import Client, flow_of, scope
 
 Start = Callable[..., Callable[[bytes], object]]
 App = Callable[[dict[str, Any], Start], Iterable[bytes]]
 PLAIN = [("Content-Type", "text/plain")]
 
 
-def scope(method: str = "GET", **changed: Any) -> Scope:
-    path = {"root_path": "", "path": "/a b", "raw_path": b"/a%20b", "query_string": b"q=1"}
-    values: dict[str, Any] = {"scheme": "http", "http_version": "1.1", **path, "headers": [], "client": ("1.2.3.4", 5)}
-    return Scope(method, **{**values, "server": ("h", 8000), **changed})
-
-
 class Ran:
     """A request that went through an application, validated on both sides; `parts` left before the reply."""
 
     def __init__(self, app: App, method: str = "GET", body: bytes = b"", *, validated: bool = True, **changed: Any):
-        self.parts: list[Response] = []
-        run = WSGIRun(Request("i/1", 1, scope(method, **changed), body), self.parts.append)
+        client = Client()
+        run = WSGIRun(flow_of(client, Request("i/1", 1, scope(method, **changed), body)))
         self.reply = run.run(validator(app) if validated else app)
+        self.parts = client.parts
         self.all = [*self.parts, self.reply]
 
     @property
@@ -90,25 +88,27 @@ def test_the_environ_says_what_was_asked() -> None:
 
 @pytest.mark.parametrize(("scheme", "port"), [("http", "80"), ("https", "443")])
 def test_a_request_over_a_unix_socket_has_the_schemes_port_and_no_address(scheme: str, port: str) -> None:
-    environ = environ_of(scope(server=None, client=None, scheme=scheme), b"")
+    environ = environ_of(scope(server=None, client=None, scheme=scheme), io.BytesIO())
     assert environ["SERVER_PORT"] == port
     assert "REMOTE_ADDR" not in environ
 
 
 def test_parts_leave_as_they_are_yielded() -> None:
     seen: list[int] = []
-    parts: list[Response] = []
+    client = Client()
 
     def app(environ: dict[str, Any], start_response: Start) -> Iterator[bytes]:
         start_response("200 OK", PLAIN)
         for letter in (b"a", b"", b"b"):
             yield letter
-            seen.append(len(parts))
+            seen.append(len(client.parts))
 
-    reply = WSGIRun(Request("i/1", 2, scope(), b""), parts.append, b"5-0").run(validator(app))
+    reply = WSGIRun(flow_of(client, Request("i/1", 2, scope(), b""))).run(validator(app))
+    parts = client.parts
     assert seen == [1, 1, 2]
     assert [part.body for part in parts] == [b"a", b"b"]
     assert {(part.attempt, part.entry) for part in (*parts, reply)} == {(2, b"5-0")}, "each says what it answers"
+    assert [part.inbox for part in (*parts, reply)] == ["w.0", "w.0", ""], "and where it wants to hear of more credit"
     assert [part.sequence for part in [*parts, reply]] == [0, 1, 2]
     assert (reply.body, reply.more) == (b"", False)
     assert b"content-length" not in dict(parts[0].headers)
@@ -313,3 +313,124 @@ def test_a_length_that_the_application_gave_is_kept() -> None:
         return []
 
     assert Ran(app, "HEAD").headers[b"content-length"] == b"12"
+
+
+def of_size(size: int) -> App:
+    def app(environ: dict[str, Any], start_response: Start) -> Iterable[bytes]:
+        start_response("200 OK", PLAIN)
+        return [b"x" * size]
+
+    return app
+
+
+@pytest.mark.parametrize("credit", [WINDOW_BYTES, 4096])
+@pytest.mark.parametrize("over", [-1, 0, 1, 3 * PART_BYTES])
+def test_a_response_larger_than_its_credit_goes_in_parts_and_still_carries_its_length(credit: int, over: int) -> None:
+    client = Client()
+    request = Request("i/1", 1, scope(), b"", credit=credit)
+    reply = WSGIRun(flow_of(client, request)).run(of_size(credit + over))
+    every = [*client.parts, reply]
+    assert len(b"".join(part.body for part in every)) == credit + over
+    assert dict(every[0].headers)[b"content-length"] == b"%d" % (credit + over)
+    assert [part.sequence for part in every] == list(range(len(every)))
+    assert max(len(part.body) for part in client.parts or [reply]) <= max(credit, PART_BYTES)
+    assert (len(every) > 1) == (over > 0)
+
+
+def test_no_more_is_on_its_way_than_there_is_credit_for() -> None:
+    """The client takes nothing until all credit is used up, and then all that it was sent."""
+    credit, size, on_its_way = 100, 1000, list[int]()
+
+    class Slow(Client):
+        def mail(self, reply: Any, wait_seconds: float = 0) -> tuple[bool, list[Letter]]:
+            super().mail(reply)
+            on_its_way.append(sum(len(part.body) for part in self.parts) - taken[0])
+            letters: list[Letter] = [] if reply else [Credit("i/1", b"5-0", on_its_way[-1])]
+            taken[0] += sum(letter.size for letter in letters if isinstance(letter, Credit))
+            return True, letters
+
+    taken = [0]
+    client = Slow()
+
+    def app(environ: dict[str, Any], start_response: Start) -> Iterator[bytes]:
+        start_response("200 OK", PLAIN)
+        yield b"x" * 30
+        yield b"x" * (size - 30)
+
+    reply = WSGIRun(flow_of(client, Request("i/1", 1, scope(), b"", credit=credit))).run(app)
+    assert sum(len(part.body) for part in client.parts) + len(reply.body) == size
+    assert max(on_its_way) == credit
+
+
+def test_a_generator_is_closed_when_its_client_has_gone() -> None:
+    closed: list[type[BaseException]] = []
+
+    def app(environ: dict[str, Any], start_response: Start) -> Iterator[bytes]:
+        start_response("200 OK", PLAIN)
+        try:
+            for _ in range(9):
+                yield b"x"
+        except GeneratorExit as error:
+            closed.append(type(error))
+            raise
+
+    client = Client([], [Gone("i/1", b"5-0")])
+    reply = WSGIRun(flow_of(client, Request("i/1", 1, scope(), b""))).run(app)
+    assert closed == [GeneratorExit]
+    assert (len(client.parts), reply.aborted) == (2, True)
+
+
+def test_a_client_that_has_gone_is_not_logged_as_a_fault(caplog: pytest.LogCaptureFixture) -> None:
+    def app(environ: dict[str, Any], start_response: Start) -> Iterable[bytes]:
+        environ["wsgi.input"].read()
+        return hello(environ, start_response)
+
+    client = Client([Gone("i/1", b"5-0")])
+    caplog.set_level("WARNING")
+    WSGIRun(flow_of(client, Request("i/1", 1, scope("POST"), b"", more=True))).run(app)
+    assert caplog.messages == []
+
+
+def test_an_application_may_catch_that_its_client_has_gone() -> None:
+    caught: list[Exception] = []
+
+    def app(environ: dict[str, Any], start_response: Start) -> Iterable[bytes]:
+        try:
+            environ["wsgi.input"].readline()
+        except OSError as error:
+            caught.append(error)
+        return hello(environ, start_response)
+
+    request = Request("i/1", 1, scope("POST"), b"", more=True)
+    reply = WSGIRun(flow_of(Client([Gone("i/1", b"5-0")]), request)).run(validator(app))
+    assert [type(error) for error in caught] == [ClientDisconnected]
+    assert reply.status == 200
+
+
+def test_a_large_body_is_pulled_as_it_is_read() -> None:
+    def app(environ: dict[str, Any], start_response: Start) -> Iterable[bytes]:
+        start_response("200 OK", PLAIN)
+        return [environ["wsgi.input"].readline(), b"|", environ["wsgi.input"].read(2)]
+
+    client = Client([Chunk("i/1", b"5-0", 0, b"a\nb", True)], [Chunk("i/1", b"5-0", 1, b"c", False)])
+    reply = WSGIRun(flow_of(client, Request("i/1", 1, scope("POST"), b"", more=True))).run(validator(app))
+    assert b"".join(part.body for part in (*client.parts, reply)) == b"a\n|bc"
+    assert client.wanted == [WINDOW_BYTES]
+
+
+def test_what_ends_a_response_in_the_applications_stead_is_whole_or_cuts_it_off() -> None:
+    client = Client()
+    run = WSGIRun(flow_of(client, Request("i/1", 1, scope(), b"")))
+    fresh = run.failure(504, "too long")
+    assert (fresh.status, fresh.body, fresh.more, fresh.aborted) == (504, b"too long\n", False, False)
+
+    ends: list[Response] = []
+
+    def app(environ: dict[str, Any], start_response: Start) -> Iterator[bytes]:
+        start_response("200 OK", PLAIN)
+        yield b"begun"
+        ends.append(begun.failure(504, "too long"))
+
+    begun = WSGIRun(flow_of(client, Request("i/1", 1, scope(), b"")))
+    begun.run(app)
+    assert [(end.sequence, end.body, end.aborted) for end in ends] == [(1, b"", True)]

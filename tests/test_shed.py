@@ -1,0 +1,81 @@
+"""What was shed: counted by reason, and told in the log without flooding it."""
+
+import logging
+from collections.abc import Callable
+
+import pytest
+
+from asgictl import shed as module
+from asgictl.shed import LOG_SECONDS, Shed
+
+
+class Clock:
+    """The time, which the test turns."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1000.0
+        monkeypatch.setattr(module.time, "monotonic", lambda: self.now)  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+@pytest.fixture
+def logged(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
+    caplog.set_level(logging.WARNING, "asgictl.shed")
+
+    def since_the_last_call() -> list[str]:
+        messages = [message.partition(";")[0] for message in caplog.messages]
+        caplog.clear()
+        return messages
+
+    return since_the_last_call
+
+
+@pytest.mark.usefixtures("clock")
+def test_what_was_counted_is_taken_once() -> None:
+    shed = Shed()
+    shed.add("late")
+    shed.add("late", 2)
+    shed.add("full")
+    assert shed.take() == {"late": 3, "full": 1}
+    assert shed.take() == {}
+
+
+def test_the_first_of_a_reason_is_logged_at_once_and_the_rest_together_later(
+    clock: Clock, logged: Callable[[], list[str]]
+) -> None:
+    shed = Shed()
+    for _ in range(100):
+        shed.add("late")
+    assert logged() == ["shed: late (1 times"]
+    clock.now += LOG_SECONDS
+    shed.add("late")
+    assert logged() == ["shed: late (100 times"]
+
+
+def test_what_is_not_followed_by_another_is_logged_when_the_counts_are_taken(
+    clock: Clock, logged: Callable[[], list[str]]
+) -> None:
+    shed = Shed()
+    shed.add("late")
+    shed.add("late")
+    clock.now += LOG_SECONDS - 1
+    shed.take()
+    assert logged() == ["shed: late (1 times"]
+    clock.now += 1
+    shed.take()
+    assert logged() == ["shed: late (1 times"]
+    clock.now += LOG_SECONDS
+    shed.take()
+    assert logged() == []
+
+
+@pytest.mark.usefixtures("clock")
+def test_one_reason_does_not_silence_another(logged: Callable[[], list[str]]) -> None:
+    shed = Shed()
+    shed.add("late")
+    shed.add("full")
+    assert logged() == ["shed: late (1 times", "shed: full (1 times"]
