@@ -37,10 +37,11 @@ class Exchange:
     Parts of a response come in sequence; a repeated one is dropped, and so is what comes of another attempt, or of
     another sending of the event than the one that was heard first. After a gap the response is cut off.
     deadline_seconds: until the first part of the response, and between parts of the body. deadline: infinite unless
-    a worker is waited for.
+    a worker is waited for. is_answered: the last part has come.
     """
 
     pool = ""
+    is_answered = False
 
     def __init__(self, event: Request, receive: Receive, post: Post, body_limit: int, deadline_seconds: float) -> None:
         self.event = event
@@ -84,6 +85,7 @@ class Exchange:
         self._entry = part.entry
         self._owner = part.inbox
         self._next += 1
+        self.is_answered = not part.more
         self.deadline = float("inf")
         self._parts.append(part)
         self._wake()

@@ -201,6 +201,8 @@ class Forwarder:
         if isinstance(reply, Response | Want):
             if exchange := self._exchanges.get(reply.connection):
                 exchange.put(reply) if isinstance(reply, Response) else exchange.want(reply)
+                if exchange.is_answered:  # a client that is slow to take it keeps no room on the channel
+                    self._flights.land(reply.connection)
             elif reply.inbox:
                 self._layer.post(reply.inbox, Gone(reply.connection, reply.entry), lambda _answer: None)
         elif isinstance(reply, Lost):

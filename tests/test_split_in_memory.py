@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, MutableMapping
 from contextlib import asynccontextmanager
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
@@ -22,8 +23,8 @@ from asgictl.worker.loop import Loop
 from asgictl.worker.server import channels_of
 
 ASGIMessage = MutableMapping[str, Any]
-CONFIG = InterfaceConfig("test", "no Redis", Bind("127.0.0.1:0"))
-LEFT: list[tuple[int | None, str]] = []  # by whom, as the disconnect consumer saw it: close code and name
+CONFIG = InterfaceConfig("test", "no Redis", Bind("127.0.0.1:8000"))
+LEFT: SimpleQueue[tuple[int | None, str]] = SimpleQueue()  # whom the disconnect consumer saw: close code and name
 COPIES = 3 * WINDOW_BYTES // (200 << 10)
 
 
@@ -46,7 +47,7 @@ def say(message: Message) -> None:
 
 
 def leave(message: Message) -> None:
-    LEFT.append((message.code, message.state["name"]))
+    LEFT.put((message.code, message.state["name"]))
 
 
 APPLICATION = Application(http=view, websocket=[path("/ws", connect=join, receive=say, disconnect=leave)])
@@ -134,8 +135,8 @@ async def serving() -> AsyncIterator[Split]:
 def scenario(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[pytest.MonkeyPatch], None]:
     def run(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "READ_SECONDS", 0.05)  # how long a loop takes to stop
-        LEFT.clear()
         asyncio.run(asyncio.wait_for(test(), 20))
+        assert LEFT.empty()
 
     run.__name__ = test.__name__
     return run
@@ -180,7 +181,7 @@ async def test_the_frames_of_a_socket_are_answered_in_order_and_its_group_hears_
         for client in (ann, bob):
             client.says("websocket.disconnect", code=1001)
             await client.running
-    assert LEFT == [(1001, "ann"), (1001, "bob")]
+    assert [LEFT.get(timeout=0) for _ in range(2)] == [(1001, "ann"), (1001, "bob")]
 
 
 @scenario
@@ -198,7 +199,7 @@ async def test_what_a_worker_died_of_is_run_by_another() -> None:
         ann = await connecting
         ann.says("websocket.disconnect", code=1001)
         await ann.running
-    assert LEFT == [(1001, "ann")]
+    assert LEFT.get(timeout=0) == (1001, "ann")
 
 
 @scenario
@@ -207,7 +208,6 @@ async def test_the_sockets_of_a_dead_interface_are_told_to_the_application_once(
         split.begin()
         ann = await split.connects("ann")
         assert [split.memory.bury(split.forwarder.id) for _ in range(2)] == [0, 0]
+        assert await asyncio.to_thread(LEFT.get, timeout=10) == (1006, "ann")
         ann.running.cancel()
-        split.forwarder._sessions.clear()
-    await split.end()
-    assert LEFT == [(1006, "ann")]
+        split.forwarder._sessions.clear()  # the dead wait for no last turns
