@@ -8,16 +8,17 @@ import logging
 import os
 from collections.abc import Mapping, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
 
-from a2wsgi import WSGIMiddleware
 from uvicorn_worker import UvicornWorker
 
 from asgictl.application import Application
 from asgictl.configuration import Limits
+from asgictl.direct_flow import DirectFlow
 from asgictl.errors import AsgictlError, TargetError
 from asgictl.interface.groups import Groups
 from asgictl.interface.session import Receive, Send, Session, denial, local_path
@@ -33,6 +34,7 @@ from asgictl.runtime import Runtime, enter
 from asgictl.shed import Shed
 from asgictl.target import asgi3, kind_of, load_target
 from asgictl.turn import RunningTurn
+from asgictl.wsgi import WSGIRun
 
 logger = logging.getLogger("asgictl.inprocess")
 
@@ -98,11 +100,13 @@ class InProcess:
         self._websocket = asgi3(application.websocket) if callable(application.websocket) else None
 
     def _served(self, mounted: Any) -> Any:
-        if kind_of(mounted) == "ASGI":
-            return asgi3(mounted)
-        middleware = WSGIMiddleware(mounted, workers=self._threads)
-        middleware.executor = self._pool  # one pool of the size that was asked for, for views and consumers alike
-        return middleware
+        return asgi3(mounted) if kind_of(mounted) == "ASGI" else partial(self._wsgi, mounted)
+
+    async def _wsgi(self, mounted: Any, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        """Run a WSGI application in the pool: the one of the size that was asked for, for views and consumers alike."""
+        flow = DirectFlow(f"{self._id}/{next(self._numbers):x}", scope, receive, send)
+        run = partial(copy_context().run, WSGIRun(flow).run, mounted)
+        await flow.finish(await asyncio.get_running_loop().run_in_executor(self._pool, run))
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -129,7 +133,7 @@ class InProcess:
             await body.refuse()
             return
         outcome = Outcome(partial(self._send_now, None))
-        with outcome:  # a2wsgi carries the context into its thread
+        with outcome:
             await served(scope, body.receive, body.send)
         self._publish(outcome)
 
@@ -189,7 +193,7 @@ class InProcess:
                 await self._stop()
             await send(message)
 
-        single = self._websocket or next((m for m in self._mounts.values() if not isinstance(m, WSGIMiddleware)), None)
+        single = self._websocket or next((m for m in self._mounts.values() if not isinstance(m, partial)), None)
         if single is not None:
             try:
                 await single(scope, receive, sending)

@@ -4,24 +4,19 @@ Used by the thread that runs the request, which waits here for the client: for i
 response. What it sends ahead of its commit is answered before it goes on, so parts cannot overtake one another.
 """
 
-import io
 from collections import deque
 from collections.abc import Callable
 from time import monotonic
-from typing import Any
 
 from asgictl.layers.base import Entry, WorkerLayer
 from asgictl.messages import WINDOW_BYTES, Chunk, Credit, Request, Response, Want
+from asgictl.wsgi import ClientDisconnected
 
 STALL_SECONDS = 60.0  # without a byte in the direction that is waited for
 WAIT_SECONDS = 1.0  # a blocking read ends after that, to look at the time
 
 
-class ClientDisconnected(ConnectionResetError):
-    """Nobody waits for this response any more: its client has gone, or another worker answers it."""
-
-
-class Flow:
+class LayerFlow:
     """One request.
 
     credit: bytes of the response's body that may be sent now. progressed: called whenever the handler has waited for
@@ -93,21 +88,3 @@ class Flow:
                     self._chunks.append(letter.data)
             elif letter.sequence > self._sequence:
                 raise ConnectionResetError("a part of the request's body was lost")
-
-
-class Body(io.RawIOBase):
-    """The request's body as a file, for io.BufferedReader. Nothing is asked of the client before the first read."""
-
-    def __init__(self, flow: Flow) -> None:
-        self._flow = flow
-        self._data = memoryview(b"")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        if not self._data:
-            self._data = memoryview(self._flow.pull())
-        size = min(len(buffer), len(self._data))
-        buffer[:size], self._data = self._data[:size], self._data[size:]
-        return size

@@ -19,8 +19,8 @@ from asgictl.started import Started
 from asgictl.target import kind_of
 from asgictl.turn import RunningTurn
 from asgictl.worker.async_turns import AsyncTurns
-from asgictl.worker.flow import Flow
-from asgictl.worker.wsgi import WSGIRun
+from asgictl.worker.flow import LayerFlow
+from asgictl.wsgi import WSGIRun
 
 logger = logging.getLogger("asgictl.worker")
 PREFETCH = 16  # events of a channel in hand while handlers are fast
@@ -150,7 +150,7 @@ class Loop:
             return plain(event, 404, "Not Found")
         if not self._is_wsgi[id(mounted)]:
             return plain(event, 501, "ASGI applications are not served in split mode yet; use --mode=inprocess")
-        self._wsgi = WSGIRun(Flow(entry, event, self.layer, self._progressed))
+        self._wsgi = WSGIRun(LayerFlow(entry, event, self.layer, self._progressed))
         return self._wsgi.run(mounted)
 
     def _progressed(self) -> None:

@@ -242,7 +242,6 @@ class MemoryEventLayer(MemoryGroupLayer):
         super().__init__(on_broadcast, memory)
         self._id = interface
         self._on_reply = on_reply
-        self._on_way: deque[tuple[Reply, Position | None]] = deque()
 
     @property
     def manifest(self) -> bytes | None:
@@ -257,8 +256,7 @@ class MemoryEventLayer(MemoryGroupLayer):
         self._memory.forget(self._id)
 
     def hear_reply(self, reply: Reply, position: Position | None) -> None:
-        self._on_way.append((reply, position))
-        self._soon(lambda: self._on_reply(*self._on_way.popleft()))
+        self._soon(self._on_reply, reply, position)
 
     def append(self, channel: str, event: Event, answered: Answered) -> None:
         self._soon(answered, self._memory.add(channel.encode(), event))
@@ -274,8 +272,8 @@ class MemoryEventLayer(MemoryGroupLayer):
         self._soon(answered, self._memory.depth(channel.encode()))
 
     def audit(self, channel: str, event: Event, entry: bytes, gone: Callable[[], None]) -> None:
-        if not self._memory.has(channel.encode(), entry) and not self._on_way:
-            self._soon(gone)
+        if not self._memory.has(channel.encode(), entry):
+            self._soon(gone)  # behind the reply, if one is on its way
 
     def bury(self, channel: str, event: Event, reason: str) -> None:
         self._memory.dead_letters.append((channel, event, reason))

@@ -308,6 +308,27 @@ class Contract:
             assert await interface.depth("websocket.receive") == 0
             assert worker.refused == 1
 
+    @pytest.mark.parametrize("ending", ["last turn", "burial", "goodbye"])
+    @scenario
+    async def test_nothing_is_remembered_of_turns_behind_the_end(self, ending: str, layers: Layers) -> None:
+        """Connections' ids are not used twice, so that a first turn is taken again is only how to tell."""
+        worker = layers.worker()
+        async with layers.interface() as interface:
+            await interface.append(disconnect(number=1) if ending == "last turn" else connect())
+            commit(worker, take(worker), done(1))
+            if ending == "goodbye":
+                await interface.leave()
+            elif ending == "burial":
+                await interface.layer.stop()
+                assert layers.bury(INTERFACE) == 0
+            else:
+                await interface.hears(done(1))
+                await interface.layer.stop()
+        async with layers.interface() as interface:
+            await interface.append(connect())
+            commit(worker, take(worker), done(1))
+            await interface.hears(done(1))
+
     @scenario
     async def test_a_request_may_be_committed_for_as_often_as_it_was_sent(self, layers: Layers) -> None:
         worker = layers.worker()

@@ -1,10 +1,16 @@
-"""The channel layer of a single process."""
+"""The channel layer of a single process: what is its own; test_contract.py has the rest."""
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
+from asgictl.layers import memory as module
 from asgictl.layers.base import Position, process_id
-from asgictl.layers.memory import MemoryGroupLayer
+from asgictl.layers.memory import Memory, MemoryEventLayer, MemoryGroupLayer, MemoryWorkerLayer
 from asgictl.messages import Broadcast
+from tests.conftest import until
+from tests.layers.conftest import receive
 
 
 def test_broadcasts_arrive_in_order_after_their_sender_has_gone_on() -> None:
@@ -23,6 +29,38 @@ def test_broadcasts_arrive_in_order_after_their_sender_has_gone_on() -> None:
         await layer.stop()
 
     asyncio.run(run())
+
+
+def test_who_has_stopped_hears_nothing_more_and_is_let_go_of() -> None:
+    async def run() -> None:
+        memory, heard = Memory(), list[Broadcast]()
+        layer = MemoryGroupLayer(lambda broadcast, position: heard.append(broadcast), memory)
+        await layer.start()
+        for _ in range(2):
+            await layer.stop()
+        memory.publish(Broadcast("g", "x"))
+        await asyncio.sleep(0)
+        assert heard == []
+        assert memory.listeners == []
+
+    asyncio.run(run())
+
+
+def test_an_event_ends_the_read_that_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "READ_SECONDS", 30.0)
+    memory = Memory()
+    worker = MemoryWorkerLayer(memory, "w.0", ["websocket.receive"])
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(worker.read, 1)
+        until(lambda: memory.changed._waiters, "a worker waits for an event")  # type: ignore[attr-defined]
+        memory.add(b"websocket.receive", receive(1, "x"))
+        assert [entry.event for entry in waiting.result(10)] == [receive(1, "x")]
+
+
+def test_an_event_loop_that_was_closed_without_a_stop_disturbs_nobody() -> None:
+    memory = Memory()
+    asyncio.run(MemoryEventLayer(memory, "i", lambda reply, position: None, lambda broadcast, position: None).start())
+    memory.publish(Broadcast("g", "x"))
 
 
 def test_no_process_id_is_used_twice_or_splits_a_connections_id() -> None:

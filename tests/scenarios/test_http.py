@@ -123,7 +123,6 @@ def test_a_body_above_the_limit_is_413(site: Machine) -> None:
 
 
 def test_100_continue_is_sent_when_the_application_reads(site: Machine) -> None:
-    split_only(site, "a2wsgi asks for the body in its own time")
     with client(site) as raw:
         raw.send("POST /count HTTP/1.1", "Expect: 100-continue", "Content-Length: 5")
         assert raw.hear(b"\r\n\r\n").startswith(b"HTTP/1.1 100")
@@ -147,8 +146,7 @@ def test_a_response_comes_before_the_body_was_sent(site: Machine) -> None:
 @pytest.mark.parametrize("size", [1 << 16, (1 << 20) + 1, 20_000_000])
 def test_a_large_response_arrives_whole_with_its_length(site: Machine, size: int) -> None:
     with urllib.request.urlopen(f"{site.url}/whole?{size}", timeout=SECONDS) as response:
-        if site.mode == "split":  # a2wsgi sends what has no Content-Length in chunks
-            assert response.headers["Content-Length"] == str(size)
+        assert response.headers["Content-Length"] == str(size)
         assert len(response.read()) == size
 
 
@@ -178,7 +176,6 @@ def test_repeated_headers_keep_their_order(site: Machine) -> None:
 
 
 def test_the_application_sees_what_a_trusted_proxy_says(site: Machine) -> None:
-    split_only(site, "a2wsgi has no RAW_URI")
     headers = {"X-Forwarded-For": "192.0.2.7", "X-Forwarded-Proto": "https"}
     request = urllib.request.Request(site.url + "/seen?a=%20b", headers=headers)
     with urllib.request.urlopen(request, timeout=SECONDS) as response:
@@ -188,7 +185,6 @@ def test_the_application_sees_what_a_trusted_proxy_says(site: Machine) -> None:
 
 
 def test_a_generator_is_closed_when_its_client_leaves(site: Machine) -> None:
-    split_only(site, "a2wsgi does not close it")
     assert site.directory
     with client(site) as raw:
         raw.send("GET /stream?one HTTP/1.1")

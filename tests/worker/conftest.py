@@ -6,7 +6,7 @@ from typing import Any
 
 from asgictl.layers.redis_worker import Entry
 from asgictl.messages import Credit, Letter, Request, Response, Scope, Want
-from asgictl.worker.flow import Flow
+from asgictl.worker.flow import LayerFlow
 
 
 def scope(method: str = "GET", **changed: Any) -> Scope:
@@ -50,6 +50,6 @@ class Client:
         return self.is_there, [Credit("i/1", b"5-0", size)] if size else []
 
 
-def flow_of(client: Client, event: Request, entry: bytes = b"5-0") -> Flow:
+def flow_of(client: Client, event: Request, entry: bytes = b"5-0") -> LayerFlow:
     layer: Any = client
-    return Flow(Entry(b"ch", entry, event), event, layer, lambda: None)
+    return LayerFlow(Entry(b"ch", entry, event), event, layer, lambda: None)

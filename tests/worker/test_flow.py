@@ -8,7 +8,8 @@ import pytest
 from asgictl.layers.redis_worker import Entry
 from asgictl.messages import WINDOW_BYTES, Chunk, Credit, Gone, Letter, Request, Response
 from asgictl.worker import flow as module
-from asgictl.worker.flow import STALL_SECONDS, Body, ClientDisconnected, Flow
+from asgictl.worker.flow import STALL_SECONDS, LayerFlow
+from asgictl.wsgi import Body, ClientDisconnected
 from tests.worker.conftest import Client, flow_of, scope
 
 QUARTER = WINDOW_BYTES // 4
@@ -82,7 +83,7 @@ def test_letters_of_another_sending_or_request_are_passed_over() -> None:
 
 @pytest.mark.parametrize("is_there", [True, False], ids=["its client has gone", "its interface has gone"])
 def test_when_nobody_waits_any_more_reading_and_writing_is_an_oserror(is_there: bool) -> None:
-    for use in (Flow.pull, lambda flow: flow.push(part(b"x"))):
+    for use in (LayerFlow.pull, lambda flow: flow.push(part(b"x"))):
         client = Client([Gone("i/1", b"5-0")] if is_there else [])
         client.is_there = is_there
         with pytest.raises(ClientDisconnected) as caught:
@@ -95,7 +96,7 @@ def test_a_lost_redis_is_an_oserror_too() -> None:
         flow_of(Client(ConnectionResetError("Redis was lost")), REQUEST).pull()
 
 
-@pytest.mark.parametrize("use", [Flow.pull, lambda flow: flow.push(part(b"x" * 10))], ids=["reading", "writing"])
+@pytest.mark.parametrize("use", [LayerFlow.pull, lambda flow: flow.push(part(b"x" * 10))], ids=["reading", "writing"])
 def test_a_client_that_stalls_is_a_timeout(use: Any, clock: Client) -> None:
     with pytest.raises(TimeoutError, match="the client"):
         use(flow_of(clock, REQUEST))
@@ -125,7 +126,7 @@ def test_waiting_for_the_client_is_told_to_whoever_watches_the_handler() -> None
     told: list[float] = []
     client = Client([], [], [chunk(0)])
     layer: Any = client
-    Flow(Entry(b"ch", b"5-0", REQUEST), REQUEST, layer, lambda: told.append(client.waited)).pull()
+    LayerFlow(Entry(b"ch", b"5-0", REQUEST), REQUEST, layer, lambda: told.append(client.waited)).pull()
     assert told == [1, 2, 3, 3]
 
 

@@ -9,8 +9,7 @@ from wsgiref.validate import validator
 import pytest
 
 from asgictl.messages import WINDOW_BYTES, Chunk, Credit, Gone, Letter, Request, Response
-from asgictl.worker.flow import ClientDisconnected
-from asgictl.worker.wsgi import PART_BYTES, WSGIRun, environ_of
+from asgictl.wsgi import PART_BYTES, ClientDisconnected, WSGIRun, environ_of
 from tests.worker.conftest import Client, flow_of, scope
 
 Start = Callable[..., Callable[[bytes], object]]

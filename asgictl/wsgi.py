@@ -1,21 +1,68 @@
-"""Runs a WSGI application for one request event (PEP 3333)."""
+"""Runs a WSGI application for one request (PEP 3333), in a worker and in the server's own process alike.
+
+What differs is the Flow: how the request's body comes, and how parts of the response leave.
+"""
 
 import logging
+import re
 import sys
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from http import HTTPStatus
-from io import BufferedReader, BytesIO
-from typing import Any, BinaryIO
+from io import BufferedReader, BytesIO, RawIOBase
+from typing import Any, BinaryIO, Protocol
+from wsgiref.util import FileWrapper
 
-from asgictl.messages import WINDOW_BYTES, Headers, Response, Scope
-from asgictl.worker.flow import Body, ClientDisconnected, Flow
+from asgictl import __version__
+from asgictl.messages import WINDOW_BYTES, Headers, Request, Response, Scope
 
-logger = logging.getLogger("asgictl.worker")
+logger = logging.getLogger("asgictl.wsgi")
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 _variables: dict[bytes, str] = {b"content-type": "CONTENT_TYPE", b"content-length": "CONTENT_LENGTH"}
+SOFTWARE = f"asgictl/{__version__}"
 INPUT_BYTES = 64 << 10
 PART_BYTES = WINDOW_BYTES // 4  # a larger body goes in parts of this
 MAX_VARIABLES = 1000  # names of headers are the client's choice; the cache must not grow with them
+
+
+class ClientDisconnected(ConnectionResetError):
+    """Nobody waits for this response any more: its client has gone, or another worker answers it."""
+
+
+class Flow(Protocol):
+    """The bytes of one request, both ways, for the thread that runs it.
+
+    entry and inbox: what its parts are to carry. credit: bytes of the response's body that may leave now.
+    """
+
+    event: Request
+    entry: bytes
+    inbox: str
+    credit: int
+
+    def pull(self) -> bytes:
+        """Wait for the next bytes of the body; b"" at its end. Raises OSError when they will not come."""
+
+    def push(self, part: Response) -> None:
+        """Send a part that is not the last, and wait until another may follow. Raises OSError when none may."""
+
+
+class Body(RawIOBase):
+    """The request's body as a file, for io.BufferedReader. Nothing is asked of the client before the first read."""
+
+    def __init__(self, flow: Flow) -> None:
+        self._flow = flow
+        self._data = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if not self._data:
+            self._data = memoryview(self._flow.pull())
+        size = min(len(buffer), len(self._data))
+        buffer[:size], self._data = self._data[:size], self._data[size:]
+        return size
 
 
 def environ_of(scope: Scope, body: BinaryIO) -> dict[str, Any]:
@@ -38,6 +85,8 @@ def environ_of(scope: Scope, body: BinaryIO) -> dict[str, Any]:
         "wsgi.multiprocess": True,
         "wsgi.run_once": False,
         "wsgi.input_terminated": True,
+        "wsgi.file_wrapper": FileWrapper,
+        "SERVER_SOFTWARE": SOFTWARE,
     }
     if scope.client:
         environ["REMOTE_ADDR"], environ["REMOTE_PORT"] = scope.client[0], str(scope.client[1])
@@ -59,6 +108,14 @@ def _variable(name: bytes) -> str:
     return variable
 
 
+@lru_cache(maxsize=256)
+def header_name(name: str) -> bytes:
+    """Return a response header's name as ASGI has it; raises ValueError for what is none (RFC 9110, section 5.1)."""
+    if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
+        raise ValueError(f"start_response: {name!r} is no name that a header can have")
+    return name.lower().encode()
+
+
 class WSGIRun:
     """One request on its way through a WSGI application; what precedes the last part leaves at once, by its flow."""
 
@@ -69,6 +126,8 @@ class WSGIRun:
         self._sequence = 0
         self._status = 0
         self._headers: Headers | None = None
+        self._length: int | None = None  # of the body, as the headers have it
+        self._sent_bytes = 0
         self._written: list[bytes] = []
 
     def run(self, application: Application) -> Response:
@@ -94,7 +153,7 @@ class WSGIRun:
         """Return what ends the response when the application does not."""
         if self._sequence:
             return self._part(b"", aborted=True)
-        self._status = status
+        self._status, self._length = status, None
         self._headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % (len(text) + 1))]
         return self._part(text.encode() + b"\n")
 
@@ -109,15 +168,12 @@ class WSGIRun:
         """Send parts as they come; a body that is known to be whole becomes a single one."""
         if isinstance(result, (list, tuple)):
             return self._whole(b"".join(self._written + list(result)))
-        length: int | None = -1
         for data in result:
             if not isinstance(data, bytes):
                 raise TypeError(f"a WSGI application yields bytes, not {type(data).__name__}")
-            if length == -1:
-                length = self._content_length()
             if data:
                 self._written.append(data)
-                if length is None or sum(map(len, self._written)) < length:
+                if self._length is None or self._sent_bytes + sum(map(len, self._written)) < self._length:
                     self._flush()
         return self._whole(b"".join(self._written))
 
@@ -128,9 +184,17 @@ class WSGIRun:
             raise exc_info[1].with_traceback(exc_info[2])
         if self._headers is not None and not exc_info:
             raise RuntimeError("start_response was called twice without exc_info")
-        self._status = int(status[:3])
+        if not re.match(r"[1-9]\d\d( |$)", status):
+            raise ValueError(f"start_response({status!r}): a status is three digits and a reason, such as '200 OK'")
+        self._status, self._length = int(status[:3]), None
         self._written.clear()  # of the response that this one replaces
-        self._headers = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+        self._headers = []
+        for name, value in headers:
+            if "\n" in value or "\r" in value or "\0" in value:
+                raise ValueError(f"start_response: {name}: {value!r} is no value that a header can have")
+            self._headers.append((header_name(name), value.encode("latin-1")))
+            if name.lower() == "content-length" and self._may_have_body():
+                self._length = int(value)
         return self._write
 
     def _write(self, data: bytes) -> None:
@@ -154,13 +218,10 @@ class WSGIRun:
 
     def _whole(self, body: bytes) -> Response:
         """The rest of the body. When it is all of it its length is known, so the client need not be sent chunks."""
-        if (
-            not self._sequence
-            and self._headers is not None
-            and self._may_have_body()
-            and self._content_length() is None
-        ):
+        if not self._sequence and self._headers is not None and self._may_have_body() and self._length is None:
             self._headers.append((b"content-length", b"%d" % len(body)))
+        if self._length is not None and self._sent_bytes + len(body) < self._length:
+            raise ValueError(f"the body ended after {self._sent_bytes + len(body)} of {self._length} bytes")
         return self._part(self._send(body, is_last=True))
 
     def _may_have_body(self) -> bool:
@@ -171,15 +232,13 @@ class WSGIRun:
             and (self._event.scope.method != "HEAD")
         )
 
-    def _content_length(self) -> int | None:
-        for name, value in self._headers or ():
-            if name == b"content-length":
-                return int(value)
-        return None
-
     def _part(self, body: bytes, *, more: bool = False, aborted: bool = False) -> Response:
         if self._headers is None:
             raise RuntimeError("the application returned without calling start_response")
+        if self._length is not None and self._sent_bytes + len(body) > self._length and not aborted:
+            logger.error("%s: the body is longer than its Content-Length; the rest is cut off", self._event.scope.path)
+            body = body[: self._length - self._sent_bytes]
+        self._sent_bytes += len(body)
         headers = [] if self._sequence else self._headers
         event = self._event
         part = Response(
