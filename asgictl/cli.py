@@ -95,6 +95,7 @@ worker_options = options(
     option("--only-channels", metavar="GLOB", multiple=True, help="Serve these; may be repeated."),
     option("--exclude-channels", metavar="GLOB", multiple=True, help="Do not serve these; may be repeated."),
     option("--max-events", type=click.IntRange(0), default=0, help="End after about as many, to be replaced."),
+    option("--drain-seconds", type=click.FloatRange(0), default=600.0, help="Of a stopping worker's ASGI sockets."),
     option("--max-memory-mib", type=click.IntRange(0), default=0, help="End when it has grown to it, to be replaced."),
 )
 
@@ -279,6 +280,7 @@ def worker(
     exclude_channels: tuple[str, ...],
     max_events: int,
     max_memory_mib: int,
+    drain_seconds: float,
 ) -> None:
     """Run one worker in the foreground, as in a container.
 
@@ -296,7 +298,7 @@ def worker(
         serve(
             WorkerConfig(
                 *(name, redis, target, threads or 1, only_channels or ("*",), exclude_channels),
-                *(timeout, max_events, max_memory_mib << 20),
+                *(timeout, max_events, max_memory_mib << 20, drain_seconds),
             ),
             readiness,
             _run_dir(),

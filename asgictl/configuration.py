@@ -149,7 +149,7 @@ class InterfaceConfig:
 class WorkerConfig:
     """One worker process. Of the channels, those that match `only` and not `exclude`, which are globs.
 
-    timeout_seconds, max_events, max_memory_bytes: 0 for none.
+    timeout_seconds, max_events, max_memory_bytes: 0 for none. drain_seconds: of sockets of an ASGI application.
     """
 
     name: str
@@ -161,3 +161,4 @@ class WorkerConfig:
     timeout_seconds: float = 60
     max_events: int = 0
     max_memory_bytes: int = 0
+    drain_seconds: float = 600

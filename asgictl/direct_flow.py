@@ -5,7 +5,8 @@ from collections.abc import Awaitable, MutableMapping
 from typing import Any, TypeVar
 
 from asgictl.interface.exchange import Aborted
-from asgictl.interface.session import Receive, Send, travelling
+from asgictl.interface.outbox import Send
+from asgictl.interface.session import Receive, travelling
 from asgictl.messages import WINDOW_BYTES, Request, Response
 from asgictl.wsgi import ClientDisconnected
 

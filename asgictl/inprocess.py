@@ -21,13 +21,14 @@ from asgictl.configuration import Limits
 from asgictl.direct_flow import DirectFlow
 from asgictl.errors import AsgictlError, TargetError
 from asgictl.interface.groups import Groups
-from asgictl.interface.session import Receive, Send, Session, denial, local_path
+from asgictl.interface.outbox import Send, denial
+from asgictl.interface.session import Receive, Session, can_deny, local_path
 from asgictl.layers.base import GroupLayer, process_id
 from asgictl.layers.memory import MemoryGroupLayer
 from asgictl.layers.redis import RedisGroupLayer
 from asgictl.limited_body import LimitedBody
 from asgictl.manifest import Router, manifest_of
-from asgictl.messages import Broadcast, Frames, TurnEvent
+from asgictl.messages import Broadcast, Close, Frames, TurnEvent
 from asgictl.outcome import Outcome
 from asgictl.readiness import Readiness
 from asgictl.runtime import Runtime, enter
@@ -119,7 +120,7 @@ class InProcess:
             await Session(f"{self._id}/{next(self._numbers):x}", scope, path, self, send).run(receive)
         else:
             await receive()
-            for message in denial(404, "websocket.http.response" in scope.get("extensions", {})):
+            for message in denial(Close(1000, "", 404), can_deny(scope)):
                 await send(message)
 
     async def _http(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:

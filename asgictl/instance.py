@@ -32,7 +32,8 @@ from asgictl.supervisor import Supervisor
 CONFIGURATION = Path(__file__).with_name("supervisor.conf")
 DESCRIPTION = "instance.json"
 POLL_SECONDS = 0.02
-STOP_SECONDS = 130  # more than all of supervisor.conf's stopwaitsecs, one after another
+STOP_SECONDS = 130  # more than all of supervisor.conf's stopwaitsecs, one after another, but for ASGI sockets' drain
+WORKER_STOP_SECONDS = 40  # more than a worker gives what it runs (worker/control.py) and closing its sockets
 TAIL_LINES = 20
 UNREADY = "ended before it was ready; its last lines:\n"
 ENDED = {"BACKOFF", "EXITED", "FATAL"}  # supervisord's states of a process that did not stay
@@ -188,7 +189,8 @@ class Instance:
             "ASGICTL_REDIS_SERVER": "redis-server",
             "PYTHONUNBUFFERED": "1",
         }
-        environment |= config.options
+        drain_seconds = float(config.options.get("ASGICTL_DRAIN_SECONDS", 0))
+        environment |= config.options | {"ASGICTL_WORKER_STOP_SECONDS": str(int(drain_seconds) + WORKER_STOP_SECONDS)}
         environment.pop("ASGICTL_REDIS", None)
         if config.redis_url:
             environment["ASGICTL_REDIS"] = config.redis_url
@@ -278,7 +280,8 @@ def summary(status: dict[str, Any]) -> str:
         counts.append(f"{role} {counted}" + (f" {threads}" if role != "interface" else ""))
     kinds = {report["websocket"] for report in status["ready"] if "websocket" in report}
     kind = min(kinds, default="none")
-    fate = "" if kind == "none" else ", survive deploys" if split else ", closed by a deploy"
+    survive = ", live as long as their worker" if kind == "ASGI" else ", survive deploys"
+    fate = "" if kind == "none" else survive if split else ", closed by a deploy"
     lines = [first, f"  {'   '.join(counts)}", f"  WebSockets: {kind}{fate}"]
     lines += [f"  shed: {times} × {reason}" for reason, times in sorted(status["shed"].items())]
     return "\n".join(lines)

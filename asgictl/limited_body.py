@@ -4,7 +4,8 @@ from collections.abc import MutableMapping
 from typing import Any
 
 from asgictl.interface.exchange import error_response
-from asgictl.interface.session import Receive, Send
+from asgictl.interface.outbox import Send
+from asgictl.interface.session import Receive
 
 
 class LimitedBody:

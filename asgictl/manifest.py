@@ -22,10 +22,14 @@ class Path(Wire, frozen=True):
     at_most_once: bool = False
 
 
+ANY = Path("", connect=True, receive=True, disconnect=True)
+
+
 class Manifest(Wire, frozen=True):
     """One release of the application. Encoded like a message: fields are only ever appended, with a default.
 
-    pools: of HTTP, prefixes of paths with the suffix of their channel, the longest first.
+    pools: of HTTP, prefixes of paths with the suffix of their channel, the longest first. is_asgi: WebSockets of all
+    paths go to an ASGI application, each to stay with one worker.
     """
 
     version: int
@@ -33,6 +37,7 @@ class Manifest(Wire, frozen=True):
     http: bool
     websocket: list[Path]
     pools: dict[str, str] = {}  # noqa: RUF012 - msgspec copies it
+    is_asgi: bool = False
 
 
 def manifest_of(application: Application, release: str) -> Manifest:
@@ -48,7 +53,7 @@ def manifest_of(application: Application, release: str) -> Manifest:
         )
         for route in application.routes
     ]
-    return Manifest(VERSION, release, bool(application.http), paths, application.pools)
+    return Manifest(VERSION, release, bool(application.http), paths, application.pools, callable(application.websocket))
 
 
 def encode_manifest(manifest: Manifest) -> bytes:
@@ -86,6 +91,8 @@ class Router:
 
     def match(self, path: str) -> Path | None:
         """Return the first WebSocket path whose pattern matches, or None."""
+        if self.manifest.is_asgi:
+            return ANY
         for fullmatch, found in self._patterns:
             if fullmatch(path):
                 return found

@@ -142,10 +142,14 @@ class Want(Wire, tag="want", frozen=True):
 
 
 class Frames(Wire, tag="frames", frozen=True):
-    """Reply: frames that a consumer did not want to wait for its commit."""
+    """Reply: frames that a consumer did not want to wait for its commit, or what an ASGI application sends.
+
+    sequence: of an ASGI application's, from 1; 0 for a consumer's.
+    """
 
     connection: str
     frames: list[Frame]
+    sequence: int = 0
 
     def __post_init__(self) -> None:
         _check_frames(self.frames)
@@ -164,6 +168,8 @@ class Close(Wire, frozen=True):
     code: int
     reason: str
     status: int = 403
+    headers: Headers = []  # of the response that refuses, and its body
+    body: bytes = b""
 
 
 class Done(Wire, tag="done", frozen=True):
@@ -178,6 +184,8 @@ class Done(Wire, tag="done", frozen=True):
     joins: list[str]
     leaves: list[str]
     attempt: int = 1  # of the event that this answers
+    entry: bytes = b""  # of that event, and the inbox of the worker that the connection stays with: of ASGI alone
+    inbox: str = ""
 
     def __post_init__(self) -> None:
         _check_frames(self.frames)
@@ -193,6 +201,44 @@ class Lost(Wire, tag="lost", frozen=True):
     number: int
     attempt: int
     started: bool
+
+
+class Closed(Wire, tag="closed", frozen=True):
+    """Reply: an ASGI application closes its socket; in sequence with its Frames."""
+
+    connection: str
+    code: int
+    reason: str
+    sequence: int
+
+
+class Died(Wire, tag="died", frozen=True):
+    """Reply, from release.lua to every interface: a worker is dead, and the sockets of ASGI that it held with it."""
+
+    worker: str
+    connection: str = ""
+
+
+class Incoming(Wire, tag="incoming", frozen=True):
+    """Letter: a frame for an ASGI application; sequence from 1."""
+
+    connection: str
+    entry: bytes
+    frame: Frame
+    sequence: int
+
+    def __post_init__(self) -> None:
+        _check_frames([self.frame])
+
+
+class Ended(Wire, tag="ended", frozen=True):
+    """Letter: the client's socket has ended; in sequence with its Incoming."""
+
+    connection: str
+    entry: bytes
+    code: int
+    reason: str
+    sequence: int
 
 
 class Chunk(Wire, tag="chunk", frozen=True):
@@ -233,8 +279,8 @@ class Broadcast(Wire, tag="broadcast", frozen=True):
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS", "TRACE"}  # RFC 9110, section 9.2.1
 Event = Request | Connect | Receive | Disconnect
 TurnEvent = Connect | Receive | Disconnect
-Reply = Response | Want | Frames | Done | Lost
-Letter = Chunk | Credit | Gone
+Reply = Response | Want | Frames | Closed | Done | Lost | Died
+Letter = Chunk | Credit | Gone | Incoming | Ended
 
 _T = TypeVar("_T")
 _FIELD = b"%d" % VERSION

@@ -12,7 +12,8 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from asgictl.interface.session import Receive, Send
+from asgictl.interface.outbox import Send
+from asgictl.interface.session import Receive
 from asgictl.messages import Chunk, Credit, Gone, Letter, Request, Response, Want, may_repeat
 
 INLINE_BYTES = 64 << 10  # a body up to here travels with its event

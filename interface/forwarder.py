@@ -18,11 +18,26 @@ from asgictl.errors import AsgictlError, WireError
 from asgictl.interface.exchange import BodyTooLarge, ClientGone, Exchange, read_body
 from asgictl.interface.flights import Flights
 from asgictl.interface.groups import Groups
-from asgictl.interface.session import Receive, Send, Session, denial, local_path, travelling
-from asgictl.layers.base import EventLayer, Position, process_id
+from asgictl.interface.outbox import Send, denial
+from asgictl.interface.relay import Relay
+from asgictl.interface.session import Receive, Session, can_deny, local_path, travelling
+from asgictl.layers.base import Answered, EventLayer, Position, process_id
 from asgictl.layers.redis import RedisEventLayer
 from asgictl.manifest import Router
-from asgictl.messages import WINDOW_BYTES, Connect, Frames, Gone, Lost, Reply, Request, Response, TurnEvent, Want
+from asgictl.messages import (
+    WINDOW_BYTES,
+    Close,
+    Connect,
+    Died,
+    Gone,
+    Letter,
+    Lost,
+    Reply,
+    Request,
+    Response,
+    TurnEvent,
+    Want,
+)
 from asgictl.readiness import Readiness
 from asgictl.shed import Shed
 
@@ -48,7 +63,7 @@ class Forwarder:
         self.shed = Shed()
         self._readiness = readiness
         self._exchanges: dict[str, Exchange] = {}
-        self._sessions: dict[str, Session] = {}
+        self._sessions: dict[str, Session | Relay] = {}
         self._empty = asyncio.Event()  # set whenever the last session has ended
         self._is_fenced = False
         self._numbers = count(1)
@@ -170,27 +185,36 @@ class Forwarder:
                 self.shed.add("handshakes refused with 503")
             await receive()
             status = 404 if router and not path else 503
-            for message in denial(status, "websocket.http.response" in scope.get("extensions", {})):
+            for message in denial(Close(1000, "", status), can_deny(scope)):
                 await send(message)
             return
-        session = Session(self._new_id(), scope, path, self, send)
-        self._sessions[session.connection.id] = session
+        session: Session | Relay
+        if router and router.manifest.is_asgi:
+            session = Relay(self._new_id(), scope, path.pool, self, send)
+        else:
+            session = Session(self._new_id(), scope, path, self, send)
+        self._sessions[session.id] = session
         await session.run(receive)
 
-    def submit(self, session: Session, event: TurnEvent) -> None:
+    def submit(self, session: Session | Relay, event: TurnEvent) -> None:
         """Send a turn on its way; once fenced, what is left of a connection is no longer ours to run."""
         if not self._is_fenced:
             self._flights.send(event, session)
 
-    def closed(self, session: Session) -> None:
+    def closed(self, session: Session | Relay) -> None:
         """The session's last turn is done."""
-        self._sessions.pop(session.connection.id, None)
+        if self._sessions.pop(session.id, None):
+            self._layer.forget(session.id)
         if not self._sessions:
             self._empty.set()
 
-    def skip(self, session: Session) -> None:
+    def skip(self, session: Session | Relay) -> None:
         """Nobody waits for the session's handshake any more."""
-        self._flights.skip(session.connection.id, session.skipped)
+        self._flights.skip(session.id, session.skipped)
+
+    def post(self, inbox: str, letter: Letter, answered: Answered) -> None:
+        """Send a letter to a worker."""
+        self._layer.post(inbox, letter, answered)
 
     def give_up(self, session: Session, event: TurnEvent, reason: str) -> None:
         """An event that is not run again is kept for somebody to look at."""
@@ -198,21 +222,23 @@ class Forwarder:
         self._layer.bury(event.channel + session.pool, event, reason)
 
     def _on_reply(self, reply: Reply, position: Position | None) -> None:
-        if isinstance(reply, Response | Want):
+        if isinstance(reply, Died):
+            for each in list(self._sessions.values()):
+                if isinstance(each, Relay) and each.inbox.startswith(reply.worker + "."):
+                    each.died()
+        elif isinstance(reply, Lost):
+            self._flights.lost(reply)
+        elif session := self._sessions.get(reply.connection):
+            if session.is_answered_by(reply):
+                self._flights.land(reply.connection)
+            session.answer(reply, position)
+        elif isinstance(reply, Response | Want):
             if exchange := self._exchanges.get(reply.connection):
                 exchange.put(reply) if isinstance(reply, Response) else exchange.want(reply)
                 if exchange.is_answered:  # a client that is slow to take it keeps no room on the channel
                     self._flights.land(reply.connection)
             elif reply.inbox:
                 self._layer.post(reply.inbox, Gone(reply.connection, reply.entry), lambda _answer: None)
-        elif isinstance(reply, Lost):
-            self._flights.lost(reply)
-        elif session := self._sessions.get(reply.connection):
-            if isinstance(reply, Frames):
-                session.deliver_all(reply.frames)
-            elif reply.number == session.connection.number:
-                self._flights.land(reply.connection)
-                session.done(reply, position)
 
     def _fenced(self) -> None:
         """We stood still for so long that others took us for dead: our connections are theirs to end. Stop."""

@@ -6,23 +6,21 @@ and `done` hears of the outcome. So a consumer's socket behaves the same in both
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Protocol
 
 from asgictl.configuration import Limits
 from asgictl.connection import Connection, State
 from asgictl.interface.groups import Groups
+from asgictl.interface.outbox import ASGIMessage, Outbox, Send
 from asgictl.layers.base import Position
 from asgictl.manifest import Path
-from asgictl.messages import Accept, Close, Connect, Done, Frame, Scope, TurnEvent, encode_scope
+from asgictl.messages import Accept, Close, Connect, Done, Frame, Frames, Reply, Scope, TurnEvent, encode_scope
 from asgictl.shed import Shed
 
 logger = logging.getLogger("asgictl.interface")
 
-ASGIMessage = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[ASGIMessage]]
-Send = Callable[[ASGIMessage], Awaitable[None]]
 INTERNAL_ERROR = 1011  # RFC 6455, section 7.4.1
 ABNORMAL_CLOSURE = 1006  # RFC 6455, section 7.4.1: what a consumer hears when no close frame came
 TRY_AGAIN_LATER = 1013  # IANA's WebSocket close codes: the reader is too slow
@@ -52,20 +50,15 @@ class Session:
     """A WebSocket and its connection. Make one, then await run() in the ASGI application's task."""
 
     def __init__(self, id: str, scope: MutableMapping[str, Any], path: Path, host: Host, send: Send) -> None:
+        self.id = id
         self.connection = Connection(id, encode_scope(travelling(scope)), host.limits, path.at_most_once)
         self.pool = path.pool
         self._path = path
         self._host = host
-        self._send = send
-        self._can_deny = "websocket.http.response" in scope.get("extensions", {})
+        self._outbox = Outbox(send, can_deny(scope))
         self._joined: set[str] = set()
-        self._outbox: deque[tuple[ASGIMessage, int]] = deque()
-        self._outbox_bytes = 0
-        self._writer: asyncio.Task[None] | None = None
         self._room: asyncio.Future[None] | None = None  # what the reader waits for while the inbox is full
         self._deadline: asyncio.TimerHandle | None = None
-        self._writable = True  # until a close was put into the outbox, or the client left
-        self._accepted = False
 
     async def run(self, receive: Receive) -> None:
         """Serve the socket until the client has gone or was closed; its last turns may outlive this call."""
@@ -77,13 +70,13 @@ class Session:
         else:
             self._accept(Accept(None, []))
         while (message := await receive())["type"] == "websocket.receive":
-            if self._path.receive and self._writable:
+            if self._path.receive and self._outbox.is_open:
                 text = message.get("text")
                 self.connection.receive(message["bytes"] if text is None else text)
                 self._advance()
                 if self.connection.full:
                     await self._wait_for_room()
-        self._writable = False
+        self._outbox.is_open = False
         self._leave(message.get("code") or ABNORMAL_CLOSURE, message.get("reason") or "")
 
     async def _wait_for_room(self) -> None:
@@ -100,16 +93,27 @@ class Session:
         """Whether a turn may run again when nobody knows whether it has run."""
         return not self._path.at_most_once
 
+    def is_answered_by(self, reply: Reply) -> bool:
+        """Whether this ends the turn in flight."""
+        return isinstance(reply, Done) and reply.number == self.connection.number
+
+    def answer(self, reply: Reply, position: Position | None) -> None:
+        """Apply what a worker says of this connection."""
+        if isinstance(reply, Frames):
+            self.deliver_all(reply.frames)
+        elif isinstance(reply, Done):
+            self.done(reply, position)
+
     def done(self, reply: Done, position: Position | None) -> None:
         """Apply what a turn produced; a reply to any turn but the one in flight is passed over."""
         if not self.connection.done(reply):
             logger.info("connection %s: a late reply to turn %d", reply.connection, reply.number)
             return
-        if not self._accepted and self._deadline:
+        if not self._outbox.is_accepted and self._deadline:
             self._deadline.cancel()
         if reply.accept is not None:
             self._accept(reply.accept)
-        for group in reply.joins if self._writable else ():
+        for group in reply.joins if self._outbox.is_open else ():
             self._joined.add(group)
             self._host.groups.join(group, self, position or (0, 0))
         for group in reply.leaves:
@@ -128,7 +132,7 @@ class Session:
             reason = f"its worker died, attempt {event.attempt}"
             logger.error("connection %s: its turn is given up: %s", self.connection.id, reason)
             self._host.give_up(self, event, reason)
-            if self.repeatable or not self._accepted:
+            if self.repeatable or not self._outbox.is_accepted:
                 self._close(Close(INTERNAL_ERROR, "", 500))
             else:
                 self._advance()
@@ -145,36 +149,25 @@ class Session:
 
     def deliver_all(self, frames: list[Frame]) -> None:
         """Put frames onto their way to the client, once it is accepted."""
-        if self._accepted:
-            for frame in frames:
-                self.deliver(frame)
+        for frame in frames:
+            self.deliver(frame)
 
     def deliver(self, frame: Frame) -> None:
         """Put a frame onto its way to the client; a client that is too slow to take it is closed with 1013."""
-        if not self._writable:
-            return
-        if self._outbox_bytes + len(frame) > self._host.limits.outbox_bytes and self._outbox:
+        waiting = self._outbox.bytes
+        if waiting and waiting + len(frame) > self._host.limits.outbox_bytes and self._outbox.is_open:
             self._host.shed.add("sockets closed with 1013: they read too slowly")
             self._close(Close(TRY_AGAIN_LATER, "reading too slowly"))
-            return
-        self._put({"type": "websocket.send", "text" if isinstance(frame, str) else "bytes": frame}, len(frame))
+        self._outbox.frame(frame)
 
     def _accept(self, accept: Accept) -> None:
         """Open the socket. Should the client have left meanwhile, the application hears of that, as it accepted."""
         self.connection.wants_disconnect = self._path.disconnect
-        if self._writable:
-            self._accepted = True
-            self._put({"type": "websocket.accept", "subprotocol": accept.subprotocol, "headers": accept.headers})
+        self._outbox.accept(accept)
 
     def _close(self, close: Close) -> None:
         """Close, or refuse the handshake; what the client sent but no consumer has seen is dropped."""
-        if self._writable:
-            if self._accepted:
-                self._put({"type": "websocket.close", "code": close.code, "reason": close.reason})
-            else:
-                for message in denial(close.status, self._can_deny):
-                    self._put(message)
-            self._writable = False
+        self._outbox.close(close)
         self.connection.discard()
         self._leave(close.code, close.reason)
 
@@ -203,34 +196,10 @@ class Session:
         if self._room and not self._room.done() and not self.connection.full:
             self._room.set_result(None)
 
-    def _put(self, message: ASGIMessage, size: int = 0) -> None:
-        self._outbox.append((message, size))
-        self._outbox_bytes += size
-        if self._writer is None:
-            self._writer = asyncio.get_running_loop().create_task(self._write())
 
-    async def _write(self) -> None:
-        """Write the outbox out, in order; lives only while there is something to write."""
-        try:
-            while self._outbox:
-                message, size = self._outbox[0]
-                await self._send(message)
-                self._outbox.popleft()
-                self._outbox_bytes -= size
-        except OSError:  # the client has gone (ASGI: send may raise it); the reader hears websocket.disconnect
-            self._writable = False
-            self._outbox.clear()
-        finally:
-            self._writer = None
-
-
-def denial(status: int, can_deny: bool) -> list[ASGIMessage]:
-    """Return the ASGI messages that refuse a handshake; without the extension every refusal is a 403."""
-    if not can_deny:
-        return [{"type": "websocket.close"}]
-    headers = [(b"content-length", b"0"), *([(b"retry-after", b"1")] if status == 503 else [])]
-    start = {"type": "websocket.http.response.start", "status": status, "headers": headers}
-    return [start, {"type": "websocket.http.response.body", "body": b""}]
+def can_deny(scope: MutableMapping[str, Any]) -> bool:
+    """Whether the server lets a handshake be refused with a response of our own (ASGI: denial response)."""
+    return "websocket.http.response" in scope.get("extensions", {})
 
 
 def local_path(scope: MutableMapping[str, Any]) -> str:

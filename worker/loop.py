@@ -16,8 +16,8 @@ from asgictl.layers.base import Entry, WorkerLayer
 from asgictl.messages import Close, Done, Request, Response, may_repeat
 from asgictl.outcome import Outcome
 from asgictl.started import Started
-from asgictl.target import kind_of
 from asgictl.turn import RunningTurn
+from asgictl.worker.asgi import ASGIRuns
 from asgictl.worker.async_turns import AsyncTurns
 from asgictl.worker.flow import LayerFlow
 from asgictl.wsgi import WSGIRun
@@ -41,6 +41,7 @@ class Loop:
         layer: WorkerLayer,
         stopping: threading.Event,
         async_turns: AsyncTurns,
+        asgi: ASGIRuns,
         started: Started,
     ) -> None:
         self.layer = layer
@@ -55,10 +56,10 @@ class Loop:
         self._application = application
         self._stopping = stopping
         self._async_turns = async_turns
+        self._asgi = asgi
         self._mean_seconds = 0.0
         self._is_careful = False  # events that may not run twice are about, so no more than one is read
         self._wsgi: WSGIRun | None = None  # of the request that runs
-        self._is_wsgi = {id(mounted): kind_of(mounted) == "WSGI" for mounted in application.http.values()}
 
     def run(self) -> None:
         """Run until stopped, and send the last commits. The control thread ends a read that waits."""
@@ -125,6 +126,9 @@ class Loop:
 
     def _handle(self, entry: Entry) -> bool:
         """Run an event and commit it; returns whether it runs on elsewhere, on the event loop."""
+        if self._asgi.serves(entry):
+            self._asgi.begin(entry)
+            return True
         if isinstance(entry.event, Request):
             outcome = Outcome(self.layer.send_now)
             with outcome:
@@ -148,8 +152,6 @@ class Loop:
         mounted = self._application.mount(event.scope.local_path)
         if mounted is None:
             return plain(event, 404, "Not Found")
-        if not self._is_wsgi[id(mounted)]:
-            return plain(event, 501, "ASGI applications are not served in split mode yet; use --mode=inprocess")
         self._wsgi = WSGIRun(LayerFlow(entry, event, self.layer, self._progressed))
         return self._wsgi.run(mounted)
 

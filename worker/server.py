@@ -20,8 +20,10 @@ from asgictl.messages import VERSION
 from asgictl.readiness import Readiness
 from asgictl.started import Started
 from asgictl.target import kind_of, load_target
+from asgictl.worker.asgi import ASGIRuns
 from asgictl.worker.async_turns import AsyncTurns
 from asgictl.worker.control import Control
+from asgictl.worker.event_loop import EventLoop
 from asgictl.worker.loop import Loop
 
 logger = logging.getLogger("asgictl.worker")
@@ -49,37 +51,46 @@ def serve(config: WorkerConfig, readiness: Readiness, run_dir: Path | None = Non
         layers[0].publish_manifest(manifest_of(application, str(VERSION)))
     except (redis.RedisError, OSError) as error:
         raise RedisError(f"Redis cannot be used: {error}") from error
-    async_turns = AsyncTurns(config.redis_url, config.name)
-    notes = run_dir / f"started-{os.getpid()}" if run_dir and not has_async_consumers(application) else None
-    loops = [Loop(application, layer, stopping, async_turns, Started(notes, part)) for part, layer in enumerate(layers)]
+    events = EventLoop(config.redis_url, config.name, identity)
+    async_turns, asgi = AsyncTurns(events), ASGIRuns(application, events)
+    asgi.start()
+    notes = run_dir / f"started-{os.getpid()}" if run_dir and not runs_side_by_side(application) else None
+    loops = [
+        Loop(application, layer, stopping, async_turns, asgi, Started(notes, part)) for part, layer in enumerate(layers)
+    ]
     threads = [threading.Thread(target=_run, args=(loop, stopping), name="worker") for loop in loops[1:]]
     control = Control(config, identity, loops, stopping)
     control.beat()
     for thread in (control.thread, *threads):
         thread.start()
-    readiness.ready(id=identity, threads=config.threads, websocket="consumers" if application.routes else "none")
+    readiness.ready(id=identity, threads=config.threads, websocket=websockets_of(application))
     _run(loops[0], stopping)
     for thread in threads:
         thread.join()
+    asgi.finish(config.drain_seconds)
     async_turns.finish()  # before the cursors are left: leaving would take what is pending from its commits
     for layer in layers:
         layer.close()
     control.finish()
 
 
-def has_async_consumers(application: Application) -> bool:
+def websockets_of(application: Application) -> str:
+    """Say what serves an application's WebSockets, for `status`."""
+    return "ASGI" if callable(application.websocket) else "consumers" if application.routes else "none"
+
+
+def runs_side_by_side(application: Application) -> bool:
     """Whether events may be started side by side, so that a note of the last ones would say too little."""
+    if callable(application.websocket) or any(kind_of(mounted) == "ASGI" for mounted in application.http.values()):
+        return True
     return any(route.async_kinds for route in application.routes)
 
 
 def channels_of(application: Application, target: str) -> list[str]:
     """Return the channels that this application consumes; raises TargetError for what split mode does not serve."""
-    mounted = application.http.values()
-    if callable(application.websocket) or (mounted and all(kind_of(each) == "ASGI" for each in mounted)):
-        raise TargetError(
-            f"TARGET {target!r} is an ASGI application, which split mode does not serve yet: use --mode=inprocess"
-        )
-    channels = {f"http.request{pool}" for pool in ("", *application.pools.values()) if mounted}
+    channels = {f"http.request{pool}" for pool in ("", *application.pools.values()) if application.http}
+    if callable(application.websocket):
+        channels.add("websocket.connect")
     for route in application.routes:
         kinds = {*route.consumers, *(["connect"] if "disconnect" in route.consumers else [])}  # as the manifest says
         channels |= {f"websocket.{kind}{route.pool}" for kind in kinds}

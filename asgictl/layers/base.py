@@ -55,6 +55,9 @@ class EventLayer(GroupLayer, Protocol):
     def post(self, inbox: str, letter: Letter, answered: Answered) -> None:
         """Send a letter to a worker; answered with its entry, or None when that worker is no more."""
 
+    def forget(self, connection: str) -> None:
+        """A connection is over: keep nothing of it."""
+
     def depth(self, channel: str, answered: Answered) -> None:
         """Ask how many events stand in a channel."""
 

@@ -294,6 +294,9 @@ class RedisEventLayer(RedisGroupLayer):
     def post(self, inbox: str, letter: Letter, answered: Answered) -> None:
         self._link.call("XADD", self._keys.inbox(inbox), "NOMKSTREAM", "*", *encode(letter), answered=answered)
 
+    def forget(self, connection: str) -> None:
+        self._link.call("HDEL", self._keys.turns(connection), connection, answered=_ignored)
+
     def depth(self, channel: str, answered: Answered) -> None:
         self._link.call("XLEN", self._keys.channel(channel), answered=answered)
 

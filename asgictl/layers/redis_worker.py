@@ -62,7 +62,8 @@ def commit_arguments(
     if farewell:  # it goes to the pool that serves this connection
         pool = entry.stream.decode().partition(entry.event.channel)[2]
         farewell = keys.channel(Disconnect.channel + pool).encode() + b" " + farewell
-    turn, joins = (reply.number, bool(reply.joins)) if isinstance(reply, Done) else ("", False)
+    is_turn = isinstance(reply, Done) and reply.number > 0  # an ASGI application's handshake is none
+    turn, joins = (reply.number, bool(reply.joins)) if isinstance(reply, Done) and is_turn else ("", False)
     return (
         *(
             5,

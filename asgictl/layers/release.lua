@@ -32,4 +32,12 @@ for _, stream in ipairs(redis.call('SMEMBERS', KEYS[2])) do
     end
   end
 end
+-- Sockets of ASGI applications stay with their worker, and end with it.
+redis.call('DEL', ARGV[4] .. prefix .. 'asgi')
+local died = cmsgpack.pack({'died', string.sub(prefix, 1, -2)})
+for _, interface in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
+  if string.sub(interface, 1, 10) == 'interface/' then
+    redis.call('XADD', ARGV[3] .. string.sub(interface, 11), 'NOMKSTREAM', '*', ARGV[5], died)
+  end
+end
 return count

@@ -314,20 +314,22 @@ class Contract:
         """Connections' ids are not used twice, so that a first turn is taken again is only how to tell."""
         worker = layers.worker()
         async with layers.interface() as interface:
-            await interface.append(disconnect(number=1) if ending == "last turn" else connect())
-            commit(worker, take(worker), done(1))
-            if ending == "goodbye":
-                await interface.leave()
-            elif ending == "burial":
-                await interface.layer.stop()
-                assert layers.bury(INTERFACE) == 0
-            else:
-                await interface.hears(done(1))
-                await interface.layer.stop()
-        async with layers.interface() as interface:
             await interface.append(connect())
             commit(worker, take(worker), done(1))
             await interface.hears(done(1))
+            if ending == "last turn":
+                await interface.append(disconnect(number=2))
+                commit(worker, take(worker), done(2))
+                await interface.hears(done(2))
+            elif ending == "goodbye":
+                await interface.layer.goodbye()
+            await interface.layer.stop()
+            if ending == "burial":
+                assert layers.bury(INTERFACE) == 0
+            async with layers.interface() as again:
+                await again.append(connect())
+                commit(worker, take(worker), done(1))
+                await again.hears(done(1))
 
     @scenario
     async def test_a_request_may_be_committed_for_as_often_as_it_was_sent(self, layers: Layers) -> None:

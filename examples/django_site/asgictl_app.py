@@ -1,0 +1,20 @@
+"""Django on WSGI, the chat with asgictl's consumers beside it: `asgictl start asgictl_app:app`."""
+
+import json
+
+from asgictl import Application, Group, path
+from asgictl.turn import Message
+from mysite.wsgi import application
+
+
+def join(message: Message) -> None:
+    message.accept()
+    message.join("chat." + message.params["room"])
+
+
+def say(message: Message) -> None:
+    said = json.loads(message.text or "{}")["message"]
+    Group("chat." + message.params["room"]).send(text=json.dumps({"message": said}))
+
+
+app = Application(http=application, websocket=[path("/ws/chat/{room}/", connect=join, receive=say)])

@@ -1,0 +1,125 @@
+"""Runs ASGI applications on the worker's event loop: a connection stays with this worker until it ends."""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from asgictl.application import Application
+from asgictl.layers.base import Entry
+from asgictl.messages import Connect, Letter, Request, Scope, decode_scope
+from asgictl.target import asgi3, kind_of
+from asgictl.worker.asgi_http import HTTPRun
+from asgictl.worker.asgi_websocket import WebSocketRun
+from asgictl.worker.event_loop import EventLoop
+from asgictl.worker.lifespan import Lifespan
+
+logger = logging.getLogger("asgictl.worker")
+CAPACITY = 4096  # connections in hand; a worker reads no more events until one has ended
+CLOSE_SECONDS = 5.0  # that an application has after its sockets were closed
+
+
+class ASGIRuns:
+    """start() first. serves(): whether an event is for an ASGI application; if so begin() runs it."""
+
+    def __init__(self, application: Application, events: EventLoop) -> None:
+        self._application = application
+        self._events = events
+        mounted = {id(each): each for each in application.http.values() if kind_of(each) == "ASGI"}
+        if callable(application.websocket):
+            mounted[id(application.websocket)] = application.websocket
+        self._applications = {key: asgi3(each) for key, each in mounted.items()}
+        self._lifespans = {key: Lifespan(each) for key, each in self._applications.items()}
+        self._runs: dict[tuple[str, bytes], HTTPRun | WebSocketRun] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._room = threading.Semaphore(CAPACITY)
+        events.on_letter = self._take
+
+    def start(self) -> None:
+        """Start the applications' lifespans; raises TargetError when one says that it cannot start."""
+        if self._applications:
+            self._events.start()
+            for lifespan in self._lifespans.values():
+                self._events.submit(lifespan.start()).result()
+
+    def finish(self, drain_seconds: float) -> None:
+        """Serve what is in hand to its end, sockets for as long as is said; then end the lifespans."""
+        if self._applications:
+            self._events.submit(self._drain(drain_seconds)).result()
+
+    def serves(self, entry: Entry) -> bool:
+        """Whether an event is for an ASGI application."""
+        return self._application_of(entry) is not None
+
+    def begin(self, entry: Entry) -> None:
+        """Run an event; returns at once while there is room, else when a connection has ended."""
+        event, key = entry.event, self._application_of(entry)
+        if key is None or not isinstance(event, Request | Connect) or (event.connection, entry.id) in self._runs:
+            return  # in hand already, as after a lost connection, when pending events are read again
+        state = dict(self._lifespans[key].state)
+        self._room.acquire()
+        run: HTTPRun | WebSocketRun
+        if isinstance(event, Request):
+            run = HTTPRun(entry, event, scope_of("http", event.scope, state), self._events)
+        else:
+            run = WebSocketRun(entry, event, scope_of("websocket", decode_scope(event.scope), state), self._events)
+        self._runs[event.connection, entry.id] = run
+        self._events.submit(self._run((event.connection, entry.id), run, self._applications[key]))
+
+    def _application_of(self, entry: Entry) -> int | None:
+        event = entry.event
+        if isinstance(event, Request):
+            key = id(self._application.mount(event.scope.local_path))
+            return key if key in self._applications else None
+        return id(self._application.websocket) if callable(self._application.websocket) else None
+
+    async def _run(self, key: tuple[str, bytes], run: HTTPRun | WebSocketRun, application: Callable[..., Any]) -> None:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - submit() made it
+        self._tasks.add(task)
+        try:
+            await run.run(application)
+        finally:
+            self._tasks.discard(task)
+            del self._runs[key]
+            self._room.release()
+
+    def _take(self, letter: Letter) -> None:
+        if run := self._runs.get((letter.connection, letter.entry)):
+            run.take(letter)
+
+    async def _drain(self, drain_seconds: float) -> None:
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=drain_seconds)
+        for run in list(self._runs.values()):
+            if isinstance(run, WebSocketRun):
+                run.restart()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=CLOSE_SECONDS)
+        for task in self._tasks:
+            logger.warning("an application did not end within %.0f s of its connection's end", CLOSE_SECONDS)
+            task.cancel()
+        for lifespan in self._lifespans.values():
+            await lifespan.stop()
+
+
+def scope_of(kind: str, scope: Scope, state: dict[str, Any]) -> dict[str, Any]:
+    """Return the ASGI connection scope, of type "http" or "websocket"."""
+    made: dict[str, Any] = {
+        "type": kind,
+        "asgi": {"version": "3.0", "spec_version": "2.4"},
+        "http_version": scope.http_version,
+        "scheme": scope.scheme,
+        "root_path": scope.root_path,
+        "path": scope.path,
+        "raw_path": scope.raw_path,
+        "query_string": scope.query_string,
+        "headers": list(scope.headers),
+        "client": scope.client,
+        "server": scope.server,
+        "state": state,
+    }
+    if kind == "http":
+        return {**made, "method": scope.method, "extensions": {}}
+    return {**made, "subprotocols": list(scope.subprotocols), "extensions": {"websocket.http.response": {}}}

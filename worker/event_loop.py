@@ -1,0 +1,123 @@
+"""The worker's event loop: a thread of its own, with its own link to Redis, for everything that is async."""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+import hiredis
+import uvloop
+
+from asgictl.errors import WireError
+from asgictl.layers.base import Answered
+from asgictl.layers.keys import Keys
+from asgictl.layers.link import Link
+from asgictl.layers.redis import BLOCK_MILLISECONDS
+from asgictl.layers.redis_worker import COMMIT
+from asgictl.messages import Broadcast, Closed, Frames, Letter, Response, Want, decode_letter, encode
+
+logger = logging.getLogger("asgictl.worker")
+T = TypeVar("T")
+RETRY_SECONDS = 0.2
+
+
+class EventLoop:
+    """Made for every worker; the thread starts when it is first needed.
+
+    inbox: where letters to what runs here go. on_letter: hears them.
+    """
+
+    def __init__(self, url: str, name: str, identity: str) -> None:
+        self.keys = Keys(name)
+        self.inbox = f"{identity}.asgi"
+        self.on_letter: Callable[[Letter], None] = lambda _letter: None
+        self._loop = uvloop.new_event_loop()
+        self._link = Link(url, self._restored)
+        self._reader = Link(url, self._read_first)
+        self._position = b"0"
+        self._sha = b""
+        self._starting = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Start the thread, unless it runs, and connect."""
+        with self._starting:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._loop.run_forever, name="event-loop", daemon=True)
+                self._thread.start()
+                self.submit(self._link.start()).result()
+                self.submit(self._reader.start()).result()
+
+    def submit(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
+        """Run a coroutine; from any other thread."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+
+    def call(self, act: Callable[[], None]) -> None:
+        """Call something on the loop: at once when there, else soon."""
+        if threading.current_thread() is self._thread:
+            act()
+        else:
+            self._loop.call_soon_threadsafe(act)
+
+    def reply(self, reply: Response | Want | Frames | Closed, answered: Answered) -> None:
+        """Send a reply ahead of a commit; answered with its entry, or None when its interface is no more."""
+        self._link.call(
+            "XADD", self.keys.replies(reply.connection), "NOMKSTREAM", "*", *encode(reply), answered=answered
+        )
+
+    def publish(self, broadcast: Broadcast, answered: Answered) -> None:
+        """Send a broadcast outside of a commit."""
+        self._link.call("XADD", self.keys.broadcast, "*", *encode(broadcast), answered=answered)
+
+    async def commit(self, *arguments: str | bytes | int) -> None:
+        """Commit for as long as Redis is away; a repeated commit is refused there."""
+        while True:
+            try:
+                await self._link.ask("EVALSHA", self._sha, *arguments)
+            except ConnectionError:
+                await asyncio.sleep(RETRY_SECONDS)
+            except hiredis.ReplyError as error:
+                if str(error).startswith("NOSCRIPT"):
+                    self._sha = await self._link.ask("SCRIPT", "LOAD", COMMIT)
+                    continue
+                logger.error("Redis refused a commit: %s", error)
+                return
+            else:
+                return
+
+    async def _restored(self) -> None:
+        self._sha = await self._link.ask("SCRIPT", "LOAD", COMMIT)
+
+    async def _read_first(self) -> None:
+        try:  # only the worker creates its inbox, so that letters to one that is gone are known to be lost
+            await self._reader.ask("XGROUP", "CREATE", self.keys.inbox(self.inbox), "worker", "0", "MKSTREAM")
+        except hiredis.ReplyError as error:
+            if "BUSYGROUP" not in str(error):
+                raise
+        self._read()
+
+    def _read(self) -> None:
+        inbox = self.keys.inbox(self.inbox)
+        self._reader.call("XREAD", "BLOCK", BLOCK_MILLISECONDS, "STREAMS", inbox, self._position, answered=self._take)
+
+    def _take(self, reply: Any) -> None:
+        if isinstance(reply, Exception):
+            if isinstance(reply, hiredis.ReplyError):
+                logger.error("Redis refused a read: %s", reply)
+                self._loop.call_later(1, self._read)
+            return  # a lost connection comes back through _read_first
+        for entry_id, fields in reply[0][1] if reply else ():
+            self._position = entry_id
+            try:
+                self.on_letter(decode_letter(fields[0], fields[1]))
+            except WireError as error:
+                logger.error("letter %s passed over: %s", entry_id.decode(), error)
+        if reply:
+            self._reader.call("XTRIM", self.keys.inbox(self.inbox), "MINID", self._position, answered=_ignored)
+        self._read()
+
+
+def _ignored(_reply: object) -> None:
+    """A trim that fails is made up for by the next."""

@@ -1,0 +1,59 @@
+"""An ASGI application's lifespan in a worker (ASGI, lifespan protocol 2.0)."""
+
+import asyncio
+import logging
+from collections.abc import Callable, MutableMapping
+from typing import Any
+
+from asgictl.errors import TargetError
+
+logger = logging.getLogger("asgictl.worker")
+
+
+class Lifespan:
+    """state: what the application has put there, of which each connection gets a copy."""
+
+    def __init__(self, application: Callable[..., Any]) -> None:
+        self.state: dict[str, Any] = {}
+        self._application = application
+        self._messages: asyncio.Queue[MutableMapping[str, Any]] = asyncio.Queue()
+        self._answer = asyncio.Event()  # to startup, then to shutdown
+        self._heard = ""  # the last message's type
+        self._reason = ""
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Wait until the application has started; one that raises before it answers has no lifespan.
+
+        Raises TargetError when it says that its startup failed.
+        """
+        self._task = asyncio.create_task(self._run())
+        await self._ask("lifespan.startup")
+        if self._heard == "lifespan.startup.failed":
+            raise TargetError(f"the application's lifespan failed: {self._reason}")
+
+    async def stop(self) -> None:
+        """Wait until the application has shut down."""
+        if self._task and not self._task.done():
+            await self._ask("lifespan.shutdown")
+
+    async def _ask(self, type: str) -> None:
+        self._answer.clear()
+        self._messages.put_nowait({"type": type})
+        await self._answer.wait()
+
+    async def _run(self) -> None:
+        scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": self.state}
+        try:
+            await self._application(scope, self._messages.get, self._send)
+        except Exception as error:
+            if self._heard:
+                logger.exception("the application's lifespan failed")
+            else:
+                logger.info("the application has no lifespan: %r", error)
+        finally:
+            self._answer.set()
+
+    async def _send(self, message: MutableMapping[str, Any]) -> None:
+        self._heard, self._reason = message["type"], message.get("message", "")
+        self._answer.set()
