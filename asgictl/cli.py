@@ -126,7 +126,7 @@ def start(
 ) -> None:
     """Start TARGET (module:attribute; the demo without one) and everything that it needs.
 
-    TARGET is a WSGI callable or an asgictl Application; --mode=inprocess takes ASGI too. Threads default to 1 in
+    TARGET is a WSGI or ASGI callable or an asgictl Application, alike in both modes. Threads default to 1 in
     split mode, where a worker is a process, and to what Python's thread pools default to in-process.
     """
     if mode == "inprocess" and interfaces is not None:

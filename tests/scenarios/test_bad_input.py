@@ -52,15 +52,6 @@ def test_a_target_that_cannot_serve(project: Machine, mode: str, target: str) ->
     assert "importlib" not in done.stderr
 
 
-def test_asgi_in_split_mode_is_refused_with_the_way_out(project: Machine) -> None:
-    assert project.directory
-    (project.directory / "app.py").write_text("async def app(scope, receive, send): ...\n")
-    done = project.run("start", "app:app", "--bind", f"127.0.0.1:{project.port}")
-    assert done.returncode == 3
-    assert "use --mode=inprocess" in done.stderr
-
-
-@pytest.mark.parametrize("mode", MODES)
 def test_a_port_in_use(machine: Machine, mode: str) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", machine.port))

@@ -43,10 +43,8 @@ def test_blocking_views_answer(demo: Machine, path: str) -> None:
     assert get(demo.url + path.replace("3", "-3"))[0] == 400
 
 
-def test_async_view_waits_in_process_and_is_not_implemented_in_split(demo: Machine) -> None:
-    status, _, body = get(demo.url + "/async?ms=3")
-    assert status == (501 if demo.mode == "split" else 200)
-    assert (b"--mode=inprocess" in body) == (demo.mode == "split")
+def test_async_view_answers(demo: Machine) -> None:
+    assert get(demo.url + "/async?ms=3")[0] == 200
 
 
 @pytest.mark.parametrize("size", [0, 3, 65_536, 3_000_000])

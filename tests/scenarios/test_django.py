@@ -13,8 +13,6 @@ from tests.scenarios.test_demo import get
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("target", ["mysite.wsgi:application", "mysite.asgi:application"])
 def test_a_new_django_project_is_served(machine: Machine, tmp_path: Path, mode: str, target: str) -> None:
-    if mode == "split" and "asgi" in target:
-        pytest.skip("ASGI in split mode comes with a later release; test_bad_input has its refusal")
     subprocess.run([sys.executable, "-m", "django", "startproject", "mysite", str(tmp_path)], check=True)
     machine.directory = tmp_path
     machine.start(target, "--mode", mode, "--workers", "2")

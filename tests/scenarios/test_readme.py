@@ -54,7 +54,7 @@ def test_the_commands_of_use_it(machine: Machine, tmp_path: Path) -> None:
 
 
 def test_every_command_that_the_readme_names_exists() -> None:
-    named = set(re.findall(r"`asgictl (\w+)", README))
+    named = set(re.findall(r"`asgictl ([\w-]+)", README))
     helped = subprocess.run([sys.executable, "-m", "asgictl", "--help"], capture_output=True, text=True, check=True)
     assert named == {word for word in named if re.search(rf"^  {word} ", helped.stdout, re.MULTILINE)}
     assert {"start", "stop", "status", "interface", "worker"} <= named
