@@ -1,5 +1,6 @@
 """The applications that benchmarks serve: each as small as its kind allows, so that what carries it is measured."""
 
+import asyncio
 import os
 import time
 from collections.abc import Callable, Iterable
@@ -13,6 +14,7 @@ from asgictl.turn import Message
 
 HELLO = b"Hello, world!"
 PAUSE_SECONDS = {"/sleep": 0.005, "/slow": 5}
+EVENTS = 200
 PIECE_BYTES = 1 << 16
 GIBIBYTE = 1 << 30
 
@@ -37,8 +39,17 @@ def bodies(environ: dict[str, Any], start_response: Callable[..., Any]) -> Itera
 
 
 async def asgi(scope: dict[str, Any], receive: Any, send: Any) -> None:
-    """Plain ASGI: hello by HTTP, echo by WebSocket."""
-    if scope["type"] == "http":
+    """Plain ASGI: hello by HTTP, echo by WebSocket; /poll waits 10 s, /events sends the time each 20 ms."""
+    if scope["type"] == "http" and scope["path"] == "/events":
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
+        for _ in range(EVENTS):
+            event = b"data: %.6f\n\n" % time.time()
+            await send({"type": "http.response.body", "body": event, "more_body": True})
+            await asyncio.sleep(0.02)
+        await send({"type": "http.response.body", "body": b""})
+    elif scope["type"] == "http":
+        if scope["path"] == "/poll":
+            await asyncio.sleep(10)
         headers = [(b"content-type", b"text/plain"), (b"content-length", b"13")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": HELLO})
@@ -108,7 +119,23 @@ class _Patterns(list[Any]):
 urlpatterns = _Patterns([None])
 
 
+def fastapi() -> Any:
+    """Return a FastAPI application of one coroutine."""
+    from fastapi import FastAPI
+    from fastapi.responses import PlainTextResponse
+
+    application = FastAPI()
+
+    @application.get("/", response_class=PlainTextResponse)
+    async def hello() -> str:
+        return HELLO.decode()
+
+    return application
+
+
 def __getattr__(name: str) -> Any:
+    if name == "fastapi_hello":
+        return fastapi()
     if name.startswith("django_"):
         return django(name.removeprefix("django_"))
     raise AttributeError(name)

@@ -5,6 +5,8 @@ idle            memory of the interface for each idle WebSocket
 slow-neighbour  the longest of fast requests on two workers: beside one of 5 s, less without it
 upload          memory of any process, Redis's included, while 1 GiB goes up
 download        the same while 1 GiB goes down to a slow reader
+events          server-sent events: the longest from being sent to being read
+long-polls      1,000 requests that take 10 s each, on one worker: how many were not answered, and how long they took
 overload        ten times the capacity: the answers, memory once it has settled, p50 two seconds after
 
 Exits 1 when a bar is not met.
@@ -27,7 +29,7 @@ import uvloop
 from picows import WSListener, ws_connect
 
 from loadtests import verdicts
-from loadtests.applications import GIBIBYTE
+from loadtests.applications import EVENTS, GIBIBYTE
 from loadtests.closed_loop import Answer, ask, times
 from loadtests.memory import Memory, resident_bytes
 from loadtests.servers import Server, serving, split, uvicorn
@@ -40,6 +42,7 @@ NEIGHBOURS = 8
 NEIGHBOUR_SECONDS = 8  # a slow request's five, and time around it
 PACE = 5_000_000  # bytes a second
 PACED_BYTES = 100_000_000
+POLLS = 1000
 CAPACITY = 100
 SETTLE_SECONDS = 10
 RECOVERY_SECONDS = 2
@@ -123,6 +126,23 @@ def body(name: str, carry: Callable[[HTTPConnection], None], note: str = "") -> 
     return verdicts.growth(name, memory.before, memory.peak, 64, f"; {rate:.0f} MiB/s{note}")
 
 
+def events(_arguments: argparse.Namespace) -> Iterator[Reading]:
+    with serving(split("asgi")) as server:
+        connection = HTTPConnection("127.0.0.1", server.port, timeout=BODY_SECONDS)
+        connection.request("GET", "/events")
+        response = connection.getresponse()
+        late = [time.time() - float(line.split()[1]) for line in response if line.startswith(b"data:")]
+    yield verdicts.events(late, EVENTS)
+
+
+def long_polls(_arguments: argparse.Namespace) -> Iterator[Reading]:
+    async def poll(port: int) -> list[float]:
+        return await times(port, "/poll", 0.1, POLLS)
+
+    with serving(split("asgi")) as server:
+        yield verdicts.long_polls(uvloop.run(poll(server.port)), POLLS)
+
+
 def overload(arguments: argparse.Namespace) -> Iterator[Reading]:
     with serving(split("wsgi", options=f"--capacity {CAPACITY}")) as server:
         yield from uvloop.run(overloaded(server, server.pids(), arguments.seconds))
@@ -155,6 +175,8 @@ BARS = {
     "slow-neighbour": slow_neighbour,
     "upload": upload,
     "download": download,
+    "events": events,
+    "long-polls": long_polls,
     "overload": overload,
 }
 

@@ -40,6 +40,7 @@ COMPARISONS: dict[str, tuple[Side, Side, float]] = {
     "django-uvicorn": (split("django_wsgi"), uvicorn("django_asgi"), 10.0),
     "django-gthread": (split("django_wsgi"), gthread("django_wsgi"), 3.0),
     "django-granian": (split("django_wsgi"), Side("granian", GRANIAN), 0.9),
+    "fastapi": (split("fastapi_hello"), uvicorn("fastapi_hello"), 0.35),
     "equal-budget": (split("django_wsgi", workers=2), gthread("django_wsgi", processes=3), 1.0),
     "echo-channels": (split("echo", "ws:/ws"), uvicorn("django_channels", "ws:/ws"), 4.0),
     "echo-asgi": (split("echo", "ws:/ws"), uvicorn("asgi", "ws:/ws"), 0.45),

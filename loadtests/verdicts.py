@@ -99,3 +99,14 @@ def recovery(before: list[float], after: list[float]) -> Reading:
     """Compare the medians of the seconds that one client's requests took, before and after."""
     usual, now = median(before) * 1e3, median(after) * 1e3
     return Reading("overload recovery", now / usual, 2, "times", f"{usual:.2f} → {now:.2f} ms")
+
+
+def events(late: list[float], sent: int) -> Reading:
+    """The longest of the seconds from an event's being sent to its being read; one that is missing is never read."""
+    note = f"median {median(late) * 1e3:.2f} ms of {len(late)}" if late else ""
+    return Reading("events", max(late) * 1e3 if len(late) == sent else float("inf"), 50, "ms", note)
+
+
+def long_polls(taken: list[float], sent: int) -> Reading:
+    """How many of the requests were not answered."""
+    return Reading("long-polls", sent - len(taken), 0, "", f"{len(taken)} answered, the last after {max(taken):.1f} s")

@@ -2,6 +2,7 @@
 
 import pytest
 
+from loadtests import verdicts
 from loadtests.verdicts import MIB, Reading, Sample, growth, idle, judge, latency, recovery, refusals, slow_neighbour
 
 SPLIT = [Sample(14281, 118), Sample(13022, 125), Sample(15110, 112)]
@@ -96,3 +97,14 @@ def test_a_reading_is_one_line() -> None:
         "idle                    21.84    26.00 KiB   met      2000 sockets"
     )
     assert str(Reading("overload answers", 3, 0, "")).endswith("NOT met")
+
+
+def test_an_event_that_is_missing_meets_no_bar() -> None:
+    assert verdicts.events([0.001, 0.049], 2).met
+    assert not verdicts.events([0.001, 0.051], 2).met
+    assert not verdicts.events([0.001], 2).met
+
+
+def test_every_poll_is_to_be_answered() -> None:
+    assert verdicts.long_polls([10.1, 10.4], 2).met
+    assert not verdicts.long_polls([10.1], 2).met
