@@ -8,13 +8,16 @@ download        the same while 1 GiB goes down to a slow reader
 events          server-sent events: the longest from being sent to being read
 long-polls      1,000 requests that take 10 s each, on one worker: how many were not answered, and how long they took
 overload        ten times the capacity: the answers, memory once it has settled, p50 two seconds after
+soak            sockets that come and go while workers are killed, for --soak seconds: errors, memory afterwards
 
 Exits 1 when a bar is not met.
 """
 
 import argparse
 import asyncio
+import os
 import resource
+import signal
 import sys
 import time
 from collections import Counter
@@ -32,7 +35,8 @@ from loadtests import verdicts
 from loadtests.applications import EVENTS, GIBIBYTE
 from loadtests.closed_loop import Answer, ask, times
 from loadtests.memory import Memory, resident_bytes
-from loadtests.servers import Server, serving, split, uvicorn
+from loadtests.numbered import Load
+from loadtests.servers import Server, Side, serving, split, uvicorn
 from loadtests.verdicts import MIB, Reading
 
 ROUNDS = 3
@@ -44,6 +48,10 @@ PACE = 5_000_000  # bytes a second
 PACED_BYTES = 100_000_000
 POLLS = 1000
 CAPACITY = 100
+WAVE_SOCKETS = 100
+WARMING_WAVES = 6
+RETENTION_SECONDS = 70  # after which no broadcast is kept
+WAVE_SECONDS = 10
 SETTLE_SECONDS = 10
 RECOVERY_SECONDS = 2
 BODY_SECONDS = 120  # without a byte
@@ -169,6 +177,34 @@ async def overloaded(server: Server, pids: dict[str, int], seconds: float) -> li
     ]
 
 
+def soak(arguments: argparse.Namespace) -> Iterator[Reading]:
+    """The first waves, which are not measured, let every process reach its usual size."""
+    side = Side("soak", "asgictl start loadtests.numbered:app --workers 2 --bind {bind} -d")
+    wrong: list[str] = []
+    with serving(side) as server:
+        for _ in range(WARMING_WAVES):
+            wave(server, wrong)
+        before, until = settled(server), time.monotonic() + arguments.soak
+        while time.monotonic() < until:
+            wave(server, wrong)
+        yield from verdicts.soak(before, settled(server), wrong)
+
+
+def wave(server: Server, wrong: list[str]) -> None:
+    """Sockets that come, talk and leave; a worker is killed meanwhile."""
+    with Load(server.url, sockets=WAVE_SOCKETS) as load:
+        time.sleep(WAVE_SECONDS / 2)
+        os.kill(server.pids()["worker-00"], signal.SIGKILL)
+        time.sleep(WAVE_SECONDS / 2)
+    wrong += load.wrong
+
+
+def settled(server: Server) -> dict[str, float]:
+    """Return what each process holds once nothing happens any more."""
+    time.sleep(RETENTION_SECONDS)
+    return {name: resident_bytes(pid) for name, pid in server.pids().items()}
+
+
 BARS = {
     "latency": latency,
     "idle": idle,
@@ -178,6 +214,7 @@ BARS = {
     "events": events,
     "long-polls": long_polls,
     "overload": overload,
+    "soak": soak,
 }
 
 
@@ -185,6 +222,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BARS)}; all without one")
     parser.add_argument("--seconds", type=float, default=60, help="how long overload lasts (60)")
+    parser.add_argument("--soak", type=float, default=900, help="how long soak lasts (900)")
     parser.add_argument("--full", action="store_true", help="the whole download at 5 MB/s: 215 s")
     arguments = parser.parse_args()
     if unknown := set(arguments.names) - set(BARS):

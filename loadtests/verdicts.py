@@ -110,3 +110,14 @@ def events(late: list[float], sent: int) -> Reading:
 def long_polls(taken: list[float], sent: int) -> Reading:
     """How many of the requests were not answered."""
     return Reading("long-polls", sent - len(taken), 0, "", f"{len(taken)} answered, the last after {max(taken):.1f} s")
+
+
+def soak(before: dict[str, float], after: dict[str, float], wrong: list[str]) -> list[Reading]:
+    """What went wrong, and by how much the process that grew most is above what it held in bytes before."""
+    growth = {name: (after.get(name, float("inf")) / held - 1) * 100 for name, held in before.items()}
+    most = max(growth, key=growth.__getitem__)
+    sizes = ", ".join(f"{name} {before[name] / MIB:.1f} → {after.get(name, 0) / MIB:.1f} MiB" for name in before)
+    return [
+        Reading("soak errors", len(wrong), 0, "", "; ".join(wrong[:3])),
+        Reading("soak memory", growth[most], 5, "%", f"{most}; {sizes}"),
+    ]

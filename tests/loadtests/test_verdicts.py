@@ -108,3 +108,11 @@ def test_an_event_that_is_missing_meets_no_bar() -> None:
 def test_every_poll_is_to_be_answered() -> None:
     assert verdicts.long_polls([10.1, 10.4], 2).met
     assert not verdicts.long_polls([10.1], 2).met
+
+
+def test_after_a_soak_the_process_that_grew_most_decides() -> None:
+    errors, memory = verdicts.soak({"redis": 100.0, "worker": 200.0}, {"redis": 104.0, "worker": 212.0}, [])
+    assert errors.met
+    assert not memory.met
+    assert memory.note.startswith("worker")
+    assert not verdicts.soak({"redis": 100.0}, {}, ["lost"])[0].met
