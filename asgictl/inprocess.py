@@ -8,6 +8,7 @@ import logging
 import os
 from collections.abc import Mapping, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
 from itertools import count
@@ -115,7 +116,7 @@ class InProcess:
         elif scope["type"] == "http":
             await self._http(scope, receive, send)
         elif self._websocket:
-            await self._websocket(scope, receive, send)
+            await _closing(self._websocket, scope, receive, send)
         elif path := self._router.match(local_path(scope)):
             await Session(f"{self._id}/{next(self._numbers):x}", scope, path, self, send).run(receive)
         else:
@@ -218,6 +219,34 @@ class InProcess:
             await asyncio.wait(self._turns, timeout=self.limits.drain_seconds)
         await self._layer.stop()
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+async def _closing(application: Any, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+    """Run an ASGI application's WebSocket, and close it as split mode does; uvicorn would send no close frame."""
+    is_open = False
+
+    async def receiving() -> MutableMapping[str, Any]:
+        nonlocal is_open
+        message = await receive()
+        is_open = is_open and message["type"] != "websocket.disconnect"
+        return message
+
+    async def sending(message: MutableMapping[str, Any]) -> None:
+        nonlocal is_open
+        await send(message)
+        is_open = message["type"] in {"websocket.accept", "websocket.send"}
+
+    async def close(code: int) -> None:
+        if is_open:
+            with suppress(OSError):  # the client has left meanwhile
+                await send({"type": "websocket.close", "code": code})
+
+    try:
+        await application(scope, receiving, sending)
+    except Exception:
+        await close(1011)
+        raise
+    await close(1000)
 
 
 def create_application() -> InProcess:

@@ -9,8 +9,7 @@ from typing import Any
 
 from a2wsgi import WSGIMiddleware
 
-from asgictl import Application, path
-from asgictl.turn import Message
+from asgictl import Application, Message, path
 
 HELLO = b"Hello, world!"
 PAUSE_SECONDS = {"/sleep": 0.005, "/slow": 5}

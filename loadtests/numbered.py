@@ -15,8 +15,7 @@ from types import TracebackType
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from asgictl import Application, Group, path
-from asgictl.turn import Message
+from asgictl import Application, Group, Message, path
 from loadtests.applications import wsgi
 
 ANSWER_SECONDS = 60

@@ -1,5 +1,6 @@
 """What tests share: instances of real processes, and waiting for conditions."""
 
+import asyncio
 import importlib.util
 import os
 import shutil
@@ -9,11 +10,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
+from typing import Any
 
 import pytest
+import redis
 from playwright.sync_api import Browser, sync_playwright
 
 MODES = ["split", "inprocess"]
@@ -33,6 +37,20 @@ def until(condition: Callable[[], object], what: str, seconds: float = 15) -> No
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
         time.sleep(0.02)
+
+
+def scenario(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Make a test of a coroutine function, with a deadline."""
+
+    async def main(*arguments: Any, **fixtures: Any) -> None:
+        async with asyncio.timeout(30):
+            await test(*arguments, **fixtures)
+
+    @wraps(test)
+    def run(*arguments: Any, **fixtures: Any) -> None:
+        asyncio.run(main(*arguments, **fixtures))
+
+    return run
 
 
 def free_port() -> int:
@@ -65,6 +83,21 @@ def redis_server(name: str) -> Iterator[str]:
             server.terminate()
             server.communicate()
             shutil.rmtree(directory)
+
+
+@pytest.fixture(scope="session", params=SERVERS)
+def url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A Redis of these tests' own, of each kind that is promised."""
+    with redis_server(request.param) as served:
+        yield served
+
+
+@pytest.fixture
+def client(url: str) -> Iterator[Any]:
+    """Looks at what is stored, and sets the server up; its settings are the default ones again afterwards."""
+    with redis.Redis.from_url(url) as made:
+        yield made
+        made.config_set("maxmemory-policy", "noeviction")
 
 
 class Machine:

@@ -44,6 +44,7 @@ async def reporting(**report: object) -> asyncio.StreamWriter:
     return writer
 
 
+NOTHING: dict[str, object] = {"ready": [], "failed": [], "shed": {}}
 Status = dict[str, list[dict[str, Any]]]
 
 
@@ -65,7 +66,7 @@ def run(scenario: Callable[[], Awaitable[None]], redis_url: str | None = None) -
 
 def test_a_process_is_ready_for_as_long_as_its_line_is_open() -> None:
     async def scenario() -> None:
-        assert await ask_status(Path()) == {"ready": [], "failed": []}
+        assert await ask_status(Path()) == NOTHING
         line = await reporting(pid=7, state="ready", threads=2)
         status = await status_when(lambda status: status["ready"])
         assert status["ready"][0]["threads"] == 2
@@ -117,7 +118,7 @@ def test_a_stranger_is_cut_off_and_the_controller_goes_on(line: bytes, caplog: p
         writer.write(line + b"\n")
         assert await reader.read() == b""
         writer.close()
-        assert await ask_status(Path()) == {"ready": [], "failed": []}
+        assert await ask_status(Path()) == NOTHING
 
     run(scenario)
     assert [record.name for record in caplog.records] == ["asgictl.controller"]

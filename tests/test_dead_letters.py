@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import redis
 from click.testing import CliRunner, Result
 
 from asgictl.cli import main
@@ -13,7 +12,6 @@ from asgictl.dead_letters import MOST, DeadLetters, dead_letter
 from asgictl.errors import RedisError
 from asgictl.layers.keys import Keys
 from asgictl.messages import VERSION, Event, Receive, Request, Scope, encode, encode_scope
-from tests.conftest import SERVERS, redis_server
 
 HEADERS = [(b"x-name", b"\xe9")]
 REQUEST = Request("i/1", 2, Scope("POST", "http", "1.1", "", "/pay", b"/pay", b"", HEADERS, None, None), b"\xff1", True)
@@ -21,17 +19,10 @@ SOCKET = encode_scope(Scope("", "ws", "1.1", "", "/ws/hall", b"/ws/hall", b"", [
 RECEIVE = Receive("i/2", 7, 3, SOCKET, b"", ["hi", b"\x00"], 40)
 
 
-@pytest.fixture(scope="module", params=SERVERS)
-def url(request: pytest.FixtureRequest) -> Iterator[str]:
-    with redis_server(request.param) as served:
-        yield served
-
-
 @pytest.fixture
-def client(url: str) -> Iterator[Any]:
-    with redis.Redis.from_url(url) as made:
-        yield made
-        made.flushall()
+def client(client: Any) -> Iterator[Any]:
+    yield client
+    client.flushall()
 
 
 @pytest.fixture

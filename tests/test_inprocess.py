@@ -160,6 +160,51 @@ def test_a_consumer_hears_of_the_end_of_a_client_that_left_during_the_handshake(
     during_lifespan(application, test)
 
 
+@pytest.mark.parametrize(
+    ("frame", "code"), [({"text": "return"}, 1000), ({"text": "raise"}, 1011), ({"text": "close"}, 4000)]
+)
+def test_an_asgi_socket_that_its_application_leaves_open_is_closed(frame: dict[str, str], code: int) -> None:
+    async def application(scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
+        assert scope["type"] == "websocket"
+        await receive()
+        await send({"type": "websocket.accept"})
+        does = (await receive())["text"]
+        if does == "raise":
+            raise ValueError(does)
+        if does == "close":
+            await send({"type": "websocket.close", "code": 4000})
+
+    async def test(served: InProcess) -> None:
+        client = Client(served, {"type": "websocket", "path": "/ws", "headers": []})
+        client.incoming.put_nowait({"type": "websocket.connect"})
+        assert (await client.hears())["type"] == "websocket.accept"
+        client.incoming.put_nowait({"type": "websocket.receive", **frame})
+        assert await client.hears() == {"type": "websocket.close", "code": code}
+        await asyncio.wait([client.running])
+        assert isinstance(client.running.exception(), ValueError) == (code == 1011)
+        assert client.sent.empty()
+
+    during_lifespan(Application(websocket=application), test)
+
+
+def test_an_asgi_socket_that_has_ended_is_not_closed_again() -> None:
+    async def application(scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
+        assert scope["type"] == "websocket"
+        await receive()
+        await send({"type": "websocket.accept"})
+        assert (await receive())["type"] == "websocket.disconnect"
+
+    async def test(served: InProcess) -> None:
+        client = Client(served, {"type": "websocket", "path": "/ws", "headers": []})
+        client.incoming.put_nowait({"type": "websocket.connect"})
+        assert (await client.hears())["type"] == "websocket.accept"
+        client.incoming.put_nowait({"type": "websocket.disconnect", "code": 1005})
+        await client.running
+        assert client.sent.empty()
+
+    during_lifespan(Application(websocket=application), test)
+
+
 def test_limits_come_from_the_environment_that_start_makes() -> None:
     assert limits_of({}) == Limits()
     environment = {"ASGICTL_MAX_BODY_BYTES": "5", "ASGICTL_MAX_MESSAGE_BYTES": "6"}

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, MutableMapping
+from collections.abc import AsyncIterator, Iterator, MutableMapping
 from contextlib import asynccontextmanager
 from queue import SimpleQueue
 from typing import Any
@@ -21,6 +21,8 @@ from asgictl.started import Started
 from asgictl.turn import Message
 from asgictl.worker.loop import Loop
 from asgictl.worker.server import channels_of
+from tests.conftest import scenario
+from tests.worker.conftest import NoASGI
 
 ASGIMessage = MutableMapping[str, Any]
 CONFIG = InterfaceConfig("test", "no Redis", Bind("127.0.0.1:8000"))
@@ -95,7 +97,8 @@ class Split:
     def begin(self) -> None:
         """Start a worker."""
         async_turns: Any = NoAsyncTurns()
-        loop = Loop(APPLICATION, self.layer, self.stopping, async_turns, Started(None, 0))
+        asgi: Any = NoASGI()
+        loop = Loop(APPLICATION, self.layer, self.stopping, async_turns, asgi, Started(None, 0))
         self._threads.append(threading.Thread(target=loop.run))
         self._threads[-1].start()
 
@@ -132,14 +135,11 @@ async def serving() -> AsyncIterator[Split]:
         await split.end()
 
 
-def scenario(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[pytest.MonkeyPatch], None]:
-    def run(monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(module, "READ_SECONDS", 0.05)  # how long a loop takes to stop
-        asyncio.run(asyncio.wait_for(test(), 20))
-        assert LEFT.empty()
-
-    run.__name__ = test.__name__
-    return run
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(module, "READ_SECONDS", 0.05)  # how long a loop takes to stop
+    yield
+    assert LEFT.empty()
 
 
 @scenario

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
-from asgictl import runtime
+from asgictl import Message, runtime
 from asgictl.application import Application, Group, path
-from asgictl.turn import Message
 
 PAGE = Path(__file__).with_name("page.html").read_bytes()
 MOST_MILLISECONDS = 60_000

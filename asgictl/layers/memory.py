@@ -19,6 +19,7 @@ from asgictl.manifest import Manifest, encode_manifest
 from asgictl.messages import (
     VERSION,
     Broadcast,
+    Died,
     Disconnect,
     Done,
     Event,
@@ -100,18 +101,18 @@ class Memory:
         with self.changed:
             if self.withdraw(entry.stream, entry.id, in_hand=True) is None:
                 return False
-            connection, turn = reply.connection, reply.number if isinstance(reply, Done) else None
-            if turn is not None and turn <= self._turns.get(connection, 0):
+            connection = reply.connection
+            turn = reply.number if isinstance(reply, Done) else 0  # 0, of an ASGI application's handshake, is none
+            if 0 < turn <= self._turns.get(connection, 0):
                 return False
-            joins = isinstance(reply, Done) and reply.joins
+            joins = isinstance(reply, Done) and turn and reply.joins
             is_disconnect = isinstance(entry.event, Disconnect)
             # The disconnect of a dead interface's connection has nobody to reply to, but is to be heard by others.
             if not self.reply(reply, (0, self._last) if joins else None) and not is_disconnect:
                 return False
             if is_disconnect:
-                self._turns.pop(connection, None)
-                self._farewells.pop(connection, None)
-            elif turn is not None:
+                self.end(connection)
+            elif turn:
                 self._turns[connection] = turn
                 if farewell:  # it goes to the pool that serves this connection
                     pool = entry.stream.removeprefix(entry.event.channel.encode())
@@ -158,7 +159,7 @@ class Memory:
                 self.add(stream, event, place.retries + started)
 
     def release(self, worker: str, started: tuple[str, ...] = ("?",)) -> int:
-        """Take every event from a dead worker's hands, of all its threads; returns how many.
+        """Take every event from a dead worker's hands, of all its threads; returns how many. Every interface hears it.
 
         started: `stream entry` of those that had started, "?" when that is not known.
         """
@@ -173,6 +174,8 @@ class Memory:
             for lost in held:
                 self.lose(*lost)
             self.inboxes = {inbox: each for inbox, each in self.inboxes.items() if not inbox.startswith(prefix)}
+            for interface in self.interfaces.values():
+                interface.hear_reply(Died(worker), None)
             return len(held)
 
     def bury(self, interface: str) -> int:
@@ -196,9 +199,14 @@ class Memory:
         """Leave nothing of an interface behind."""
         with self.changed:
             self.interfaces.pop(interface, None)
-            for kept in (self._turns, self._farewells):
-                for connection in [each for each in kept if interface_of(each) == interface]:
-                    del kept[connection]
+            for connection in [each for each in {**self._turns, **self._farewells} if interface_of(each) == interface]:
+                self.end(connection)
+
+    def end(self, connection: str) -> None:
+        """Leave nothing of a connection behind."""
+        with self.changed:
+            self._turns.pop(connection, None)
+            self._farewells.pop(connection, None)
 
 
 class MemoryGroupLayer:
@@ -267,6 +275,9 @@ class MemoryEventLayer(MemoryGroupLayer):
 
     def post(self, inbox: str, letter: Letter, answered: Answered) -> None:
         self._soon(answered, self._memory.post(inbox, letter))
+
+    def forget(self, connection: str) -> None:
+        self._memory.end(connection)
 
     def depth(self, channel: str, answered: Answered) -> None:
         self._soon(answered, self._memory.depth(channel.encode()))

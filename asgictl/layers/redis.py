@@ -295,7 +295,8 @@ class RedisEventLayer(RedisGroupLayer):
         self._link.call("XADD", self._keys.inbox(inbox), "NOMKSTREAM", "*", *encode(letter), answered=answered)
 
     def forget(self, connection: str) -> None:
-        self._link.call("HDEL", self._keys.turns(connection), connection, answered=_ignored)
+        for kept in (self._keys.turns(connection), self._keys.farewells(connection)):
+            self._link.call("HDEL", kept, connection, answered=_ignored)
 
     def depth(self, channel: str, answered: Answered) -> None:
         self._link.call("XLEN", self._keys.channel(channel), answered=answered)

@@ -9,7 +9,7 @@ from typing import Any
 import redis
 
 from asgictl.errors import WireError
-from asgictl.layers.base import Entry as Entry
+from asgictl.layers.base import Entry
 from asgictl.layers.keys import WORKERS, Keys
 from asgictl.layers.leases import give_back_command
 from asgictl.layers.link import BACKOFF_SECONDS, pack

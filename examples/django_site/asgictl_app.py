@@ -2,8 +2,7 @@
 
 import json
 
-from asgictl import Application, Group, path
-from asgictl.turn import Message
+from asgictl import Application, Group, Message, path
 from mysite.wsgi import application
 
 

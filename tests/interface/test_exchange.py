@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine, MutableMapping
+from functools import wraps
 from typing import Any
 
 import pytest
@@ -19,6 +20,8 @@ from asgictl.interface.exchange import (
     read_body,
 )
 from asgictl.messages import Chunk, Credit, Gone, Letter, Request, Response, Scope, Want
+from tests.conftest import scenario as with_deadline
+from tests.interface.conftest import settled
 
 ASGIMessage = MutableMapping[str, Any]
 SCOPE = Scope("GET", "http", "1.1", "", "/", b"/", b"", [], None, None)
@@ -93,23 +96,15 @@ class Client:
         return [letter for _, letter in letters]
 
 
-async def settled() -> None:
-    """Let every task go as far as it can; no time needs to pass for that."""
-    for _ in range(20):
-        await asyncio.sleep(0)
-
-
-def scenario(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
-    async def main() -> None:
-        await asyncio.wait_for(test(), 30)
+def scenario(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    @with_deadline
+    @wraps(test)
+    async def main(**fixtures: Any) -> None:
+        await test(**fixtures)
         await settled()
         assert asyncio.all_tasks() == {asyncio.current_task()}, "a task was left behind"
 
-    def run() -> None:
-        asyncio.run(main())
-
-    run.__name__ = test.__name__
-    return run
+    return main
 
 
 def written(*parts: Response) -> list[ASGIMessage]:
@@ -232,25 +227,21 @@ async def test_no_room_in_redis_is_a_503_unless_an_earlier_sending_answers_alrea
     ("method", "started", "attempts"),
     [("POST", [False, False], [1, 1]), ("GET", [False, True], [1, 2]), ("GET", [True, False], [2, 2])],
 )
-def test_a_request_whose_worker_died_is_sent_again(method: str, started: list[bool], attempts: list[int]) -> None:
-    async def main() -> None:
-        client = Client(method)
-        event = client.exchange.event
-        again = [client.exchange.lost(each) for each in started]
-        assert again == [replace(event, attempt=attempt) for attempt in attempts]
-        assert client.parts() == []
-
-    asyncio.run(main())
+@scenario
+async def test_a_request_whose_worker_died_is_sent_again(method: str, started: list[bool], attempts: list[int]) -> None:
+    client = Client(method)
+    event = client.exchange.event
+    again = [client.exchange.lost(each) for each in started]
+    assert again == [replace(event, attempt=attempt) for attempt in attempts]
+    assert client.parts() == []
 
 
 @pytest.mark.parametrize(("method", "started"), [("POST", [True]), ("GET", [True, True])])
-def test_a_request_that_may_not_run_again_is_answered_with_502(method: str, started: list[bool]) -> None:
-    async def main() -> None:
-        client = Client(method)
-        assert [client.exchange.lost(each) for each in started][-1] is None
-        assert [each.status for each in client.parts()] == [502]
-
-    asyncio.run(main())
+@scenario
+async def test_a_request_that_may_not_run_again_is_answered_with_502(method: str, started: list[bool]) -> None:
+    client = Client(method)
+    assert [client.exchange.lost(each) for each in started][-1] is None
+    assert [each.status for each in client.parts()] == [502]
 
 
 @scenario
@@ -332,27 +323,25 @@ async def test_a_bodys_end_without_bytes_needs_no_want_so_that_the_clients_leavi
 
 
 @given(st.lists(st.binary(min_size=1, max_size=9), min_size=1), st.integers(1, 12), st.integers(0, 12))
-def test_whatever_is_wanted_the_body_arrives_whole_and_never_more_than_a_message_beyond(
+@scenario
+async def test_whatever_is_wanted_the_body_arrives_whole_and_never_more_than_a_message_beyond(
     messages: list[bytes], size: int, ahead: int
 ) -> None:
-    async def main() -> None:
-        client = Client("POST", more=True)
-        wanted, heard = 0, b""
-        for number, message in enumerate(messages):
-            client.incoming.put_nowait(chunk(message, more=number + 1 < len(messages)))
-        while heard != b"".join(messages):
-            if wanted <= len(heard) + ahead:
-                wanted += size
-                client.exchange.want(want(size))
-            await settled()
-            letters = client.told()
-            assert all(isinstance(letter, Chunk) for letter in letters)
-            heard += b"".join(letter.data for letter in letters if isinstance(letter, Chunk))
-            assert len(heard) < wanted + 9
-        client.exchange.put(part(0, b""))
-        await client.writes()
-
-    asyncio.run(main())
+    client = Client("POST", more=True)
+    wanted, heard = 0, b""
+    for number, message in enumerate(messages):
+        client.incoming.put_nowait(chunk(message, more=number + 1 < len(messages)))
+    while heard != b"".join(messages):
+        if wanted <= len(heard) + ahead:
+            wanted += size
+            client.exchange.want(want(size))
+        await settled()
+        letters = client.told()
+        assert all(isinstance(letter, Chunk) for letter in letters)
+        heard += b"".join(letter.data for letter in letters if isinstance(letter, Chunk))
+        assert len(heard) < wanted + 9
+    client.exchange.put(part(0, b""))
+    await client.writes()
 
 
 @scenario
@@ -381,18 +370,16 @@ async def test_a_body_that_becomes_too_large_is_a_413_and_its_worker_is_told_to_
 
 
 @pytest.mark.parametrize("answer", [None, ConnectionError("lost"), RuntimeError("refused")])
-def test_a_part_of_the_body_that_did_not_arrive_is_a_502(answer: object) -> None:
-    async def main() -> None:
-        client = Client("POST", more=True)
-        writing = client.writes()
-        client.exchange.want(want(100))
-        await client.says(chunk(b"a", more=True), chunk(b"b", more=True))
-        client.answers[0](b"1-0")
-        client.answers[1](answer)
-        await writing
-        assert client.sent[0]["status"] == 502
-
-    asyncio.run(main())
+@scenario
+async def test_a_part_of_the_body_that_did_not_arrive_is_a_502(answer: object) -> None:
+    client = Client("POST", more=True)
+    writing = client.writes()
+    client.exchange.want(want(100))
+    await client.says(chunk(b"a", more=True), chunk(b"b", more=True))
+    client.answers[0](b"1-0")
+    client.answers[1](answer)
+    await writing
+    assert client.sent[0]["status"] == 502
 
 
 @scenario
@@ -412,27 +399,25 @@ async def test_the_deadline_is_put_off_by_each_part_of_the_body_until_the_respon
 
 
 @pytest.mark.parametrize("credit", [4 << 10, 100 << 10, 1 << 20])
-def test_credit_is_told_of_in_quarters_and_a_worker_that_uses_it_never_runs_dry(credit: int) -> None:
-    async def main() -> None:
-        client = Client(credit=credit)
-        writing = client.writes()
-        left, size, letters, parts = credit, credit // 7, 0, 100
-        for sequence in range(parts):
-            assert left > 0, "nothing more is on its way, and yet the worker may not send"
-            left -= size
-            client.exchange.put(part(sequence, b"x" * size, more=True))
-            await settled()
-            for letter in client.told():
-                assert isinstance(letter, Credit)
-                assert letter.size >= credit // 4
-                left += letter.size
-                letters += 1
-            assert left <= credit
-        assert letters <= parts // 2 + 1
-        client.exchange.put(part(parts, b""))
-        await writing
-
-    asyncio.run(main())
+@scenario
+async def test_credit_is_told_of_in_quarters_and_a_worker_that_uses_it_never_runs_dry(credit: int) -> None:
+    client = Client(credit=credit)
+    writing = client.writes()
+    left, size, letters, parts = credit, credit // 7, 0, 100
+    for sequence in range(parts):
+        assert left > 0, "nothing more is on its way, and yet the worker may not send"
+        left -= size
+        client.exchange.put(part(sequence, b"x" * size, more=True))
+        await settled()
+        for letter in client.told():
+            assert isinstance(letter, Credit)
+            assert letter.size >= credit // 4
+            left += letter.size
+            letters += 1
+        assert left <= credit
+    assert letters <= parts // 2 + 1
+    client.exchange.put(part(parts, b""))
+    await writing
 
 
 @scenario
@@ -448,21 +433,19 @@ async def test_nothing_is_credited_before_it_was_written() -> None:
 
 
 @pytest.mark.parametrize("begun", [False, True])
-def test_a_client_that_leaves_before_the_end_of_its_response_is_gone(begun: bool) -> None:
-    async def main() -> None:
-        client = Client()
-        client.exchange.listen()
-        if begun:
-            client.exchange.put(part(0, b"a", more=True))
-        writing = client.writes()
-        await client.says(chunk(b"", more=False), LEFT)
-        with pytest.raises(ClientGone):
-            await writing
-        assert client.told() == ([Gone("i/1", ENTRY)] if begun else [])
-        client.exchange.want(want(1))
-        assert client.told() == [Gone("i/1", ENTRY)]
-
-    asyncio.run(main())
+@scenario
+async def test_a_client_that_leaves_before_the_end_of_its_response_is_gone(begun: bool) -> None:
+    client = Client()
+    client.exchange.listen()
+    if begun:
+        client.exchange.put(part(0, b"a", more=True))
+    writing = client.writes()
+    await client.says(chunk(b"", more=False), LEFT)
+    with pytest.raises(ClientGone):
+        await writing
+    assert client.told() == ([Gone("i/1", ENTRY)] if begun else [])
+    client.exchange.want(want(1))
+    assert client.told() == [Gone("i/1", ENTRY)]
 
 
 @scenario

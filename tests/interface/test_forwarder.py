@@ -33,6 +33,7 @@ from asgictl.messages import (
     Want,
 )
 from asgictl.readiness import Readiness
+from tests.interface.conftest import settled
 
 ASGIMessage = MutableMapping[str, Any]
 PATHS = [
@@ -52,6 +53,7 @@ class Layer:
         self.added: list[tuple[str, Event]] = []
         self.removed: list[bytes] = []
         self.letters: list[tuple[str, Letter]] = []
+        self.forgotten: list[str] = []
         self.buried: list[tuple[str, Event, str]] = []
         self.shed: dict[str, int] = {}
         self.answer: object = b"1-0"
@@ -68,6 +70,9 @@ class Layer:
     def post(self, inbox: str, letter: Letter, answered: Answered) -> None:
         self.letters.append((inbox, letter))
         asyncio.get_running_loop().call_soon(answered, b"1-0")
+
+    def forget(self, connection: str) -> None:
+        self.forgotten.append(connection)
 
     def depth(self, channel: str, answered: Answered) -> None:
         pass
@@ -170,12 +175,6 @@ class Interface:
             and not flights._waiting
             and set(flights._open.values()) <= {0}
         )
-
-
-async def settled() -> None:
-    """Let every task go as far as it can; no time needs to pass for that."""
-    for _ in range(50):
-        await asyncio.sleep(0)
 
 
 def scenario(test: Callable[[Interface], Coroutine[Any, Any, None]]) -> Callable[[], None]:
@@ -427,7 +426,9 @@ async def test_a_handshake_that_a_worker_has_in_hand_is_heard_to_its_end(interfa
     await client.leaves("websocket")
     await interface.commits(accept=Accept(None, []))
     assert isinstance(interface.event, Disconnect)
+    assert interface.layer.forgotten == []
     await interface.commits()
+    assert interface.layer.forgotten == [interface.event.connection]
 
 
 @scenario

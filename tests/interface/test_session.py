@@ -1,17 +1,20 @@
 """One WebSocket, between a fake server and a fake host."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, MutableMapping
+from collections.abc import MutableMapping
 from typing import Any
 
 import pytest
 
 from asgictl.configuration import Limits
 from asgictl.interface.groups import Groups
-from asgictl.interface.session import Session, denial, travelling
+from asgictl.interface.outbox import denial
+from asgictl.interface.session import Session, travelling
 from asgictl.manifest import Path
 from asgictl.messages import Accept, Broadcast, Close, Connect, Disconnect, Done, Frame, Receive, TurnEvent
 from asgictl.shed import Shed
+from tests.conftest import scenario
+from tests.interface.conftest import settled
 
 ASGIMessage = MutableMapping[str, Any]
 EVERY = Path("/ws", True, True, True)
@@ -90,20 +93,6 @@ class Socket:
         return [message.get("text", message.get("bytes")) for message in self.sent if message["type"].endswith(".send")]
 
 
-async def settled() -> None:
-    """Let every task go as far as it can; no time needs to pass for that."""
-    for _ in range(50):
-        await asyncio.sleep(0)
-
-
-def scenario(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
-    def run() -> None:
-        asyncio.run(asyncio.wait_for(test(), 30))
-
-    run.__name__ = test.__name__
-    return run
-
-
 @scenario
 async def test_a_handshake_waits_for_its_consumer() -> None:
     socket = Socket()
@@ -144,8 +133,8 @@ def test_a_refusal_has_its_status_where_the_server_can_tell_it(status: int) -> N
 
 
 def test_503_alone_says_when_to_try_again() -> None:
-    assert (b"retry-after", b"1") in denial(503, True)[0]["headers"]
-    assert (b"retry-after", b"1") not in denial(404, True)[0]["headers"]
+    assert (b"retry-after", b"1") in denial(Close(1000, "", 503), True)[0]["headers"]
+    assert (b"retry-after", b"1") not in denial(Close(1000, "", 404), True)[0]["headers"]
 
 
 @scenario
@@ -377,9 +366,13 @@ async def test_a_turn_that_kills_workers_closes_with_1011_and_takes_what_waits_a
     assert socket.ended
 
 
+ENDED = pytest.mark.parametrize(("path", "attempts"), [(EVERY, 1), (ONCE, 3)], ids=["kills workers", "at most once"])
+
+
+@ENDED
 @scenario
-async def test_a_handshake_that_kills_workers_is_refused_with_500() -> None:
-    socket = Socket(extensions=DENIAL, attempts=1)
+async def test_a_handshake_that_is_not_run_again_is_refused_with_500(path: Path, attempts: int) -> None:
+    socket = Socket(path, DENIAL, attempts=attempts)
     await settled()
     assert socket.session.lost(True) is None
     await settled()
@@ -387,9 +380,10 @@ async def test_a_handshake_that_kills_workers_is_refused_with_500() -> None:
     assert socket.ended
 
 
+@ENDED
 @scenario
-async def test_a_farewell_that_kills_workers_is_given_up() -> None:
-    socket = Socket(attempts=1)
+async def test_a_farewell_that_is_not_run_again_ends_the_socket(path: Path, attempts: int) -> None:
+    socket = Socket(path, attempts=attempts)
     await socket.opens()
     await socket.leaves()
     assert isinstance(socket.events[-1], Disconnect)
@@ -484,25 +478,6 @@ async def test_an_at_most_once_turn_that_had_not_started_is_sent_again() -> None
     assert socket.session.lost(False) == socket.events[-1]
     assert socket.given_up == []
     await socket.leaves()
-
-
-@scenario
-async def test_an_at_most_once_handshake_whose_worker_died_is_refused_with_500() -> None:
-    socket = Socket(ONCE, extensions=DENIAL)
-    await settled()
-    assert socket.session.lost(True) is None
-    await settled()
-    assert socket.sent[0]["status"] == 500
-    assert socket.ended
-
-
-@scenario
-async def test_an_at_most_once_farewell_whose_worker_died_ends_the_socket() -> None:
-    socket = Socket(ONCE)
-    await socket.opens()
-    await socket.leaves()
-    assert socket.session.lost(True) is None
-    assert socket.ended
 
 
 @scenario

@@ -2,38 +2,21 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from itertools import count
 from typing import Any
 
 import pytest
-import redis
 
-from asgictl.layers.base import Position
+from asgictl.layers.base import Entry, Position
 from asgictl.layers.redis import RedisEventLayer
-from asgictl.layers.redis_worker import Entry, RedisWorkerLayer
+from asgictl.layers.redis_worker import RedisWorkerLayer
 from asgictl.messages import Broadcast, Done, Event, Frame, Receive, Reply, Request, Response, Scope
-from tests.conftest import SERVERS, redis_server
 
 CHANNELS = ["http.request", "websocket.connect", "websocket.receive", "websocket.disconnect"]
 INTERFACE = "host.1.aa"
 names = (f"test{number}" for number in count())
-
-
-@pytest.fixture(scope="session", params=SERVERS)
-def url(request: pytest.FixtureRequest) -> Iterator[str]:
-    """A Redis of these tests' own, of each kind that is promised."""
-    with redis_server(request.param) as served:
-        yield served
-
-
-@pytest.fixture
-def client(url: str) -> Iterator[Any]:
-    """Looks at what is stored, and sets the server up; its settings are the default ones again afterwards."""
-    with redis.Redis.from_url(url) as made:
-        yield made
-        made.config_set("maxmemory-policy", "noeviction")
 
 
 @pytest.fixture
@@ -99,10 +82,6 @@ async def serving(url: str, name: str, id: str = INTERFACE) -> AsyncIterator[Int
     finally:
         await interface.layer.goodbye()
         await interface.layer.stop()
-
-
-def run(scenario: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    asyncio.run(asyncio.wait_for(scenario(), 20))
 
 
 def request(connection: str = "host.1.aa/1") -> Request:

@@ -2,9 +2,8 @@
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from functools import wraps
 from typing import Any
 
 import pytest
@@ -21,6 +20,7 @@ from asgictl.messages import (
     Chunk,
     Connect,
     Credit,
+    Died,
     Disconnect,
     Done,
     Event,
@@ -34,6 +34,7 @@ from asgictl.messages import (
     encode,
 )
 from asgictl.turn import LAST_TURN
+from tests.conftest import scenario
 from tests.layers.conftest import CHANNELS, INTERFACE, Workers, done, receive, request, response
 
 A, B = "host.7.aa", "host.7.aab"  # workers; neither may pass for the other
@@ -197,14 +198,6 @@ def say(frame: str) -> Broadcast:
     return Broadcast("g", frame)
 
 
-def scenario(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    @wraps(test)
-    def run(*arguments: Any, **fixtures: Any) -> None:
-        asyncio.run(asyncio.wait_for(test(*arguments, **fixtures), 20))
-
-    return run
-
-
 class Contract:
     """What both layers promise."""
 
@@ -308,7 +301,7 @@ class Contract:
             assert await interface.depth("websocket.receive") == 0
             assert worker.refused == 1
 
-    @pytest.mark.parametrize("ending", ["last turn", "burial", "goodbye"])
+    @pytest.mark.parametrize("ending", ["last turn", "forgotten", "burial", "goodbye"])
     @scenario
     async def test_nothing_is_remembered_of_turns_behind_the_end(self, ending: str, layers: Layers) -> None:
         """Connections' ids are not used twice, so that a first turn is taken again is only how to tell."""
@@ -321,6 +314,8 @@ class Contract:
                 await interface.append(disconnect(number=2))
                 commit(worker, take(worker), done(2))
                 await interface.hears(done(2))
+            elif ending == "forgotten":
+                interface.layer.forget(ONE)
             elif ending == "goodbye":
                 await interface.layer.goodbye()
             await interface.layer.stop()
@@ -339,6 +334,18 @@ class Contract:
                 await interface.append(request())
                 commit(worker, take(worker), response())
             await interface.hears(response(), response())
+
+    @scenario
+    async def test_the_handshake_of_an_asgi_application_is_committed_and_is_no_turn(self, layers: Layers) -> None:
+        worker = layers.worker()
+        async with layers.interface() as interface:
+            for _ in range(2):
+                await interface.append(connect())
+                commit(worker, take(worker), done(0))
+            await interface.append(connect())
+            commit(worker, take(worker), done(1))
+            await interface.hears(done(0), done(0), done(1))
+            assert worker.refused == 0
 
     @scenario
     async def test_only_the_disconnect_of_an_interface_that_has_gone_is_heard_by_others(self, layers: Layers) -> None:
@@ -407,7 +414,8 @@ class Contract:
                 Lost(TWO, 5, 1, True),
                 Lost(f"{INTERFACE}/3", 0, 1, False),
             }
-            await two.hears(Lost(f"{OTHER}/1", 2, 1, False))
+            await one.hears(Died(A))
+            await two.hears(Lost(f"{OTHER}/1", 2, 1, False), Died(A))
             assert [await one.depth(channel) for channel in ("websocket.receive", "http.request")] == [1, 0]
             for entry in (started, *held):
                 commit(dead, entry, done(9, connection=entry.event.connection), say("too late"))
@@ -439,7 +447,7 @@ class Contract:
             await interface.append(receive(1, "x"))
             commit(other, take(other), done(1, "other"))
             commit(dead, entry, done(1, "dead"))
-            await interface.hears(Lost(ONE, 1, 1, True), done(1, "other"))
+            await interface.hears(Lost(ONE, 1, 1, True), Died(A), done(1, "other"))
             await interface.hears_nothing_more()
 
     @scenario
@@ -531,7 +539,7 @@ class Contract:
             entry = take(worker)
             assert (entry.event, entry.stream.decode().endswith(channels[1])) == (disconnect(), True)
 
-    @pytest.mark.parametrize("ending", ["the connection's last turn", "the interface's goodbye"])
+    @pytest.mark.parametrize("ending", ["the connection's last turn", "the interface's goodbye", "forgotten"])
     @scenario
     async def test_nothing_is_left_to_bury_behind_an_end_in_order(self, ending: str, layers: Layers) -> None:
         worker = layers.worker()
@@ -540,6 +548,9 @@ class Contract:
             commit(worker, take(worker), done(1), farewell=farewell())
             if ending == "the interface's goodbye":
                 await interface.leave()
+            elif ending == "forgotten":
+                interface.layer.forget(disconnect().connection)
+                await interface.depth("websocket.disconnect")  # asked after it, so answered after it
             else:
                 await interface.append(disconnect(number=2))
                 commit(worker, take(worker), done(2))

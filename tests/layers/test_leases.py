@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from asgictl.layers.base import Entry
 from asgictl.layers.keys import WORKERS, Keys
 from asgictl.layers.leases import (
     LEASE_MILLISECONDS,
@@ -18,10 +19,11 @@ from asgictl.layers.leases import (
     reap,
     reap_command,
 )
-from asgictl.layers.redis_worker import Entry, RedisWorkerLayer
-from asgictl.messages import VERSION, Connect, Disconnect, Event, Lost, encode
+from asgictl.layers.redis_worker import RedisWorkerLayer
+from asgictl.messages import VERSION, Connect, Died, Disconnect, Event, Lost, encode
 from asgictl.turn import LAST_TURN
-from tests.layers.conftest import Workers, committed, done, read_some, receive, request, run, serving, taken
+from tests.conftest import scenario
+from tests.layers.conftest import Workers, committed, done, read_some, receive, request, serving, taken
 
 A, B = "host.7.aa", "host.7.aab"  # workers; neither may pass for the other
 
@@ -128,76 +130,71 @@ def note(entry: Entry) -> str:
     return f"{entry.stream.decode()} {entry.id.decode()}"
 
 
-def test_a_release_tells_each_interface_what_is_lost_and_leaves_other_workers_theirs(
+@scenario
+async def test_a_release_tells_each_interface_what_is_lost_and_leaves_other_workers_theirs(
     url: str, name: str, worker: Workers, client: Any, keys: Keys, members: Members
 ) -> None:
-    async def scenario() -> None:
-        dead, other = worker(name, f"{A}.0"), worker(name, f"{B}.0")
-        async with serving(url, name) as one, serving(url, name, "host.2.bb") as two:
-            await one.append(receive(1, "others"))
-            theirs = await taken(other)
-            await one.append(receive(5, "x", connection="host.1.aa/2"))
-            started = await taken(dead)
-            await one.append(receive(6, "x", connection="host.1.aa/3"))
-            await two.append(receive(2, "x", connection="host.2.bb/1"))
-            held = await asyncio.to_thread(read_some, dead)
-            assert members.reap(member("worker", A), seen=True, started=(note(started),)) == 3
-            assert {(await one.replies.get())[0] for _ in range(2)} == {
-                Lost("host.1.aa/2", 5, 1, True),
-                Lost("host.1.aa/3", 6, 1, False),
-            }
-            assert (await two.replies.get())[0] == Lost("host.2.bb/1", 2, 1, False)
-            stream = keys.channel("websocket.receive")
-            assert [pending["consumer"] for pending in client.xpending_range(stream, WORKERS, "-", "+", 9)] == [
-                f"{B}.0".encode()
-            ]
-            assert [consumer["name"] for consumer in client.xinfo_consumers(stream, WORKERS)] == [f"{B}.0".encode()]
-            assert client.xlen(stream) == 1
-            for entry in (started, *held):
-                await committed(dead, entry, done(9, connection=entry.event.connection))
-            await committed(other, theirs, done(1))
-            assert (dead.refused, other.refused) == (3, 0)
-            assert (await one.replies.get())[0] == done(1)
-            assert one.replies.empty()
-            assert two.replies.empty()
-
-    run(scenario)
+    dead, other = worker(name, f"{A}.0"), worker(name, f"{B}.0")
+    async with serving(url, name) as one, serving(url, name, "host.2.bb") as two:
+        await one.append(receive(1, "others"))
+        theirs = await taken(other)
+        await one.append(receive(5, "x", connection="host.1.aa/2"))
+        started = await taken(dead)
+        await one.append(receive(6, "x", connection="host.1.aa/3"))
+        await two.append(receive(2, "x", connection="host.2.bb/1"))
+        held = await asyncio.to_thread(read_some, dead)
+        assert members.reap(member("worker", A), seen=True, started=(note(started),)) == 3
+        assert {(await one.replies.get())[0] for _ in range(2)} == {
+            Lost("host.1.aa/2", 5, 1, True),
+            Lost("host.1.aa/3", 6, 1, False),
+        }
+        assert (await one.replies.get())[0] == Died(A)
+        assert [(await two.replies.get())[0] for _ in range(2)] == [Lost("host.2.bb/1", 2, 1, False), Died(A)]
+        stream = keys.channel("websocket.receive")
+        assert [pending["consumer"] for pending in client.xpending_range(stream, WORKERS, "-", "+", 9)] == [
+            f"{B}.0".encode()
+        ]
+        assert [consumer["name"] for consumer in client.xinfo_consumers(stream, WORKERS)] == [f"{B}.0".encode()]
+        assert client.xlen(stream) == 1
+        for entry in (started, *held):
+            await committed(dead, entry, done(9, connection=entry.event.connection))
+        await committed(other, theirs, done(1))
+        assert (dead.refused, other.refused) == (3, 0)
+        assert (await one.replies.get())[0] == done(1)
+        assert one.replies.empty()
+        assert two.replies.empty()
 
 
-def test_what_has_started_is_told_apart_from_an_entry_of_the_same_id_in_another_channel(
+@scenario
+async def test_what_has_started_is_told_apart_from_an_entry_of_the_same_id_in_another_channel(
     url: str, name: str, worker: Workers, client: Any, keys: Keys, members: Members
 ) -> None:
-    async def scenario() -> None:
-        layer = worker(name, f"{A}.0")
-        async with serving(url, name) as interface:
-            for event in (request(), receive(1, "x", connection="host.1.aa/2")):
-                add(client, keys, event, "5-0")
-            held = read_some(layer)
-            (started,) = (entry for entry in held if entry.event == request())
-            assert members.reap(member("worker", A), seen=True, started=(note(started),)) == len(held) == 2
-            assert {(await interface.replies.get())[0] for _ in held} == {
-                Lost("host.1.aa/1", 0, 1, True),
-                Lost("host.1.aa/2", 1, 1, False),
-            }
-
-    run(scenario)
+    layer = worker(name, f"{A}.0")
+    async with serving(url, name) as interface:
+        for event in (request(), receive(1, "x", connection="host.1.aa/2")):
+            add(client, keys, event, "5-0")
+        held = read_some(layer)
+        (started,) = (entry for entry in held if entry.event == request())
+        assert members.reap(member("worker", A), seen=True, started=(note(started),)) == len(held) == 2
+        assert {(await interface.replies.get())[0] for _ in held} == {
+            Lost("host.1.aa/1", 0, 1, True),
+            Lost("host.1.aa/2", 1, 1, False),
+        }
 
 
-def test_a_stream_without_a_cursor_does_not_stop_a_release(
+@scenario
+async def test_a_stream_without_a_cursor_does_not_stop_a_release(
     url: str, name: str, worker: Workers, client: Any, keys: Keys, members: Members
 ) -> None:
-    async def scenario() -> None:
-        layer = worker(name, f"{A}.0")
-        for channel in ("absent", "without.cursor"):
-            client.sadd(keys.channels, keys.channel(channel))
-        client.xadd(keys.channel("without.cursor"), {f"{VERSION}": b""})
-        async with serving(url, name) as interface:
-            await interface.append(receive(1, "x"))
-            await taken(layer)
-            assert members.reap(member("worker", A), seen=True) == 1
-            assert (await interface.replies.get())[0] == Lost("host.1.aa/1", 1, 1, True)
-
-    run(scenario)
+    layer = worker(name, f"{A}.0")
+    for channel in ("absent", "without.cursor"):
+        client.sadd(keys.channels, keys.channel(channel))
+    client.xadd(keys.channel("without.cursor"), {f"{VERSION}": b""})
+    async with serving(url, name) as interface:
+        await interface.append(receive(1, "x"))
+        await taken(layer)
+        assert members.reap(member("worker", A), seen=True) == 1
+        assert (await interface.replies.get())[0] == Lost("host.1.aa/1", 1, 1, True)
 
 
 @pytest.mark.parametrize(
@@ -206,7 +203,8 @@ def test_a_stream_without_a_cursor_does_not_stop_a_release(
     ids=["request", "receive", "connect"],
 )
 @pytest.mark.parametrize(("started", "said"), [((), False), (("?",), True)])
-def test_unless_it_is_known_what_had_started_all_of_it_may_have(
+@scenario
+async def test_unless_it_is_known_what_had_started_all_of_it_may_have(
     event: Event,
     number: int,
     started: tuple[str, ...],
@@ -216,16 +214,13 @@ def test_unless_it_is_known_what_had_started_all_of_it_may_have(
     worker: Workers,
     members: Members,
 ) -> None:
-    async def scenario() -> None:
-        layer = worker(name, f"{A}.0")
-        async with serving(url, name) as interface:
-            await interface.append(event)
-            await taken(layer)
-            assert members.reap(member("worker", A), started=started) == 1
-            assert (await interface.replies.get())[0] == Lost(event.connection, number, 1, said)
-            assert members.reap(member("worker", A), started=started) == 0
-
-    run(scenario)
+    layer = worker(name, f"{A}.0")
+    async with serving(url, name) as interface:
+        await interface.append(event)
+        await taken(layer)
+        assert members.reap(member("worker", A), started=started) == 1
+        assert (await interface.replies.get())[0] == Lost(event.connection, number, 1, said)
+        assert members.reap(member("worker", A), started=started) == 0
 
 
 @pytest.mark.parametrize(("role", "id"), [("worker", A), ("interface", "host.1.aa")])
@@ -282,63 +277,12 @@ def test_a_burial_emits_each_disconnect_once_and_waits_for_what_still_runs(
     assert not client.exists(keys.turns(idle), keys.farewells(idle))
 
 
-def test_the_disconnect_of_a_buried_interface_outlives_its_worker_twice(
-    name: str, worker: Workers, client: Any, keys: Keys, members: Members
-) -> None:
-    layer, said = worker(name, f"{A}.0"), farewell("host.1.aa/1")
-    client.hset(keys.farewells("host.1.aa"), "host.1.aa/1", kept(keys, encode(said)[1]))
-    members.reap(member("interface", "host.1.aa"), seen=True)
-    for left in (1, 1, 0):
-        assert [entry.event for entry in read_some(layer)] == [said]
-        assert members.reap(member("worker", A), seen=True) == 1
-        assert disconnects(client, keys) == [encode(said)[1]] * left
-
-
 def test_a_burial_emits_at_most_200_disconnects_a_call(client: Any, keys: Keys, members: Members) -> None:
     farewells = {f"host.1.aa/{number}": kept(keys, b"x") for number in range(450)}
     client.hset(keys.farewells("host.1.aa"), mapping=farewells)
     dead = member("interface", "host.1.aa")
     assert [members.reap(dead, seen=True) for _ in range(4)] == [250, 50, 0, 0]
     assert len(disconnects(client, keys)) == 450
-
-
-def test_a_farewell_is_committed_with_the_turn_that_makes_it_and_ends_with_the_disconnect(
-    url: str, name: str, worker: Workers, client: Any, keys: Keys
-) -> None:
-    async def scenario() -> None:
-        layer, said = worker(name), encode(farewell("host.1.aa/1"))[1]
-        async with serving(url, name) as interface:
-            for number, given in ((1, said), (2, b"")):
-                await interface.append(receive(number, "x"))
-                layer.commit(await taken(layer), done(number), [], given)
-                layer.flush()
-                await interface.replies.get()
-                assert client.hgetall(keys.farewells("host.1.aa/1")) == {b"host.1.aa/1": kept(keys, said)}
-            await interface.append(Disconnect("host.1.aa/1", 3, 1, b"", b"", 1000, ""))
-            await committed(layer, await taken(layer), done(3))
-            assert client.exists(keys.farewells("host.1.aa/1")) == 0
-
-    run(scenario)
-
-
-@pytest.mark.parametrize("pool", ["", ".slow"])
-def test_a_burial_writes_the_farewell_to_the_pool_that_served_its_connection(
-    pool: str, url: str, name: str, worker: Workers, client: Any, keys: Keys, members: Members
-) -> None:
-    said = encode(farewell("host.1.aa/1"))[1]
-
-    async def scenario() -> None:
-        layer = worker(name, channels=[f"websocket.receive{pool}"])
-        async with serving(url, name) as interface:
-            client.xadd(keys.channel(f"websocket.receive{pool}"), {f"{VERSION}": encode(receive(1, "x"))[1]})
-            layer.commit(await taken(layer), done(1), [], said)
-            layer.flush()
-            await interface.replies.get()
-            members.reap(member("interface", interface.id), seen=True)
-            emitted = client.xrange(keys.channel(f"websocket.disconnect{pool}"))
-            assert [fields[f"{VERSION}".encode()] for _, fields in emitted] == [said]
-
-    run(scenario)
 
 
 def test_a_release_deletes_the_inboxes_of_the_dead_worker_alone(
@@ -355,53 +299,27 @@ def held(layer: RedisWorkerLayer) -> list[tuple[bytes, bytes]]:
     return [(entry.stream, entry.id) for entry in read_some(layer)]
 
 
-def test_what_is_given_back_leaves_its_worker_and_its_interface_hears_that_it_had_not_started(
+@scenario
+async def test_what_is_given_back_leaves_its_worker_and_its_interface_hears_that_it_had_not_started(
     url: str, name: str, worker: Workers, client: Any, keys: Keys
 ) -> None:
-    async def scenario() -> None:
-        layer = worker(name)
-        async with serving(url, name) as interface:
-            await interface.append(receive(7, "x", connection="host.1.aa/2"))
-            await interface.append(request())
-            entries = held(layer)
-            give_back = give_back_command(keys, entries)
-            assert client.execute_command(*give_back) == 2
-            assert {(await interface.replies.get())[0] for _ in entries} == {
-                Lost("host.1.aa/1", 0, 1, False),
-                Lost("host.1.aa/2", 7, 1, False),
-            }
-            for stream, _ in entries:
-                assert (client.xlen(stream), client.xpending(stream, WORKERS)["pending"]) == (0, 0)
-            assert client.execute_command(*give_back) == 0, "twice is harmless"
-            await interface.append(request())
-            await taken(layer)
-            assert interface.replies.empty()
-
-    run(scenario)
-
-
-def test_what_was_committed_is_not_given_back(url: str, name: str, worker: Workers, client: Any, keys: Keys) -> None:
-    async def scenario() -> None:
-        layer = worker(name)
-        async with serving(url, name) as interface:
-            await interface.append(receive(1, "x"))
-            entry = await taken(layer)
-            await committed(layer, entry, done(1))
-            assert client.execute_command(*give_back_command(keys, [(entry.stream, entry.id)])) == 0
-            assert (await interface.replies.get())[0] == done(1)
-            assert interface.replies.empty()
-
-    run(scenario)
-
-
-def test_a_disconnect_of_a_dead_interface_stays_when_it_is_given_back_however_often(
-    name: str, worker: Workers, client: Any, keys: Keys
-) -> None:
-    layer, said = worker(name), farewell("host.1.aa/1")
-    add(client, keys, said)
-    for _ in range(4):
-        assert client.execute_command(*give_back_command(keys, held(layer))) == 1
-        assert disconnects(client, keys) == [encode(said)[1]]
+    layer = worker(name)
+    async with serving(url, name) as interface:
+        await interface.append(receive(7, "x", connection="host.1.aa/2"))
+        await interface.append(request())
+        entries = held(layer)
+        give_back = give_back_command(keys, entries)
+        assert client.execute_command(*give_back) == 2
+        assert {(await interface.replies.get())[0] for _ in entries} == {
+            Lost("host.1.aa/1", 0, 1, False),
+            Lost("host.1.aa/2", 7, 1, False),
+        }
+        for stream, _ in entries:
+            assert (client.xlen(stream), client.xpending(stream, WORKERS)["pending"]) == (0, 0)
+        assert client.execute_command(*give_back) == 0, "twice is harmless"
+        await interface.append(request())
+        await taken(layer)
+        assert interface.replies.empty()
 
 
 def test_what_reaping_found_is_logged_when_it_was_something(

@@ -9,41 +9,37 @@ from asgictl.layers import memory as module
 from asgictl.layers.base import Position, process_id
 from asgictl.layers.memory import Memory, MemoryEventLayer, MemoryGroupLayer, MemoryWorkerLayer
 from asgictl.messages import Broadcast
-from tests.conftest import until
+from tests.conftest import scenario, until
 from tests.layers.conftest import receive
 
 
-def test_broadcasts_arrive_in_order_after_their_sender_has_gone_on() -> None:
-    async def run() -> None:
-        heard: list[tuple[Broadcast, Position]] = []
-        layer = MemoryGroupLayer(lambda broadcast, position: heard.append((broadcast, position)))
-        await layer.start()
-        for frame in ("a", "b", "c"):
-            layer.publish(Broadcast("g", frame))
-        assert heard == []
-        await asyncio.sleep(0)
-        assert [broadcast.frame for broadcast, _ in heard] == ["a", "b", "c"]
-        positions = [position for _, position in heard]
-        assert positions == sorted(set(positions))
-        assert positions[0] > (0, 0)
+@scenario
+async def test_broadcasts_arrive_in_order_after_their_sender_has_gone_on() -> None:
+    heard: list[tuple[Broadcast, Position]] = []
+    layer = MemoryGroupLayer(lambda broadcast, position: heard.append((broadcast, position)))
+    await layer.start()
+    for frame in ("a", "b", "c"):
+        layer.publish(Broadcast("g", frame))
+    assert heard == []
+    await asyncio.sleep(0)
+    assert [broadcast.frame for broadcast, _ in heard] == ["a", "b", "c"]
+    positions = [position for _, position in heard]
+    assert positions == sorted(set(positions))
+    assert positions[0] > (0, 0)
+    await layer.stop()
+
+
+@scenario
+async def test_who_has_stopped_hears_nothing_more_and_is_let_go_of() -> None:
+    memory, heard = Memory(), list[Broadcast]()
+    layer = MemoryGroupLayer(lambda broadcast, position: heard.append(broadcast), memory)
+    await layer.start()
+    for _ in range(2):
         await layer.stop()
-
-    asyncio.run(run())
-
-
-def test_who_has_stopped_hears_nothing_more_and_is_let_go_of() -> None:
-    async def run() -> None:
-        memory, heard = Memory(), list[Broadcast]()
-        layer = MemoryGroupLayer(lambda broadcast, position: heard.append(broadcast), memory)
-        await layer.start()
-        for _ in range(2):
-            await layer.stop()
-        memory.publish(Broadcast("g", "x"))
-        await asyncio.sleep(0)
-        assert heard == []
-        assert memory.listeners == []
-
-    asyncio.run(run())
+    memory.publish(Broadcast("g", "x"))
+    await asyncio.sleep(0)
+    assert heard == []
+    assert memory.listeners == []
 
 
 def test_an_event_ends_the_read_that_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:

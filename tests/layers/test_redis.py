@@ -12,8 +12,8 @@ from asgictl.interface.groups import Groups
 from asgictl.layers.keys import Keys
 from asgictl.layers.leases import member, reap
 from asgictl.layers.redis import RedisGroupLayer, _after, check_redis, position_of
-from asgictl.manifest import Manifest, encode_manifest
-from asgictl.messages import VERSION, Broadcast, Connect, Frame, Gone, Lost, encode
+from asgictl.messages import VERSION, Broadcast, Connect, Frame, Lost, encode
+from tests.conftest import scenario
 from tests.layers.conftest import (
     INTERFACE,
     Interface,
@@ -24,7 +24,6 @@ from tests.layers.conftest import (
     receive,
     request,
     response,
-    run,
     serving,
     taken,
 )
@@ -38,7 +37,8 @@ def test_an_entrys_id_compares_as_numbers_do() -> None:
     assert _after(b"9-9") == "9-10"
 
 
-def test_broadcasts_published_after_a_join_reach_it_and_earlier_ones_do_not(
+@scenario
+async def test_broadcasts_published_after_a_join_reach_it_and_earlier_ones_do_not(
     url: str, name: str, worker: Workers
 ) -> None:
     class Member:
@@ -47,266 +47,195 @@ def test_broadcasts_published_after_a_join_reach_it_and_earlier_ones_do_not(
         def deliver(self, frame: Frame) -> None:
             self.frames.append(frame)
 
-    async def scenario() -> None:
-        layer, groups, member = worker(name), Groups(), Member()
-        async with serving(url, name) as interface:
-            for frame in ("early", "earlier"):
-                interface.layer.publish(Broadcast("g", frame))
-            await interface.append(Connect("host.1.aa/1", 1, 1, b"", b""))
-            entry = await taken(layer)
-            await committed(layer, entry, done(1, joins=["g"]), [Broadcast("g", "of the join itself")])
-            reply, position = await interface.replies.get()
-            assert reply == done(1, joins=["g"])
-            assert position is not None
-            groups.join("g", member, position)
-            interface.layer.publish(Broadcast("g", "late"))
-            for _ in range(4):
-                groups.deliver(*await interface.broadcasts.get())
-            assert member.frames == ["of the join itself", "late"]
-
-    run(scenario)
+    layer, groups, member = worker(name), Groups(), Member()
+    async with serving(url, name) as interface:
+        for frame in ("early", "earlier"):
+            interface.layer.publish(Broadcast("g", frame))
+        await interface.append(Connect("host.1.aa/1", 1, 1, b"", b""))
+        entry = await taken(layer)
+        await committed(layer, entry, done(1, joins=["g"]), [Broadcast("g", "of the join itself")])
+        reply, position = await interface.replies.get()
+        assert reply == done(1, joins=["g"])
+        assert position is not None
+        groups.join("g", member, position)
+        interface.layer.publish(Broadcast("g", "late"))
+        for _ in range(4):
+            groups.deliver(*await interface.broadcasts.get())
+        assert member.frames == ["of the join itself", "late"]
 
 
-def test_every_process_hears_a_broadcast_in_order_and_a_new_one_hears_nothing_old(url: str, name: str) -> None:
-    async def scenario() -> None:
-        heard: asyncio.Queue[Frame] = asyncio.Queue()
-        other = RedisGroupLayer(url, name, lambda broadcast, _: heard.put_nowait(broadcast.frame))
-        async with serving(url, name) as interface:
-            interface.layer.publish(Broadcast("g", "old"))
-            await interface.broadcasts.get()
-            await other.start()
-            for frame in ("a", b"b", "c"):
-                interface.layer.publish(Broadcast("g", frame))
-            assert [await heard.get() for _ in range(3)] == ["a", b"b", "c"]
-            assert [(await interface.broadcasts.get())[0].frame for _ in range(3)] == ["a", b"b", "c"]
-            await other.stop()
-
-    run(scenario)
+@scenario
+async def test_every_process_hears_a_broadcast_in_order_and_a_new_one_hears_nothing_old(url: str, name: str) -> None:
+    heard: asyncio.Queue[Frame] = asyncio.Queue()
+    other = RedisGroupLayer(url, name, lambda broadcast, _: heard.put_nowait(broadcast.frame))
+    async with serving(url, name) as interface:
+        interface.layer.publish(Broadcast("g", "old"))
+        await interface.broadcasts.get()
+        await other.start()
+        for frame in ("a", b"b", "c"):
+            interface.layer.publish(Broadcast("g", frame))
+        assert [await heard.get() for _ in range(3)] == ["a", b"b", "c"]
+        assert [(await interface.broadcasts.get())[0].frame for _ in range(3)] == ["a", b"b", "c"]
+        await other.stop()
 
 
-def test_a_reply_or_broadcast_of_an_unknown_version_is_passed_over(
+@scenario
+async def test_a_reply_or_broadcast_of_an_unknown_version_is_passed_over(
     url: str, name: str, worker: Workers, client: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def scenario() -> None:
-        layer, keys = worker(name), Keys(name)
-        async with serving(url, name) as interface:
-            client.xadd(keys.replies(interface.id), {"9": b""})
-            client.xadd(keys.broadcast, {"9": b""})
-            interface.layer.publish(Broadcast("g", "x"))
-            await interface.append(request())
-            await committed(layer, await taken(layer), response())
-            assert (await interface.replies.get())[0] == response()
-            assert (await interface.broadcasts.get())[0] == Broadcast("g", "x")
-        assert sum("passed over" in message for message in caplog.messages) == 2
-
-    run(scenario)
+    layer, keys = worker(name), Keys(name)
+    async with serving(url, name) as interface:
+        client.xadd(keys.replies(interface.id), {"9": b""})
+        client.xadd(keys.broadcast, {"9": b""})
+        interface.layer.publish(Broadcast("g", "x"))
+        await interface.append(request())
+        await committed(layer, await taken(layer), response())
+        assert (await interface.replies.get())[0] == response()
+        assert (await interface.broadcasts.get())[0] == Broadcast("g", "x")
+    assert sum("passed over" in message for message in caplog.messages) == 2
 
 
-def test_two_names_on_one_redis_never_meet(url: str, worker: Workers) -> None:
-    async def scenario() -> None:
-        shop, blog = next(names), next(names)
-        shops, blogs = worker(shop), worker(blog)
-        async with serving(url, shop) as one, serving(url, blog) as two:
-            await one.append(receive(1, "shop"))
-            await two.append(receive(1, "blog"))
-            for layer, text in ((shops, "shop"), (blogs, "blog")):
-                await committed(layer, await taken(layer), done(1, text), [Broadcast("g", text)])
-            for interface, text in ((one, "shop"), (two, "blog")):
-                assert (await interface.replies.get())[0] == done(1, text)
-                assert (await interface.broadcasts.get())[0].frame == text
-                assert interface.replies.empty()
-                assert interface.broadcasts.empty()
-            assert shops.refused == blogs.refused == 0
-
-    run(scenario)
+@scenario
+async def test_two_names_on_one_redis_never_meet(url: str, worker: Workers) -> None:
+    shop, blog = next(names), next(names)
+    shops, blogs = worker(shop), worker(blog)
+    async with serving(url, shop) as one, serving(url, blog) as two:
+        await one.append(receive(1, "shop"))
+        await two.append(receive(1, "blog"))
+        for layer, text in ((shops, "shop"), (blogs, "blog")):
+            await committed(layer, await taken(layer), done(1, text), [Broadcast("g", text)])
+        for interface, text in ((one, "shop"), (two, "blog")):
+            assert (await interface.replies.get())[0] == done(1, text)
+            assert (await interface.broadcasts.get())[0].frame == text
+            assert interface.replies.empty()
+            assert interface.broadcasts.empty()
+        assert shops.refused == blogs.refused == 0
 
 
-def test_a_manifest_is_known_to_an_interface_that_starts_later(url: str, name: str, worker: Workers) -> None:
-    manifest = Manifest(VERSION, "r1", True, [])
-
-    async def scenario() -> None:
-        async with serving(url, name) as interface:
-            assert interface.layer.manifest is None
-        worker(name).publish_manifest(manifest)
-        async with serving(url, name) as interface:
-            assert interface.layer.manifest == encode_manifest(manifest)
-
-    run(scenario)
-
-
-def test_an_interface_whose_links_were_killed_hears_what_came_meanwhile(
+@scenario
+async def test_an_interface_whose_links_were_killed_hears_what_came_meanwhile(
     url: str, name: str, worker: Workers, client: Any
 ) -> None:
-    async def scenario() -> None:
+    layer = worker(name)
+    async with serving(url, name) as interface:
+        await interface.append(request())
+        entry = await taken(layer)
+        client.client_kill_filter(_type="normal", skipme=True)
+        heard: asyncio.Queue[object] = asyncio.Queue()
+        interface.layer.append("http.request", request("host.1.aa/2"), heard.put_nowait)
+        assert isinstance(await heard.get(), ConnectionError), "the caller learns that its event's fate is unknown"
+        layer.commit(entry, response(), [])
+        for _ in range(2):
+            await asyncio.to_thread(layer.read, 1)
+        assert (await interface.replies.get())[0] == response()
+
+
+@scenario
+async def test_an_interface_goes_on_when_redis_has_forgotten_everything(
+    url: str, name: str, worker: Workers, client: Any
+) -> None:
+    async with serving(url, name) as interface:
+        lost = Lost("host.1.aa/1", 1, 1, False)
+        client.xadd(Keys(name).replies(interface.id), {f"{VERSION}": encode(lost)[1]}, id="9999999999999-0")
+        assert (await interface.replies.get())[0] == lost  # and the ids of a new Redis lie before
+        client.flushall()
+        interface.layer._refresh()
+        await interface.forgotten.wait()
+        assert not interface.fenced.is_set()
         layer = worker(name)
-        async with serving(url, name) as interface:
-            await interface.append(request())
-            entry = await taken(layer)
-            client.client_kill_filter(_type="normal", skipme=True)
-            heard: asyncio.Queue[object] = asyncio.Queue()
-            interface.layer.append("http.request", request("host.1.aa/2"), heard.put_nowait)
-            assert isinstance(await heard.get(), ConnectionError), "the caller learns that its event's fate is unknown"
-            layer.commit(entry, response(), [])
-            for _ in range(2):
-                await asyncio.to_thread(layer.read, 1)
-            assert (await interface.replies.get())[0] == response()
-
-    run(scenario)
+        await interface.append(receive(1, "again"))
+        await committed(layer, await taken(layer), done(1))
+        assert (await interface.replies.get())[0] == done(1)
 
 
-def test_an_interface_goes_on_when_redis_has_forgotten_everything(
-    url: str, name: str, worker: Workers, client: Any
-) -> None:
-    async def scenario() -> None:
-        async with serving(url, name) as interface:
-            lost = Lost("host.1.aa/1", 1, 1, False)
-            client.xadd(Keys(name).replies(interface.id), {f"{VERSION}": encode(lost)[1]}, id="9999999999999-0")
-            assert (await interface.replies.get())[0] == lost  # and the ids of a new Redis lie before
-            client.flushall()
-            interface.layer._refresh()
-            await interface.forgotten.wait()
-            assert not interface.fenced.is_set()
-            layer = worker(name)
-            await interface.append(receive(1, "again"))
-            await committed(layer, await taken(layer), done(1))
-            assert (await interface.replies.get())[0] == done(1)
-
-    run(scenario)
+@scenario
+async def test_an_interface_that_was_taken_for_dead_is_fenced(url: str, name: str, client: Any) -> None:
+    async with serving(url, name) as interface:
+        reap(client, Keys(name), member("interface", interface.id), seen=True)
+        interface.layer._refresh()
+        await interface.fenced.wait()
+        assert not interface.forgotten.is_set()
 
 
-def test_an_interface_that_was_taken_for_dead_is_fenced(url: str, name: str, client: Any) -> None:
-    async def scenario() -> None:
-        async with serving(url, name) as interface:
-            reap(client, Keys(name), member("interface", interface.id), seen=True)
-            interface.layer._refresh()
-            await interface.fenced.wait()
-            assert not interface.forgotten.is_set()
-
-    run(scenario)
-
-
-def test_a_fenced_interface_leaves_its_burial_to_others(url: str, name: str, client: Any) -> None:
+@scenario
+async def test_a_fenced_interface_leaves_its_burial_to_others(url: str, name: str, client: Any) -> None:
     keys, dead = Keys(name), member("interface", INTERFACE)
 
-    async def scenario() -> None:
-        async with serving(url, name) as interface:
-            said = keys.channel("websocket.disconnect").encode() + b" x"
-            farewells = {f"{INTERFACE}/{number}": said for number in range(250)}
-            client.hset(keys.farewells(INTERFACE), mapping=farewells)
-            reap(client, keys, dead, seen=True)  # buries 200
-            interface.layer._refresh()
-            await interface.fenced.wait()
-        reap(client, keys, dead)
-        assert client.xlen(keys.channel("websocket.disconnect")) == 250
-
-    run(scenario)
+    async with serving(url, name) as interface:
+        said = keys.channel("websocket.disconnect").encode() + b" x"
+        farewells = {f"{INTERFACE}/{number}": said for number in range(250)}
+        client.hset(keys.farewells(INTERFACE), mapping=farewells)
+        reap(client, keys, dead, seen=True)  # buries 200
+        interface.layer._refresh()
+        await interface.fenced.wait()
+    reap(client, keys, dead)
+    assert client.xlen(keys.channel("websocket.disconnect")) == 250
 
 
-def test_an_interface_that_stops_without_a_goodbye_leaves_all_that_its_burial_needs(
+@scenario
+async def test_an_interface_that_stops_without_a_goodbye_leaves_all_that_its_burial_needs(
     url: str, name: str, client: Any
 ) -> None:
     keys = Keys(name)
 
-    async def scenario() -> None:
-        interface = Interface(url, name)
-        await interface.layer.start()
-        client.hset(keys.farewells(INTERFACE), f"{INTERFACE}/1", b"x")
-        await interface.layer.stop()
-        assert client.exists(keys.replies(INTERFACE), keys.farewells(INTERFACE)) == 2
-        assert client.zscore(keys.alive, member("interface", INTERFACE))
-
-    run(scenario)
+    interface = Interface(url, name)
+    await interface.layer.start()
+    client.hset(keys.farewells(INTERFACE), f"{INTERFACE}/1", b"x")
+    await interface.layer.stop()
+    assert client.exists(keys.replies(INTERFACE), keys.farewells(INTERFACE)) == 2
+    assert client.zscore(keys.alive, member("interface", INTERFACE))
 
 
-def test_an_audit_misses_only_what_is_neither_in_its_channel_nor_answered(
+@scenario
+async def test_an_audit_misses_only_what_is_neither_in_its_channel_nor_answered(
     url: str, name: str, worker: Workers, client: Any
 ) -> None:
-    async def scenario() -> None:
-        layer, gone = worker(name), list[str]()
-        async with serving(url, name) as interface:
+    layer, gone = worker(name), list[str]()
+    async with serving(url, name) as interface:
 
-            async def audit(said: str, entry: bytes) -> None:
-                event = receive(1, "x")
-                interface.layer.audit(event.channel, event, entry, lambda: gone.append(said))
-                await interface.layer._link.ask("PING")
-
-            await interface.append(receive(1, "x"))
-            entry = await taken(layer)
-            await audit("in its channel", entry.id)
-            await interface.layer._reader.stop()
-            await committed(layer, entry, done(1))
-            await audit("answered", entry.id)
-            assert gone == []
-            client.delete(Keys(name).replies(interface.id))
-            await audit("lost", entry.id)
-            assert gone == ["lost"]
-
-    run(scenario)
-
-
-def test_an_event_goes_to_the_channel_of_its_pool_and_counts_in_its_depth(url: str, name: str, client: Any) -> None:
-    async def scenario() -> None:
-        async with serving(url, name) as interface:
-            depths: asyncio.Queue[object] = asyncio.Queue()
-            for _ in range(2):
-                interface.layer.append("http.request.slow", request(), lambda _: None)
-            for channel in ("http.request.slow", "http.request"):
-                interface.layer.depth(channel, depths.put_nowait)
-            assert [await depths.get() for _ in range(2)] == [2, 0]
-
-    run(scenario)
-
-
-def test_an_event_that_no_worker_has_taken_is_removed_and_one_that_was_taken_is_not(
-    url: str, name: str, worker: Workers
-) -> None:
-    async def scenario() -> None:
-        layer = worker(name)
-        async with serving(url, name) as interface:
-            answers: asyncio.Queue[Any] = asyncio.Queue()
-            await interface.append(request())
-            taken_by_worker = await taken(layer)
-            interface.layer.append("http.request", request(), answers.put_nowait)
-            for entry in (taken_by_worker.id, await answers.get()):
-                interface.layer.remove("http.request", entry, answers.put_nowait)
-            assert [await answers.get() for _ in range(2)] == [0, 1]
-
-    run(scenario)
-
-
-def test_a_letter_reaches_the_inbox_of_a_worker_and_never_makes_one(
-    url: str, name: str, worker: Workers, client: Any
-) -> None:
-    async def scenario() -> None:
-        layer, letter = worker(name), Gone("host.1.aa/1", b"1-0")
-        async with serving(url, name) as interface:
-            answers: asyncio.Queue[object] = asyncio.Queue()
-            for inbox in (layer.inbox, "absent"):
-                interface.layer.post(inbox, letter, answers.put_nowait)
-            assert isinstance(await answers.get(), bytes)
-            assert await answers.get() is None
-        assert layer.mail(None) == (True, [letter])
-        assert not client.exists(Keys(name).inbox("absent"))
-
-    run(scenario)
-
-
-def test_what_was_given_up_and_what_was_shed_is_kept(url: str, name: str, client: Any) -> None:
-    async def scenario() -> None:
-        async with serving(url, name) as interface:
-            interface.layer.bury("websocket.receive.slow", receive(1, "x"), "three workers died")
-            for count in (1, 2):
-                interface.layer.count_shed("frames", count)
+        async def audit(said: str, entry: bytes) -> None:
+            event = receive(1, "x")
+            interface.layer.audit(event.channel, event, entry, lambda: gone.append(said))
             await interface.layer._link.ask("PING")
-        ((_, fields),) = client.xrange(Keys(name).dead)
-        assert fields == {
-            b"%d" % VERSION: encode(receive(1, "x"))[1],
-            b"channel": b"websocket.receive.slow",
-            b"reason": b"three workers died",
-        }
-        assert client.hgetall(Keys(name).shed) == {b"frames": b"3"}
 
-    run(scenario)
+        await interface.append(receive(1, "x"))
+        entry = await taken(layer)
+        await audit("in its channel", entry.id)
+        await interface.layer._reader.stop()
+        await committed(layer, entry, done(1))
+        await audit("answered", entry.id)
+        assert gone == []
+        client.delete(Keys(name).replies(interface.id))
+        await audit("lost", entry.id)
+        assert gone == ["lost"]
+
+
+@scenario
+async def test_of_a_connection_that_is_over_no_turn_is_kept(url: str, name: str, worker: Workers, client: Any) -> None:
+    layer, turns = worker(name), Keys(name).turns("host.1.aa/1")
+    async with serving(url, name) as interface:
+        for connection in ("host.1.aa/1", "host.1.aa/2"):
+            await interface.append(receive(1, "x", connection=connection))
+            await committed(layer, await taken(layer), done(1, connection=connection))
+        interface.layer.forget("host.1.aa/1")
+        await interface.layer._link.ask("PING")
+        assert client.hgetall(turns) == {b"host.1.aa/2": b"1"}
+
+
+@scenario
+async def test_what_was_given_up_and_what_was_shed_is_kept(url: str, name: str, client: Any) -> None:
+    async with serving(url, name) as interface:
+        interface.layer.bury("websocket.receive.slow", receive(1, "x"), "three workers died")
+        for count in (1, 2):
+            interface.layer.count_shed("frames", count)
+        await interface.layer._link.ask("PING")
+    ((_, fields),) = client.xrange(Keys(name).dead)
+    assert fields == {
+        b"%d" % VERSION: encode(receive(1, "x"))[1],
+        b"channel": b"websocket.receive.slow",
+        b"reason": b"three workers died",
+    }
+    assert client.hgetall(Keys(name).shed) == {b"frames": b"3"}
 
 
 def test_a_redis_that_is_away_is_a_redis_error(name: str, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
-from asgictl.layers.redis_worker import Entry
+from asgictl.layers.base import Entry
 from asgictl.messages import Credit, Letter, Request, Response, Scope, Want
 from asgictl.worker.flow import LayerFlow
 
@@ -53,3 +53,10 @@ class Client:
 def flow_of(client: Client, event: Request, entry: bytes = b"5-0") -> LayerFlow:
     layer: Any = client
     return LayerFlow(Entry(b"ch", entry, event), event, layer, lambda: None)
+
+
+class NoASGI:
+    """Stands for the runs of an application that mounts nothing of ASGI."""
+
+    def serves(self, entry: Entry) -> bool:
+        return False

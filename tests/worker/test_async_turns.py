@@ -2,36 +2,122 @@
 
 import asyncio
 import threading
+from collections.abc import Iterator
 from typing import Any
 
-from asgictl.messages import Broadcast, Frames, encode
-from asgictl.worker.async_turns import AsyncTurns
+import pytest
+
+from asgictl.application import Application, Group, path
+from asgictl.layers.base import Entry
+from asgictl.messages import VERSION, Broadcast, Connect, Done, Frames, decode_reply, encode_scope
+from asgictl.turn import Message, RunningTurn
+from asgictl.worker.async_turns import CAPACITY, AsyncTurns
+from asgictl.worker.event_loop import EventLoop
+from tests.worker.conftest import scope
 
 
-class Link:
+class Events(EventLoop):
+    """Keeps what would go to Redis, and the thread that sends it."""
+
     def __init__(self) -> None:
-        self.calls: list[tuple[str, int, tuple[object, ...]]] = []
+        super().__init__("unix:///absent", "test", "h.1.aa")
+        self.sent: list[tuple[object, int]] = []
+        self.commits: list[tuple[object, ...]] = []
+        self.may_commit = asyncio.Event()
 
-    def call(self, *command: object, answered: object) -> None:
-        self.calls.append((str(command[1]), threading.get_ident(), command))
+    def start(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._loop.run_forever)
+            self._thread.start()
+
+    def stop(self) -> None:
+        if self._thread:
+            self.submit(self._loop.shutdown_default_executor()).result(10)
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+        self._loop.close()
+
+    def reply(self, reply: object, answered: object) -> None:
+        self.sent.append((reply, threading.get_ident()))
+
+    def publish(self, broadcast: object, answered: object) -> None:
+        self.sent.append((broadcast, threading.get_ident()))
+
+    async def commit(self, *arguments: object) -> None:
+        await self.may_commit.wait()
+        self.commits.append(arguments)
 
 
-def test_what_is_sent_immediately_goes_over_the_event_loop_whichever_thread_sends_it() -> None:
-    turns = AsyncTurns("unix:///absent", "test")
-    link: Any = Link()
-    turns._link, turns._thread = link, threading.current_thread()
+@pytest.fixture
+def events() -> Iterator[Events]:
+    made = Events()
+    yield made
+    made.stop()
 
-    async def scenario() -> None:
-        turns._send_now(Broadcast("g", "of the loop"))
-        assert len(link.calls) == 1, "at once, so that its commit cannot overtake it"
+
+def begin(turns: AsyncTurns, consumer: Any, number: int = 1) -> Entry:
+    event = Connect(f"i/{number}", 1, 1, encode_scope(scope(path="/ws", raw_path=b"/ws")), b"")
+    entry = Entry(b"ch", b"%d-0" % number, event)
+    now: Any = None  # AsyncTurns puts its own there
+    turns.begin(entry, RunningTurn(Application(websocket=[path("/ws", connect=consumer)]), event, now))
+    return entry
+
+
+def test_a_turn_is_in_hand_until_it_is_committed(events: Events) -> None:
+    async def accept(message: Message) -> None:
+        message.accept()
+
+    turns = AsyncTurns(events)
+    entry = begin(turns, accept)
+    assert turns.holds(entry)
+    assert not turns.holds(entry._replace(id=b"2-0"))
+    events.call(events.may_commit.set)
+    turns.finish()
+    assert not turns.holds(entry)
+    ((*_, said),) = events.commits
+    assert isinstance(said, bytes)
+    reply = decode_reply(b"%d" % VERSION, said)
+    assert isinstance(reply, Done)
+    assert (reply.connection, reply.number, reply.accept is not None) == ("i/1", 1, True)
+
+
+def test_many_turns_run_at_a_time_and_no_more_than_there_is_room_for(events: Events) -> None:
+    running = threading.Semaphore(0)
+    go_on = asyncio.Event()
+
+    async def wait(message: Message) -> None:
+        running.release()
+        await go_on.wait()
+
+    turns = AsyncTurns(events)
+    events.may_commit.set()
+    for number in range(CAPACITY):
+        begin(turns, wait, number)
+    for _ in range(CAPACITY):
+        assert running.acquire(timeout=10)
+    one_more = threading.Thread(target=begin, args=(turns, wait, CAPACITY))
+    one_more.start()
+    assert events.commits == []
+    assert not running.acquire(blocking=False)
+    events.call(go_on.set)
+    one_more.join(10)
+    turns.finish()
+    assert len(events.commits) == CAPACITY + 1
+
+
+def test_what_is_sent_immediately_goes_over_the_event_loop_whichever_thread_sends_it(events: Events) -> None:
+    sent_within: list[int] = []
+
+    async def talk(message: Message) -> None:
+        Group("g").send(text="of the loop", immediately=True)
+        sent_within.append(len(events.sent))  # at once, so that its commit cannot overtake it
         await asyncio.to_thread(turns._send_now, Frames("i/1", ["of a thread"]))
-        await asyncio.sleep(0)
 
-    turns._loop.run_until_complete(scenario())
-    turns._loop.run_until_complete(turns._loop.shutdown_default_executor())
-    turns._loop.close()
-    assert [(key, thread) for key, thread, _ in link.calls] == [
-        ("asgictl:{test}:bc", threading.get_ident()),
-        ("asgictl:{test}:re:i", threading.get_ident()),
-    ]
-    assert link.calls[1][2][-2:] == encode(Frames("i/1", ["of a thread"]))
+    turns = AsyncTurns(events)
+    events.may_commit.set()
+    begin(turns, talk)
+    turns.finish()
+    assert sent_within == [1]
+    assert events._thread
+    loop = events._thread.ident
+    assert events.sent == [(Broadcast("g", "of the loop"), loop), (Frames("i/1", ["of a thread"]), loop)]

@@ -12,12 +12,14 @@ import redis
 
 from asgictl.application import Application
 from asgictl.configuration import WorkerConfig
+from asgictl.layers.base import Entry
 from asgictl.layers.leases import Beat
-from asgictl.layers.redis_worker import COMMIT, Entry
-from asgictl.messages import VERSION, Done, Event, Receive, Request, Response, Scope, decode_reply, encode
+from asgictl.layers.redis_worker import COMMIT
+from asgictl.messages import VERSION, Done, Event, Receive, Request, Response, decode_reply, encode
 from asgictl.started import Started
 from asgictl.worker.control import FENCED_STATUS, TIMEOUT_STATUS, Control
 from asgictl.worker.loop import Loop
+from tests.worker.conftest import scope
 
 
 class Exited(BaseException):
@@ -137,7 +139,7 @@ class Layer:
 
 
 def request(connection: str = "i/1") -> Request:
-    return Request(connection, 1, Scope("GET", "http", "1.1", "", "/", b"/", b"", [], None, None), b"")
+    return Request(connection, 1, scope(), b"")
 
 
 def entry(number: int, event: Event | None = None) -> Entry:
@@ -150,10 +152,10 @@ class Watched:
     def __init__(self, event: Event | None = None, **config: Any) -> None:
         self.redis = Redis()
         self.layers = [Layer(), Layer()]
-        turns: Any = None
+        unused: Any = None
         layers: list[Any] = [*self.layers]
         self.stopping = threading.Event()
-        self.loops = [Loop(Application(), layer, self.stopping, turns, Started(None, 0)) for layer in layers]
+        self.loops = [Loop(Application(), layer, self.stopping, unused, unused, Started(None, 0)) for layer in layers]
         settings = {"timeout_seconds": 5.0, **config}
         self.control = Control(
             WorkerConfig("test", "unix:///absent", "t", **settings), "h.1.aa", self.loops, self.stopping

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from asgictl.layers.redis_worker import Entry
+from asgictl.layers.base import Entry
 from asgictl.messages import WINDOW_BYTES, Chunk, Credit, Gone, Letter, Request, Response
 from asgictl.worker import flow as module
 from asgictl.worker.flow import STALL_SECONDS, LayerFlow

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from asgictl.application import Application, Consumer, Group, path
-from asgictl.layers.redis_worker import Entry
+from asgictl.layers.base import Entry
 from asgictl.messages import (
     VERSION,
     Broadcast,
@@ -20,14 +20,14 @@ from asgictl.messages import (
     Receive,
     Request,
     Response,
-    Scope,
     decode_event,
     encode_scope,
 )
 from asgictl.turn import Message
 from asgictl.worker.loop import PREFETCH, Loop, drained, plain
+from tests.worker.conftest import scope
 
-SCOPE = Scope("GET", "http", "1.1", "", "/hello", b"/hello", b"", [], None, None)
+SCOPE = scope(path="/hello", raw_path=b"/hello")
 
 
 class Layer:
@@ -75,7 +75,6 @@ class AsyncTurns:
     def __init__(self) -> None:
         self.begun: list[Entry] = []
         self.held: set[bytes] = set()
-        self.finished = False
 
     def holds(self, entry: Entry) -> bool:
         return entry.id in self.held
@@ -83,13 +82,21 @@ class AsyncTurns:
     def begin(self, entry: Entry, turn: object) -> None:
         self.begun.append(entry)
 
-    def finish(self) -> None:
-        self.finished = True
+
+class ASGIRuns:
+    def __init__(self) -> None:
+        self.begun: list[Entry] = []
+
+    def serves(self, entry: Entry) -> bool:
+        return isinstance(entry.event, Request) and entry.event.scope.path == "/asgi"
+
+    def begin(self, entry: Entry) -> bool:
+        self.begun.append(entry)
+        return False
 
 
 def request(path: str = "/hello", method: str = "GET", attempt: int = 1) -> Request:
-    changed = Scope(method, "http", "1.1", "", path, path.encode(), b"", [], None, None)
-    return Request("i/1", attempt, changed, b"")
+    return Request("i/1", attempt, scope(method, path=path, raw_path=path.encode()), b"")
 
 
 class Notes:
@@ -125,17 +132,14 @@ def made(application: Application, *reads: list[Event], notes: Notes | None = No
     layer: Any = Layer(stopping, *reads)
     started: Any = notes or Notes()
     async_turns: Any = AsyncTurns()
-    return Loop(application, layer, stopping, async_turns, started), layer, async_turns
+    asgi: Any = ASGIRuns()
+    return Loop(application, layer, stopping, async_turns, asgi, started), layer, async_turns
 
 
 def hello(environ: Any, start_response: Any) -> list[bytes]:
     start_response("200 OK", [])
     Group("g").send(text="from a view")
     return [b"hello"]
-
-
-async def asgi(scope: Any, receive: Any, send: Any) -> None:
-    """Serves nothing here."""
 
 
 def test_every_event_of_a_read_is_committed_and_sent_before_the_loop_ends() -> None:
@@ -159,12 +163,22 @@ def test_what_a_view_sends_to_a_group_is_committed_with_its_response() -> None:
     assert broadcasts == [Broadcast("g", "from a view")]
 
 
-@pytest.mark.parametrize(("path", "status"), [("/other", 404), ("/asgi", 501)])
-def test_a_path_that_this_worker_cannot_serve_is_answered(path: str, status: int) -> None:
-    layer, _ = ran(Application(http={"/hello": hello, "/asgi": asgi}), request(path))
+def test_a_path_that_this_worker_cannot_serve_is_answered() -> None:
+    layer, _ = ran(Application(http={"/hello": hello}), request("/other"))
     reply = layer.commits[0][1]
     assert isinstance(reply, Response)
-    assert reply.status == status
+    assert reply.status == 404
+
+
+def test_an_event_for_an_asgi_application_is_handed_on_and_noted() -> None:
+    notes = Notes()
+    loop, layer, _ = made(Application(http=hello), [request("/asgi"), request()], notes=notes)
+    layer.settled = False
+    loop.run()
+    asgi: Any = loop._asgi
+    assert [entry.id for entry in asgi.begun] == [b"0-0"]
+    assert [commit[0] for commit in layer.commits] == [b"1-0"]
+    assert notes.noted == [b"ch 0-0", b"ch 1-0"]
 
 
 def websocket(consumer: Consumer) -> Application:
@@ -281,7 +295,6 @@ def test_what_the_control_thread_could_not_give_back_is_given_back_before_the_ne
         return hello(environ, start_response)
 
     loop._application.http["/"] = view
-    loop._is_wsgi[id(view)] = True
     layer.read = reading  # type: ignore[method-assign]
     loop.run()
     assert order(layer) == [b"0-0", b"2-0"]

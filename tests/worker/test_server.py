@@ -7,7 +7,7 @@ import pytest
 from asgictl.application import Application, path
 from asgictl.configuration import WorkerConfig
 from asgictl.errors import TargetError
-from asgictl.worker.server import channels_of, consumed
+from asgictl.worker.server import channels_of, consumed, runs_side_by_side, websockets_of
 
 
 def wsgi(environ: Any, start_response: Any) -> list[bytes]:
@@ -22,6 +22,10 @@ def consumer(message: Any) -> None:
     """Does nothing."""
 
 
+async def async_consumer(message: Any) -> None:
+    """Does nothing."""
+
+
 def test_a_worker_reads_only_the_channels_that_its_application_has_a_use_for() -> None:
     routes = [path("/a", receive=consumer), path("/b", connect=consumer, receive=consumer)]
     assert channels_of(Application(http=wsgi), "t") == ["http.request"]
@@ -31,10 +35,27 @@ def test_a_worker_reads_only_the_channels_that_its_application_has_a_use_for() -
     assert len(channels_of(Application(http={"/": wsgi, "/async": asgi}, websocket=routes), "t")) == 3
 
 
+def test_an_asgi_application_has_its_requests_or_its_handshakes() -> None:
+    assert channels_of(Application(http=asgi), "t") == ["http.request"]
+    assert channels_of(Application(websocket=asgi), "t") == ["websocket.connect"]
+
+
 @pytest.mark.parametrize(
-    "application", [Application(http=asgi), Application(http=wsgi, websocket=asgi), Application(), Application({})]
+    ("application", "kind", "side_by_side"),
+    [
+        (Application(http=wsgi), "none", False),
+        (Application(http={"/": wsgi, "/async": asgi}), "none", True),
+        (Application(http=wsgi, websocket=asgi), "ASGI", True),
+        (Application(websocket=[path("/a", receive=consumer)]), "consumers", False),
+        (Application(websocket=[path("/a", receive=async_consumer)]), "consumers", True),
+    ],
 )
-def test_what_split_mode_does_not_serve_is_refused_by_name(application: Application) -> None:
+def test_what_may_run_side_by_side_is_what_is_async(application: Application, kind: str, side_by_side: bool) -> None:
+    assert (websockets_of(application), runs_side_by_side(application)) == (kind, side_by_side)
+
+
+@pytest.mark.parametrize("application", [Application(), Application({})])
+def test_an_application_that_serves_nothing_is_refused_by_name(application: Application) -> None:
     with pytest.raises(TargetError, match="'site:app'"):
         channels_of(application, "site:app")
 
