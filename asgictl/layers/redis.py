@@ -82,7 +82,6 @@ class StreamReader:
         self._on_reply: OnReply = _ignored
         self._positions: dict[str, bytes] = {}
         self._link = Link(url, self._begin)
-        self.broadcast_position: Position = (0, 0)
 
     def follow(self, replies: str, on_reply: OnReply) -> None:
         """Read a reply stream too; to be called before start()."""
@@ -139,9 +138,8 @@ class StreamReader:
         if len(replies) < READ_COUNT:
             for entry_id, fields in streams.get(self._keys.broadcast, ()):
                 self._positions[self._keys.broadcast] = entry_id
-                self.broadcast_position = position_of(entry_id)
                 try:
-                    self._on_broadcast(decode_broadcast(fields[0], fields[1]), self.broadcast_position)
+                    self._on_broadcast(decode_broadcast(fields[0], fields[1]), position_of(entry_id))
                 except WireError as error:
                     logger.error("broadcast %s passed over: %s", entry_id.decode(), error)
         self._read()
@@ -192,10 +190,14 @@ class RedisGroupLayer:
             self._refresh()
 
     def _refresh(self) -> None:
-        """Each second: forget broadcasts past their retention, as told by Redis's own clock, the ids."""
-        oldest = self._reader.broadcast_position[0] - BROADCAST_RETENTION_MILLISECONDS
-        if oldest > 0:
-            self._link.call("XTRIM", self._keys.broadcast, "MINID", "~", oldest, answered=_ignored)
+        """Each second: forget broadcasts past their retention, by Redis's own clock, which the ids are made of."""
+
+        def trim(reply: object) -> None:
+            if isinstance(reply, list):
+                oldest = int(reply[0]) * 1000 - BROADCAST_RETENTION_MILLISECONDS
+                self._link.call("XTRIM", self._keys.broadcast, "MINID", oldest, answered=_ignored)
+
+        self._link.call("TIME", answered=trim)
 
 
 def _published(reply: object) -> None:

@@ -80,6 +80,17 @@ async def test_every_process_hears_a_broadcast_in_order_and_a_new_one_hears_noth
 
 
 @scenario
+async def test_a_broadcast_past_its_retention_is_forgotten_though_no_other_comes(
+    url: str, name: str, client: Any
+) -> None:
+    keys = Keys(name)
+    client.xadd(keys.broadcast, dict([encode(Broadcast("g", "x"))]), id="1-1")
+    async with serving(url, name):
+        while client.xlen(keys.broadcast):  # within the scenario's deadline
+            await asyncio.sleep(0.05)
+
+
+@scenario
 async def test_a_reply_or_broadcast_of_an_unknown_version_is_passed_over(
     url: str, name: str, worker: Workers, client: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
