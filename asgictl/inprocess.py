@@ -20,7 +20,7 @@ from uvicorn_worker import UvicornWorker
 from asgictl.application import Application
 from asgictl.configuration import Limits
 from asgictl.direct_flow import DirectFlow
-from asgictl.errors import AsgictlError, TargetError
+from asgictl.errors import AsgictlError
 from asgictl.interface.groups import Groups
 from asgictl.interface.outbox import Send, denial
 from asgictl.interface.session import Receive, Session, can_deny, local_path
@@ -36,6 +36,7 @@ from asgictl.runtime import Runtime, enter
 from asgictl.shed import Shed
 from asgictl.target import asgi3, kind_of, load_target
 from asgictl.turn import RunningTurn
+from asgictl.worker.lifespan import Lifespan
 from asgictl.wsgi import WSGIRun
 
 logger = logging.getLogger("asgictl.inprocess")
@@ -98,11 +99,17 @@ class InProcess:
             if layer_url
             else MemoryGroupLayer(self.groups.deliver)
         )
-        self._mounts = {id(mounted): self._served(mounted) for mounted in application.http.values()}
-        self._websocket = asgi3(application.websocket) if callable(application.websocket) else None
+        mounted = (*application.http.values(), *([application.websocket] if callable(application.websocket) else []))
+        self._lifespans = {id(each): Lifespan(asgi3(each)) for each in mounted if kind_of(each) == "ASGI"}
+        self._mounts = {id(each): partial(self._served(each), each) for each in application.http.values()}
+        self._websocket = partial(self._asgi, application.websocket) if callable(application.websocket) else None
 
     def _served(self, mounted: Any) -> Any:
-        return asgi3(mounted) if kind_of(mounted) == "ASGI" else partial(self._wsgi, mounted)
+        return self._asgi if id(mounted) in self._lifespans else self._wsgi
+
+    async def _asgi(self, mounted: Any, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        lifespan = self._lifespans[id(mounted)]
+        await lifespan.application({**scope, "state": dict(lifespan.state)}, receive, send)
 
     async def _wsgi(self, mounted: Any, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Run a WSGI application in the pool: the one of the size that was asked for, for views and consumers alike."""
@@ -112,7 +119,7 @@ class InProcess:
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            await self._lifespan(scope, receive, send)
+            await self._lifespan(receive, send)
         elif scope["type"] == "http":
             await self._http(scope, receive, send)
         elif self._websocket:
@@ -135,8 +142,13 @@ class InProcess:
             await body.refuse()
             return
         outcome = Outcome(partial(self._send_now, None))
-        with outcome:
-            await served(scope, body.receive, body.send)
+        try:
+            with outcome:
+                await served(scope, body.receive, body.send)
+        except Exception:
+            if not body.has_ended:
+                raise
+            logger.exception("%s %s failed behind its response", scope["method"], scope["path"])
         self._publish(outcome)
 
     def submit(self, session: Session, event: TurnEvent) -> None:
@@ -174,41 +186,25 @@ class InProcess:
         for broadcast in outcome.broadcasts:
             self._layer.publish(broadcast)
 
-    async def _lifespan(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        """Start our own side, then give the user's ASGI application its lifespan, if it takes one."""
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        """Start our own side, then every ASGI application; stop them in the opposite order."""
+        await receive()
         self._loop = asyncio.get_running_loop()
         try:
             await self._layer.start()
+            for lifespan in self._lifespans.values():
+                await lifespan.start()
         except AsgictlError as error:
             self._readiness.failed(error)
             await send({"type": "lifespan.startup.failed", "message": str(error)})
             return
-        answered: set[str] = set()
-
-        async def sending(message: MutableMapping[str, Any]) -> None:
-            answered.add(message["type"])
-            if message["type"] == "lifespan.startup.complete":
-                self._readiness.ready(id=self._id, threads=self._threads, websocket=self._websockets())
-            elif message["type"] == "lifespan.startup.failed":
-                self._readiness.failed(TargetError(f"the application's lifespan failed: {message.get('message', '')}"))
-            elif message["type"] == "lifespan.shutdown.complete":
-                await self._stop()
-            await send(message)
-
-        single = self._websocket or next((m for m in self._mounts.values() if not isinstance(m, partial)), None)
-        if single is not None:
-            try:
-                await single(scope, receive, sending)
-            except Exception:
-                # ASGI, lifespan protocol: an application that raises on this scope does not support it.
-                if answered:
-                    raise
-        if not answered:
-            await receive()
-            await sending({"type": "lifespan.startup.complete"})
-        if "lifespan.startup.failed" not in answered and "lifespan.shutdown.complete" not in answered:
-            await receive()
-            await sending({"type": "lifespan.shutdown.complete"})
+        self._readiness.ready(id=self._id, threads=self._threads, websocket=self._websockets())
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        for lifespan in self._lifespans.values():
+            await lifespan.stop()
+        await self._stop()
+        await send({"type": "lifespan.shutdown.complete"})
 
     def _websockets(self) -> str:
         return "ASGI" if self._websocket else "consumers" if self._application.routes else "none"

@@ -153,7 +153,7 @@ class Instance:
             environment["ASGICTL_REDIS"] = self.redis_url()
             environment["ASGICTL_REDIS_SERVER"] = server
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "supervisor.supervisord", "-n", "-c", str(CONFIGURATION)],
+            [sys.executable, "-P", "-m", "supervisor.supervisord", "-n", "-c", str(CONFIGURATION)],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

@@ -3,13 +3,17 @@
 from collections.abc import MutableMapping
 from typing import Any
 
+from asgictl.asgi_messages import headers_of, status_of
 from asgictl.interface.exchange import error_response
 from asgictl.interface.outbox import Send
 from asgictl.interface.session import Receive
 
 
 class LimitedBody:
-    """The `receive` and `send` of one HTTP request. Past the limit the application hears that its client has gone."""
+    """The `receive` and `send` of one HTTP request. Past the limit the application hears that its client has gone.
+
+    has_ended: the response is complete.
+    """
 
     def __init__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send, limit: int) -> None:
         self._receive = receive
@@ -17,6 +21,7 @@ class LimitedBody:
         self._limit = limit
         self._received = 0
         self._has_begun = False
+        self.has_ended = False
         lengths = [int(value) for name, value in scope["headers"] if name == b"content-length"]
         self.is_too_large = any(length > limit for length in lengths)
 
@@ -33,9 +38,13 @@ class LimitedBody:
         return {"type": "http.disconnect"}
 
     async def send(self, message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.start":  # a server may find a mistake only when it has begun to write
+            status_of(message)
+            headers_of(message)
         self._has_begun = True
         if not self.is_too_large:
             await self._send(message)
+            self.has_ended = message["type"] == "http.response.body" and not message.get("more_body", False)
 
     async def refuse(self) -> None:
         """Answer in the application's stead."""

@@ -132,24 +132,30 @@ class Response(Wire, tag="response", frozen=True):
 
 
 class Want(Wire, tag="want", frozen=True):
-    """Reply: the application reads its request's body, so send `size` more bytes of it to this inbox."""
+    """Reply: the application reads its request's body, so send `size` more bytes of it to this inbox.
+
+    Of an ASGI application also: it has taken so many bytes of frames, in sequence with its own; and, of size 0, it
+    waits to hear that its client has left.
+    """
 
     connection: str
     attempt: int
     entry: bytes
     inbox: str
     size: int
+    sequence: int = 0
 
 
 class Frames(Wire, tag="frames", frozen=True):
     """Reply: frames that a consumer did not want to wait for its commit, or what an ASGI application sends.
 
-    sequence: of an ASGI application's, from 1; 0 for a consumer's.
+    sequence: of an ASGI application's, from 1, and the entry of its handshake; 0 for a consumer's.
     """
 
     connection: str
     frames: list[Frame]
     sequence: int = 0
+    entry: bytes = b""
 
     def __post_init__(self) -> None:
         _check_frames(self.frames)
@@ -210,6 +216,7 @@ class Closed(Wire, tag="closed", frozen=True):
     code: int
     reason: str
     sequence: int
+    entry: bytes = b""
 
 
 class Died(Wire, tag="died", frozen=True):
@@ -252,11 +259,15 @@ class Chunk(Wire, tag="chunk", frozen=True):
 
 
 class Credit(Wire, tag="credit", frozen=True):
-    """Letter: the client was sent `size` bytes of the response's body, so as many more may follow."""
+    """Letter: the client was sent `size` bytes of the response's body, so as many more may follow.
+
+    Of a socket's frames also, in sequence with its Incoming.
+    """
 
     connection: str
     entry: bytes
     size: int
+    sequence: int = 0
 
 
 class Gone(Wire, tag="gone", frozen=True):
@@ -264,6 +275,14 @@ class Gone(Wire, tag="gone", frozen=True):
 
     connection: str
     entry: bytes
+
+
+class Buried(Wire, tag="buried", frozen=True):
+    """Letter, from bury.lua to the event loop of every worker: an interface is dead, and its connections with it."""
+
+    interface: str
+    connection: str = ""
+    entry: bytes = b""
 
 
 class Broadcast(Wire, tag="broadcast", frozen=True):
@@ -280,7 +299,7 @@ SAFE_METHODS = {"GET", "HEAD", "OPTIONS", "TRACE"}  # RFC 9110, section 9.2.1
 Event = Request | Connect | Receive | Disconnect
 TurnEvent = Connect | Receive | Disconnect
 Reply = Response | Want | Frames | Closed | Done | Lost | Died
-Letter = Chunk | Credit | Gone | Incoming | Ended
+Letter = Chunk | Credit | Gone | Incoming | Ended | Buried
 
 _T = TypeVar("_T")
 _FIELD = b"%d" % VERSION
@@ -339,7 +358,7 @@ def encode_scope(scope: Scope) -> bytes:
     return _encoder.encode(scope)
 
 
-@lru_cache(maxsize=4096)  # each turn of a connection carries the same
+@lru_cache(maxsize=256)  # each turn of a connection carries the same
 def decode_scope(data: bytes) -> Scope:
     """Decode what encode_scope made; raises WireError."""
     return _decode(_scopes, _FIELD, data)

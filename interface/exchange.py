@@ -113,6 +113,7 @@ class Exchange:
         """The worker died. A request that it had not started is sent again; one that it had, only if repeatable."""
         if self._next == 0 and (not started or self.repeatable):
             self.event = replace(self.event, attempt=self.event.attempt + started)
+            self._entry, self._owner = b"", ""
             return self.event
         self.fail(502, "The worker that ran this request died.")
         return None

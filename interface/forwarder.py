@@ -29,6 +29,7 @@ from asgictl.messages import (
     Close,
     Connect,
     Died,
+    Done,
     Gone,
     Letter,
     Lost,
@@ -69,7 +70,7 @@ class Forwarder:
         self._numbers = count(1)
         self._layer: EventLayer = make_layer(
             *(config.redis_url, config.name, self.id, self._on_reply, self.groups.deliver),
-            on_forgotten=lambda: self._flights.forgotten(),
+            on_forgotten=self._forgotten,
             on_fenced=self._fenced,
         )
         self._flights: Flights = Flights(self._layer, config.limits.channel_events)
@@ -223,9 +224,7 @@ class Forwarder:
 
     def _on_reply(self, reply: Reply, position: Position | None) -> None:
         if isinstance(reply, Died):
-            for each in list(self._sessions.values()):
-                if isinstance(each, Relay) and each.inbox.startswith(reply.worker + "."):
-                    each.died()
+            self._end_relays(reply.worker + ".")
         elif isinstance(reply, Lost):
             self._flights.lost(reply)
         elif session := self._sessions.get(reply.connection):
@@ -238,7 +237,23 @@ class Forwarder:
                 if exchange.is_answered:  # a client that is slow to take it keeps no room on the channel
                     self._flights.land(reply.connection)
             elif reply.inbox:
-                self._layer.post(reply.inbox, Gone(reply.connection, reply.entry), lambda _answer: None)
+                self._tell_gone(reply)
+        elif isinstance(reply, Done) and reply.inbox:
+            self._tell_gone(reply)
+
+    def _tell_gone(self, reply: Response | Want | Done) -> None:
+        self._layer.post(reply.inbox, Gone(reply.connection, reply.entry), lambda _answer: None)
+
+    def _end_relays(self, inbox: str) -> None:
+        """The sockets of ASGI applications end with what their workers know of them."""
+        for each in list(self._sessions.values()):
+            if isinstance(each, Relay) and each.inbox and each.inbox.startswith(inbox):
+                each.died()
+
+    def _forgotten(self) -> None:
+        """Redis has forgotten everything: send what is open again; but what a worker has in hand is lost to it."""
+        self._end_relays("")
+        self._flights.forgotten()
 
     def _fenced(self) -> None:
         """We stood still for so long that others took us for dead: our connections are theirs to end. Stop."""

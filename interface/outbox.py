@@ -61,7 +61,8 @@ class Outbox:
                 await self._send(message)
                 self._messages.popleft()
                 self.bytes -= size
-                self._has_written(size)
+                if message["type"] == "websocket.send":
+                    self._has_written(size)
         except OSError:  # the client has gone (ASGI: send may raise it); the reader hears websocket.disconnect
             self.is_open = False
             self._messages.clear()

@@ -12,7 +12,7 @@ from asgictl.configuration import Limits
 from asgictl.interface.outbox import Outbox, Send
 from asgictl.interface.session import ABNORMAL_CLOSURE, INTERNAL_ERROR, TRY_AGAIN_LATER, Receive, can_deny, travelling
 from asgictl.layers.base import Answered, Position
-from asgictl.layers.lane import Lane, Sequence
+from asgictl.layers.lane import FRAME_BYTES, Lane, Sequence, weight
 from asgictl.messages import (
     Close,
     Closed,
@@ -31,7 +31,6 @@ from asgictl.messages import (
 from asgictl.shed import Shed
 
 SERVICE_RESTART = 1012  # IANA's WebSocket close codes: what a client may answer by connecting again
-FRAME_BYTES = 64  # that a frame counts for beside its own, so that empty ones count too
 
 
 class Host(Protocol):
@@ -62,9 +61,11 @@ class Relay:
         self._event = Connect(id, 1, 1, encode_scope(travelling(scope)), b"")
         self._host = host
         self._is_answered = False
+        self._listener: tuple[str, bytes] | None = None  # inbox and entry of who waits to hear, before it answers
+        self._ended: tuple[int, str] | None = None  # how, once the client has gone
         self._outbox = Outbox(send, can_deny(scope), self._written)
-        self._lane: Lane[Incoming | Ended] = Lane(self._add, self.died)
-        self._heard = Sequence()
+        self._lane: Lane[Incoming | Credit | Ended] = Lane(self._add, self.died)
+        self._heard = Sequence(self.died)
         self._ahead = 0  # bytes that the application has not taken
         self._behind = 0  # bytes written of which the worker was not told
         self._room: asyncio.Future[None] | None = None
@@ -78,12 +79,13 @@ class Relay:
         self._host.submit(self, self._event)
         try:
             while (message := await receive())["type"] == "websocket.receive":
-                text = message.get("text")
-                frame = message["bytes"] if text is None else text
-                self._lane.send(Incoming(self.id, self._entry, frame, self._lane.next_sequence()))
-                self._ahead += len(frame) + FRAME_BYTES
-                if self._ahead > limits.inbox_bytes:
-                    await self._wait_for_room()
+                if self._outbox.is_open:
+                    text = message.get("text")
+                    frame = message["bytes"] if text is None else text
+                    self._lane.send(Incoming(self.id, self._entry, frame, self._lane.next_sequence()))
+                    self._ahead += weight(frame)
+                    if self._ahead > limits.inbox_bytes:
+                        await self._wait_for_room()
             self._end(message.get("code") or ABNORMAL_CLOSURE, message.get("reason") or "")
         finally:
             self._deadline.cancel()
@@ -96,32 +98,45 @@ class Relay:
         """Apply what the worker says."""
         if isinstance(reply, Done):
             self._answer_handshake(reply)
-        elif isinstance(reply, Want):
-            self._ahead -= reply.size
-            if self._room and not self._room.done() and self._ahead <= self._host.limits.inbox_bytes // 2:
-                self._room.set_result(None)
-        elif isinstance(reply, Frames) and self._heard.is_next(reply.sequence):
+        elif isinstance(reply, Want) and not self._is_answered:
+            self._listener = reply.inbox, reply.entry
+            if self._ended is not None:
+                self._tell_listener()
+        elif not isinstance(reply, Want | Frames | Closed) or reply.entry != self._entry:
+            pass  # of another worker, which hears that it is not the one
+        elif self._heard.is_next(reply.sequence):
+            self._obey(reply)
+
+    def _obey(self, reply: Want | Frames | Closed) -> None:
+        if isinstance(reply, Closed):
+            self._close(Close(reply.code, reply.reason))
+        elif isinstance(reply, Frames):
             for frame in reply.frames:
                 self._outbox.frame(frame)
-        elif isinstance(reply, Closed) and self._heard.is_next(reply.sequence):
-            self._outbox.close(Close(reply.code, reply.reason))
+        else:
+            self._ahead -= reply.size
+            if self._ahead <= self._host.limits.inbox_bytes // 2:
+                self._wake()
 
     def lost(self, started: bool) -> Connect | None:
         """The worker died before it answered the handshake."""
         attempt = self._event.attempt + started
-        if attempt > self._host.limits.attempts:
-            self._outbox.close(Close(INTERNAL_ERROR, "", 500))
-            return None
-        self._event = Connect(self.id, 1, attempt, self._event.scope, b"")
-        return self._event
+        if self._ended is None and attempt <= self._host.limits.attempts:
+            self._event = Connect(self.id, 1, attempt, self._event.scope, b"")
+            return self._event
+        self._is_answered = True
+        self._close(Close(INTERNAL_ERROR, "", 500))
+        if self._ended is not None:
+            self._host.closed(self)
+        return None
 
     def refused(self) -> bool:
         """Redis has no room: the handshake waits, until its deadline."""
         return True
 
     def died(self) -> None:
-        """The worker that had this socket is no more."""
-        self._outbox.close(Close(SERVICE_RESTART, ""))
+        """The worker that had this socket is no more, or Redis has lost a part of what they said to each other."""
+        self._close(Close(SERVICE_RESTART, ""))
 
     def skipped(self) -> None:
         """No worker had taken the handshake."""
@@ -129,19 +144,19 @@ class Relay:
 
     def _answer_handshake(self, reply: Done) -> None:
         if self._is_answered:
-            if reply.inbox:
+            if reply.inbox:  # of two workers that answer a handshake, the first has the socket
                 self._host.post(reply.inbox, Gone(self.id, reply.entry), lambda _answer: None)
             return
         self._is_answered = True
         if self._deadline:
             self._deadline.cancel()
         self.inbox, self._entry = reply.inbox, reply.entry
-        if reply.accept is not None and self._outbox.is_open:
+        if self._ended is not None:  # the client left while it was answered
+            self._end(*self._ended)
+        elif reply.accept is not None:
             self._outbox.accept(reply.accept)
         elif reply.close is not None:
-            self._outbox.close(reply.close)
-        else:  # the client left while it was answered
-            self._end(ABNORMAL_CLOSURE, "")
+            self._close(reply.close)
 
     async def _wait_for_room(self) -> None:
         """Not reading lets TCP hold the client back."""
@@ -150,26 +165,42 @@ class Relay:
             await asyncio.wait_for(self._room, self._host.limits.inbox_deadline_seconds)
         except TimeoutError:
             self._host.shed.add("sockets closed with 1013: no worker took their frames in time")
-            self._outbox.close(Close(TRY_AGAIN_LATER, "the application took no messages"))
+            self._close(Close(TRY_AGAIN_LATER, "the application took no messages"))
+
+    def _close(self, close: Close) -> None:
+        """Close after what was sent before; a reader that waits goes on, so as to hear of the end."""
+        self._outbox.close(close)
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._room and not self._room.done():
+            self._room.set_result(None)
 
     def _written(self, size: int) -> None:
         self._behind += size + FRAME_BYTES
-        if self.inbox and self._behind >= self._host.limits.outbox_bytes // 4:
-            self._host.post(self.inbox, Credit(self.id, self._entry, self._behind), lambda _answer: None)
+        if self._behind >= self._host.limits.outbox_bytes // 4:
+            self._lane.send(Credit(self.id, self._entry, self._behind, self._lane.next_sequence()))
             self._behind = 0
 
-    def _add(self, message: Incoming | Ended, answered: Answered) -> None:
+    def _add(self, message: Incoming | Credit | Ended, answered: Answered) -> None:
         self._host.post(self.inbox, message, answered)
 
     def _too_late(self) -> None:
         self._host.shed.add("handshakes that no worker answered in time, refused with 503")
-        self._outbox.close(Close(TRY_AGAIN_LATER, "", 503))
+        self._close(Close(TRY_AGAIN_LATER, "", 503))
+
+    def _tell_listener(self) -> None:
+        if self._listener:
+            inbox, entry = self._listener
+            self._host.post(inbox, Gone(self.id, entry), lambda _answer: None)
 
     def _end(self, code: int, reason: str) -> None:
         self._outbox.is_open = False
+        self._ended = code, reason
+        if self.inbox:
+            self._lane.send(Ended(self.id, self._entry, code, reason, self._lane.next_sequence()))
         if self._is_answered:
-            if self.inbox:
-                self._lane.send(Ended(self.id, self._entry, code, reason, self._lane.next_sequence()))
             self._host.closed(self)
         else:
+            self._tell_listener()
             self._host.skip(self)

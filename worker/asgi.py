@@ -8,7 +8,8 @@ from typing import Any
 
 from asgictl.application import Application
 from asgictl.layers.base import Entry
-from asgictl.messages import Connect, Letter, Request, Scope, decode_scope
+from asgictl.layers.keys import interface_of
+from asgictl.messages import Buried, Connect, Letter, Request, Scope, decode_scope
 from asgictl.target import asgi3, kind_of
 from asgictl.worker.asgi_http import HTTPRun
 from asgictl.worker.asgi_websocket import WebSocketRun
@@ -17,6 +18,7 @@ from asgictl.worker.lifespan import Lifespan
 
 logger = logging.getLogger("asgictl.worker")
 CAPACITY = 4096  # connections in hand; a worker reads no more events until one has ended
+WAIT_SECONDS = 0.05  # between looks at whether one has
 CLOSE_SECONDS = 5.0  # that an application has after its sockets were closed
 
 
@@ -33,8 +35,8 @@ class ASGIRuns:
         self._lifespans = {key: Lifespan(each) for key, each in self._applications.items()}
         self._runs: dict[tuple[str, bytes], HTTPRun | WebSocketRun] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._room = threading.Semaphore(CAPACITY)
         events.on_letter = self._take
+        events.on_forgotten = self._forgotten
 
     def start(self) -> None:
         """Start the applications' lifespans; raises TargetError when one says that it cannot start."""
@@ -52,20 +54,24 @@ class ASGIRuns:
         """Whether an event is for an ASGI application."""
         return self._application_of(entry) is not None
 
-    def begin(self, entry: Entry) -> None:
-        """Run an event; returns at once while there is room, else when a connection has ended."""
+    def begin(self, entry: Entry) -> bool:
+        """Run an event; returns whether there is no room for another."""
         event, key = entry.event, self._application_of(entry)
-        if key is None or not isinstance(event, Request | Connect) or (event.connection, entry.id) in self._runs:
-            return  # in hand already, as after a lost connection, when pending events are read again
-        state = dict(self._lifespans[key].state)
-        self._room.acquire()
-        run: HTTPRun | WebSocketRun
-        if isinstance(event, Request):
-            run = HTTPRun(entry, event, scope_of("http", event.scope, state), self._events)
-        else:
-            run = WebSocketRun(entry, event, scope_of("websocket", decode_scope(event.scope), state), self._events)
-        self._runs[event.connection, entry.id] = run
-        self._events.submit(self._run((event.connection, entry.id), run, self._applications[key]))
+        if key is not None and isinstance(event, Request | Connect) and (event.connection, entry.id) not in self._runs:
+            state = dict(self._lifespans[key].state)
+            run: HTTPRun | WebSocketRun
+            if isinstance(event, Request):
+                run = HTTPRun(entry, event, scope_of("http", event.scope, state), self._events)
+            else:
+                run = WebSocketRun(entry, event, scope_of("websocket", decode_scope(event.scope), state), self._events)
+            self._runs[event.connection, entry.id] = run
+            self._events.submit(self._run((event.connection, entry.id), run, self._applications[key]))
+        return len(self._runs) >= CAPACITY
+
+    def wait_for_room(self, stopping: threading.Event) -> None:
+        """Wait until a connection has ended, or the worker is to stop."""
+        while len(self._runs) >= CAPACITY and not stopping.wait(WAIT_SECONDS):
+            pass
 
     def _application_of(self, entry: Entry) -> int | None:
         event = entry.event
@@ -83,13 +89,21 @@ class ASGIRuns:
         finally:
             self._tasks.discard(task)
             del self._runs[key]
-            self._room.release()
 
     def _take(self, letter: Letter) -> None:
-        if run := self._runs.get((letter.connection, letter.entry)):
-            run.take(letter)
+        if isinstance(letter, Buried):
+            for (connection, _), run in list(self._runs.items()):
+                if interface_of(connection) == letter.interface:
+                    run.take(letter)
+        elif found := self._runs.get((letter.connection, letter.entry)):
+            found.take(letter)
+
+    def _forgotten(self) -> None:
+        for run in list(self._runs.values()):
+            run.restart() if isinstance(run, WebSocketRun) else run.end_early()
 
     async def _drain(self, drain_seconds: float) -> None:
+        logger.info("draining: %d connections in hand", len(self._runs))
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=drain_seconds)
         for run in list(self._runs.values()):

@@ -6,11 +6,13 @@ from collections import deque
 from collections.abc import Callable, MutableMapping
 from typing import Any
 
+from asgictl.asgi_messages import headers_of, status_of
 from asgictl.layers.base import Entry
 from asgictl.layers.redis_worker import commit_arguments
 from asgictl.messages import WINDOW_BYTES, Chunk, Credit, Headers, Letter, Request, Response, Want
 from asgictl.outcome import Outcome
 from asgictl.worker.event_loop import EventLoop
+from asgictl.worker.flow import STALL_SECONDS
 from asgictl.wsgi import PART_BYTES, ClientDisconnected
 
 logger = logging.getLogger("asgictl.worker")
@@ -25,18 +27,21 @@ class HTTPRun:
         self._event = event
         self._scope = scope
         self._events = events
-        self._outcome = Outcome(lambda sent: events.call(lambda: _send_now(events, sent)))
+        self._outcome = Outcome(lambda sent: events.call(lambda: _publish(events, sent)))
         self._inline: bytes | None = None if event.more else event.body
         self._chunks: deque[tuple[bytes, bool]] = deque()
         self._due = WINDOW_BYTES  # bytes of the body that may be asked for
         self._chunk_sequence = 0
         self._has_ended = False
+        self._is_listening = False  # the interface knows whom to tell when the client leaves
         self._credit = event.credit
-        self._moved = asyncio.Event()  # a letter has come
+        self._moved = asyncio.Event()  # a letter has come, or it is over
         self._over = asyncio.Event()  # the response is complete, or nobody waits for it
         self._is_gone = False
+        self._is_committed = False
         self._status = 0
         self._headers: Headers = []
+        self._left: int | None = None  # of the body, as the headers have it
         self._sequence = 0
 
     async def run(self, application: Callable[..., Any]) -> None:
@@ -49,95 +54,123 @@ class HTTPRun:
                 raise RuntimeError("the application returned before its response was complete")
         except ClientDisconnected as error:
             logger.info("%s %s ended early: %s", event.scope.method, event.scope.path, error)
-        except Exception:
+        except (Exception, SystemExit):
             logger.exception("%s %s failed", event.scope.method, event.scope.path)
-        if not self._over.is_set() or self._is_gone:
+        if not self._is_committed:
             await self._fail()
+        for broadcast in self._outcome.broadcasts:  # of a task that the application runs behind its response
+            _publish(self._events, broadcast)
 
     def take(self, letter: Letter) -> None:
         """Hear a letter."""
         if isinstance(letter, Credit):
             self._credit += letter.size
         elif not isinstance(letter, Chunk) or letter.sequence > self._chunk_sequence:  # gone, or a part was lost
-            self._end_early()
+            self.end_early()
         elif letter.sequence == self._chunk_sequence:
             self._chunk_sequence += 1
             self._due += len(letter.data)
             self._chunks.append((letter.data, letter.more))
         self._moved.set()
 
-    def _end_early(self) -> None:
+    def end_early(self) -> None:
+        """Nobody waits for this response any more."""
         self._is_gone = True
+        self._finish()
+
+    def _finish(self) -> None:
         self._over.set()
         self._moved.set()
 
     async def _receive(self) -> Message:
-        if self._inline is not None:
-            body, self._inline, self._has_ended = self._inline, None, True
-            return {"type": "http.request", "body": body, "more_body": False}
-        while not self._has_ended and not self._is_gone:
+        while not (self._has_ended or self._over.is_set()):
+            if self._inline is not None:
+                self._has_ended = True
+                return {"type": "http.request", "body": self._inline, "more_body": False}
             if self._chunks:
                 data, more = self._chunks.popleft()
                 self._has_ended = not more
                 return {"type": "http.request", "body": data, "more_body": more}
             if self._due >= WINDOW_BYTES // 2:
-                event, size = self._event, self._due
+                self._want(self._due, self._answered)
                 self._due = 0
-                want = Want(event.connection, event.attempt, self._entry.id, self._events.inbox, size)
-                self._events.reply(want, self._answered)
             self._moved.clear()
             await self._moved.wait()
+        if not (self._is_listening or self._over.is_set()):
+            self._want(0, _ignored)
         await self._over.wait()
         return {"type": "http.disconnect"}
 
+    def _want(self, size: int, answered: Callable[[object], None]) -> None:
+        event = self._event
+        self._is_listening = True
+        want = Want(event.connection, event.attempt, self._entry.id, self._events.inbox, size)
+        self._events.reply(want, answered)
+
     async def _send(self, message: Message) -> None:
+        kind = message["type"]
         if self._is_gone:
             raise ClientDisconnected("the client has gone")
         if self._over.is_set():
-            raise RuntimeError(f"{message['type']} after the response was complete")
-        if message["type"] == "http.response.start" and not self._status:
-            headers = [(bytes(name).lower(), bytes(value)) for name, value in message.get("headers", ())]
-            self._status, self._headers = int(message["status"]), headers
-            asyncio.get_running_loop().call_soon(self._start)  # a body that follows at once goes with it
-        elif message["type"] == "http.response.body" and self._status:
-            await self._send_body(bytes(message.get("body", b"")), more=message.get("more_body", False))
+            raise RuntimeError(f"{kind} after the response was complete")
+        if kind == "http.response.start" and not self._status:
+            self._begin(status_of(message), headers_of(message))
+        elif kind == "http.response.body" and self._status:
+            await self._send_body(bytes(message.get("body", b"")), more=bool(message.get("more_body", False)))
         else:
-            raise RuntimeError(f"{message['type']} out of order: http.response.start comes first, and once")
+            raise RuntimeError(f"{kind} out of order: http.response.start comes first, and once")
+
+    def _begin(self, status: int, headers: Headers) -> None:
+        if self._event.scope.method != "HEAD" and status not in {204, 304}:
+            self._left = next((int(value) for name, value in headers if name == b"content-length"), None)
+        self._status, self._headers = status, headers
+        asyncio.get_running_loop().call_soon(self._start)  # a body that follows at once goes with it
 
     def _start(self) -> None:
         if not self._sequence and not self._over.is_set():
             self._push(b"")
 
     async def _send_body(self, body: bytes, *, more: bool) -> None:
+        if self._left is not None:
+            self._left -= len(body)
+            if self._left < 0 or (self._left and not more):
+                raise RuntimeError("the body is longer or shorter than its Content-Length")
         at = 0
         while len(body) - at > (0 if more else min(self._credit, PART_BYTES)):
             size = min(self._credit, PART_BYTES)
             self._push(body[at : at + size])
             at += size
-            while self._credit <= 0:
-                self._moved.clear()
-                await self._moved.wait()
-                if self._is_gone:
-                    raise ClientDisconnected("the client has gone")
+            await self._wait_for_credit()
         if not more:
-            self._over.set()
+            self._finish()
             await self._commit(self._part(body[at:]))
+
+    async def _wait_for_credit(self) -> None:
+        """Raises ClientDisconnected, and TimeoutError when the client took nothing for STALL_SECONDS."""
+        while self._credit <= 0 and not self._is_gone:
+            self._moved.clear()
+            async with asyncio.timeout(STALL_SECONDS):
+                await self._moved.wait()
+        if self._is_gone:
+            raise ClientDisconnected("the client has gone")
 
     def _push(self, body: bytes) -> None:
         self._credit -= len(body)
+        self._is_listening = True
         self._events.reply(self._part(body, more=True), self._answered)
 
     def _answered(self, reply: object) -> None:
         if not isinstance(reply, bytes):  # the interface is gone, or Redis has lost it
-            self._end_early()
+            self.end_early()
 
     async def _fail(self) -> None:
-        self._over.set()
+        self._finish()
         if self._sequence:
             await self._commit(self._part(b"", aborted=True))
             return
         body = b"Internal Server Error\n"
-        self._status, self._headers = 500, [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(body))]
+        self._status = 500
+        self._headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(body))]
         await self._commit(self._part(body))
 
     def _part(self, body: bytes, *, more: bool = False, aborted: bool = False) -> Response:
@@ -150,10 +183,16 @@ class HTTPRun:
         return part
 
     async def _commit(self, part: Response) -> None:
+        self._is_committed = True
         arguments = commit_arguments(self._events.keys, self._entry, part, self._outcome.broadcasts)
+        self._outcome.broadcasts.clear()
         await self._events.commit(*arguments)
 
 
-def _send_now(events: EventLoop, sent: Any) -> None:
-    """For Group.send(immediately=True) in a view."""
-    events.publish(sent, lambda _answer: None)
+def _publish(events: EventLoop, sent: Any) -> None:
+    """Send a broadcast outside of a commit: a view has nothing else to send immediately."""
+    events.publish(sent, _ignored)
+
+
+def _ignored(_answer: object) -> None:
+    """What is sent outside of a commit may be lost with Redis."""

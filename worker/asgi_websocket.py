@@ -7,8 +7,12 @@ from collections.abc import Callable, MutableMapping
 from enum import Enum, auto
 from typing import Any
 
-from asgictl.layers.base import Answered, Entry
-from asgictl.layers.lane import Lane, Sequence
+from websockets.frames import Close as CloseFrame
+from websockets.frames import Frame, Opcode
+
+from asgictl.asgi_messages import headers_of, status_of
+from asgictl.layers.base import Entry
+from asgictl.layers.lane import Lane, Sequence, weight
 from asgictl.layers.redis_worker import commit_arguments
 from asgictl.messages import (
     WINDOW_BYTES,
@@ -25,20 +29,22 @@ from asgictl.messages import (
     Letter,
     Want,
 )
+from asgictl.outcome import encodable
 from asgictl.worker.event_loop import EventLoop
 from asgictl.wsgi import ClientDisconnected
 
 logger = logging.getLogger("asgictl.worker")
 Message = MutableMapping[str, Any]
-FRAME_BYTES = 64  # that a frame counts for beside its own: as interface/relay.py has it
 ABNORMAL_CLOSURE, INTERNAL_ERROR, SERVICE_RESTART = 1006, 1011, 1012
+INTERFACE_GONE = -1  # as commit.lua says it
 
 
 class State(Enum):
     CONNECTING = auto()
     DENYING = auto()  # a response of the application's refuses the handshake
     OPEN = auto()
-    CLOSED = auto()
+    CLOSED = auto()  # by the application, or refused
+    GONE = auto()  # by anybody else
 
 
 class WebSocketRun:
@@ -50,8 +56,10 @@ class WebSocketRun:
         self._scope = scope
         self._events = events
         self._state = State.CONNECTING
-        self._lane: Lane[Frames | Closed] = Lane(self._add, self._lost)
-        self._heard = Sequence()
+        self._is_answered = False
+        self._is_listening = False  # the interface knows whom to tell when the client leaves
+        self._lane: Lane[Frames | Want | Closed] = Lane(events.reply, self._lost)
+        self._heard = Sequence(self.restart)
         self._incoming: deque[Message] = deque([{"type": "websocket.connect"}])
         self._arrived = asyncio.Event()
         self._taken = 0  # bytes of frames that the interface was not told of
@@ -61,7 +69,7 @@ class WebSocketRun:
         self._denial_body = b""
 
     async def run(self, application: Callable[..., Any]) -> None:
-        """Run the application; whatever it does, its socket is closed when it returns."""
+        """Run the application; whatever it does, its handshake is answered and its socket closed when this returns."""
         code = 1000
         try:
             await application(self._scope, self._receive, self._send)
@@ -69,34 +77,41 @@ class WebSocketRun:
                 raise RuntimeError("the application returned without answering the handshake")
         except ClientDisconnected:
             pass  # it was told, and did not catch it
-        except Exception:
+        except (Exception, SystemExit):
             logger.exception("WebSocket %s failed", self._scope["path"])
             code = INTERNAL_ERROR
         if self._state is State.OPEN:
             self._close(code, "")
-        elif self._state is not State.CLOSED:
-            await self._answer(close=Close(INTERNAL_ERROR, "", 500))
+        elif not self._is_answered:
+            await self._answer(close=Close(INTERNAL_ERROR, "", 503 if self._state is State.GONE else 500))
+        await self._lane.settle()
 
     def take(self, letter: Letter) -> None:
         """Hear a letter."""
-        if isinstance(letter, Incoming) and self._heard.is_next(letter.sequence):
+        if not isinstance(letter, Incoming | Ended | Credit):  # another worker had answered first, or nobody waits
+            self._end(ABNORMAL_CLOSURE, "")
+        elif not self._heard.is_next(letter.sequence):
+            pass
+        elif isinstance(letter, Incoming):
             kind = "text" if isinstance(letter.frame, str) else "bytes"
             self._put({"type": "websocket.receive", kind: letter.frame})
-        elif isinstance(letter, Ended) and self._heard.is_next(letter.sequence):
+        elif isinstance(letter, Ended):
             self._end(letter.code, letter.reason)
-        elif isinstance(letter, Credit):
+        else:
             self._credit += letter.size
             self._room.set()
-        elif not isinstance(letter, Incoming | Ended):  # gone: another worker had answered the handshake first
-            self._end(ABNORMAL_CLOSURE, "")
 
     def restart(self) -> None:
-        """This worker ends: the client is to connect again."""
+        """This worker ends, or Redis has lost a part of what was said: the client is to connect again."""
         if self._state is State.OPEN:
-            self._close(SERVICE_RESTART, "")
+            self._close(SERVICE_RESTART, "", State.GONE)
+        else:
             self._end(SERVICE_RESTART, "")
 
     async def _receive(self) -> Message:
+        if not (self._incoming or self._is_answered or self._is_listening):
+            self._is_listening = True
+            self._events.reply(self._want(0, 0), lambda _answer: None)
         while not self._incoming:
             self._arrived.clear()
             await self._arrived.wait()
@@ -104,21 +119,22 @@ class WebSocketRun:
         if message["type"] != "websocket.disconnect":  # which it hears as often as it asks
             self._incoming.popleft()
         if message["type"] == "websocket.receive":
-            self._taken += len(message.get("text") or message.get("bytes") or b"") + FRAME_BYTES
+            self._taken += weight(message["text"] if "text" in message else message["bytes"])
             if self._taken >= WINDOW_BYTES // 4:
-                want = Want(self._event.connection, 1, self._entry.id, self._events.inbox, self._taken)
-                self._events.reply(want, lambda _answer: None)
+                self._lane.send(self._want(self._taken, self._lane.next_sequence()))
                 self._taken = 0
         return message
 
+    def _want(self, size: int, sequence: int) -> Want:
+        event = self._event
+        return Want(event.connection, event.attempt, self._entry.id, self._events.inbox, size, sequence)
+
     async def _send(self, message: Message) -> None:
         kind, state = message["type"], self._state
-        if state is State.CLOSED:
-            raise ClientDisconnected("the socket is closed")
+        if state is State.GONE:
+            raise ClientDisconnected("the client has gone")
         if kind == "websocket.accept" and state is State.CONNECTING:
-            headers = [(bytes(name).lower(), bytes(value)) for name, value in message.get("headers") or ()]
-            self._state = State.OPEN
-            await self._answer(accept=Accept(message.get("subprotocol"), headers))
+            await self._accept(message.get("subprotocol"), headers_of(message))
         elif kind == "websocket.send" and state is State.OPEN:
             await self._send_frame(message)
         elif kind == "websocket.close" and state is State.OPEN:
@@ -126,9 +142,8 @@ class WebSocketRun:
         elif kind == "websocket.close" and state is State.CONNECTING:
             await self._answer(close=Close(1000, "", 403))
         elif kind == "websocket.http.response.start" and state is State.CONNECTING:
+            self._denial = status_of(message, 200), headers_of(message)
             self._state = State.DENYING
-            headers = [(bytes(name).lower(), bytes(value)) for name, value in message.get("headers", ())]
-            self._denial = (int(message["status"]), headers)
         elif kind == "websocket.http.response.body" and state is State.DENYING:
             self._denial_body += bytes(message.get("body", b""))
             if not message.get("more_body", False):
@@ -136,42 +151,51 @@ class WebSocketRun:
         else:
             raise RuntimeError(f"{kind} out of order: the socket is {state.name}")
 
+    async def _accept(self, subprotocol: str | None, headers: Headers) -> None:
+        if not isinstance(subprotocol, str | None):
+            raise TypeError(f"websocket.accept takes subprotocol: str, not {type(subprotocol).__name__}")
+        self._state = State.OPEN
+        await self._answer(accept=Accept(subprotocol, headers))
+
     async def _send_frame(self, message: Message) -> None:
         data = message.get("bytes")
         frame = message["text"] if data is None else bytes(data)
-        if data is None and not isinstance(frame, str):
+        if not isinstance(frame, str | bytes):
             raise TypeError(f"websocket.send takes text: str or bytes: bytes, not {type(frame).__name__}")
-        self._lane.send(Frames(self._event.connection, [frame], self._lane.next_sequence()))
-        self._credit -= len(frame) + FRAME_BYTES
+        frames = [encodable(frame) if isinstance(frame, str) else frame]
+        self._lane.send(Frames(self._event.connection, frames, self._lane.next_sequence(), self._entry.id))
+        self._credit -= weight(frame)
         while self._credit <= 0 and self._state is State.OPEN:
             self._room.clear()
             await self._room.wait()
-        if self._state is not State.OPEN:
+        if self._state is State.GONE:
             raise ClientDisconnected("the client has gone")
 
-    def _close(self, code: int, reason: str) -> None:
-        self._state = State.CLOSED
-        self._lane.send(Closed(self._event.connection, code, reason, self._lane.next_sequence()))
+    def _close(self, code: int, reason: str, state: State = State.CLOSED) -> None:
+        """Close; raises websockets' ProtocolError for a code or reason that may not be sent, as other servers do."""
+        Frame(Opcode.CLOSE, CloseFrame(code, reason).serialize()).check()
+        self._lane.send(Closed(self._event.connection, code, reason, self._lane.next_sequence(), self._entry.id))
+        self._end(code, reason, state)
 
     async def _answer(self, accept: Accept | None = None, close: Close | None = None) -> None:
+        self._is_answered = True
         if close:
-            self._state = State.CLOSED
+            self._end(ABNORMAL_CLOSURE, "", State.CLOSED)
         inbox = self._events.inbox if accept else ""
         event = self._event
         done = Done(event.connection, 0, [], b"", accept, close, [], [], event.attempt, self._entry.id, inbox)
-        await self._events.commit(*commit_arguments(self._events.keys, self._entry, done, []))
+        if await self._events.commit(*commit_arguments(self._events.keys, self._entry, done, [])) == INTERFACE_GONE:
+            self._lost()
 
-    def _end(self, code: int, reason: str) -> None:
-        self._state = State.CLOSED
-        self._room.set()
-        self._put({"type": "websocket.disconnect", "code": code, "reason": reason})
+    def _end(self, code: int, reason: str, state: State = State.GONE) -> None:
+        if self._state not in {State.CLOSED, State.GONE}:
+            self._state = state
+            self._room.set()
+            self._put({"type": "websocket.disconnect", "code": code, "reason": reason})
 
     def _put(self, message: Message) -> None:
         self._incoming.append(message)
         self._arrived.set()
-
-    def _add(self, message: Frames | Closed, answered: Answered) -> None:
-        self._events.reply(message, answered)
 
     def _lost(self) -> None:
         """The interface that held the socket is no more."""

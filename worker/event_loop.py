@@ -2,9 +2,11 @@
 
 import asyncio
 import logging
+import os
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import hiredis
@@ -21,22 +23,28 @@ from asgictl.messages import Broadcast, Closed, Frames, Letter, Response, Want, 
 logger = logging.getLogger("asgictl.worker")
 T = TypeVar("T")
 RETRY_SECONDS = 0.2
+AWAY = ("LOADING", "MASTERDOWN", "READONLY", "BUSY ", "TRYAGAIN")  # what a Redis says that is not yet itself
+SOFTWARE_STATUS = 70  # sysexits.h, EX_SOFTWARE
 
 
 class EventLoop:
     """Made for every worker; the thread starts when it is first needed.
 
-    inbox: where letters to what runs here go. on_letter: hears them.
+    inbox: where letters to what runs here go. on_letter: hears them. on_forgotten: called when Redis has forgotten
+    everything, and with it that anything runs here.
     """
 
     def __init__(self, url: str, name: str, identity: str) -> None:
         self.keys = Keys(name)
         self.inbox = f"{identity}.asgi"
         self.on_letter: Callable[[Letter], None] = lambda _letter: None
+        self.on_forgotten: Callable[[], None] = lambda: None
         self._loop = uvloop.new_event_loop()
         self._link = Link(url, self._restored)
         self._reader = Link(url, self._read_first)
-        self._position = b"0"
+        self._position = b"0"  # of the last letter
+        self._has_inbox = False
+        self._next_read: asyncio.TimerHandle | None = None
         self._sha = b""
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -45,10 +53,18 @@ class EventLoop:
         """Start the thread, unless it runs, and connect."""
         with self._starting:
             if self._thread is None:
-                self._thread = threading.Thread(target=self._loop.run_forever, name="event-loop", daemon=True)
+                self._thread = threading.Thread(target=self._run, name="event-loop", daemon=True)
                 self._thread.start()
                 self.submit(self._link.start()).result()
                 self.submit(self._reader.start()).result()
+
+    def _run(self) -> None:
+        try:
+            self._loop.run_forever()
+        except BaseException:  # an application's task raised SystemExit, and asyncio has let go of the loop
+            logger.exception("the event loop has ended; this worker ends")
+            logging.shutdown()
+            os._exit(SOFTWARE_STATUS)
 
     def submit(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
         """Run a coroutine; from any other thread."""
@@ -71,32 +87,50 @@ class EventLoop:
         """Send a broadcast outside of a commit."""
         self._link.call("XADD", self.keys.broadcast, "*", *encode(broadcast), answered=answered)
 
-    async def commit(self, *arguments: str | bytes | int) -> None:
-        """Commit for as long as Redis is away; a repeated commit is refused there."""
+    async def commit(self, *arguments: str | bytes | int) -> object:
+        """Commit for as long as Redis is away; a repeated commit is refused there. Returns what commit.lua says."""
         while True:
             try:
-                await self._link.ask("EVALSHA", self._sha, *arguments)
+                return await self._link.ask("EVALSHA", self._sha, *arguments)
             except ConnectionError:
                 await asyncio.sleep(RETRY_SECONDS)
             except hiredis.ReplyError as error:
                 if str(error).startswith("NOSCRIPT"):
-                    self._sha = await self._link.ask("SCRIPT", "LOAD", COMMIT)
-                    continue
-                logger.error("Redis refused a commit: %s", error)
-                return
-            else:
-                return
+                    await self._load()
+                elif str(error).startswith(AWAY):
+                    await asyncio.sleep(RETRY_SECONDS)
+                else:
+                    logger.error("Redis refused a commit: %s", error)
+                    return None
+
+    async def _load(self) -> None:
+        with suppress(ConnectionError):  # the commit that comes next hears the same
+            self._sha = await self._link.ask("SCRIPT", "LOAD", COMMIT)
 
     async def _restored(self) -> None:
         self._sha = await self._link.ask("SCRIPT", "LOAD", COMMIT)
 
     async def _read_first(self) -> None:
-        try:  # only the worker creates its inbox, so that letters to one that is gone are known to be lost
-            await self._reader.ask("XGROUP", "CREATE", self.keys.inbox(self.inbox), "worker", "0", "MKSTREAM")
+        try:
+            self._created(await self._reader.ask(*self._creation()))
         except hiredis.ReplyError as error:
             if "BUSYGROUP" not in str(error):
                 raise
+        if self._next_read:
+            self._next_read.cancel()
         self._read()
+
+    def _creation(self) -> tuple[str, ...]:
+        """Only the worker creates its inbox, so that letters to one that is gone are known to be lost."""
+        return ("XGROUP", "CREATE", self.keys.inbox(self.inbox), "worker", "0", "MKSTREAM")
+
+    def _created(self, reply: object) -> None:
+        if isinstance(reply, Exception):
+            return  # it is there, or the link is lost
+        if self._has_inbox:
+            logger.error("Redis has forgotten everything: what runs on the event loop is lost to it")
+            self.on_forgotten()
+        self._has_inbox = True
 
     def _read(self) -> None:
         inbox = self.keys.inbox(self.inbox)
@@ -106,8 +140,10 @@ class EventLoop:
         if isinstance(reply, Exception):
             if isinstance(reply, hiredis.ReplyError):
                 logger.error("Redis refused a read: %s", reply)
-                self._loop.call_later(1, self._read)
+                self._next_read = self._loop.call_later(1, self._read)
             return  # a lost connection comes back through _read_first
+        if not reply:  # perhaps because there is no inbox any more
+            self._reader.call(*self._creation(), answered=self._created)
         for entry_id, fields in reply[0][1] if reply else ():
             self._position = entry_id
             try:

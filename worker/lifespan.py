@@ -1,4 +1,4 @@
-"""An ASGI application's lifespan in a worker (ASGI, lifespan protocol 2.0)."""
+"""An ASGI application's lifespan, in a worker or in the server's own process (ASGI, lifespan protocol 2.0)."""
 
 import asyncio
 import logging
@@ -8,6 +8,7 @@ from typing import Any
 from asgictl.errors import TargetError
 
 logger = logging.getLogger("asgictl.worker")
+STOP_SECONDS = 10.0  # that an application has to shut down
 
 
 class Lifespan:
@@ -15,7 +16,7 @@ class Lifespan:
 
     def __init__(self, application: Callable[..., Any]) -> None:
         self.state: dict[str, Any] = {}
-        self._application = application
+        self.application = application
         self._messages: asyncio.Queue[MutableMapping[str, Any]] = asyncio.Queue()
         self._answer = asyncio.Event()  # to startup, then to shutdown
         self._heard = ""  # the last message's type
@@ -33,9 +34,14 @@ class Lifespan:
             raise TargetError(f"the application's lifespan failed: {self._reason}")
 
     async def stop(self) -> None:
-        """Wait until the application has shut down."""
+        """Wait until the application has shut down, or its time to do so is over."""
         if self._task and not self._task.done():
-            await self._ask("lifespan.shutdown")
+            try:
+                async with asyncio.timeout(STOP_SECONDS):
+                    await self._ask("lifespan.shutdown")
+            except TimeoutError:
+                logger.warning("the application's lifespan did not end within %.0f s", STOP_SECONDS)
+            self._task.cancel()  # one that has answered may wait for more, for ever
 
     async def _ask(self, type: str) -> None:
         self._answer.clear()
@@ -45,8 +51,8 @@ class Lifespan:
     async def _run(self) -> None:
         scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": self.state}
         try:
-            await self._application(scope, self._messages.get, self._send)
-        except Exception as error:
+            await self.application(scope, self._messages.get, self._send)
+        except (Exception, SystemExit) as error:
             if self._heard:
                 logger.exception("the application's lifespan failed")
             else:

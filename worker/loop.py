@@ -127,7 +127,10 @@ class Loop:
     def _handle(self, entry: Entry) -> bool:
         """Run an event and commit it; returns whether it runs on elsewhere, on the event loop."""
         if self._asgi.serves(entry):
-            self._asgi.begin(entry)
+            if self._asgi.begin(entry):
+                self.running = None  # no handler takes the time that follows
+                self.layer.give_back(self.empty_hands())
+                self._asgi.wait_for_room(self._stopping)
             return True
         if isinstance(entry.event, Request):
             outcome = Outcome(self.layer.send_now)

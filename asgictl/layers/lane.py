@@ -1,20 +1,33 @@
-"""What one end of a socket sends the other through Redis: in order and, while Redis keeps what it has, once."""
+"""What one end of a socket sends the other through Redis: in order and, while Redis keeps what it has, once.
+
+What Redis did not answer is sent again, from the oldest on, so what arrives is a sequence of which parts may be
+repeated, and nothing is ever missing from it; should something be, Redis has lost it, and the socket has to end.
+"""
 
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from functools import partial
+from math import inf
 from typing import Generic, TypeVar
 
 from asgictl.layers.base import Answered
+from asgictl.messages import Frame
 
 RESEND_SECONDS = 0.2
+FRAME_BYTES = 64  # that a frame counts for beside its own, so that empty ones count too
 Message = TypeVar("Message")
+
+
+def weight(frame: Frame) -> int:
+    """Return what a frame counts for in what may be on its way; both ends count alike."""
+    return len(frame) + FRAME_BYTES
 
 
 class Lane(Generic[Message]):
     """Keeps a message until Redis has it; after a cut all that was not answered is sent again.
 
-    add: sends a message to the other end. lost: called once, when the other end is no more.
+    add: sends a message to the other end; answered not before it returns. lost: called once, when that end is no more.
     Messages carry the sequence that follows from next_sequence(), by which the other end drops what comes twice.
     """
 
@@ -22,9 +35,12 @@ class Lane(Generic[Message]):
         self._add = add
         self._lost = lost
         self._sequence = 0
+        self._unsent: deque[Message] = deque()
         self._unanswered: deque[Message] = deque()
-        self._is_resending = False
+        self._round = 0  # one more after each failure: what is still answered of an earlier one says nothing any more
+        self._sender: asyncio.Handle | None = None
         self._is_over = False
+        self._settled: asyncio.Future[None] | None = None
 
     def next_sequence(self) -> int:
         """Number the next message."""
@@ -32,39 +48,64 @@ class Lane(Generic[Message]):
         return self._sequence
 
     def send(self, message: Message) -> None:
-        """Send a message after all that were sent before."""
-        self._unanswered.append(message)
-        if not self._is_resending and not self._is_over:
-            self._add(message, self._answered)
+        """Send a message after all that were sent before, once the event loop comes to it.
 
-    def _answered(self, reply: object) -> None:
-        if self._is_over:
+        Later, because what an absent Redis refuses is refused later too: nothing may be sent before that is known.
+        """
+        if not self._is_over:
+            self._unsent.append(message)
+            if self._sender is None:
+                self._sender = asyncio.get_running_loop().call_soon(self._send)
+
+    async def settle(self) -> None:
+        """Wait until Redis has all that was sent, or the other end is no more."""
+        while self._unsent or self._unanswered:
+            self._settled = asyncio.get_running_loop().create_future()
+            await self._settled
+
+    def _send(self) -> None:
+        self._sender = None
+        while self._unsent:
+            message = self._unsent.popleft()
+            self._unanswered.append(message)
+            self._add(message, partial(self._answered, self._round))
+
+    def _answered(self, round: int, reply: object) -> None:
+        if round != self._round:
             return
         if isinstance(reply, Exception):
-            if not self._is_resending:
-                self._is_resending = True
-                asyncio.get_running_loop().call_later(RESEND_SECONDS, self._resend)
-        elif reply is None:
+            self._round += 1
+            self._unsent.extendleft(reversed(self._unanswered))
+            self._unanswered.clear()
+            if self._sender:
+                self._sender.cancel()
+            self._sender = asyncio.get_running_loop().call_later(RESEND_SECONDS, self._send)
+            return
+        if reply is None:
             self._is_over = True
+            self._round += 1
+            self._unsent.clear()
+            self._unanswered.clear()
             self._lost()
         else:
             self._unanswered.popleft()
-
-    def _resend(self) -> None:
-        self._is_resending = False
-        for message in self._unanswered:
-            self._add(message, self._answered)
+        if self._settled and not (self._unsent or self._unanswered or self._settled.done()):
+            self._settled.set_result(None)
 
 
 class Sequence:
-    """The other end: passes each message on once."""
+    """The other end: passes each message on once. lost: called once, when one is missing that Redis had."""
 
-    def __init__(self) -> None:
-        self._last = 0
+    def __init__(self, lost: Callable[[], None]) -> None:
+        self._lost = lost
+        self._last: float = 0
 
     def is_next(self, sequence: int) -> bool:
-        """Whether a message is new; one that came before is not."""
-        if sequence <= self._last:
-            return False
-        self._last = sequence
-        return True
+        """Whether a message is the next one; neither one that came before is, nor what follows a missing one."""
+        if sequence == self._last + 1:
+            self._last = sequence
+            return True
+        if sequence > self._last:
+            self._last = inf
+            self._lost()
+        return False

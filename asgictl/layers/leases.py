@@ -81,7 +81,7 @@ def reap_command(keys: Keys, dead: str, *, seen: bool = False, started: tuple[st
         names, prefixes = (keys.alive, keys.channels), (keys.replies(""), keys.inbox(""))
         return ("EVAL", _LOST + _RELEASE, 2, *names, dead, int(seen), *prefixes, str(VERSION), *started)
     own = (keys.replies(id), keys.turns(id), keys.farewells(id))
-    return ("EVAL", _BURY, 5, keys.alive, keys.channels, *own, dead, int(seen), str(VERSION))
+    return ("EVAL", _BURY, 5, keys.alive, keys.channels, *own, dead, int(seen), str(VERSION), keys.inbox(""))
 
 
 def give_back_command(keys: Keys, held: list[tuple[bytes, bytes]]) -> Command:

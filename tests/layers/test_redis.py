@@ -86,7 +86,7 @@ async def test_a_broadcast_past_its_retention_is_forgotten_though_no_other_comes
     keys = Keys(name)
     client.xadd(keys.broadcast, dict([encode(Broadcast("g", "x"))]), id="1-1")
     async with serving(url, name):
-        while client.xlen(keys.broadcast):  # within the scenario's deadline
+        while client.xlen(keys.broadcast):  # noqa: ASYNC110 - within the scenario's deadline
             await asyncio.sleep(0.05)
 
 

@@ -10,6 +10,7 @@ import redis
 
 from asgictl.instance import find_redis_server, pings
 from tests.conftest import MODES, Machine, free_port, until
+from tests.scenarios.test_demo import get
 
 TARGETS = {
     "nocolon": ("TARGET 'nocolon' is not of the form module:attribute", 3),
@@ -138,3 +139,16 @@ def test_a_start_that_is_interrupted_leaves_nothing(project: Machine) -> None:
     process.terminate()
     process.communicate(timeout=60)
     assert time.monotonic() - began < 45, "it waited for what never becomes ready"
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_modules_of_the_user_may_be_named_like_dependencies(machine: Machine, tmp_path: Path, mode: str) -> None:
+    for name in ("click", "redis", "websockets", "gunicorn", "supervisor", "worker", "interface"):
+        (tmp_path / f"{name}.py").write_text("raise RuntimeError('imported')\n")
+    (tmp_path / "mine.py").write_text("def app(environ, start):\n    start('200 OK', [])\n    return [b'mine']\n")
+    command = ["-P", "-m", "asgictl", "start", "mine:app", "--mode", mode, "--bind", f"127.0.0.1:{machine.port}", "-d"]
+    done = subprocess.run(
+        [machine.python, *command], env=machine.environment, cwd=tmp_path, capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    assert get(machine.url + "/")[2] == b"mine"

@@ -1,11 +1,24 @@
 """What tests of a worker share: a layer whose other end is a client that a test writes."""
 
+import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from asgictl.layers.base import Entry
-from asgictl.messages import Credit, Letter, Request, Response, Scope, Want
+from asgictl.layers.base import Answered, Entry
+from asgictl.layers.keys import Keys
+from asgictl.messages import (
+    Broadcast,
+    Credit,
+    Letter,
+    Reply,
+    Request,
+    Response,
+    Scope,
+    Want,
+    decode_broadcast,
+    decode_reply,
+)
 from asgictl.worker.flow import LayerFlow
 
 
@@ -60,3 +73,58 @@ class NoASGI:
 
     def serves(self, entry: Entry) -> bool:
         return False
+
+
+class Events:
+    """Stands for the worker's event loop: keeps what goes to the interface, which is there or not.
+
+    commits: what was committed ahead of broadcasts, decoded. answer: of commit.lua.
+    """
+
+    inbox = "w.asgi"
+
+    def __init__(self) -> None:
+        self.keys = Keys("test")
+        self.sent: list[Reply] = []
+        self.published: list[Broadcast] = []
+        self.commits: list[Reply] = []
+        self.is_there = True
+        self.answer = 1
+        self.on_letter: Callable[[Letter], None] = lambda _letter: None
+        self.on_forgotten: Callable[[], None] = lambda: None
+
+    def reply(self, reply: Reply, answered: Answered) -> None:
+        self.sent.append(reply)
+        asyncio.get_running_loop().call_soon(answered, b"1-0" if self.is_there else None)
+
+    def publish(self, broadcast: Broadcast, answered: Answered) -> None:
+        self.published.append(broadcast)
+
+    def call(self, act: Callable[[], None]) -> None:
+        act()
+
+    async def commit(self, *arguments: Any) -> object:
+        self.commits.append(decode_reply(*arguments[12:14]))
+        self.published += [decode_broadcast(arguments[12], each) for each in arguments[14:]]
+        await asyncio.sleep(0)
+        return self.answer
+
+    def start(self) -> None:
+        """Runs already: it is the test's own."""
+
+    def submit(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        return asyncio.ensure_future(coroutine)
+
+
+async def settled() -> None:
+    """Let every task go as far as it can; no time needs to pass for that."""
+    for _ in range(50):
+        await asyncio.sleep(0)
+
+
+def scenario(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
+    def run() -> None:
+        asyncio.run(asyncio.wait_for(test(), 30))
+
+    run.__name__ = test.__name__
+    return run

@@ -1,0 +1,27 @@
+"""What an ASGI application says, checked where it says it: so a mistake is its exception, whichever server there is."""
+
+import re
+from collections.abc import MutableMapping
+from typing import Any
+
+from asgictl.messages import Headers
+
+_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.1
+_NO_VALUE = re.compile(rb"[\0-\x08\n-\x1f\x7f]")  # section 5.5
+
+
+def headers_of(message: MutableMapping[str, Any]) -> Headers:
+    """Return the headers of an ASGI message; raises TypeError or ValueError for what are none."""
+    headers = [(bytes(name).lower(), bytes(value)) for name, value in message.get("headers") or ()]
+    for name, value in headers:
+        if not _NAME.fullmatch(name) or _NO_VALUE.search(value):
+            raise ValueError(f"{message['type']}: {name!r}: {value!r} is no header")
+    return headers
+
+
+def status_of(message: MutableMapping[str, Any], least: int = 100) -> int:
+    """Return the status of a response's start; raises TypeError or ValueError for what is none."""
+    status = message["status"]
+    if not isinstance(status, int) or not least <= status < 600:
+        raise ValueError(f"{message['type']}: {status!r} is no status from {least} to 599")
+    return int(status)
