@@ -53,6 +53,7 @@ def test_a_target_that_cannot_serve(project: Machine, mode: str, target: str) ->
     assert "importlib" not in done.stderr
 
 
+@pytest.mark.parametrize("mode", MODES)
 def test_a_port_in_use(machine: Machine, mode: str) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", machine.port))
