@@ -45,15 +45,15 @@ def serve(config: WorkerConfig, readiness: Readiness, run_dir: Path | None = Non
         RedisWorkerLayer(config.redis_url, config.name, f"{identity}.{thread}", channels)
         for thread in range(config.threads)
     ]
+    events = EventLoop(config.redis_url, config.name, identity)
+    async_turns, asgi = AsyncTurns(events), ASGIRuns(application, events)
     try:
         for layer in layers:
             layer.connect()
-        layers[0].publish_manifest(manifest_of(application, str(VERSION)))
+        asgi.start()
+        layers[0].publish_manifest(manifest_of(application, str(VERSION)))  # what cannot start is not announced
     except (redis.RedisError, OSError) as error:
         raise RedisError(f"Redis cannot be used: {error}") from error
-    events = EventLoop(config.redis_url, config.name, identity)
-    async_turns, asgi = AsyncTurns(events), ASGIRuns(application, events)
-    asgi.start()
     notes = run_dir / f"started-{os.getpid()}" if run_dir and not runs_side_by_side(application) else None
     loops = [
         Loop(application, layer, stopping, async_turns, asgi, Started(notes, part)) for part, layer in enumerate(layers)
