@@ -312,6 +312,12 @@ _scopes = msgspec.msgpack.Decoder(Scope)
 _states = msgspec.msgpack.Decoder(dict[str, Any])
 
 
+def plain_text(text: str) -> tuple[Headers, bytes]:
+    """Return headers and body of a response of ours, in the application's stead."""
+    body = text.encode() + b"\n"
+    return [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(body))], body
+
+
 def may_repeat(event: Event) -> bool:
     """Whether an event may run again when a worker died of it, or may have."""
     if isinstance(event, Request):

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, Protocol
 from wsgiref.util import FileWrapper
 
 from asgictl import __version__
-from asgictl.messages import WINDOW_BYTES, Headers, Request, Response, Scope
+from asgictl.messages import WINDOW_BYTES, Headers, Request, Response, Scope, plain_text
 
 logger = logging.getLogger("asgictl.wsgi")
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
@@ -154,8 +154,8 @@ class WSGIRun:
         if self._sequence:
             return self._part(b"", aborted=True)
         self._status, self._length = status, None
-        self._headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % (len(text) + 1))]
-        return self._part(text.encode() + b"\n")
+        self._headers, body = plain_text(text)
+        return self._part(body)
 
     def _close(self, result: Any) -> None:
         try:

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from asgictl.interface.outbox import Send
 from asgictl.interface.session import Receive
-from asgictl.messages import Chunk, Credit, Gone, Letter, Request, Response, Want, may_repeat
+from asgictl.messages import Chunk, Credit, Gone, Letter, Request, Response, Want, may_repeat, plain_text
 
 INLINE_BYTES = 64 << 10  # a body up to here travels with its event
 Post = Callable[[str, Letter, Callable[[object], None]], None]
@@ -211,10 +211,10 @@ def _ignored(_reply: object) -> None:
 
 def error_response(connection: str, status: int, text: str) -> Response:
     """Return a complete plain-text response; 503 says when to try again."""
-    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % (len(text) + 1))]
+    headers, body = plain_text(text)
     if status == 503:
         headers.append((b"retry-after", b"1"))
-    return Response(connection, 0, status, headers, text.encode() + b"\n")
+    return Response(connection, 0, status, headers, body)
 
 
 async def read_body(

@@ -9,7 +9,7 @@ from typing import Any
 from asgictl.asgi_messages import headers_of, status_of
 from asgictl.layers.base import Entry
 from asgictl.layers.redis_worker import commit_arguments
-from asgictl.messages import WINDOW_BYTES, Chunk, Credit, Headers, Letter, Request, Response, Want
+from asgictl.messages import WINDOW_BYTES, Chunk, Credit, Headers, Letter, Request, Response, Want, plain_text
 from asgictl.outcome import Outcome
 from asgictl.worker.event_loop import EventLoop
 from asgictl.worker.flow import STALL_SECONDS
@@ -168,9 +168,8 @@ class HTTPRun:
         if self._sequence:
             await self._commit(self._part(b"", aborted=True))
             return
-        body = b"Internal Server Error\n"
         self._status = 500
-        self._headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(body))]
+        self._headers, body = plain_text("Internal Server Error")
         await self._commit(self._part(body))
 
     def _part(self, body: bytes, *, more: bool = False, aborted: bool = False) -> Response:

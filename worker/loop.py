@@ -13,7 +13,7 @@ from time import perf_counter
 from asgictl.application import Application
 from asgictl.errors import WireError
 from asgictl.layers.base import Entry, WorkerLayer
-from asgictl.messages import Close, Done, Request, Response, may_repeat
+from asgictl.messages import Close, Done, Request, Response, may_repeat, plain_text
 from asgictl.outcome import Outcome
 from asgictl.started import Started
 from asgictl.turn import RunningTurn
@@ -175,6 +175,5 @@ def drained(entries: deque[Entry]) -> list[Entry]:
 
 def plain(event: Request, status: int, text: str) -> Response:
     """Return a whole plain-text response."""
-    body = text.encode() + b"\n"
-    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(body))]
+    headers, body = plain_text(text)
     return Response(event.connection, 0, status, headers, body, attempt=event.attempt)
