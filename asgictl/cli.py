@@ -293,7 +293,7 @@ def worker(
 
     _logging()
     readiness = _readiness("worker")
-    enter(Runtime("split", _process("worker")))
+    enter(Runtime("split", _process("worker"), target))
     try:
         serve(
             WorkerConfig(

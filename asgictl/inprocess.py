@@ -4,7 +4,6 @@ ASGI runs as it is. WSGI and sync consumers run in a pool of threads, async cons
 """
 
 import asyncio
-import logging
 import os
 from collections.abc import Mapping, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +20,7 @@ from asgictl.application import Application
 from asgictl.configuration import Limits
 from asgictl.direct_flow import DirectFlow
 from asgictl.errors import AsgictlError
+from asgictl.interface.exchange import Aborted
 from asgictl.interface.groups import Groups
 from asgictl.interface.outbox import Send, denial
 from asgictl.interface.session import Receive, Session, can_deny, local_path
@@ -32,14 +32,12 @@ from asgictl.manifest import Router, manifest_of
 from asgictl.messages import Broadcast, Close, Frames, TurnEvent
 from asgictl.outcome import Outcome
 from asgictl.readiness import Readiness
-from asgictl.runtime import Runtime, enter
+from asgictl.runtime import Runtime, enter, failures
 from asgictl.shed import Shed
 from asgictl.target import asgi3, kind_of, load_target
 from asgictl.turn import RunningTurn
 from asgictl.worker.lifespan import Lifespan
 from asgictl.wsgi import WSGIRun
-
-logger = logging.getLogger("asgictl.inprocess")
 
 
 class ServerWorker(UvicornWorker):  # type: ignore[misc]  # gunicorn has no types
@@ -145,10 +143,13 @@ class InProcess:
         try:
             with outcome:
                 await served(scope, body.receive, body.send)
-        except Exception:
-            if not body.has_ended:
-                raise
-            logger.exception("%s %s failed behind its response", scope["method"], scope["path"])
+                if not body.has_ended:
+                    raise RuntimeError("the application returned before its response was complete")
+        except Aborted:
+            raise
+        except (Exception, SystemExit):
+            failures.exception("%s %s failed", scope["method"], scope["path"])
+            await body.fail()
         self._publish(outcome)
 
     def submit(self, session: Session, event: TurnEvent) -> None:
@@ -218,31 +219,34 @@ class InProcess:
 
 
 async def _closing(application: Any, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-    """Run an ASGI application's WebSocket, and close it as split mode does; uvicorn would send no close frame."""
-    is_open = False
+    """Run an ASGI application's WebSocket, and end it as split mode does; uvicorn would send no close frame."""
+    is_answered = is_open = False
 
     async def receiving() -> MutableMapping[str, Any]:
-        nonlocal is_open
+        nonlocal is_answered, is_open
         message = await receive()
-        is_open = is_open and message["type"] != "websocket.disconnect"
+        if message["type"] == "websocket.disconnect":
+            is_answered, is_open = True, False
         return message
 
     async def sending(message: MutableMapping[str, Any]) -> None:
-        nonlocal is_open
+        nonlocal is_answered, is_open
         await send(message)
-        is_open = message["type"] in {"websocket.accept", "websocket.send"}
+        is_answered, is_open = True, message["type"] in {"websocket.accept", "websocket.send"}
 
-    async def close(code: int) -> None:
-        if is_open:
-            with suppress(OSError):  # the client has left meanwhile
-                await send({"type": "websocket.close", "code": code})
-
+    code = 1000
     try:
         await application(scope, receiving, sending)
-    except Exception:
-        await close(1011)
-        raise
-    await close(1000)
+        if not is_answered:
+            raise RuntimeError("the application returned without answering the handshake")
+    except (Exception, SystemExit):
+        failures.exception("WebSocket %s failed", scope["path"])
+        code = 1011
+    ending = [{"type": "websocket.close", "code": code}] if is_open else denial(Close(code, "", 500), can_deny(scope))
+    if is_open or not is_answered:
+        with suppress(OSError):  # the client has left meanwhile
+            for message in ending:
+                await send(message)
 
 
 def create_application() -> InProcess:
@@ -252,7 +256,7 @@ def create_application() -> InProcess:
     process = environment.get("SUPERVISOR_PROCESS_NAME", "server")
     readiness = Readiness(run_dir, "server", process)
     readiness.starting()
-    enter(Runtime("inprocess", process))
+    enter(Runtime("inprocess", process, environment["ASGICTL_TARGET"]))
     try:
         application = load_target(environment["ASGICTL_TARGET"])
     except AsgictlError as error:

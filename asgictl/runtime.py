@@ -1,7 +1,11 @@
-"""What an application may ask about where it runs."""
+"""What an application may ask about where it runs, and what is logged when it fails."""
 
+import logging
 import os
 from dataclasses import dataclass
+from typing import Any
+
+logger = logging.getLogger("asgictl.application")
 
 
 @dataclass(frozen=True, slots=True)
@@ -10,6 +14,7 @@ class Runtime:
 
     mode: str
     worker: str
+    target: str = "the application"
 
     @property
     def pid(self) -> int:
@@ -29,3 +34,11 @@ def enter(runtime: Runtime) -> None:
     """Set it; called once, by what runs the application, before it is imported."""
     global _runtime
     _runtime = runtime
+
+
+class _Failures(logging.LoggerAdapter[logging.Logger]):
+    def process(self, msg: Any, kwargs: Any) -> tuple[Any, Any]:
+        return f"{_runtime.target}: {msg}", kwargs
+
+
+failures = _Failures(logger)  # for what the application raises: one line names TARGET and the event

@@ -3,7 +3,7 @@
 Both modes run turns through here, so a consumer behaves the same in a worker and in the server's own process.
 """
 
-import logging
+import asyncio
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,8 +31,8 @@ from asgictl.messages import (
     encode_state,
 )
 from asgictl.outcome import Outcome, SendNow, frame_of
+from asgictl.runtime import failures
 
-logger = logging.getLogger("asgictl.consumer")
 LAST_TURN = 1 << 40  # newer than any that the interface itself has numbered
 ABNORMAL_CLOSURE = 1006  # RFC 6455, section 7.4.1: no close frame came
 STATE_BYTES = 64 << 10
@@ -184,12 +184,13 @@ class RunningTurn:
         close_old_connections()
         return self._reply
 
-    async def run_async(self) -> Done:
-        """The same for an `async def` consumer."""
+    async def run_async(self, timeout_seconds: float | None = None) -> Done:
+        """The same for an `async def` consumer, which is cancelled when its time is over: an exception like others."""
         await close_old_connections_async()
         with self._answering():
-            for message in self._messages():
-                await self.consumer(message)  # type: ignore[misc]  # is_async says that it is awaitable
+            async with asyncio.timeout(timeout_seconds):
+                for message in self._messages():
+                    await self.consumer(message)  # type: ignore[misc]  # is_async says that it is awaitable
         await close_old_connections_async()
         return self._reply
 
@@ -236,7 +237,7 @@ class RunningTurn:
 
     def _failed(self) -> Done:
         """An exception's outcome: nothing of what was buffered leaves, and the connection ends."""
-        logger.exception("%s consumer of %s failed", self.event.channel, self.scope.path)
+        failures.exception("%s of %s failed", self.event.channel, self.scope.path)
         self.outcome = Outcome()
         status = 500 if isinstance(self.event, Connect) else 403
         close = Close(1011, "", status)

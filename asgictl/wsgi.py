@@ -15,6 +15,7 @@ from wsgiref.util import FileWrapper
 
 from asgictl import __version__
 from asgictl.messages import WINDOW_BYTES, Headers, Request, Response, Scope, plain_text
+from asgictl.runtime import failures
 
 logger = logging.getLogger("asgictl.wsgi")
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
@@ -146,7 +147,7 @@ class WSGIRun:
         except ClientDisconnected as error:
             logger.info("%s %s ended early: %s", event.scope.method, event.scope.path, error)
         except Exception:
-            logger.exception("%s %s failed", event.scope.method, event.scope.path)
+            failures.exception("%s %s failed", event.scope.method, event.scope.path)
         return self.failure(500, "Internal Server Error")
 
     def failure(self, status: int, text: str) -> Response:
@@ -162,7 +163,7 @@ class WSGIRun:
             if hasattr(result, "close"):
                 result.close()
         except Exception:
-            logger.exception("%s %s: close() failed", self._event.scope.method, self._event.scope.path)
+            failures.exception("%s %s: close() failed", self._event.scope.method, self._event.scope.path)
 
     def _collect(self, result: Iterable[bytes]) -> Response:
         """Send parts as they come; a body that is known to be whole becomes a single one."""

@@ -3,10 +3,12 @@
 import asyncio
 from collections import deque
 from collections.abc import MutableMapping
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 
+from asgictl.interface.exchange import Aborted
 from asgictl.limited_body import LimitedBody
 
 ASGIMessage = MutableMapping[str, Any]
@@ -84,3 +86,38 @@ def test_a_client_that_leaves_is_told_of() -> None:
     request.incoming.append(GONE)
     assert asyncio.run(request.reads(1)) == [GONE]
     assert request.sent == []
+
+
+def test_a_failed_application_is_answered_for_until_its_response_has_begun() -> None:
+    async def main() -> list[int]:
+        request = Request()
+        await request.body.fail()
+        assert request.sent[-1] == {"type": "http.response.body", "body": b"Internal Server Error\n"}
+        return request.statuses
+
+    assert asyncio.run(main()) == [500]
+
+
+@pytest.mark.parametrize("more", [True, False])
+def test_a_response_that_has_begun_is_cut_off_and_one_that_is_complete_is_left_alone(more: bool) -> None:
+    async def main() -> None:
+        request = Request()
+        await request.body.send(START)
+        await request.body.send({"type": "http.response.body", "body": b"x", "more_body": more})
+        assert request.body.has_ended is not more
+        await request.body.fail()
+
+    with pytest.raises(Aborted) if more else nullcontext():
+        asyncio.run(main())
+
+
+def test_a_response_that_nobody_waits_for_counts_as_ended() -> None:
+    async def main() -> None:
+        request = Request()
+        request.incoming.append(dict(GONE))
+        await request.body.receive()
+        assert request.body.has_ended
+        await request.body.send(START)
+        assert request.body.has_ended
+
+    asyncio.run(main())

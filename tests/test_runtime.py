@@ -16,3 +16,9 @@ def test_entered_once_it_is_what_every_later_question_gets(monkeypatch: pytest.M
     monkeypatch.setattr(runtime, "_runtime", runtime.current())  # restored after the test
     runtime.enter(Runtime("split", "worker-03"))
     assert runtime.current() == Runtime("split", "worker-03")
+
+
+def test_a_failure_s_line_names_target(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(runtime, "_runtime", Runtime("split", "worker-03", "site:app"))
+    runtime.failures.error("%s %s failed", "GET", "/100%")
+    assert caplog.messages == ["site:app: GET /100% failed"]

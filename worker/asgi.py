@@ -23,11 +23,15 @@ CLOSE_SECONDS = 5.0  # that an application has after its sockets were closed
 
 
 class ASGIRuns:
-    """start() first. serves(): whether an event is for an ASGI application; if so begin() runs it."""
+    """start() first. serves(): whether an event is for an ASGI application; if so begin() runs it.
 
-    def __init__(self, application: Application, events: EventLoop) -> None:
+    timeout_seconds: that an application may take to answer, and to end once its connection has; 0 for ever.
+    """
+
+    def __init__(self, application: Application, events: EventLoop, timeout_seconds: float = 0) -> None:
         self._application = application
         self._events = events
+        self._timeout_seconds = timeout_seconds
         mounted = {id(each): each for each in application.http.values() if kind_of(each) == "ASGI"}
         if callable(application.websocket):
             mounted[id(application.websocket)] = application.websocket
@@ -61,9 +65,11 @@ class ASGIRuns:
             state = dict(self._lifespans[key].state)
             run: HTTPRun | WebSocketRun
             if isinstance(event, Request):
-                run = HTTPRun(entry, event, scope_of("http", event.scope, state), self._events)
+                scope = scope_of("http", event.scope, state)
+                run = HTTPRun(entry, event, scope, self._events, self._timeout_seconds)
             else:
-                run = WebSocketRun(entry, event, scope_of("websocket", decode_scope(event.scope), state), self._events)
+                scope = scope_of("websocket", decode_scope(event.scope), state)
+                run = WebSocketRun(entry, event, scope, self._events, self._timeout_seconds)
             self._runs[event.connection, entry.id] = run
             self._events.submit(self._run((event.connection, entry.id), run, self._applications[key]))
         return len(self._runs) >= CAPACITY

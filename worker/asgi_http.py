@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, MutableMapping
+from contextlib import suppress
 from typing import Any
 
 from asgictl.asgi_messages import headers_of, status_of
@@ -11,8 +12,9 @@ from asgictl.layers.base import Entry
 from asgictl.layers.redis_worker import commit_arguments
 from asgictl.messages import WINDOW_BYTES, Chunk, Credit, Headers, Letter, Request, Response, Want, plain_text
 from asgictl.outcome import Outcome
+from asgictl.runtime import failures
 from asgictl.worker.event_loop import EventLoop
-from asgictl.worker.flow import STALL_SECONDS
+from asgictl.worker.flow import STALL_SECONDS, TIMED_OUT
 from asgictl.wsgi import PART_BYTES, ClientDisconnected
 
 logger = logging.getLogger("asgictl.worker")
@@ -22,12 +24,16 @@ Message = MutableMapping[str, Any]
 class HTTPRun:
     """Await run(); take() hears the letters to this request."""
 
-    def __init__(self, entry: Entry, event: Request, scope: dict[str, Any], events: EventLoop) -> None:
+    def __init__(
+        self, entry: Entry, event: Request, scope: dict[str, Any], events: EventLoop, timeout_seconds: float = 0
+    ) -> None:
         self._entry = entry
         self._event = event
         self._scope = scope
         self._events = events
         self._outcome = Outcome(lambda sent: events.call(lambda: _publish(events, sent)))
+        self._timeout_seconds = timeout_seconds
+        self._limit = asyncio.Timeout(None)  # of an application that does not answer, or does not end
         self._inline: bytes | None = None if event.more else event.body
         self._chunks: deque[tuple[bytes, bool]] = deque()
         self._due = WINDOW_BYTES  # bytes of the body that may be asked for
@@ -48,14 +54,16 @@ class HTTPRun:
         """Run the application and commit; whatever it does, it ends with one response, or a connection that is cut."""
         event = self._event
         try:
-            with self._outcome:
-                await application(self._scope, self._receive, self._send)
+            async with self._limit:
+                extend(self._limit, self._timeout_seconds)
+                with self._outcome:
+                    await application(self._scope, self._receive, self._send)
             if not self._over.is_set():
                 raise RuntimeError("the application returned before its response was complete")
         except ClientDisconnected as error:
             logger.info("%s %s ended early: %s", event.scope.method, event.scope.path, error)
         except (Exception, SystemExit):
-            logger.exception("%s %s failed", event.scope.method, event.scope.path)
+            failures.exception("%s %s failed", event.scope.method, event.scope.path)
         if not self._is_committed:
             await self._fail()
         for broadcast in self._outcome.broadcasts:  # of a task that the application runs behind its response
@@ -70,12 +78,15 @@ class HTTPRun:
         elif letter.sequence == self._chunk_sequence:
             self._chunk_sequence += 1
             self._due += len(letter.data)
+            if not self._status:
+                extend(self._limit, self._timeout_seconds)
             self._chunks.append((letter.data, letter.more))
         self._moved.set()
 
     def end_early(self) -> None:
         """Nobody waits for this response any more."""
         self._is_gone = True
+        extend(self._limit, self._timeout_seconds)
         self._finish()
 
     def _finish(self) -> None:
@@ -124,6 +135,7 @@ class HTTPRun:
         if self._event.scope.method != "HEAD" and status not in {204, 304}:
             self._left = next((int(value) for name, value in headers if name == b"content-length"), None)
         self._status, self._headers = status, headers
+        extend(self._limit, 0)
         asyncio.get_running_loop().call_soon(self._start)  # a body that follows at once goes with it
 
     def _start(self) -> None:
@@ -168,8 +180,8 @@ class HTTPRun:
         if self._sequence:
             await self._commit(self._part(b"", aborted=True))
             return
-        self._status = 500
-        self._headers, body = plain_text("Internal Server Error")
+        self._status, text = (504, TIMED_OUT) if self._limit.expired() else (500, "Internal Server Error")
+        self._headers, body = plain_text(text)
         await self._commit(self._part(body))
 
     def _part(self, body: bytes, *, more: bool = False, aborted: bool = False) -> Response:
@@ -186,6 +198,12 @@ class HTTPRun:
         arguments = commit_arguments(self._events.keys, self._entry, part, self._outcome.broadcasts)
         self._outcome.broadcasts.clear()
         await self._events.commit(*arguments)
+
+
+def extend(limit: asyncio.Timeout, seconds: float) -> None:
+    """Cancel the application in so many seconds from now, 0 for never; nothing happens once it has ended."""
+    with suppress(RuntimeError):
+        limit.reschedule(asyncio.get_running_loop().time() + seconds if seconds else None)
 
 
 def _publish(events: EventLoop, sent: Any) -> None:

@@ -1,7 +1,6 @@
 """One WebSocket on its way through an ASGI application (ASGI, WebSocket connection scope)."""
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import Callable, MutableMapping
 from enum import Enum, auto
@@ -30,10 +29,11 @@ from asgictl.messages import (
     Want,
 )
 from asgictl.outcome import encodable
+from asgictl.runtime import failures
+from asgictl.worker.asgi_http import extend
 from asgictl.worker.event_loop import EventLoop
 from asgictl.wsgi import ClientDisconnected
 
-logger = logging.getLogger("asgictl.worker")
 Message = MutableMapping[str, Any]
 ABNORMAL_CLOSURE, INTERNAL_ERROR, SERVICE_RESTART = 1006, 1011, 1012
 INTERFACE_GONE = -1  # as commit.lua says it
@@ -50,11 +50,15 @@ class State(Enum):
 class WebSocketRun:
     """Await run(); take() hears the letters to this socket."""
 
-    def __init__(self, entry: Entry, event: Connect, scope: dict[str, Any], events: EventLoop) -> None:
+    def __init__(
+        self, entry: Entry, event: Connect, scope: dict[str, Any], events: EventLoop, timeout_seconds: float = 0
+    ) -> None:
         self._entry = entry
         self._event = event
         self._scope = scope
         self._events = events
+        self._timeout_seconds = timeout_seconds
+        self._limit = asyncio.Timeout(None)  # of an application that does not answer, or does not end
         self._state = State.CONNECTING
         self._is_answered = False
         self._is_listening = False  # the interface knows whom to tell when the client leaves
@@ -72,18 +76,21 @@ class WebSocketRun:
         """Run the application; whatever it does, its handshake is answered and its socket closed when this returns."""
         code = 1000
         try:
-            await application(self._scope, self._receive, self._send)
+            async with self._limit:
+                extend(self._limit, self._timeout_seconds)
+                await application(self._scope, self._receive, self._send)
             if self._state in {State.CONNECTING, State.DENYING}:
                 raise RuntimeError("the application returned without answering the handshake")
         except ClientDisconnected:
             pass  # it was told, and did not catch it
         except (Exception, SystemExit):
-            logger.exception("WebSocket %s failed", self._scope["path"])
+            failures.exception("WebSocket %s failed", self._scope["path"])
             code = INTERNAL_ERROR
         if self._state is State.OPEN:
             self._close(code, "")
         elif not self._is_answered:
-            await self._answer(close=Close(INTERNAL_ERROR, "", 503 if self._state is State.GONE else 500))
+            status = 503 if self._state is State.GONE else 504 if self._limit.expired() else 500
+            await self._answer(close=Close(INTERNAL_ERROR, "", status))
         await self._lane.settle()
 
     def take(self, letter: Letter) -> None:
@@ -179,6 +186,7 @@ class WebSocketRun:
 
     async def _answer(self, accept: Accept | None = None, close: Close | None = None) -> None:
         self._is_answered = True
+        extend(self._limit, 0)
         if close:
             self._end(ABNORMAL_CLOSURE, "", State.CLOSED)
         inbox = self._events.inbox if accept else ""
@@ -190,6 +198,7 @@ class WebSocketRun:
     def _end(self, code: int, reason: str, state: State = State.GONE) -> None:
         if self._state not in {State.CLOSED, State.GONE}:
             self._state = state
+            extend(self._limit, self._timeout_seconds)
             self._room.set()
             self._put({"type": "websocket.disconnect", "code": code, "reason": reason})
 

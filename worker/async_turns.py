@@ -12,10 +12,11 @@ CAPACITY = 100  # turns in hand; a worker reads no more events until one is done
 
 
 class AsyncTurns:
-    """Made for every worker."""
+    """Made for every worker. timeout_seconds: that a turn may take, 0 for ever."""
 
-    def __init__(self, events: EventLoop) -> None:
+    def __init__(self, events: EventLoop, timeout_seconds: float = 0) -> None:
         self._events = events
+        self._timeout_seconds = timeout_seconds or None
         self._in_hand: set[tuple[bytes, bytes]] = set()
         self._room = threading.Semaphore(CAPACITY)
 
@@ -50,7 +51,7 @@ class AsyncTurns:
 
     async def _run(self, entry: Entry, turn: RunningTurn) -> None:
         try:
-            done = await turn.run_async()
+            done = await turn.run_async(self._timeout_seconds)
             broadcasts, farewell = turn.outcome.broadcasts, turn.farewell()
             await self._events.commit(*commit_arguments(self._events.keys, entry, done, broadcasts, farewell))
         finally:

@@ -25,6 +25,8 @@ from asgictl.layers.keys import Keys
 from asgictl.layers.leases import beat, give_back_command, member, reap
 from asgictl.layers.redis_worker import COMMIT, commit_arguments
 from asgictl.messages import encode
+from asgictl.runtime import failures
+from asgictl.worker.flow import TIMED_OUT
 from asgictl.worker.loop import Loop
 
 logger = logging.getLogger("asgictl.worker")
@@ -127,11 +129,9 @@ class Control:
         """
         reason = f"its handler took longer than {self._config.timeout_seconds:g} s"
         stack = "".join(traceback.format_stack(sys._current_frames().get(loop.thread)))
-        logger.error("%s %s: %s; this worker ends\n%s", culprit.event.channel, culprit.id.decode(), reason, stack)
+        failures.error("%s %s: %s; this worker ends\n%s", culprit.event.channel, culprit.id.decode(), reason, stack)
         channel, payload = culprit.stream.decode().partition("}:ch:")[2], encode(culprit.event)[1]
-        arguments = commit_arguments(
-            self._keys, culprit, loop.failure(culprit, 504, "The application took too long."), []
-        )
+        arguments = commit_arguments(self._keys, culprit, loop.failure(culprit, 504, TIMED_OUT), [])
         try:
             self._client.execute_command(*dead_letter(self._keys, channel, payload, reason))
             self._client.execute_command("EVAL", COMMIT, *arguments)

@@ -12,6 +12,7 @@ from asgictl.layers.base import Entry, WorkerLayer
 from asgictl.messages import WINDOW_BYTES, Chunk, Credit, Request, Response, Want
 from asgictl.wsgi import ClientDisconnected
 
+TIMED_OUT = "The application took too long."
 STALL_SECONDS = 60.0  # without a byte in the direction that is waited for
 WAIT_SECONDS = 1.0  # a blocking read ends after that, to look at the time
 

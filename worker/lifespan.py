@@ -6,6 +6,7 @@ from collections.abc import Callable, MutableMapping
 from typing import Any
 
 from asgictl.errors import TargetError
+from asgictl.runtime import failures
 
 logger = logging.getLogger("asgictl.worker")
 STOP_SECONDS = 10.0  # that an application has to shut down
@@ -54,7 +55,7 @@ class Lifespan:
             await self.application(scope, self._messages.get, self._send)
         except (Exception, SystemExit) as error:
             if self._heard:
-                logger.exception("the application's lifespan failed")
+                failures.exception("lifespan failed")
             else:
                 logger.info("the application has no lifespan: %r", error)
         finally:

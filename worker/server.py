@@ -46,7 +46,8 @@ def serve(config: WorkerConfig, readiness: Readiness, run_dir: Path | None = Non
         for thread in range(config.threads)
     ]
     events = EventLoop(config.redis_url, config.name, identity)
-    async_turns, asgi = AsyncTurns(events), ASGIRuns(application, events)
+    async_turns = AsyncTurns(events, config.timeout_seconds)
+    asgi = ASGIRuns(application, events, config.timeout_seconds)
     try:
         for layer in layers:
             layer.connect()

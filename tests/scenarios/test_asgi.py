@@ -99,6 +99,11 @@ async def http_wait_set(scope, receive, send, query):
         await asyncio.sleep(0.02)
     await answer(send, b"news")
 
+async def http_never(scope, receive, send, query):
+    await asyncio.Event().wait()
+
+ws_never = http_never
+
 async def http_count(scope, receive, send, query):
     await answer(send, str(await body_of(receive)).encode())
 
@@ -582,9 +587,13 @@ def test_an_error_behind_a_response_does_not_touch_the_next_on_its_connection(si
 
 
 def test_an_exception_is_500_and_logged_once(site: Machine) -> None:
-    assert get(site.url + "/raise?http")[0] == 500
+    with client(site) as raw:
+        for _ in range(2):  # on one connection
+            raw.send("GET /raise?http HTTP/1.1")
+            assert response_of(raw)[0].status == 500
     lives(site)
-    until(lambda: log(site).count("ValueError: raised http") == 1, "it is logged once")
+    until(lambda: log(site).count("ValueError: raised http") == 2, "it is logged once")
+    assert log(site).count("asgi_app:app: GET /below/raise failed") == 2
 
 
 def test_an_exception_behind_the_head_cuts_the_response_off(site: Machine) -> None:
@@ -794,6 +803,16 @@ def test_a_failed_startup_is_a_failed_start_with_its_reason(project: Machine, mo
     done = project.run("start", "asgi_app:failing", "--mode", mode, "--workers", "1", *bind)
     assert done.returncode == 3
     assert "the cellar is flooded" in done.stderr
+
+
+def test_an_application_that_never_answers_is_cancelled_and_its_worker_lives_on(project: Machine) -> None:
+    project.start("asgi_app:app", "--workers", "1", "--timeout", "1")
+    assert get(project.url + "/never")[0] == 504
+    with pytest.raises(InvalidStatus, match="504"):
+        connect(project.ws + "/never")
+    lives(project)
+    for line in ("asgi_app:app: GET /never failed", "asgi_app:app: WebSocket /never failed"):
+        until(lambda: project.log("worker-00").count(line) == 1, "the log names target and event")  # noqa: B023 - not kept
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -27,11 +27,18 @@ def body(data: bytes = b"", *, more: bool = False) -> dict[str, Any]:
 class Run:
     """One request that runs, and all that it sends."""
 
-    def __init__(self, application: Application, data: bytes = b"", method: str = "GET", **changed: Any) -> None:
+    def __init__(
+        self,
+        application: Application,
+        data: bytes = b"",
+        method: str = "GET",
+        timeout_seconds: float = 0,
+        **changed: Any,
+    ) -> None:
         self.events = Events()
         events: Any = self.events
         event = Request("i/1", 1, scope(method), data, **changed)
-        self.run = HTTPRun(Entry(b"ch", ENTRY, event), event, {"type": "http"}, events)
+        self.run = HTTPRun(Entry(b"ch", ENTRY, event), event, {"type": "http"}, events, timeout_seconds)
         self.task = asyncio.create_task(self.run.run(application))
 
     @property
@@ -267,7 +274,45 @@ def test_an_exception_is_500_or_cuts_the_response_off_and_is_logged_once(
         assert (part.status, part.aborted) == (status, aborted)
 
     run()
-    assert [record.getMessage() for record in caplog.records] == ["GET /a b failed"]
+    assert [record.getMessage() for record in caplog.records] == ["the application: GET /a b failed"]
+
+
+def test_an_application_that_never_answers_is_cancelled_and_named(caplog: pytest.LogCaptureFixture) -> None:
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await asyncio.Event().wait()
+
+    @scenario
+    async def run() -> None:
+        assert (await Run(application, timeout_seconds=0.01).ends()).status == 504
+
+    run()
+    assert [record.getMessage() for record in caplog.records] == ["the application: GET /a b failed"]
+    assert "TimeoutError" in caplog.text
+
+
+@scenario
+async def test_an_application_whose_client_left_has_to_end() -> None:
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await send(START)
+        await asyncio.Event().wait()
+
+    run = Run(application, timeout_seconds=0.01)
+    await settled()
+    run.run.end_early()
+    assert (await run.ends()).aborted
+
+
+@scenario
+async def test_what_runs_behind_a_response_may_take_its_time() -> None:
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await send(START)
+        await send(body(b"whole"))
+        await asyncio.sleep(0.05)
+        went_on.set()
+
+    went_on = asyncio.Event()
+    assert (await Run(application, timeout_seconds=0.01).ends()).body == b"whole"
+    assert went_on.is_set()
 
 
 @scenario

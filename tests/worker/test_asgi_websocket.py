@@ -37,11 +37,12 @@ Application = Callable[[Any, Any, Any], Coroutine[Any, Any, None]]
 class Run:
     """One socket that runs, and all that it sends."""
 
-    def __init__(self, application: Application) -> None:
+    def __init__(self, application: Application, timeout_seconds: float = 0) -> None:
         self.events = Events()
         events: Any = self.events
         event = Connect("i/1", 1, 1, b"", b"")
-        self.run = WebSocketRun(Entry(b"ch", ENTRY, event), event, {"type": "websocket", "path": "/ws"}, events)
+        scope = {"type": "websocket", "path": "/ws"}
+        self.run = WebSocketRun(Entry(b"ch", ENTRY, event), event, scope, events, timeout_seconds)
         self.task = asyncio.create_task(self.run.run(application))
         self._sequence = 0
 
@@ -378,7 +379,7 @@ def test_an_exception_is_500_or_1011_and_logged_once(accepts: bool, caplog: pyte
 
     run()
     assert [(record.levelno, record.getMessage()) for record in caplog.records] == [
-        (logging.ERROR, "WebSocket /ws failed")
+        (logging.ERROR, "the application: WebSocket /ws failed")
     ]
 
 
@@ -414,3 +415,34 @@ def test_garbage_is_500_or_1011(accepts: bool, message: Any) -> None:
         assert run.in_sequence()
 
     run()
+
+
+def test_an_application_that_never_answers_its_handshake_is_cancelled_and_named(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await asyncio.Event().wait()
+
+    @scenario
+    async def run() -> None:
+        run = Run(application, timeout_seconds=0.01)
+        await run.task
+        assert [each.close for each in run.events.commits if isinstance(each, Done)] == [Close(1011, "", 504)]
+
+    run()
+    assert [record.getMessage() for record in caplog.records] == ["the application: WebSocket /ws failed"]
+
+
+@scenario
+async def test_an_application_whose_client_left_has_to_end() -> None:
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await send(ACCEPT)
+        await asyncio.sleep(0.05)  # longer than an answer may take
+        was_open.set()
+        await asyncio.Event().wait()
+
+    was_open = asyncio.Event()
+    run = Run(application, timeout_seconds=0.01)
+    await was_open.wait()
+    await run.leaves()
+    await run.task

@@ -9,7 +9,7 @@ import pytest
 
 from asgictl.application import Application, Group, path
 from asgictl.layers.base import Entry
-from asgictl.messages import VERSION, Broadcast, Connect, Done, Frames, decode_reply, encode_scope
+from asgictl.messages import VERSION, Broadcast, Close, Connect, Done, Frames, decode_reply, encode_scope
 from asgictl.turn import Message, RunningTurn
 from asgictl.worker.async_turns import CAPACITY, AsyncTurns
 from asgictl.worker.event_loop import EventLoop
@@ -121,3 +121,18 @@ def test_what_is_sent_immediately_goes_over_the_event_loop_whichever_thread_send
     assert events._thread
     loop = events._thread.ident
     assert events.sent == [(Broadcast("g", "of the loop"), loop), (Frames("i/1", ["of a thread"]), loop)]
+
+
+def test_a_turn_that_takes_too_long_is_cancelled_and_closes_its_socket(events: Events) -> None:
+    async def forever(message: Message) -> None:
+        await asyncio.Event().wait()
+
+    turns = AsyncTurns(events, timeout_seconds=0.01)
+    begin(turns, forever)
+    events.call(events.may_commit.set)
+    turns.finish()
+    ((*_, said),) = events.commits
+    assert isinstance(said, bytes)
+    reply = decode_reply(b"%d" % VERSION, said)
+    assert isinstance(reply, Done)
+    assert reply.close == Close(1011, "", 500)

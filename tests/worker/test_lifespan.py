@@ -88,7 +88,7 @@ def test_one_that_fails_while_it_serves_is_logged_and_needs_no_stop(caplog: pyte
         await lifespan.stop()
 
     run()
-    assert [record.getMessage() for record in caplog.records] == ["the application's lifespan failed"]
+    assert [record.getMessage() for record in caplog.records] == ["the application: lifespan failed"]
 
 
 def test_one_that_does_not_end_is_left_at_its_deadline(
