@@ -1,9 +1,9 @@
 """The command line: parses, wires, and is the only place that exits the process."""
 
 import json
-import logging
 import os
 import re
+import shlex
 import signal
 import sys
 import threading
@@ -12,13 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from asgictl import __version__
 from asgictl.configuration import Bind, InstanceConfig, InterfaceConfig, Limits, WorkerConfig
 from asgictl.errors import AsgictlError
+from asgictl.logs import masked, set_up
 from asgictl.readiness import Readiness
+from asgictl.runtime import raise_file_limit
 
 DEFAULT_BIND = "127.0.0.1:8000"
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
@@ -29,19 +33,34 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except AsgictlError as error:
-            click.echo(f"Error: {error}", err=True)
+            click.echo(f"Error: {masked(str(error))}", err=True)
             ctx.exit(error.exit_code)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, message="asgictl %(version)s")
-def main() -> None:
+@click.pass_context
+def main(ctx: click.Context) -> None:
     """Runs one Python web application split across interface servers and sync workers, or in-process.
 
     \b
     Exit status: 0 success · 1 a fault of asgictl's · 2 usage · 3 TARGET · 4 address · 5 Redis
                  6 already running · 7 not running · 8 a process did not become ready
     """
+    if "ASGICTL_RUN_DIR" in os.environ:  # `start` has told its processes what it read; the file may have changed
+        return
+    from asgictl.settings_file import read_settings
+
+    ctx.obj, settings = read_settings(Path.cwd(), start)
+    ctx.default_map = _for_each(main, settings)
+
+
+def _for_each(group: click.Group, settings: dict[str, Any]) -> dict[str, Any]:
+    """Return defaults as click wants them: by command, of which each takes what it has."""
+    return {
+        name: _for_each(command, settings) if isinstance(command, click.Group) else settings
+        for name, command in group.commands.items()
+    }
 
 
 def _name(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
@@ -61,7 +80,24 @@ def _variable(name: str) -> str:
 
 def _text(value: Any) -> str:
     """Return a value as the environment gives it to click."""
-    return " ".join(value) if isinstance(value, tuple) else str(value)
+    return shlex.join(value) if isinstance(value, tuple) else str(value)
+
+
+class Words(click.types.StringParamType):
+    """Several texts, which the environment gives as a shell would: in quotes where there are spaces."""
+
+    def split_envvar_value(self, rv: str) -> list[str]:
+        """Return the words of a variable."""
+        return shlex.split(rv)
+
+
+def _server_options(_ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
+    """Check what is passed on, while it can still be said in which option."""
+    if value:
+        from asgictl.server_options import gunicorn_settings, uvicorn_options
+
+        (uvicorn_options if param.name == "uvicorn_option" else gunicorn_settings)(value)
+    return value
 
 
 def options(*each: Decorator) -> Decorator:
@@ -83,7 +119,10 @@ redis_option = option("--redis", metavar="URL", help="redis://, rediss:// or uni
 needed_redis_option = option("--redis", metavar="URL", required=True, help="redis://, rediss:// or unix://.")
 target_argument = click.argument("target", envvar="ASGICTL_TARGET", default="asgictl.demo:app")
 LIMITS = Limits()
+log_format_option = option("--log-format", type=click.Choice(["human", "json"]), default="human", help="Of our logs.")
+passed_on: dict[str, Any] = {"metavar": "NAME=VALUE", "multiple": True, "type": Words(), "callback": _server_options}
 interface_options = options(
+    option("--uvicorn-option", help="Passed on to uvicorn, as ssl_keyfile; may be repeated.", **passed_on),
     option("--max-message-bytes", type=click.IntRange(1), default=LIMITS.message_bytes, help="Above: close 1009."),
     option("--max-body-bytes", type=click.IntRange(0), default=LIMITS.body_bytes, help="Of a request; above: 413."),
     option("--capacity", type=click.IntRange(1), default=LIMITS.channel_events, help="Events of a channel; then 503."),
@@ -92,8 +131,8 @@ interface_options = options(
 )
 worker_options = options(
     option("--timeout", type=click.FloatRange(0), default=60.0, help="Seconds an event may run; 0 for ever."),
-    option("--only-channels", metavar="GLOB", multiple=True, help="Serve these; may be repeated."),
-    option("--exclude-channels", metavar="GLOB", multiple=True, help="Do not serve these; may be repeated."),
+    option("--only-channels", metavar="GLOB", multiple=True, type=Words(), help="Serve these; may be repeated."),
+    option("--exclude-channels", metavar="GLOB", multiple=True, type=Words(), help="Not these; may be repeated."),
     option("--max-events", type=click.IntRange(0), default=0, help="End after about as many, to be replaced."),
     option("--drain-seconds", type=click.FloatRange(0), default=600.0, help="Of a stopping worker's ASGI sockets."),
     option("--max-memory-mib", type=click.IntRange(0), default=0, help="End when it has grown to it, to be replaced."),
@@ -104,20 +143,23 @@ worker_options = options(
 @target_argument
 @option("--mode", type=click.Choice(["split", "inprocess"]), default="split", help="Where the application runs.")
 @option("--bind", default=DEFAULT_BIND, help="host:port, or unix:/path (0600).")
-@click.option("--interfaces", type=click.IntRange(1, 16), help="Interface servers (split).  [default: 1]")
-@option("--workers", type=click.IntRange(1, 64), help="Processes that run the application.  [default: cores]")
+@option("--interfaces", type=click.IntRange(1, 16), default=1, help="Interface servers (split).")
+@option("--workers", type=click.IntRange(1, 64), default=CORES, help="Processes that run the application.")
 @threads_option
 @redis_option
 @interface_options
 @worker_options
+@option("--gunicorn-option", help="Passed on to gunicorn (inprocess), as timeout; may be repeated.", **passed_on)
+@log_format_option
+@option("--log-file-mib", type=click.IntRange(0), default=50, help="Of each process, then a new file; ten are kept.")
 @name_option
 @click.option("-d", "--detach", is_flag=True, help="Return once ready, and leave it running.")
 def start(
     target: str,
     mode: str,
     bind: str,
-    interfaces: int | None,
-    workers: int | None,
+    interfaces: int,
+    workers: int,
     threads: int | None,
     redis: str | None,
     name: str,
@@ -129,19 +171,21 @@ def start(
     TARGET is a WSGI or ASGI callable or an asgictl Application, alike in both modes. Threads default to 1 in
     split mode, where a worker is a process, and to what Python's thread pools default to in-process.
     """
-    if mode == "inprocess" and interfaces is not None:
-        raise click.UsageError("--interfaces means nothing in --mode=inprocess: there are none")
+    other = "interfaces" if mode == "inprocess" else "gunicorn_option"
+    if (
+        click.get_current_context().get_parameter_source(other) == ParameterSource.COMMANDLINE
+    ):  # a file or the environment may serve both
+        raise click.UsageError(f"--{other.replace('_', '-')} means nothing in --mode={mode}")
     if bind.startswith("fd:"):
         raise click.UsageError("--bind fd://N is for a process that runs alone; use host:port or unix:/path")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     config = InstanceConfig(
         name=name,
         mode=mode,
         target=target,
         bind=Bind(bind),
-        workers=workers or cores,
-        threads=threads or (1 if mode == "split" else min(32, cores + 4)),
-        interfaces=interfaces or 1,
+        workers=workers,
+        threads=threads or (1 if mode == "split" else min(32, CORES + 4)),
+        interfaces=interfaces,
         redis_url=redis,
         options={_variable(key): _text(value) for key, value in roles.items()},
     )
@@ -161,7 +205,7 @@ def start(
         click.echo("asgictl status | stop")
         return
     click.echo("Ctrl-C drains and stops · asgictl status")
-    logs = Logs(instance.run_dir / "log")
+    logs = Logs(instance.run_dir / "log", roles["log_format"])
     while not stopping.wait(0.2):
         logs.show()
         if instance.ended():  # `asgictl stop` elsewhere, or somebody killed it
@@ -174,8 +218,9 @@ def start(
 class Logs:
     """Shows on the terminal what processes have logged since the last look."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, log_format: str) -> None:
         self._directory = directory
+        self._format = log_format
         self._shown: dict[Path, int] = {log: log.stat().st_size for log in directory.glob("*.log")}
 
     def show(self) -> None:
@@ -190,7 +235,12 @@ class Logs:
             if lines:
                 self._shown[log] = shown + len(lines) + 1
                 for line in lines.decode(errors="replace").splitlines():
-                    click.echo(f"{log.stem} | {line}")
+                    click.echo(self._shown_line(log.stem, line))
+
+    def _shown_line(self, process: str, line: str) -> str:
+        if self._format == "human":
+            return f"{process} | {line}"
+        return line if line.startswith("{") else json.dumps({"process": process, "message": line})  # Redis's, print()'s
 
 
 @main.command()
@@ -214,11 +264,43 @@ def status(name: str, as_json: bool) -> None:
     click.echo(json.dumps(found, indent=2) if as_json else summary(found))
 
 
-def _logging() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+@main.group("config")
+def config_() -> None:
+    """What `start` is told, and by whom."""
+
+
+@config_.command("show", context_settings={"ignore_unknown_options": True})
+@click.argument("flags", metavar="[FLAGS OF start]...", nargs=-1, type=click.UNPROCESSED)
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.pass_context
+def show_config(ctx: click.Context, flags: tuple[str, ...], as_json: bool) -> None:
+    """Show what `start` would be told here, and whether by a flag, a variable, a file or its default."""
+    told = start.make_context("start", list(flags), parent=ctx.find_root())
+    shown = {}
+    for param in start.params:
+        if param.envvar:
+            value, source = told.params[str(param.name)], told.get_parameter_source(str(param.name))
+            places = {
+                ParameterSource.ENVIRONMENT: param.envvar,
+                ParameterSource.DEFAULT_MAP: ctx.find_root().obj,
+                ParameterSource.DEFAULT: "default",
+            }
+            value = [masked(each) for each in value] if param.multiple else value
+            shown[str(param.name).replace("_", "-")] = {
+                "value": masked(value) if isinstance(value, str) else value,
+                "source": places.get(source, "flag") if source else "",
+            }
+    if as_json:
+        click.echo(json.dumps(shown, indent=2))
+        return
+    for key, each in shown.items():
+        value = each["value"]
+        text = "" if value is None else " ".join(value) if isinstance(value, list) else str(value)
+        click.echo(f"{key:20} {text:24} {each['source']}")
 
 
 def _readiness(role: str) -> Readiness:
+    raise_file_limit()
     readiness = Readiness(_run_dir(), role, _process(role))
     readiness.starting()
     return readiness
@@ -237,6 +319,7 @@ def _process(role: str) -> str:
 @option("--bind", default=DEFAULT_BIND, help="host:port, unix:/path (0600), or fd://N for an inherited socket.")
 @needed_redis_option
 @interface_options
+@log_format_option
 @name_option
 def interface(
     bind: str,
@@ -247,16 +330,23 @@ def interface(
     capacity: int,
     forwarded_allow_ips: str,
     root_path: str,
+    uvicorn_option: tuple[str, ...],
+    log_format: str,
 ) -> None:
     """Run one interface server in the foreground, as in a container."""
     from asgictl.interface.server import serve
+    from asgictl.server_options import uvicorn_options
 
-    _logging()
+    set_up(log_format, _process("interface"))
     readiness = _readiness("interface")
     limits = Limits(message_bytes=max_message_bytes, body_bytes=max_body_bytes, channel_events=capacity)
     try:
         started = serve(
-            InterfaceConfig(name, redis, Bind(bind), limits, forwarded_allow_ips, root_path.rstrip("/")), readiness
+            InterfaceConfig(
+                *(name, redis, Bind(bind), limits, forwarded_allow_ips, root_path.rstrip("/")),
+                uvicorn_options(uvicorn_option),
+            ),
+            readiness,
         )
     except AsgictlError as error:
         readiness.failed(error)
@@ -269,6 +359,7 @@ def interface(
 @needed_redis_option
 @threads_option
 @worker_options
+@log_format_option
 @name_option
 def worker(
     target: str,
@@ -281,6 +372,7 @@ def worker(
     max_events: int,
     max_memory_mib: int,
     drain_seconds: float,
+    log_format: str,
 ) -> None:
     """Run one worker in the foreground, as in a container.
 
@@ -291,7 +383,7 @@ def worker(
     from asgictl.runtime import Runtime, enter
     from asgictl.worker.server import serve
 
-    _logging()
+    set_up(log_format, _process("worker"))
     readiness = _readiness("worker")
     enter(Runtime("split", _process("worker"), target))
     try:
@@ -354,7 +446,7 @@ def controller() -> None:
 
     from asgictl.controller import Controller
 
-    _logging()
     environment = os.environ
+    set_up(environment.get("ASGICTL_LOG_FORMAT", "human"), "controller")
     redis_url, name = environment.get("ASGICTL_REDIS"), environment["ASGICTL_NAME"]
     asyncio.run(Controller(Path(environment["ASGICTL_RUN_DIR"]), redis_url, name).serve())

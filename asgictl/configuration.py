@@ -9,6 +9,7 @@ import socket
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from asgictl.errors import AddressError
 
@@ -128,6 +129,12 @@ class InstanceConfig:
     options: dict[str, str] = field(default_factory=dict)
 
     @property
+    def url(self) -> str:
+        """What a person opens."""
+        has_tls = any("certfile=" in passed_on for passed_on in self.options.values())
+        return self.bind.url.replace("http:", "https:") if has_tls else self.bind.url
+
+    @property
     def uses_redis(self) -> bool:
         """In-process with one process keeps its groups in memory."""
         return self.mode == "split" or self.workers > 1 or self.redis_url is not None
@@ -135,7 +142,10 @@ class InstanceConfig:
 
 @dataclass(frozen=True, slots=True)
 class InterfaceConfig:
-    """One interface server. trusted: addresses of proxies whose X-Forwarded-For and -Proto count, "*" for any."""
+    """One interface server. trusted: addresses of proxies whose X-Forwarded-For and -Proto count, "*" for any.
+
+    uvicorn: more keywords of uvicorn.Config.
+    """
 
     name: str
     redis_url: str
@@ -143,6 +153,7 @@ class InterfaceConfig:
     limits: Limits = field(default_factory=Limits)
     trusted: str = "127.0.0.1"
     root_path: str = ""
+    uvicorn: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ ASGI runs as it is. WSGI and sync consumers run in a pool of threads, async cons
 
 import asyncio
 import os
+import shlex
 from collections.abc import Mapping, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -14,6 +15,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from gunicorn.app.wsgiapp import WSGIApplication
+from gunicorn.glogging import Logger
 from uvicorn_worker import UvicornWorker
 
 from asgictl.application import Application
@@ -28,11 +31,13 @@ from asgictl.layers.base import GroupLayer, process_id
 from asgictl.layers.memory import MemoryGroupLayer
 from asgictl.layers.redis import RedisGroupLayer
 from asgictl.limited_body import LimitedBody
+from asgictl.logs import formatter, set_up
 from asgictl.manifest import Router, manifest_of
 from asgictl.messages import Broadcast, Close, Frames, TurnEvent
 from asgictl.outcome import Outcome
 from asgictl.readiness import Readiness
-from asgictl.runtime import Runtime, enter, failures
+from asgictl.runtime import Runtime, enter, failures, raise_file_limit
+from asgictl.server_options import gunicorn_settings, uvicorn_options
 from asgictl.shed import Shed
 from asgictl.target import asgi3, kind_of, load_target
 from asgictl.turn import RunningTurn
@@ -57,7 +62,39 @@ class ServerWorker(UvicornWorker):  # type: ignore[misc]  # gunicorn has no type
             "root_path": os.environ.get("ASGICTL_ROOT_PATH", "").rstrip("/"),
             # gunicorn's graceful_timeout does not reach uvicorn (uvicorn#2094)
             "timeout_graceful_shutdown": int(limits.drain_seconds),
+            **uvicorn_options(shlex.split(os.environ.get("ASGICTL_UVICORN_OPTION", ""))),
         }
+
+
+class ServerLogger(Logger):  # type: ignore[misc]
+    """Has gunicorn, and uvicorn under it, log as everything else does."""
+
+    def setup(self, cfg: Any) -> None:
+        """Set gunicorn's handlers up, with our formatter."""
+        super().setup(cfg)
+        for handler in self.error_log.handlers:
+            handler.setFormatter(formatter(*_logging(os.environ)))
+
+
+class Server(WSGIApplication):  # type: ignore[misc]
+    """gunicorn, with the settings of the user's own on top of those in supervisor.conf."""
+
+    def load_config(self) -> None:
+        """Load the command line, and what `--gunicorn-option` gave."""
+        super().load_config()
+        for name, value in gunicorn_settings(shlex.split(os.environ.get("ASGICTL_GUNICORN_OPTION", ""))).items():
+            self.cfg.set(name, value)
+
+
+def run() -> None:
+    """Run gunicorn on this process's command line, as supervisor.conf does."""
+    set_up(*_logging(os.environ))
+    Server("%(prog)s [OPTIONS] [APP_MODULE]").run()
+
+
+def _logging(environment: Mapping[str, str]) -> tuple[str, str]:
+    """Return the format of logs, and this process's name."""
+    return environment.get("ASGICTL_LOG_FORMAT", "human"), environment.get("SUPERVISOR_PROCESS_NAME", "server")
 
 
 def limits_of(environment: Mapping[str, str]) -> Limits:
@@ -254,6 +291,7 @@ def create_application() -> InProcess:
     environment = os.environ
     run_dir = Path(environment["ASGICTL_RUN_DIR"])
     process = environment.get("SUPERVISOR_PROCESS_NAME", "server")
+    raise_file_limit()
     readiness = Readiness(run_dir, "server", process)
     readiness.starting()
     enter(Runtime("inprocess", process, environment["ASGICTL_TARGET"]))

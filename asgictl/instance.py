@@ -27,6 +27,7 @@ from asgictl.configuration import Bind, InstanceConfig, run_directory
 from asgictl.controller import UNKNOWN, ask_status
 from asgictl.errors import AlreadyRunning, NotRunning, RedisError, StartError
 from asgictl.layers.redis import check_redis
+from asgictl.logs import masked
 from asgictl.supervisor import Supervisor
 
 CONFIGURATION = Path(__file__).with_name("supervisor.conf")
@@ -262,7 +263,8 @@ def roles(config: InstanceConfig) -> dict[str, int]:
 def describe(config: InstanceConfig) -> dict[str, Any]:
     """Return a configuration as JSON has it, without what is secret in it."""
     described = asdict(config)
-    described["bind"] = config.bind.text
+    described |= {"bind": config.bind.text, "url": config.url}
+    described["options"] = {name: masked(value) for name, value in config.options.items()}
     described["redis"] = "external" if described.pop("redis_url") else "embedded" if config.uses_redis else "none"
     return described
 
@@ -270,7 +272,7 @@ def describe(config: InstanceConfig) -> dict[str, Any]:
 def summary(status: dict[str, Any]) -> str:
     """Return what `start` ends with and `status` repeats."""
     split = status["mode"] == "split"
-    first = f"asgictl {status['version']} · {status['mode']} · {status['target']} · {Bind(status['bind']).url}"
+    first = f"asgictl {status['version']} · {status['mode']} · {status['target']} · {status['url']}"
     threads = f"({status['threads']} thread{'s' if status['threads'] > 1 else ''})"
     counts = [f"redis 1 {status['redis']}" if status["redis"] != "none" else "groups in memory"]
     for role in ("interface", "worker") if split else ("server",):
@@ -282,6 +284,8 @@ def summary(status: dict[str, Any]) -> str:
     kind = min(kinds, default="none")
     survive = ", live as long as their worker" if kind == "ASGI" else ", survive deploys"
     fate = "" if kind == "none" else survive if split else ", closed by a deploy"
+    if files := min((report["file_limit"] for report in status["ready"] if "file_limit" in report), default=0):
+        counts.append(f"files at most {files:,} a process")
     lines = [first, f"  {'   '.join(counts)}", f"  WebSockets: {kind}{fate}"]
     lines += [f"  shed: {times} × {reason}" for reason, times in sorted(status["shed"].items())]
     return "\n".join(lines)

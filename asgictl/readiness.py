@@ -8,6 +8,7 @@ import contextlib
 import json
 import logging
 import os
+import resource
 import socket
 import threading
 import time
@@ -40,7 +41,8 @@ class Readiness:
 
         detail goes into `asgictl status`.
         """
-        report = {"state": "ready", **detail}
+        files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        report = {"state": "ready", "file_limit": files, **detail}
         self._report(report)
         if self._run_dir is not None:
             threading.Thread(target=self._keep, args=(report,), name="readiness", daemon=True).start()

@@ -1,7 +1,9 @@
 """What an application may ask about where it runs, and what is logged when it fails."""
 
+import contextlib
 import logging
 import os
+import resource
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,3 +44,10 @@ class _Failures(logging.LoggerAdapter[logging.Logger]):
 
 
 failures = _Failures(logger)  # for what the application raises: one line names TARGET and the event
+
+
+def raise_file_limit() -> None:
+    """Let this process have as many files and sockets open as it may: the soft limit is often 1,024."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # macOS says unlimited, and refuses it
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

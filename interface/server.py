@@ -25,13 +25,14 @@ def serve(config: InterfaceConfig, readiness: Readiness) -> bool:
             ws_max_size=config.limits.message_bytes,
             # The server stops reading while an inbox is full and would then miss the pong (DESIGN, section 5).
             ws_ping_timeout=70,
-            ws_per_message_deflate=False,
             forwarded_allow_ips=config.trusted,
             root_path=config.root_path,
             lifespan="on",
             access_log=False,
+            log_config=None,
             log_level=logging.WARNING,
             timeout_graceful_shutdown=int(config.limits.drain_seconds),
+            **{"ws_per_message_deflate": False, **config.uvicorn},
         )
     )
     for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises them again once it has drained

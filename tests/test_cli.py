@@ -1,19 +1,34 @@
 """The command line: what it refuses, with which status and which words."""
 
+import json
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
 from asgictl import __version__
-from asgictl.cli import main
+from asgictl.cli import Logs, main, start
 from asgictl.configuration import InstanceConfig, WorkerConfig
 
 
 @pytest.fixture(autouse=True)
 def _runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    roles = ("TIMEOUT", "ONLY_CHANNELS", "EXCLUDE_CHANNELS", "MAX_EVENTS", "MAX_MEMORY_MIB", "CAPACITY", "ROOT_PATH")
+    (tmp_path / "project").mkdir()
+    monkeypatch.chdir(tmp_path / "project")
+    roles = (
+        "INTERFACES",
+        "LOG_FORMAT",
+        "UVICORN_OPTION",
+        "GUNICORN_OPTION",
+        "TIMEOUT",
+        "ONLY_CHANNELS",
+        "EXCLUDE_CHANNELS",
+        "MAX_EVENTS",
+        "MAX_MEMORY_MIB",
+        "CAPACITY",
+        "ROOT_PATH",
+    )
     for name in ("REDIS", "NAME", "BIND", "TARGET", "THREADS", "RUN_DIR", "WORKERS", "MODE", *roles):
         monkeypatch.delenv(f"ASGICTL_{name}", raising=False)
 
@@ -39,6 +54,10 @@ def run(*arguments: str) -> Result:
         (["interface"], "--redis"),
         (["worker"], "--redis"),
         (["worker", "--redis", "redis://h", "--timeout", "-1"], "--timeout"),
+        (["start", "--gunicorn-option", "timeout=3"], "--gunicorn-option means nothing in --mode=split"),
+        (["start", "--uvicorn-option", "port=3"], "port cannot be set: --bind says where"),
+        (["start", "--log-format", "xml"], "--log-format"),
+        (["config", "show", "--frobnicate"], "--frobnicate"),
         (["start", "--timeout", "soon"], "--timeout"),
         (["start", "--max-events", "-1"], "--max-events"),
         (["start", "--max-memory-mib", "1.5"], "--max-memory-mib"),
@@ -77,7 +96,8 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[WorkerConfig]:
     told: list[WorkerConfig] = []
     monkeypatch.setattr("asgictl.worker.server.serve", lambda config, *_: told.append(config))
     monkeypatch.setattr("asgictl.runtime.enter", lambda _: None)
-    monkeypatch.setattr("asgictl.cli._logging", lambda: None)
+    monkeypatch.setattr("asgictl.cli.set_up", lambda *_: None)
+    monkeypatch.setattr("asgictl.cli.raise_file_limit", lambda: None)
     return told
 
 
@@ -90,12 +110,12 @@ def test_a_worker_is_what_its_options_say(served: list[WorkerConfig]) -> None:
 
 def test_a_worker_is_what_its_environment_says(served: list[WorkerConfig], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ASGICTL_REDIS", "redis://h")
-    monkeypatch.setenv("ASGICTL_ONLY_CHANNELS", "http.* *.slow")
+    monkeypatch.setenv("ASGICTL_ONLY_CHANNELS", "http.* *.slow 'a b'")
     monkeypatch.setenv("ASGICTL_EXCLUDE_CHANNELS", "")
     monkeypatch.setenv("ASGICTL_TIMEOUT", "7")
     assert run("worker", "m:a").exit_code == 0
     assert [(config.only, config.exclude, config.timeout_seconds) for config in served] == [
-        (("http.*", "*.slow"), (), 7)
+        (("http.*", "*.slow", "a b"), (), 7)
     ]
 
 
@@ -104,21 +124,21 @@ def test_an_instance_hands_the_options_of_its_roles_on(monkeypatch: pytest.Monke
         pass
 
     def start(_self: object, config: InstanceConfig) -> None:
-        assert config.options["ASGICTL_ONLY_CHANNELS"] == "http.* *.slow"
+        assert config.options["ASGICTL_ONLY_CHANNELS"] == "'http.*' 'a b'"
         assert config.options["ASGICTL_EXCLUDE_CHANNELS"] == ""
         assert (config.options["ASGICTL_TIMEOUT"], config.options["ASGICTL_CAPACITY"]) == ("60.0", "5")
         raise Told
 
     monkeypatch.setattr("asgictl.instance.Instance.start", start)
     monkeypatch.setattr("signal.signal", lambda *_: None)
-    result = run("start", "--only-channels", "http.*", "--only-channels", "*.slow", "--capacity", "5")
+    result = run("start", "--only-channels", "http.*", "--only-channels", "a b", "--capacity", "5")
     assert isinstance(result.exception, Told)
 
 
 @pytest.mark.parametrize("command", ["status", "stop"])
 def test_asking_for_an_instance_leaves_nothing_behind(command: str, tmp_path: Path) -> None:
     run(command)
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.rglob("*")] == ["project"]
 
 
 @pytest.mark.parametrize(("variable", "status"), [("ASGICTL_BIND", 4), ("ASGICTL_NAME", 2), ("ASGICTL_MODE", 2)])
@@ -145,3 +165,97 @@ def test_help_and_version_succeed() -> None:
         command in listed.output for command in ("start", "stop", "status", "interface", "worker", "dead-letters")
     )
     assert "controller" not in listed.output
+
+
+SETTINGS = """
+workers = 3
+bind = "127.0.0.1:1"
+redis = "redis://:hunter2@h"
+only-channels = ["http.*", "a b"]
+capacity = 9
+name = "shop"
+interfaces = 2
+"""
+
+
+def shown(*flags: str) -> dict[str, tuple[object, str]]:
+    result = run("config", "show", "--json", *flags)
+    assert result.exit_code == 0, result.output
+    return {key: (each["value"], each["source"]) for key, each in json.loads(result.output).items()}
+
+
+def test_a_flag_comes_before_the_environment_before_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("asgictl.toml").write_text(SETTINGS)
+    monkeypatch.setenv("ASGICTL_WORKERS", "4")
+    monkeypatch.setenv("ASGICTL_CAPACITY", "5")
+    found = shown("m:a", "--capacity", "6", "--uvicorn-option", "ssl_keyfile_password=hunter2")
+    assert found["target"] == ("m:a", "flag")
+    assert found["capacity"] == (6, "flag")
+    assert found["workers"] == (4, "ASGICTL_WORKERS")
+    assert found["bind"] == ("127.0.0.1:1", "asgictl.toml")
+    assert found["only-channels"] == (["http.*", "a b"], "asgictl.toml")
+    assert found["timeout"] == (60.0, "default")
+    assert found["redis"] == ("redis://***@h", "asgictl.toml")
+    assert found["uvicorn-option"] == (["ssl_keyfile_password=***"], "flag")
+
+
+def test_config_show_shows_what_start_takes_and_no_secret() -> None:
+    Path("pyproject.toml").write_text("[tool.asgictl]\nredis = 'redis://:hunter2@h'\n")
+    lines = run("config", "show").output.splitlines()
+    assert [line.split() for line in lines if line.startswith("redis")] == [
+        ["redis", "redis://***@h", "pyproject.toml"]
+    ]
+    assert {line.split()[0] for line in lines} == {
+        str(param.name).replace("_", "-") for param in start.params if param.envvar
+    }
+
+
+def test_start_hands_on_what_it_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Told(Exception):
+        pass
+
+    def started(_self: object, config: InstanceConfig) -> None:
+        raise Told(config)
+
+    Path("asgictl.toml").write_text(SETTINGS + "gunicorn-option = ['timeout=3']\n")
+    monkeypatch.setattr("asgictl.instance.Instance.start", started)
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    for mode in ("split", "inprocess"):  # what a file has for the other mode is no mistake
+        config = run("start", "--mode", mode).exception.args[0]  # type: ignore[union-attr]
+        assert (config.name, config.workers, config.interfaces, config.bind.text) == ("shop", 3, 2, "127.0.0.1:1")
+        assert config.redis_url == "redis://:hunter2@h"
+        assert config.options["ASGICTL_ONLY_CHANNELS"] == "'http.*' 'a b'"
+        assert config.options["ASGICTL_CAPACITY"] == "9"
+
+
+def test_every_command_takes_what_it_has_from_the_file(served: list[WorkerConfig]) -> None:
+    Path("asgictl.toml").write_text(SETTINGS)
+    assert run("worker", "m:a").exit_code == 0
+    assert [(each.name, each.redis_url, each.only) for each in served] == [
+        ("shop", "redis://:hunter2@h", ("http.*", "a b"))
+    ]
+    assert "'shop'" in run("status").stderr
+
+
+def test_a_process_of_an_instance_does_not_read_the_file_again(
+    served: list[WorkerConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("asgictl.toml").write_text("broken")
+    assert run("worker", "m:a", "--redis", "redis://h").stderr.startswith("Error: asgictl.toml: ")
+    monkeypatch.setenv("ASGICTL_RUN_DIR", "/nowhere")
+    assert run("worker", "m:a", "--redis", "redis://h").exit_code == 0
+    assert len(served) == 1
+
+
+@pytest.mark.parametrize("log_format", ["human", "json"])
+def test_logs_are_shown_as_their_format_has_them(
+    log_format: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logs = Logs(tmp_path, log_format)
+    (tmp_path / "worker-00.log").write_text('{"message": "a"}\nprinted\n')
+    logs.show()
+    expected = {
+        "human": ['worker-00 | {"message": "a"}', "worker-00 | printed"],
+        "json": ['{"message": "a"}', '{"process": "worker-00", "message": "printed"}'],
+    }
+    assert capsys.readouterr().out.splitlines() == expected[log_format]

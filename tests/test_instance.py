@@ -1,6 +1,7 @@
 """What an instance says of itself, and how it finds its Redis."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,19 @@ def test_a_description_holds_no_secret_and_is_json() -> None:
     assert "hunter2" not in json.dumps(described)
     assert described["redis"] == "external"
     assert described["bind"] == "h:1"
+
+
+def test_a_description_masks_what_is_passed_on_and_says_https_with_tls() -> None:
+    passed_on = {"ASGICTL_UVICORN_OPTION": "ssl_certfile=c ssl_keyfile_password=hunter2"}
+    described = describe(replace(config(), options=passed_on))
+    assert "hunter2" not in json.dumps(described)
+    assert described["url"] == "https://h:1"
+    assert describe(config())["url"] == "http://h:1"
+
+
+def test_a_summary_says_how_many_files_a_process_may_open() -> None:
+    ready = [{"role": "worker", "file_limit": 20000}, {"role": "interface", "file_limit": 1024}]
+    assert "files at most 1,024 a process" in summary(status("split", ready))
 
 
 @pytest.mark.parametrize(("mode", "workers", "redis"), [("split", 1, "embedded"), ("inprocess", 1, "none")])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,6 +41,7 @@ def test_reports_share_one_line_that_stays_open(listener: socket.socket, monkeyp
         readiness.failed(TargetError("no such module"))
         second = json.loads(file.readline())
         who = {"role": "worker", "process": "worker-00", "pid": os.getpid()}
+        assert first.pop("file_limit") == resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         assert first == {**who, "state": "ready", "threads": 2}
         assert second == {**who, "state": "failed", "reason": "no such module", "exit_code": 3}
         assert readiness._socket is not None

@@ -1,6 +1,8 @@
 """What an application may ask about where it runs."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -22,3 +24,12 @@ def test_a_failure_s_line_names_target(monkeypatch: pytest.MonkeyPatch, caplog: 
     monkeypatch.setattr(runtime, "_runtime", Runtime("split", "worker-03", "site:app"))
     runtime.failures.error("%s %s failed", "GET", "/100%")
     assert caplog.messages == ["site:app: GET /100% failed"]
+
+
+def test_a_process_may_open_as_many_files_as_the_hard_limit_says() -> None:
+    source = (
+        "import resource as r\nfrom asgictl.runtime import raise_file_limit\n"
+        "r.setrlimit(r.RLIMIT_NOFILE, (100, 200))\nraise_file_limit()\nprint(r.getrlimit(r.RLIMIT_NOFILE))"
+    )
+    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True)
+    assert done.stdout == "(200, 200)\n"

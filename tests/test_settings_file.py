@@ -1,0 +1,70 @@
+"""Settings from asgictl.toml and pyproject.toml."""
+
+from pathlib import Path
+
+import pytest
+
+from asgictl.cli import start
+from asgictl.settings_file import SettingsError, read_settings
+
+
+def test_without_a_file_nothing_is_set(tmp_path: Path) -> None:
+    assert read_settings(tmp_path, start) == ("", {})
+
+
+def test_the_first_file_that_is_there_counts_alone(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text("[tool.asgictl]\nworkers = 2\ntarget = 'm:a'\n")
+    assert read_settings(tmp_path, start) == ("pyproject.toml", {"workers": 2, "target": "m:a"})
+    (tmp_path / "asgictl.toml").write_text("workers = 3\n")
+    assert read_settings(tmp_path, start) == ("asgictl.toml", {"workers": 3})
+
+
+def test_a_pyproject_that_does_not_name_asgictl_sets_nothing(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text("tool = 3\n")
+    assert read_settings(tmp_path, start) == ("", {})
+
+
+def test_a_value_has_the_type_of_its_option(tmp_path: Path) -> None:
+    (tmp_path / "asgictl.toml").write_text("only-channels = ['http.*', 'a b']\ntimeout = 3\nredis = 'redis://h'\n")
+    _, settings = read_settings(tmp_path, start)
+    assert settings == {"only_channels": ["http.*", "a b"], "timeout": 3, "redis": "redis://h"}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("workerz = 1", "there is no workerz; did you mean workers?"),
+        ("detach = true", "there is no detach"),
+        ("workers = '4'", "workers must be int"),
+        ("workers = 1.5", "workers must be int"),
+        ("workers = true", "workers must be int"),
+        ("workers = [1]", "workers must be int"),
+        ("timeout = '3'", "timeout must be float"),
+        ("redis = 1", "redis must be str"),
+        ("only-channels = 'http.*'", "only-channels must be a list of str"),
+        ("only-channels = [1]", "only-channels must be a list of str"),
+        ("workers = 99", "workers: 99 is not in the range"),
+        ("mode = 'both'", "mode: 'both' is not one of"),
+        ("name = 'a b'", "name: 1 to 32 letters"),
+        ("uvicorn-option = ['port=1']", "uvicorn-option: port cannot be set"),
+        ("workers =", "Invalid value"),
+    ],
+)
+def test_a_mistake_is_told_with_its_file_and_key(text: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "asgictl.toml").write_text(text)
+    with pytest.raises(SettingsError) as refused:
+        read_settings(tmp_path, start)
+    assert refused.value.message.startswith(f"asgictl.toml: {said}")
+    assert refused.value.exit_code == 2
+
+
+def test_a_table_that_is_none_is_a_mistake(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text("[tool]\nasgictl = 3\n")
+    with pytest.raises(SettingsError, match=r"tool\.asgictl must be a table"):
+        read_settings(tmp_path, start)
+
+
+def test_a_file_that_is_not_text_is_a_mistake(tmp_path: Path) -> None:
+    (tmp_path / "asgictl.toml").write_bytes(b"\xff")
+    with pytest.raises(SettingsError, match=r"asgictl\.toml: "):
+        read_settings(tmp_path, start)
