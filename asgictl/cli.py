@@ -26,6 +26,10 @@ CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
+def _source(ctx: click.Context, param: click.Parameter) -> ParameterSource | None:
+    return ctx.get_parameter_source(str(param.name))
+
+
 class Commands(click.Group):
     """Turns an AsgictlError into its one clear message and its exit status (listed in asgictl.errors)."""
 
@@ -35,6 +39,10 @@ class Commands(click.Group):
         except AsgictlError as error:
             click.echo(f"Error: {masked(str(error))}", err=True)
             ctx.exit(error.exit_code)
+        except click.BadParameter as error:
+            if error.ctx and error.param and _source(error.ctx, error.param) == ParameterSource.DEFAULT_MAP:
+                raise click.BadParameter(f"{ctx.obj}: {error.message}", error.ctx, error.param) from None
+            raise
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -279,7 +287,7 @@ def show_config(ctx: click.Context, flags: tuple[str, ...], as_json: bool) -> No
     shown = {}
     for param in start.params:
         if param.envvar:
-            value, source = told.params[str(param.name)], told.get_parameter_source(str(param.name))
+            value, source = told.params[str(param.name)], _source(told, param)
             places = {
                 ParameterSource.ENVIRONMENT: param.envvar,
                 ParameterSource.DEFAULT_MAP: ctx.find_root().obj,

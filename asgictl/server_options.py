@@ -1,6 +1,5 @@
 """What is passed on to uvicorn and gunicorn: NAME=VALUE, by the names that they give to their settings."""
 
-import difflib
 from collections.abc import Iterable
 from typing import Any
 
@@ -9,6 +8,8 @@ import gunicorn.config
 import uvicorn
 from gunicorn.errors import ConfigError
 from uvicorn.main import main as uvicorn_command
+
+from asgictl.settings_file import suggestion
 
 _UVICORN_REFUSED = {
     "TARGET says what is served": "app app_dir factory interface lifespan version",
@@ -78,12 +79,6 @@ def gunicorn_settings(given: Iterable[str]) -> dict[str, str]:
 
 
 async def _nothing(scope: Any, receive: Any, send: Any) -> None: ...  # were it to take less, uvicorn would call it
-
-
-def suggestion(name: str, known: Iterable[str]) -> str:
-    """Return which of `known` may have been meant, to be put behind an error."""
-    near = difflib.get_close_matches(name, known, 1)
-    return f"; did you mean {near[0]}?" if near else ""
 
 
 def _pairs(given: Iterable[str], known: Iterable[str], refused: dict[str, str]) -> Iterable[tuple[str, str]]:

@@ -1,12 +1,12 @@
 """What stands in asgictl.toml, or below [tool.asgictl] in pyproject.toml: options of `start`, by their names."""
 
+import difflib
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import click
-
-from asgictl.server_options import suggestion
 
 
 class SettingsError(click.ClickException):
@@ -15,10 +15,17 @@ class SettingsError(click.ClickException):
     exit_code = 2  # as a mistake on the command line
 
 
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """Return which of `known` may have been meant, to be put behind an error."""
+    near = difflib.get_close_matches(name, known, 1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
 def read_settings(directory: Path, command: click.Command) -> tuple[str, dict[str, Any]]:
     """Return the name of the first file that is there, and its values by parameter of `command`; else ("", {}).
 
-    What the environment cannot give, a file cannot either. Raises SettingsError, which names file and key.
+    What the environment cannot give, a file cannot either. Raises SettingsError, which names file and key. A value is
+    of the right type, and no more is known of it: the command that takes it looks at the rest.
     """
     for name, tables in (("asgictl.toml", ()), ("pyproject.toml", ("tool", "asgictl"))):
         try:
@@ -48,10 +55,6 @@ def _checked(file: str, found: dict[str, Any], command: click.Command) -> dict[s
             raise SettingsError(
                 f"{file}: {key} must be {'a list of ' if known[key].multiple else ''}{wanted[0].__name__}"
             )
-        try:
-            known[key].process_value(click.Context(command), value)
-        except click.BadParameter as error:
-            raise SettingsError(f"{file}: {key}: {error.message}") from None
     return {str(known[key].name): value for key, value in found.items()}
 
 

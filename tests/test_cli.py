@@ -259,3 +259,31 @@ def test_logs_are_shown_as_their_format_has_them(
         "json": ['{"message": "a"}', '{"process": "worker-00", "message": "printed"}'],
     }
     assert capsys.readouterr().out.splitlines() == expected[log_format]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("workers = 99", "'--workers' (env var: 'ASGICTL_WORKERS'): asgictl.toml: 99 is not in the range"),
+        ("mode = 'both'", "asgictl.toml: 'both' is not one of"),
+        ("name = 'a b'", "asgictl.toml: 1 to 32 letters"),
+        ("uvicorn-option = ['port=1']", "asgictl.toml: port cannot be set"),
+    ],
+)
+def test_a_value_that_an_option_refuses_is_told_with_its_file(text: str, said: str) -> None:
+    Path("asgictl.toml").write_text(text)
+    for command in (["start"], ["config", "show"]):
+        result = run(*command)
+        assert result.exit_code == 2
+        assert said in result.output
+    assert (
+        "asgictl.toml"
+        not in run("start", "--timeout", "soon", "--name", "x", "--workers", "1", "--mode", "split").output
+    )
+
+
+def test_a_command_does_not_mind_a_value_that_it_does_not_take(served: list[WorkerConfig]) -> None:
+    Path("asgictl.toml").write_text("uvicorn-option = ['ssl_certfile=elsewhere.pem']")
+    assert run("worker", "m:a", "--redis", "redis://h").exit_code == 0
+    assert len(served) == 1
+    assert "TLS cannot begin" in run("start").output
