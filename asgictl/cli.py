@@ -20,14 +20,11 @@ from asgictl.errors import AsgictlError
 from asgictl.logs import masked, set_up
 from asgictl.readiness import Readiness
 from asgictl.runtime import raise_file_limit
+from asgictl.settings import Words, defaults, read_settings, source, told
 
 DEFAULT_BIND = "127.0.0.1:8000"
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
-
-
-def _source(ctx: click.Context, param: click.Parameter) -> ParameterSource | None:
-    return ctx.get_parameter_source(str(param.name))
 
 
 class Commands(click.Group):
@@ -40,9 +37,9 @@ class Commands(click.Group):
             click.echo(f"Error: {masked(str(error))}", err=True)
             ctx.exit(error.exit_code)
         except click.BadParameter as error:
-            if error.ctx and error.param and _source(error.ctx, error.param) == ParameterSource.DEFAULT_MAP:
-                raise click.BadParameter(f"{ctx.obj}: {error.message}", error.ctx, error.param) from None
-            raise
+            if not (error.ctx and error.param and ctx.obj == source(error.ctx, error.param)):
+                raise
+            raise click.BadParameter(f"{ctx.obj}: {error.message}", error.ctx, error.param) from None
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -57,18 +54,8 @@ def main(ctx: click.Context) -> None:
     """
     if "ASGICTL_RUN_DIR" in os.environ:  # `start` has told its processes what it read; the file may have changed
         return
-    from asgictl.settings_file import read_settings
-
     ctx.obj, settings = read_settings(Path.cwd(), start)
-    ctx.default_map = _for_each(main, settings)
-
-
-def _for_each(group: click.Group, settings: dict[str, Any]) -> dict[str, Any]:
-    """Return defaults as click wants them: by command, of which each takes what it has."""
-    return {
-        name: _for_each(command, settings) if isinstance(command, click.Group) else settings
-        for name, command in group.commands.items()
-    }
+    ctx.default_map = defaults(main, settings)
 
 
 def _name(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
@@ -89,14 +76,6 @@ def _variable(name: str) -> str:
 def _text(value: Any) -> str:
     """Return a value as the environment gives it to click."""
     return shlex.join(value) if isinstance(value, tuple) else str(value)
-
-
-class Words(click.types.StringParamType):
-    """Several texts, which the environment gives as a shell would: in quotes where there are spaces."""
-
-    def split_envvar_value(self, rv: str) -> list[str]:
-        """Return the words of a variable."""
-        return shlex.split(rv)
 
 
 def _server_options(_ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -180,9 +159,8 @@ def start(
     split mode, where a worker is a process, and to what Python's thread pools default to in-process.
     """
     other = "interfaces" if mode == "inprocess" else "gunicorn_option"
-    if (
-        click.get_current_context().get_parameter_source(other) == ParameterSource.COMMANDLINE
-    ):  # a file or the environment may serve both
+    given = click.get_current_context().get_parameter_source(other)
+    if given == ParameterSource.COMMANDLINE:  # a file or the environment may serve both modes
         raise click.UsageError(f"--{other.replace('_', '-')} means nothing in --mode={mode}")
     if bind.startswith("fd:"):
         raise click.UsageError("--bind fd://N is for a process that runs alone; use host:port or unix:/path")
@@ -213,7 +191,7 @@ def start(
         click.echo("asgictl status | stop")
         return
     click.echo("Ctrl-C drains and stops · asgictl status")
-    logs = Logs(instance.run_dir / "log", roles["log_format"])
+    logs = Logs(instance.run_dir / "log", as_json=roles["log_format"] == "json")
     while not stopping.wait(0.2):
         logs.show()
         if instance.ended():  # `asgictl stop` elsewhere, or somebody killed it
@@ -226,9 +204,9 @@ def start(
 class Logs:
     """Shows on the terminal what processes have logged since the last look."""
 
-    def __init__(self, directory: Path, log_format: str) -> None:
+    def __init__(self, directory: Path, *, as_json: bool = False) -> None:
         self._directory = directory
-        self._format = log_format
+        self._as_json = as_json
         self._shown: dict[Path, int] = {log: log.stat().st_size for log in directory.glob("*.log")}
 
     def show(self) -> None:
@@ -243,12 +221,10 @@ class Logs:
             if lines:
                 self._shown[log] = shown + len(lines) + 1
                 for line in lines.decode(errors="replace").splitlines():
-                    click.echo(self._shown_line(log.stem, line))
-
-    def _shown_line(self, process: str, line: str) -> str:
-        if self._format == "human":
-            return f"{process} | {line}"
-        return line if line.startswith("{") else json.dumps({"process": process, "message": line})  # Redis's, print()'s
+                    if self._as_json:  # wrap what is none, such as Redis's lines and print()'s
+                        click.echo(line if line.startswith("{") else json.dumps({"process": log.stem, "message": line}))
+                    else:
+                        click.echo(f"{log.stem} | {line}")
 
 
 @main.command()
@@ -283,25 +259,11 @@ def config_() -> None:
 @click.pass_context
 def show_config(ctx: click.Context, flags: tuple[str, ...], as_json: bool) -> None:
     """Show what `start` would be told here, and whether by a flag, a variable, a file or its default."""
-    told = start.make_context("start", list(flags), parent=ctx.find_root())
-    shown = {}
-    for param in start.params:
-        if param.envvar:
-            value, source = told.params[str(param.name)], _source(told, param)
-            places = {
-                ParameterSource.ENVIRONMENT: param.envvar,
-                ParameterSource.DEFAULT_MAP: ctx.find_root().obj,
-                ParameterSource.DEFAULT: "default",
-            }
-            value = [masked(each) for each in value] if param.multiple else value
-            shown[str(param.name).replace("_", "-")] = {
-                "value": masked(value) if isinstance(value, str) else value,
-                "source": places.get(source, "flag") if source else "",
-            }
+    found = told(start.make_context("start", list(flags), parent=ctx.find_root()))
     if as_json:
-        click.echo(json.dumps(shown, indent=2))
+        click.echo(json.dumps(found, indent=2))
         return
-    for key, each in shown.items():
+    for key, each in found.items():
         value = each["value"]
         text = "" if value is None else " ".join(value) if isinstance(value, list) else str(value)
         click.echo(f"{key:20} {text:24} {each['source']}")

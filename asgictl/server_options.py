@@ -9,7 +9,7 @@ import uvicorn
 from gunicorn.errors import ConfigError
 from uvicorn.main import main as uvicorn_command
 
-from asgictl.settings_file import suggestion
+from asgictl.settings import suggestion
 
 _UVICORN_REFUSED = {
     "TARGET says what is served": "app app_dir factory interface lifespan version",

@@ -251,7 +251,7 @@ def test_a_process_of_an_instance_does_not_read_the_file_again(
 def test_logs_are_shown_as_their_format_has_them(
     log_format: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    logs = Logs(tmp_path, log_format)
+    logs = Logs(tmp_path, as_json=log_format == "json")
     (tmp_path / "worker-00.log").write_text('{"message": "a"}\nprinted\n')
     logs.show()
     expected = {

@@ -3,10 +3,11 @@
 import re
 from pathlib import Path
 
+import click
 import pytest
 
 from asgictl.cli import start
-from asgictl.settings_file import SettingsError, read_settings
+from asgictl.settings import SettingsError, defaults, read_settings
 
 
 def test_without_a_file_nothing_is_set(tmp_path: Path) -> None:
@@ -72,3 +73,18 @@ def test_the_settings_in_the_docs_are_settings(tmp_path: Path) -> None:
     ((text,),) = [re.findall(r"```toml\n(.*?)```", docs, re.DOTALL)]
     (tmp_path / "asgictl.toml").write_text(text)
     assert read_settings(tmp_path, start)[1]["workers"] == 4
+
+
+def test_a_command_gets_those_of_its_options_that_the_environment_can_give() -> None:
+    @click.group()
+    def group() -> None: ...
+
+    @group.group()
+    def inner() -> None: ...
+
+    @inner.command("reload")
+    @click.option("--name", envvar="N")
+    @click.option("--interfaces", is_flag=True)  # of the same name as another's, and no setting
+    def _reload() -> None: ...
+
+    assert defaults(group, {"name": "shop", "interfaces": 2}) == {"inner": {"reload": {"name": "shop"}}}

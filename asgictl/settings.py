@@ -1,12 +1,19 @@
-"""What stands in asgictl.toml, or below [tool.asgictl] in pyproject.toml: options of `start`, by their names."""
+"""What `start` is told: by flags, the environment, asgictl.toml or [tool.asgictl] of pyproject.toml, in this order.
+
+click does the rest: a file is a context's `default_map`, and click knows where it has a value from.
+"""
 
 import difflib
+import shlex
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
+
+from asgictl.logs import masked
 
 
 class SettingsError(click.ClickException):
@@ -41,6 +48,50 @@ def read_settings(directory: Path, command: click.Command) -> tuple[str, dict[st
         if found or not tables:
             return name, _checked(name, found, command)
     return "", {}
+
+
+def defaults(group: click.Group, settings: dict[str, Any]) -> dict[str, Any]:
+    """Return settings by command, as click wants them: each has those of its options that the environment can give."""
+    return {
+        name: defaults(command, settings)
+        if isinstance(command, click.Group)
+        else {str(each.name): settings[each.name] for each in command.params if each.envvar and each.name in settings}
+        for name, command in group.commands.items()
+    }
+
+
+def source(ctx: click.Context, param: click.Parameter) -> str:
+    """Return who gave a parameter its value: a file, a variable, "flag" or "default". ctx: the command's."""
+    sources = {
+        ParameterSource.ENVIRONMENT: str(param.envvar),
+        ParameterSource.DEFAULT_MAP: str(ctx.find_root().obj),
+        ParameterSource.DEFAULT: "default",
+    }
+    found = ctx.get_parameter_source(str(param.name))
+    return sources.get(found, "flag") if found else ""
+
+
+def told(ctx: click.Context) -> dict[str, dict[str, Any]]:
+    """Return {key: {"value", "source"}} of what a command was told, as JSON has it, without secrets."""
+    return {
+        str(param.name).replace("_", "-"): {"value": _shown(ctx.params[str(param.name)]), "source": source(ctx, param)}
+        for param in ctx.command.params
+        if param.envvar
+    }
+
+
+def _shown(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [masked(each) for each in value]
+    return masked(value) if isinstance(value, str) else value
+
+
+class Words(click.types.StringParamType):
+    """Several texts, which the environment gives as a shell would: in quotes where there are spaces."""
+
+    def split_envvar_value(self, rv: str) -> list[str]:
+        """Return the words of a variable."""
+        return shlex.split(rv)
 
 
 def _checked(file: str, found: dict[str, Any], command: click.Command) -> dict[str, Any]:
