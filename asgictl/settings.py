@@ -91,7 +91,10 @@ class Words(click.types.StringParamType):
 
     def split_envvar_value(self, rv: str) -> list[str]:
         """Return the words of a variable."""
-        return shlex.split(rv)
+        try:
+            return shlex.split(rv)
+        except ValueError as error:
+            self.fail(f"{masked(rv)!r}: {error}")
 
 
 def _checked(file: str, found: dict[str, Any], command: click.Command) -> dict[str, Any]:

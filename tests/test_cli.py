@@ -287,3 +287,10 @@ def test_a_command_does_not_mind_a_value_that_it_does_not_take(served: list[Work
     assert run("worker", "m:a", "--redis", "redis://h").exit_code == 0
     assert len(served) == 1
     assert "TLS cannot begin" in run("start").output
+
+
+def test_a_quotation_that_does_not_close_is_a_mistake_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ASGICTL_UVICORN_OPTION", "headers='a b")
+    result = run("start")
+    assert result.exit_code == 2
+    assert "No closing quotation" in result.output
