@@ -7,6 +7,7 @@ import shlex
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,9 @@ from asgictl.settings import Words, defaults, read_settings, source, told
 
 DEFAULT_BIND = "127.0.0.1:8000"
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+COUNTS = {"worker": click.IntRange(1, 64), "interface": click.IntRange(1, 16)}
+TAIL_BYTES = 4 << 10  # of each log that `logs` begins with
+FOLLOW_SECONDS = 0.2
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
@@ -124,14 +128,15 @@ worker_options = options(
     option("--drain-seconds", type=click.FloatRange(0), default=600.0, help="Of a stopping worker's ASGI sockets."),
     option("--max-memory-mib", type=click.IntRange(0), default=0, help="End when it has grown to it, to be replaced."),
 )
+release_option = click.option("--release", default="", help="Names the code that runs.  [default: a hash of it]")
 
 
 @main.command()
 @target_argument
 @option("--mode", type=click.Choice(["split", "inprocess"]), default="split", help="Where the application runs.")
 @option("--bind", default=DEFAULT_BIND, help="host:port, or unix:/path (0600).")
-@option("--interfaces", type=click.IntRange(1, 16), default=1, help="Interface servers (split).")
-@option("--workers", type=click.IntRange(1, 64), default=CORES, help="Processes that run the application.")
+@option("--interfaces", type=COUNTS["interface"], default=1, help="Interface servers (split).")
+@option("--workers", type=COUNTS["worker"], default=CORES, help="Processes that run the application.")
 @threads_option
 @redis_option
 @interface_options
@@ -139,6 +144,8 @@ worker_options = options(
 @option("--gunicorn-option", help="Passed on to gunicorn (inprocess), as timeout; may be repeated.", **passed_on)
 @log_format_option
 @option("--log-file-mib", type=click.IntRange(0), default=50, help="Of each process, then a new file; ten are kept.")
+@option("--start-seconds", type=click.FloatRange(1), default=60.0, help="That a role has to become ready.")
+@release_option
 @name_option
 @click.option("-d", "--detach", is_flag=True, help="Return once ready, and leave it running.")
 def start(
@@ -149,6 +156,8 @@ def start(
     workers: int,
     threads: int | None,
     redis: str | None,
+    start_seconds: float,
+    release: str,
     name: str,
     detach: bool,
     **roles: Any,
@@ -173,9 +182,12 @@ def start(
         threads=threads or (1 if mode == "split" else min(32, CORES + 4)),
         interfaces=interfaces,
         redis_url=redis,
+        start_seconds=start_seconds,
+        release=release,
         options={_variable(key): _text(value) for key, value in roles.items()},
     )
-    from asgictl.instance import Instance, Interrupted, summary
+    from asgictl.instance import Instance, summary
+    from asgictl.slots import Interrupted
 
     stopping = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -186,13 +198,15 @@ def start(
     except Interrupted:
         click.echo("stopped before it was ready", err=True)
         return
+    if instance.orphans:
+        click.echo(f"ended {instance.orphans} processes that a killed supervisord had left", err=True)
     click.echo(summary(instance.status()))
     if detach:
         click.echo("asgictl status | stop")
         return
     click.echo("Ctrl-C drains and stops · asgictl status")
     logs = Logs(instance.run_dir / "log", as_json=roles["log_format"] == "json")
-    while not stopping.wait(0.2):
+    while not stopping.wait(FOLLOW_SECONDS):
         logs.show()
         if instance.ended():  # `asgictl stop` elsewhere, or somebody killed it
             instance.clean()
@@ -202,16 +216,17 @@ def start(
 
 
 class Logs:
-    """Shows on the terminal what processes have logged since the last look."""
+    """Shows on the terminal what processes of a role have logged since the last look, at first the last bytes."""
 
-    def __init__(self, directory: Path, *, as_json: bool = False) -> None:
+    def __init__(self, directory: Path, role: str = "", tail_bytes: int = 0, *, as_json: bool = False) -> None:
+        self._logs = f"{role}*.log"
         self._directory = directory
         self._as_json = as_json
-        self._shown: dict[Path, int] = {log: log.stat().st_size for log in directory.glob("*.log")}
+        self._shown = {log: max(log.stat().st_size - tail_bytes, 0) for log in directory.glob(self._logs)}
 
     def show(self) -> None:
         """Print what is new, whole lines only, each behind the name of its process."""
-        for log in sorted(self._directory.glob("*.log")):
+        for log in sorted(self._directory.glob(self._logs)):
             if log.stem == "supervisord":
                 continue
             with log.open("rb") as file:
@@ -267,6 +282,74 @@ def show_config(ctx: click.Context, flags: tuple[str, ...], as_json: bool) -> No
         value = each["value"]
         text = "" if value is None else " ".join(value) if isinstance(value, list) else str(value)
         click.echo(f"{key:20} {text:24} {each['source']}")
+
+
+@main.command()
+@click.option("--interfaces", is_flag=True, help="Replace interface servers, one by one: closes sockets (1012).")
+@release_option
+@name_option
+def reload(interfaces: bool, release: str, name: str) -> None:
+    """Deploy: start processes with the code as it is now, and drain the old ones once all of the new are ready.
+
+    Should the new not start, they are removed and the old go on. In split mode the sockets of consumers notice nothing.
+    """
+    from asgictl.instance import Instance
+
+    instance = Instance(name)
+    split = instance.status()["mode"] == "split"
+    if interfaces and not split:
+        raise click.UsageError("--interfaces means nothing in --mode=inprocess: there are none")
+    role = "interface" if interfaces else "worker" if split else "server"
+    _told(f"reloaded {role}s", instance.replace(role, release))
+
+
+@main.command()
+@click.argument("role", type=click.Choice(["worker", "interface", "server", "controller", "redis"]))
+@name_option
+def restart(role: str, name: str) -> None:
+    """Replace the processes of a role by new ones, as reload does; Redis and the controller stop first."""
+    from asgictl.instance import Instance
+
+    _told(f"restarted {role}", Instance(name).replace(role))
+
+
+@main.command()
+@click.argument("counts", metavar="ROLE=N...", nargs=-1, required=True)
+@name_option
+@click.pass_context
+def scale(ctx: click.Context, counts: tuple[str, ...], name: str) -> None:
+    """Have so many processes of a role, such as worker=8 interface=2. Those that are too many drain."""
+    from asgictl.instance import Instance
+
+    wanted = []
+    for each in counts:
+        role, _, count = each.partition("=")
+        if role not in COUNTS:
+            raise click.UsageError(f"{each}: use worker=N, interface=N")
+        wanted.append((role, int(COUNTS[role](count, ctx=ctx))))
+    for role, number in wanted:
+        _told(f"{role}: {number}", Instance(name).scale(role, number))
+
+
+def _told(what: str, killed: int) -> None:
+    click.echo(what + (f"; {killed} did not drain in time and were killed" if killed else ""))
+
+
+@main.command()
+@click.argument("role", default="")
+@click.option("-f", "--follow", is_flag=True, help="Go on with what is logged from now on.")
+@name_option
+def logs(role: str, follow: bool, name: str) -> None:
+    """Show the last lines that the processes of a ROLE have logged, or those of all."""
+    from asgictl.instance import Instance
+
+    instance = Instance(name)
+    as_json = instance.described()["options"].get("ASGICTL_LOG_FORMAT") == "json"
+    shown = Logs(instance.run_dir / "log", role, TAIL_BYTES, as_json=as_json)
+    shown.show()
+    while follow:
+        time.sleep(FOLLOW_SECONDS)
+        shown.show()
 
 
 def _readiness(role: str) -> Readiness:
@@ -330,11 +413,13 @@ def interface(
 @threads_option
 @worker_options
 @log_format_option
+@release_option
 @name_option
 def worker(
     target: str,
     redis: str,
     threads: int | None,
+    release: str,
     name: str,
     timeout: float,
     only_channels: tuple[str, ...],
@@ -360,7 +445,7 @@ def worker(
         serve(
             WorkerConfig(
                 *(name, redis, target, threads or 1, only_channels or ("*",), exclude_channels),
-                *(timeout, max_events, max_memory_mib << 20, drain_seconds),
+                *(timeout, max_events, max_memory_mib << 20, drain_seconds, release),
             ),
             readiness,
             _run_dir(),

@@ -126,6 +126,7 @@ class InstanceConfig:
     interfaces: int = 1
     redis_url: str | None = None
     start_seconds: float = 60
+    release: str = ""
     options: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -173,3 +174,4 @@ class WorkerConfig:
     max_events: int = 0
     max_memory_bytes: int = 0
     drain_seconds: float = 600
+    release: str = ""

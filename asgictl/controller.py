@@ -54,6 +54,7 @@ class Controller:
 
     async def _serve_line(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         report: dict[str, Any] = {}
+        has_ended = False
         try:
             while line := await reader.readline():
                 heard = json.loads(line)
@@ -62,11 +63,16 @@ class Controller:
                 else:
                     self._hear(heard)
                     report = heard
-        except (ValueError, LookupError, TypeError, ConnectionError) as error:  # a stranger, or cut in mid-sentence
+            has_ended = True
+        except ConnectionError:
+            has_ended = True
+        except (ValueError, LookupError, TypeError) as error:  # a stranger, or another version: it comes again
             logger.warning("a line to the controller broke: %s", error)
+        except asyncio.CancelledError:
+            pass  # it is we who end
         finally:
             writer.close()
-            if report:
+            if report and has_ended:
                 self._died(report)
 
     async def _status(self) -> dict[str, Any]:

@@ -6,6 +6,7 @@ ASGI runs as it is. WSGI and sync consumers run in a pool of threads, async cons
 import asyncio
 import os
 import shlex
+import signal
 from collections.abc import Mapping, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -36,6 +37,7 @@ from asgictl.manifest import Router, manifest_of
 from asgictl.messages import Broadcast, Close, Frames, TurnEvent
 from asgictl.outcome import Outcome
 from asgictl.readiness import Readiness
+from asgictl.release import release_of
 from asgictl.runtime import Runtime, enter, failures, raise_file_limit
 from asgictl.server_options import gunicorn_settings, uvicorn_options
 from asgictl.shed import Shed
@@ -63,7 +65,14 @@ class ServerWorker(UvicornWorker):  # type: ignore[misc]  # gunicorn has no type
             # gunicorn's graceful_timeout does not reach uvicorn (uvicorn#2094)
             "timeout_graceful_shutdown": int(limits.drain_seconds),
             **uvicorn_options(shlex.split(os.environ.get("ASGICTL_UVICORN_OPTION", ""))),
+            "timeout_notify": 1,
         }
+
+    async def callback_notify(self) -> None:
+        """Each second. A killed gunicorn has a successor, which has servers of its own."""
+        await super().callback_notify()
+        if os.getppid() != self.ppid:
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 class ServerLogger(Logger):  # type: ignore[misc]
@@ -116,6 +125,7 @@ class InProcess:
         name: str,
         threads: int,
         readiness: Readiness,
+        release: str = "",
         limits: Limits = Limits(),  # noqa: B008 - frozen
     ) -> None:
         self.groups = Groups()
@@ -124,6 +134,7 @@ class InProcess:
         self._application = application
         self._readiness = readiness
         self._threads = threads
+        self._release = release
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="application")
         self._id = process_id()
         self._numbers = count(1)
@@ -236,7 +247,7 @@ class InProcess:
             self._readiness.failed(error)
             await send({"type": "lifespan.startup.failed", "message": str(error)})
             return
-        self._readiness.ready(id=self._id, threads=self._threads, websocket=self._websockets())
+        self._readiness.ready(id=self._id, threads=self._threads, websocket=self._websockets(), release=self._release)
         await send({"type": "lifespan.startup.complete"})
         await receive()
         for lifespan in self._lifespans.values():
@@ -302,4 +313,5 @@ def create_application() -> InProcess:
         raise SystemExit(error.exit_code) from error
     threads = int(environment["ASGICTL_THREADS"])
     redis_url, name = environment.get("ASGICTL_REDIS"), environment["ASGICTL_NAME"]
-    return InProcess(application, redis_url, name, threads, readiness, limits_of(environment))
+    release = release_of(environment["ASGICTL_TARGET"], run_dir=run_dir)
+    return InProcess(application, redis_url, name, threads, readiness, release, limits_of(environment))

@@ -3,7 +3,6 @@
 Everything that an instance leaves on the machine stands in its run directory, which is 0700 and goes when it stops.
 """
 
-import asyncio
 import contextlib
 import fcntl
 import importlib.util
@@ -15,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,35 +22,38 @@ from typing import Any
 import redis
 
 import asgictl
+from asgictl import release
 from asgictl.configuration import Bind, InstanceConfig, run_directory
-from asgictl.controller import UNKNOWN, ask_status
 from asgictl.errors import AlreadyRunning, NotRunning, RedisError, StartError
 from asgictl.layers.redis import check_redis
 from asgictl.logs import masked
+from asgictl.orphans import end, orphans
+from asgictl.readiness import SOCKET
+from asgictl.slots import POLL_SECONDS, Interrupted, Slots, tail
 from asgictl.supervisor import Supervisor
 
 CONFIGURATION = Path(__file__).with_name("supervisor.conf")
 DESCRIPTION = "instance.json"
-POLL_SECONDS = 0.02
+CHANGING = "changing"  # the lock of a change
 STOP_SECONDS = 130  # more than all of supervisor.conf's stopwaitsecs, one after another, but for ASGI sockets' drain
 WORKER_STOP_SECONDS = 40  # more than a worker gives what it runs (worker/control.py) and closing its sockets
-TAIL_LINES = 20
-UNREADY = "ended before it was ready; its last lines:\n"
-ENDED = {"BACKOFF", "EXITED", "FATAL"}  # supervisord's states of a process that did not stay
-
-
-class Interrupted(Exception):
-    """Somebody asked to stop while the instance was starting."""
 
 
 class Instance:
-    """The instance of this name. stopping: set by whoever wants a start to be given up."""
+    """The instance of this name. stopping: set by whoever wants a start to be given up.
+
+    orphans: how many processes a start has ended that a killed supervisord had left.
+    """
+
+    orphans = 0
 
     def __init__(self, name: str, stopping: threading.Event | None = None) -> None:
         self.run_dir = run_directory(name)
         self._name = name
         self._stopping = stopping or threading.Event()
         self._supervisor = Supervisor(self.run_dir)
+        self._slots = Slots(self.run_dir, self._stopping)
+        self._embedded_url = f"unix://{self.run_dir}/redis.sock"
         self._process: subprocess.Popen[bytes] | None = None
         self._lock: int | None = None
 
@@ -73,6 +75,8 @@ class Instance:
     def stop(self) -> None:
         """Drain and stop everything; raises NotRunning, and StartError when it does not end in time."""
         if not self._supervisor.answers():
+            if self._end_orphans():
+                return self.clean()
             raise NotRunning(f"no instance {self._name!r} runs; see asgictl start --name")
         pid = self._supervisor.pid()
         self._supervisor.shutdown()
@@ -84,24 +88,109 @@ class Instance:
                 )
             self._supervisor.answers()  # else it looks only once a second whether a group has stopped
             time.sleep(POLL_SECONDS)
-        self.clean()
+        return self.clean()
+
+    def _end_orphans(self) -> int:
+        """End what a killed supervisord has left; returns how many there were."""
+        left = orphans(self.run_dir) if self.run_dir.exists() else []
+        end(left)
+        return len(left)
+
+    def replace(self, role: str, name: str | None = None) -> int:
+        """Start new processes of a role, and let the old drain once all of the new are ready: a deploy.
+
+        name: of the release, "" for a hash of the code, None for the one that it has. Interfaces are replaced one by
+        one. Returns how many of the old had to be killed at the end of their drain. Raises NotRunning, AlreadyRunning
+        while another change is under way, and as Slots.start(): the old have gone on then, and the new are gone.
+        """
+        with self._changing() as described:
+            old = self._slots.serving(group_of(described, role))
+            if role in ("redis", "controller"):
+                return self._restart(described, role, old)
+            count, killed = (1 if role == "interface" else described["workers"]), 0
+            for drained in [[each] for each in old] if role == "interface" else [old]:
+                with self._released(name):
+                    self._start(described, role, count)
+                killed += self._slots.stop(group_of(described, role), drained)
+            return killed
+
+    @contextlib.contextmanager
+    def _released(self, name: str | None) -> Iterator[None]:
+        """Have processes that start take this name; what fails to start leaves the one that was."""
+        file = self.run_dir / release.FILE
+        before = file.read_text()
+        file.write_text(before if name is None else name)
+        try:
+            yield
+        except BaseException:
+            file.write_text(before)
+            raise
+
+    def _restart(self, described: dict[str, Any], role: str, old: list[str]) -> int:
+        """Restart what there is only one of; connections wait for it."""
+        if not old:
+            raise NotRunning(f"no {role} of this instance's own runs")
+        killed = self._slots.stop(role, old)
+        self._start(described, role, 1)
+        return killed
+
+    def scale(self, role: str, count: int) -> int:
+        """Have so many processes of a role: start more, or drain the last ones. Returns and raises as replace()."""
+        with self._changing() as described:
+            if described["mode"] != "split":
+                raise StartError("in-process there is one server, whose --workers are gunicorn's: restart it instead")
+            serving = self._slots.serving(role)
+            if count > len(serving):
+                self._start(described, role, count - len(serving))
+            (self.run_dir / DESCRIPTION).write_text(json.dumps({**described, f"{role}s": count}))
+            return self._slots.stop(role, serving[count:])
+
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[dict[str, Any]]:
+        """Have the instance to ourselves for one change; yields its configuration."""
+        described = self.described()
+        with (self.run_dir / CHANGING).open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise AlreadyRunning("another reload, restart or scale is under way; wait for it") from None
+            yield described
+
+    def described(self) -> dict[str, Any]:
+        """Return the configuration that runs, as JSON has it; raises NotRunning."""
+        if self._supervisor.answers():
+            with contextlib.suppress(OSError):
+                described: dict[str, Any] = json.loads((self.run_dir / DESCRIPTION).read_text())
+                return described
+        raise NotRunning(f"no instance {self._name!r} runs; start one with asgictl start")
+
+    def _start(self, described: dict[str, Any], role: str, count: int) -> list[str]:
+        """Start processes of a role, and return their slots once they are ready."""
+        group, deadline = group_of(described, role), time.monotonic() + described["start_seconds"]
+        if group == "gunicorn":  # which has all of its processes in one slot
+            return self._slots.start(group, 1, deadline, lambda names: self._slots.ready(names) >= count)
+        if role == "redis":
+            return self._slots.start(group, 1, deadline, lambda _: pings(self._embedded_url))
+        if role == "controller":
+            return self._slots.start(group, 1, deadline, lambda _: (self.run_dir / SOCKET).exists())
+        return self._slots.start(group, count, deadline)
 
     def status(self) -> dict[str, Any]:
         """Return the configuration and every started process with its state; raises NotRunning."""
-        try:
-            slots = self._supervisor.processes()
-            configuration = json.loads((self.run_dir / DESCRIPTION).read_text())
-        except (NotRunning, OSError):
-            raise NotRunning(f"no instance {self._name!r} runs; start one with asgictl start") from None
-        reports = self._reports()
+        described, slots, reports = self.described(), self._slots.processes(), self._slots.reports()
         processes = [
-            {"role": slot["group"], "process": slot["name"], "state": slot["statename"], "pid": slot["pid"]}
+            {
+                "role": slot["name"].partition("-")[0],
+                "process": slot["name"],
+                "state": slot["statename"],
+                "pid": slot["pid"],
+            }
             for slot in slots
             if slot["statename"] != "STOPPED"
         ]
         return {
             "version": asgictl.__version__,
-            **configuration,
+            **described,
             "processes": processes,
             "ready": reports["ready"],
             "shed": reports["shed"],
@@ -109,13 +198,9 @@ class Instance:
 
     def redis_url(self) -> str:
         """Return where its own Redis listens; raises NotRunning, and RedisError when it was given one."""
-        try:
-            configuration = json.loads((self.run_dir / DESCRIPTION).read_text())
-        except OSError:
-            raise NotRunning(f"no instance {self._name!r} runs; start one with asgictl start") from None
-        if configuration["redis"] != "embedded":
+        if self.described()["redis"] != "embedded":
             raise RedisError(f"instance {self._name!r} has no Redis of its own: say which with --redis")
-        return f"unix://{self.run_dir}/redis.sock"
+        return self._embedded_url
 
     def ended(self) -> bool:
         """Whether the supervisord that this object started has ended."""
@@ -141,17 +226,19 @@ class Instance:
             raise AlreadyRunning(running) from None
         if self._supervisor.answers():
             raise AlreadyRunning(running)
-        for left in self.run_dir.iterdir():  # by an instance whose supervisord was killed
+        self.orphans = self._end_orphans()
+        for left in self.run_dir.iterdir():
             shutil.rmtree(left) if left.is_dir() else left.unlink()
 
     def _launch(self, config: InstanceConfig) -> None:
         for directory in ("log", "redis"):
             (self.run_dir / directory).mkdir()
         (self.run_dir / DESCRIPTION).write_text(json.dumps(describe(config)))
+        (self.run_dir / release.FILE).write_text(config.release)
         environment, server = self._environment(config), ""
         if config.uses_redis and not config.redis_url:
             server = find_redis_server()
-            environment["ASGICTL_REDIS"] = self.redis_url()
+            environment["ASGICTL_REDIS"] = self._embedded_url
             environment["ASGICTL_REDIS_SERVER"] = server
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "supervisor.supervisord", "-n", "-c", str(CONFIGURATION)],
@@ -162,17 +249,18 @@ class Instance:
             start_new_session=True,  # Ctrl-C is for us: we stop the others in order
         )
         deadline = time.monotonic() + config.start_seconds
-        self._until(deadline, "supervisord answers", self._supervisor.answers)
+        while not self._supervisor.answers():
+            if self._stopping.wait(POLL_SECONDS):
+                raise Interrupted
+            if self.ended() or time.monotonic() > deadline:
+                raise StartError(f"supervisord does not answer:\n{tail(self.run_dir / 'log' / 'start.log')}")
+        described = describe(config)
         if server:
-            self._supervisor.start("redis", "redis")
-            self._until(deadline, "Redis answers", lambda: pings(environment["ASGICTL_REDIS"]))
-            check_redis(environment["ASGICTL_REDIS"])
-        self._supervisor.start("controller", "controller")
-        self._until(deadline, "the controller answers", (self.run_dir / "controller.sock").exists)
+            self._start(described, "redis", 1)
+            check_redis(self._embedded_url)
+        self._start(described, "controller", 1)
         for role, expected in roles(config).items():
-            for slot in range(1 if role == "server" else expected):
-                self._supervisor.start(role, role if role == "server" else f"{role}-{slot:02d}")
-            self._until(deadline, f"{expected} {role} are ready", lambda r=role, n=expected: self._ready(r) >= n)  # type: ignore[misc]
+            self._start(described, role, expected)
         if config.bind.text.startswith("unix:"):
             os.chmod(config.bind.text.removeprefix("unix:"), 0o600)  # supervisord makes it 0700
 
@@ -197,41 +285,6 @@ class Instance:
             environment["ASGICTL_REDIS"] = config.redis_url
         return environment
 
-    def _until(self, deadline: float, what: str, condition: Callable[[], bool]) -> None:
-        """Wait for a condition; raises what a process of ours died of, Interrupted, or StartError at the deadline."""
-        while not condition():
-            if self._stopping.wait(POLL_SECONDS):
-                raise Interrupted
-            self._raise_failure()
-            if time.monotonic() > deadline:
-                raise StartError(f"gave up waiting until {what}\n{self._tails()}")
-
-    def _raise_failure(self) -> None:
-        if self.ended():
-            raise StartError(f"supervisord ended:\n{self._tails()}")
-        for failure in self._reports()["failed"]:
-            log = self.run_dir / "log" / f"{failure['process']}.log"
-            error = StartError(f"{failure['process']}: {failure['reason'] or UNREADY + tail(log)}")
-            error.exit_code = failure["exit_code"]
-            raise error
-        if self._supervisor.answers():
-            for slot in self._supervisor.processes():
-                if slot["statename"] in ENDED:
-                    raise StartError(f"{slot['name']}: {UNREADY}{tail(Path(slot['stdout_logfile']))}")
-
-    def _ready(self, role: str) -> int:
-        return sum(report["role"] == role for report in self._reports()["ready"])
-
-    def _reports(self) -> dict[str, Any]:
-        try:
-            return asyncio.run(asyncio.wait_for(ask_status(self.run_dir), 2))
-        except (OSError, TimeoutError):
-            return UNKNOWN
-
-    def _tails(self) -> str:
-        logs = sorted((self.run_dir / "log").glob("*.log"))
-        return "\n".join(f"--- {log.name}\n{text}" for log in logs if (text := tail(log)))
-
     def _alive(self, pid: int) -> bool:
         if self._process is not None:
             return not self.ended()
@@ -251,6 +304,11 @@ class Instance:
                 self._process.wait(STOP_SECONDS)
         if self._process is not None or not self._supervisor.answers():
             self.clean()
+
+
+def group_of(described: dict[str, Any], role: str) -> str:
+    """Return what supervisor.conf calls a role's processes."""
+    return "gunicorn" if role == "server" else role
 
 
 def roles(config: InstanceConfig) -> dict[str, int]:
@@ -289,14 +347,6 @@ def summary(status: dict[str, Any]) -> str:
     lines = [first, f"  {'   '.join(counts)}", f"  WebSockets: {kind}{fate}"]
     lines += [f"  shed: {times} × {reason}" for reason, times in sorted(status["shed"].items())]
     return "\n".join(lines)
-
-
-def tail(log: Path) -> str:
-    """Return the last lines of a log."""
-    try:
-        return "\n".join(log.read_text(errors="replace").splitlines()[-TAIL_LINES:])
-    except OSError:
-        return ""
 
 
 def pings(url: str) -> bool:

@@ -45,8 +45,19 @@ class Supervisor:
         return found
 
     def start(self, group: str, process: str) -> None:
-        """Start a slot without waiting for it."""
-        self._call("startProcess", f"{group}:{process}", False)
+        """Start a slot without waiting for it; nothing happens when it runs."""
+        self._order("startProcess", group, process, Faults.ALREADY_STARTED)
+
+    def stop(self, group: str, process: str) -> None:
+        """Have a slot drain, without waiting for it; nothing happens when it does not run."""
+        self._order("stopProcess", group, process, Faults.NOT_RUNNING)
+
+    def _order(self, method: str, group: str, process: str, done: int) -> None:
+        try:
+            self._call(method, f"{group}:{process}", False)
+        except xmlrpc.client.Fault as fault:
+            if fault.faultCode != done:
+                raise
 
     def answers(self) -> bool:
         """Whether supervisord is there; asking also has its loop turn now, so that it sees who has died."""

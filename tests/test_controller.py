@@ -5,6 +5,7 @@ import json
 import os
 import queue
 import signal
+import socket
 import stat
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -169,3 +170,17 @@ def test_what_a_dead_worker_held_waits_while_redis_is_away(tmp_path: Path, caplo
     controller = Controller(Path(), f"unix://{tmp_path}/absent", "test")
     controller._reap({"role": "worker", "process": "worker-00", "pid": 7, "id": "h.7.aa"})
     assert "what worker-00 held waits for its lease to lapse" in caplog.text
+
+
+def test_a_controller_that_ends_takes_nobody_for_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    died: list[object] = []
+    monkeypatch.setattr(Controller, "_died", lambda _self, report: died.append(report))
+
+    async def scenario() -> None:
+        line.connect(SOCKET)
+        line.sendall(b'{"role": "worker", "process": "worker-00", "pid": 7, "state": "ready", "id": "h.7.aa"}\n')
+        await status_when(lambda status: status["ready"])
+
+    with socket.socket(socket.AF_UNIX) as line:
+        run(scenario)
+    assert died == []

@@ -32,7 +32,7 @@ def during_lifespan(application: Application, test: Callable[[InProcess], Any], 
     """Run a test between startup and shutdown, and see that no task is left."""
 
     async def main() -> None:
-        served = InProcess(application, None, "test", 2, Readiness(None, "server", "server"), Limits(**limits))
+        served = InProcess(application, None, "test", 2, Readiness(None, "server", "server"), "", Limits(**limits))
         lifespan = Client(served, {"type": "lifespan"})
         lifespan.incoming.put_nowait({"type": "lifespan.startup"})
         assert await lifespan.hears() == {"type": "lifespan.startup.complete"}

@@ -9,7 +9,8 @@ import pytest
 
 from asgictl.configuration import Bind, InstanceConfig
 from asgictl.errors import NotRunning, RedisError
-from asgictl.instance import TAIL_LINES, Instance, describe, find_redis_server, summary, tail
+from asgictl.instance import Instance, describe, find_redis_server, summary
+from asgictl.slots import TAIL_LINES, tail
 
 
 def config(mode: str = "split", redis_url: str | None = None, workers: int = 2) -> InstanceConfig:

@@ -22,7 +22,7 @@ from asgictl.configuration import WorkerConfig
 from asgictl.dead_letters import dead_letter
 from asgictl.layers.base import Entry
 from asgictl.layers.keys import Keys
-from asgictl.layers.leases import beat, give_back_command, member, reap
+from asgictl.layers.leases import LEASE_MILLISECONDS, beat, give_back_command, member, reap
 from asgictl.layers.redis_worker import COMMIT, commit_arguments
 from asgictl.messages import encode
 from asgictl.runtime import failures
@@ -41,12 +41,20 @@ MAXRSS_BYTES = 1 if sys.platform == "darwin" else 1024  # the unit of getrusage(
 class Control:
     """Beat once, then start `thread`; finish() once the loops have ended."""
 
-    def __init__(self, config: WorkerConfig, identity: str, loops: Sequence[Loop], stopping: threading.Event) -> None:
+    def __init__(
+        self,
+        config: WorkerConfig,
+        identity: str,
+        loops: Sequence[Loop],
+        stopping: threading.Event,
+        manifest: bytes = b"",
+    ) -> None:
         self._config = config
         self._identity = identity
         self._keys = Keys(config.name)
         self._loops = loops
         self._stopping = stopping
+        self._manifest = manifest
         self._finished = threading.Event()
         self._epoch = b""
         # Not all workers of an instance are to end at once.
@@ -67,8 +75,15 @@ class Control:
                 logger.error("fenced: this worker was taken for dead; it drops what it has in hand and ends")
                 reap(self._client, self._keys, member("worker", self._identity), seen=True)
                 os._exit(FENCED_STATUS)
+            self._announce()
         except redis.RedisError as error:
             logger.warning("no beat: %s", error)
+
+    def _announce(self) -> None:
+        """Keep our release's manifest where it is the newest, and bring it back when the newest has no worker left."""
+        key, lease = self._keys.manifest, LEASE_MILLISECONDS["worker"]
+        if not self._client.set(key, self._manifest, nx=True, px=lease) and self._client.get(key) == self._manifest:
+            self._client.pexpire(key, lease)
 
     def finish(self) -> None:
         """The loops have ended: end the lease, and let go of what a lost connection may have left in our hands."""

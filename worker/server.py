@@ -15,9 +15,9 @@ from asgictl.errors import RedisError, TargetError
 from asgictl.layers.base import process_id
 from asgictl.layers.redis import check_redis
 from asgictl.layers.redis_worker import RedisWorkerLayer
-from asgictl.manifest import manifest_of
-from asgictl.messages import VERSION
+from asgictl.manifest import encode_manifest, manifest_of
 from asgictl.readiness import Readiness
+from asgictl.release import release_of
 from asgictl.started import Started
 from asgictl.target import kind_of, load_target
 from asgictl.worker.asgi import ASGIRuns
@@ -35,8 +35,6 @@ def serve(config: WorkerConfig, readiness: Readiness, run_dir: Path | None = Non
     run_dir: where a controller looks after a death; None when there is none.
     """
     stopping = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda _number, _frame: stopping.set())
     application = load_target(config.target)
     channels = consumed(channels_of(application, config.target), config)
     check_redis(config.redis_url)
@@ -52,7 +50,12 @@ def serve(config: WorkerConfig, readiness: Readiness, run_dir: Path | None = Non
         for layer in layers:
             layer.connect()
         asgi.start()
-        layers[0].publish_manifest(manifest_of(application, str(VERSION)))  # what cannot start is not announced
+        # What is told to stop before it serves, as a deploy that is given up, has nothing to drain.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda _number, _frame: stopping.set())
+        release = release_of(config.target, config.release, run_dir)
+        manifest = manifest_of(application, release)
+        layers[0].publish_manifest(manifest)  # what cannot start is not announced
     except (redis.RedisError, OSError) as error:
         raise RedisError(f"Redis cannot be used: {error}") from error
     notes = run_dir / f"started-{os.getpid()}" if run_dir and not runs_side_by_side(application) else None
@@ -60,11 +63,11 @@ def serve(config: WorkerConfig, readiness: Readiness, run_dir: Path | None = Non
         Loop(application, layer, stopping, async_turns, asgi, Started(notes, part)) for part, layer in enumerate(layers)
     ]
     threads = [threading.Thread(target=_run, args=(loop, stopping), name="worker") for loop in loops[1:]]
-    control = Control(config, identity, loops, stopping)
+    control = Control(config, identity, loops, stopping, encode_manifest(manifest))
     control.beat()
     for thread in (control.thread, *threads):
         thread.start()
-    readiness.ready(id=identity, threads=config.threads, websocket=websockets_of(application))
+    readiness.ready(id=identity, threads=config.threads, websocket=websockets_of(application), release=release)
     _run(loops[0], stopping)
     for thread in threads:
         thread.join()

@@ -11,7 +11,7 @@ import redis
 from asgictl.errors import WireError
 from asgictl.layers.base import Entry
 from asgictl.layers.keys import WORKERS, Keys
-from asgictl.layers.leases import give_back_command
+from asgictl.layers.leases import LEASE_MILLISECONDS, give_back_command
 from asgictl.layers.link import BACKOFF_SECONDS, pack
 from asgictl.layers.redis import BLOCK_MILLISECONDS, READ_COUNT
 from asgictl.manifest import Manifest, encode_manifest
@@ -123,8 +123,8 @@ class RedisWorkerLayer:
         return not (self._output or self._unanswered)
 
     def publish_manifest(self, manifest: Manifest) -> None:
-        """Tell interfaces what this release serves."""
-        self._ask("SET", self.keys.manifest, encode_manifest(manifest))
+        """Tell interfaces what this release serves, for as long as a worker's lease: its beats renew it."""
+        self._ask("SET", self.keys.manifest, encode_manifest(manifest), "PX", LEASE_MILLISECONDS["worker"])
 
     def close(self) -> None:
         """Send what was buffered, and close. The cursors and the inbox are left by reaping this worker."""

@@ -372,7 +372,7 @@ def told(machine: Machine, name: str) -> str:
 
 def log(machine: Machine) -> str:
     """What the process that runs the application has logged."""
-    return machine.log("worker-00" if machine.mode == "split" else "server")
+    return machine.log("worker-00" if machine.mode == "split" else "server-00")
 
 
 def lives(machine: Machine) -> None:

@@ -1,0 +1,122 @@
+"""Slots: supervised processes of one role, of which some run and others are free.
+
+A change never makes a gap: what is new starts in free slots, and only once all of it is ready does the old drain.
+"""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any
+
+from asgictl.controller import UNKNOWN, ask_status
+from asgictl.errors import StartError
+from asgictl.supervisor import Supervisor
+
+POLL_SECONDS = 0.02
+TAIL_LINES = 20
+HOLDERS = {"interface": "interface-32", "gunicorn": "server-02"}  # of listening sockets: see supervisor.conf
+UNREADY = "ended before it was ready; its last lines:\n"
+# supervisord's states of a process
+SERVING = {"STARTING", "RUNNING", "BACKOFF"}  # or it is to
+ENDED = {"STOPPED", "EXITED", "FATAL"}
+FAILED = {"BACKOFF", "EXITED", "FATAL"}
+
+
+class Interrupted(Exception):
+    """Somebody asked to stop while something was starting."""
+
+
+class Slots:
+    """The slots of an instance, by group as in supervisor.conf.
+
+    stopping: set by whoever wants a start to be given up.
+    """
+
+    def __init__(self, run_dir: Path, stopping: threading.Event) -> None:
+        self._run_dir = run_dir
+        self._stopping = stopping
+        self._supervisor = Supervisor(run_dir)
+
+    def serving(self, group: str) -> list[str]:
+        """Return the processes of a group that run, or are to, in the order of their slots."""
+        return self._in(group, SERVING)
+
+    def processes(self) -> list[dict[str, Any]]:
+        """Return every slot, running or not, as supervisord's getAllProcessInfo has it."""
+        return [slot for slot in self._supervisor.processes() if slot["name"] not in HOLDERS.values()]
+
+    def _in(self, group: str, states: Collection[str]) -> list[str]:
+        return sorted(s["name"] for s in self.processes() if s["group"] == group and s["statename"] in states)
+
+    def reports(self) -> dict[str, Any]:
+        """Return what processes have reported to the controller, as controller.ask_status has it."""
+        try:
+            return asyncio.run(asyncio.wait_for(ask_status(self._run_dir), 2))
+        except (OSError, TimeoutError):
+            return UNKNOWN
+
+    def ready(self, names: Collection[str]) -> int:
+        """Return how many processes in these slots have reported that they are ready; gunicorn's has several."""
+        return sum(report["process"] in names for report in self.reports()["ready"])
+
+    def start(
+        self, group: str, count: int, deadline: float, is_ready: Callable[[list[str]], bool] | None = None
+    ) -> list[str]:
+        """Start so many in free slots, and return their names once all are ready; else none of them is left.
+
+        is_ready: given the names; by default, each has reported. deadline: by time.monotonic(). Raises what a process
+        said before it gave up, Interrupted, or StartError, also at the deadline.
+        """
+        free = self._in(group, ENDED)[:count]
+        if len(free) < count:
+            raise StartError(f"only {len(free)} more {group} can start now; asgictl status shows those that drain")
+        before = [(failure["process"], failure["pid"]) for failure in self.reports()["failed"]]
+        try:
+            for name in [*free, *([HOLDERS[group]] if group in HOLDERS else [])]:
+                self._supervisor.start(group, name)
+            while not (is_ready(free) if is_ready else self.ready(free) >= count):
+                if self._stopping.wait(POLL_SECONDS):
+                    raise Interrupted
+                self._raise_failure(free, before)
+                if time.monotonic() > deadline:
+                    raise StartError(f"gave up waiting for {', '.join(free)} to become ready:\n{self._tails(free)}")
+        except BaseException:
+            self.stop(group, free)
+            raise
+        return free
+
+    def stop(self, group: str, names: Collection[str]) -> int:
+        """Drain these and wait until they have ended; returns how many had to be killed at their deadline.
+
+        The deadline is supervisord's (stopwaitsecs in supervisor.conf). Should the wait be cut short, they drain on.
+        """
+        for name in names:
+            self._supervisor.stop(group, name)
+        while not set(names) <= set(self._in(group, ENDED)):
+            time.sleep(POLL_SECONDS)
+        exits = {slot["name"]: slot["exitstatus"] for slot in self.processes()}
+        return sum(exits[name] < 0 for name in names)
+
+    def _raise_failure(self, names: Collection[str], before: Collection[tuple[str, int]]) -> None:
+        """Raise what a process of these has died of; `before` are failures of others that ran in their slots."""
+        for failure in self.reports()["failed"]:
+            if failure["process"] in names and (failure["process"], failure["pid"]) not in before:
+                error = StartError(f"{failure['process']}: {failure['reason'] or UNREADY + self._tails(names)}")
+                error.exit_code = failure["exit_code"]
+                raise error
+        for slot in self.processes():
+            if slot["name"] in names and slot["statename"] in FAILED:
+                raise StartError(f"{slot['name']}: {UNREADY}{self._tails([slot['name']])}")
+
+    def _tails(self, names: Collection[str]) -> str:
+        return "\n".join(tail(self._run_dir / "log" / f"{name}.log") for name in names)
+
+
+def tail(log: Path) -> str:
+    """Return the last lines of a log."""
+    try:
+        return "\n".join(log.read_text(errors="replace").splitlines()[-TAIL_LINES:])
+    except OSError:
+        return ""

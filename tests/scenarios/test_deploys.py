@@ -1,0 +1,328 @@
+"""Reload, restart and scale under load; deploys that fail; what is left when supervisord is killed."""
+
+import json
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from urllib.error import URLError
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+
+from tests.conftest import MODES, Machine, until
+from tests.scenarios.test_demo import SECONDS, closed_with, get
+
+SITE = """
+import os
+from asgictl import Application, path
+
+def site(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"VERSION"]
+
+def count(message):
+    message.state["count"] = message.state.get("count", 0) + 1
+    message.reply(text=f"{message.state['count']} {message.text}")
+
+async def asgi(scope, receive, send):
+    if scope["type"] == "lifespan":
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+        return
+    await receive()
+    await send({"type": "websocket.accept"})
+    while (message := await receive())["type"] == "websocket.receive":
+        await send({"type": "websocket.send", "text": "VERSION " + message["text"]})
+
+app = Application(http=site, websocket=[path("/ws", receive=count)])
+sockets = Application(http=site, websocket=asgi)
+"""
+BROKEN = {
+    "syntax": ("def (", "SyntaxError", 3),
+    "import": ("import absent_module", "absent_module", 3),
+    "lifespan": (
+        """
+async def app(scope, receive, send):
+    await receive()
+    await send({"type": "lifespan.startup.failed", "message": "the cellar is flooded"})
+""",
+        "the cellar is flooded",
+        3,
+    ),
+    "hang": ("import time; print('waits for a database', flush=True); time.sleep(600)", "waits for a database", 8),
+    "dies": ("import os; print('out of luck', flush=True); os._exit(9)", "out of luck", 8),
+}
+
+
+@pytest.fixture
+def site(machine: Machine, tmp_path: Path) -> Machine:
+    machine.directory = tmp_path
+    deploy(machine, "one")
+    return machine
+
+
+def deploy(machine: Machine, version: str, code: str = SITE) -> None:
+    assert machine.directory
+    (machine.directory / "deployed.py").write_text(code.replace("VERSION", version))
+
+
+def served(machine: Machine) -> bytes:
+    return get(machine.url + "/")[2]
+
+
+class Load:
+    """Requests and numbered frames, until it is told to stop; what went wrong stands in `wrong`."""
+
+    def __init__(self, machine: Machine, sockets: int = 10) -> None:
+        self.requests = self.frames = 0
+        self.wrong: list[str] = []
+        self._machine = machine
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._request)]
+        self._threads += [threading.Thread(target=self._talk) for _ in range(sockets)]
+
+    def _request(self) -> None:
+        while not self._stop.is_set():
+            try:
+                get(self._machine.url + "/")
+                self.requests += 1
+            except (OSError, URLError) as error:
+                self.wrong.append(f"request: {error!r}")
+
+    def _talk(self) -> None:
+        try:
+            with connect(self._machine.ws + "/ws") as ws:
+                number = 0
+                while not self._stop.is_set():
+                    number += 1
+                    ws.send(str(number))
+                    if (heard := ws.recv(SECONDS)) != f"{number} {number}":
+                        self.wrong.append(f"frame {number} was answered {heard!r}")
+                    self.frames += 1
+        except (OSError, TimeoutError, ConnectionClosed) as error:
+            self.wrong.append(f"socket: {error!r}")
+
+    def __enter__(self) -> "Load":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+
+def processes(machine: Machine, role: str) -> dict[str, int]:
+    found = json.loads(machine.run("status", "--json").stdout)["processes"]
+    return {
+        each["process"]: each["pid"]
+        for each in found
+        if each["role"] == role and each["state"] in ("STARTING", "RUNNING")
+    }
+
+
+def releases(machine: Machine) -> set[str]:
+    return {
+        report["release"]
+        for report in json.loads(machine.run("status", "--json").stdout)["ready"]
+        if "release" in report
+    }
+
+
+def test_reload_serves_the_new_code_and_drops_nothing(site: Machine) -> None:
+    site.start("deployed:app", "--workers", "2", "--release", "first")
+    assert releases(site) == {"first"}
+    before = processes(site, "worker")
+    with Load(site) as load:
+        for version in ("two", "three"):
+            deploy(site, version)
+            done = site.run("reload", "--release", version)
+            assert done.returncode == 0, done.stderr
+            assert served(site) == version.encode()
+            assert releases(site) == {version}
+    assert load.wrong == []
+    assert load.requests
+    assert load.frames
+    assert not set(before.values()) & set(processes(site, "worker").values())
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("broken", BROKEN)
+def test_a_broken_deploy_changes_nothing_and_says_why(site: Machine, mode: str, broken: str) -> None:
+    code, reason, status = BROKEN[broken]
+    site.start("deployed:app", "--mode", mode, "--workers", "2", "--start-seconds", "5", "--release", "first")
+    role = "worker" if mode == "split" else "server"
+    before = processes(site, role)
+    with Load(site, 2) as load:
+        deploy(site, "two", code)
+        done = site.run("reload", "--release", "second")
+        assert done.returncode == status, done.stdout + done.stderr
+        assert reason in done.stderr
+        assert role in done.stderr
+    assert load.wrong == []
+    assert served(site) == b"one"
+    assert processes(site, role) == before
+    assert releases(site) == {"first"}
+    deploy(site, "two")
+    assert site.run("reload").returncode == 0
+    assert served(site) == b"two"
+
+
+def test_reload_in_process_serves_the_new_code_and_closes_sockets_with_1012(site: Machine) -> None:
+    site.start("deployed:app", "--mode", "inprocess", "--workers", "2")
+    with connect(site.ws + "/ws") as ws:
+        deploy(site, "two")
+        done = site.run("reload")
+        assert done.returncode == 0, done.stderr
+        assert closed_with(ws) == 1012
+    assert served(site) == b"two"
+
+
+def test_sockets_of_an_asgi_application_end_by_drain_alone(site: Machine) -> None:
+    site.start("deployed:sockets", "--workers", "1", "--drain-seconds", "600")
+    with connect(site.ws + "/") as ws:
+        ws.send("a")
+        assert ws.recv(SECONDS) == "one a"
+        deploy(site, "two")
+        reload = site.popen("reload")
+        until(lambda: "worker-01" in processes(site, "worker"), "a new worker starts")
+        until(lambda: len(processes(site, "worker")) == 1, "the old one drains")
+        with connect(site.ws + "/") as new:
+            new.send("b")
+            assert new.recv(SECONDS) == "two b"
+        ws.send("c")
+        assert ws.recv(SECONDS) == "one c"
+        assert reload.poll() is None
+    reload.communicate(timeout=60)
+    assert reload.returncode == 0
+
+
+def test_one_change_at_a_time(site: Machine) -> None:
+    site.start("deployed:app", "--workers", "1", "--start-seconds", "60")
+    deploy(site, "two", BROKEN["hang"][0])
+    reload = site.popen("reload")
+    until(lambda: len(processes(site, "worker")) == 2, "a new worker starts")
+    done = site.run("scale", "worker=2")
+    assert done.returncode == 6
+    assert "under way" in done.stderr
+    reload.send_signal(signal.SIGINT)
+    reload.communicate(timeout=60)
+    assert served(site) == b"one"
+    until(lambda: len(processes(site, "worker")) == 1, "what had started is gone")
+
+
+def test_scale_up_and_down_drops_nothing(site: Machine) -> None:
+    site.start("deployed:app", "--workers", "1", "--interfaces", "1")
+    with Load(site) as load:
+        for workers in (4, 1, 3):
+            assert site.run("scale", f"worker={workers}").returncode == 0
+            assert len(processes(site, "worker")) == workers
+    assert load.wrong == []
+    assert site.run("scale", "interface=3").returncode == 0
+    assert len(processes(site, "interface")) == 3
+    assert "interface 3 ready" in site.run("status").stdout
+    assert site.run("scale", "interface=1").returncode == 0
+    assert served(site) == b"one"
+
+
+@pytest.mark.parametrize("counts", ["worker", "worker=0", "worker=65", "interface=17", "redis=2", "worker=many"])
+def test_scale_says_what_it_takes(site: Machine, counts: str) -> None:
+    done = site.run("scale", counts)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
+def test_restart_and_reload_of_every_role(site: Machine) -> None:
+    site.start("deployed:app", "--workers", "2", "--interfaces", "2")
+    with connect(site.ws + "/ws") as ws:
+        for number, role in enumerate(("worker", "redis", "controller"), 1):
+            before = processes(site, role)
+            done = site.run("restart", role)
+            assert done.returncode == 0, done.stderr
+            assert not set(before.values()) & set(processes(site, role).values())
+            ws.send("x")
+            assert ws.recv(SECONDS) == f"{number} x"
+        workers = processes(site, "worker")
+        assert site.run("reload", "--interfaces").returncode == 0
+        assert closed_with(ws) == 1012
+    assert served(site) == b"one"
+    assert processes(site, "worker") == workers
+    assert "fenced" not in "".join(site.log(worker) for worker in workers)
+
+
+def test_logs_of_a_role_and_what_follows(site: Machine) -> None:
+    deploy(site, "one", "print('hello from the module', flush=True)\n" + SITE)
+    site.start("deployed:app", "--workers", "1")
+    assert "worker-00 | hello from the module" in site.run("logs", "worker").stdout
+    assert "worker" not in site.run("logs", "redis").stdout
+    following = site.popen("logs", "-f", "worker")
+    assert following.stdout
+    assert "hello" in following.stdout.readline()
+    site.run("reload")
+    assert following.stdout.readline() == "worker-01 | hello from the module\n"
+    following.send_signal(signal.SIGINT)
+    following.communicate(timeout=30)
+
+
+@contextmanager
+def lost_supervisord(machine: Machine, *arguments: str) -> Iterator[list[int]]:
+    machine.start("deployed:app", *arguments)
+    pid = int((machine.runtime / "asgictl" / "default" / "supervisord.pid").read_text())
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: pid not in machine.pids(), "supervisord is dead")
+    yield machine.pids()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_what_a_killed_supervisord_leaves_serves_on_until_the_next_start_ends_it(site: Machine, mode: str) -> None:
+    with lost_supervisord(site, "--mode", mode, "--workers", "2") as left:
+        with connect(site.ws + "/ws") as ws:
+            ws.send("x")
+            assert ws.recv(SECONDS) == "1 x"
+        assert served(site) == b"one"
+        deploy(site, "two")
+        done = site.run("start", "deployed:app", "--mode", mode, "--bind", f"127.0.0.1:{site.port}", "-d")
+        assert done.returncode == 0, done.stderr
+        assert f"ended {len(left)} processes" in done.stderr
+        assert served(site) == b"two"
+        assert not set(left) & set(site.pids())
+
+
+def test_stop_ends_what_a_killed_supervisord_left(site: Machine) -> None:
+    with lost_supervisord(site, "--workers", "2"):
+        assert site.run("stop").returncode == 0
+        assert site.pids() == []
+        assert site.left() == []
+        assert site.run("stop").returncode == 7
+
+
+def test_a_killed_controller_and_supervisord_stop_no_traffic(site: Machine) -> None:
+    site.start("deployed:app", "--workers", "1")
+    with Load(site, 2) as load:
+        controller = processes(site, "controller")["controller"]
+        os.kill(int((site.runtime / "asgictl" / "default" / "supervisord.pid").read_text()), signal.SIGKILL)
+        os.kill(controller, signal.SIGKILL)
+        seen = load.requests, load.frames
+        until(lambda: load.requests > seen[0] + 20 and load.frames > seen[1] + 20, "traffic goes on")
+    assert load.wrong == []
+
+
+def test_the_servers_of_a_killed_gunicorn_end(site: Machine) -> None:
+    site.start("deployed:app", "--mode", "inprocess", "--workers", "2")
+    before = {report["pid"] for report in json.loads(site.run("status", "--json").stdout)["ready"]}
+    os.kill(next(iter(processes(site, "server").values())), signal.SIGKILL)
+    until(lambda: not before & set(site.pids()), "they end")
+
+    def serves() -> bool:
+        with suppress(OSError):
+            return served(site) == b"one"
+        return False
+
+    until(serves, "their successors serve")
