@@ -24,10 +24,10 @@ def _belongs(process: psutil.Process, run_dir: Path) -> bool:
         return False
 
 
-def end(processes: list[psutil.Process]) -> None:
-    """Have them drain and end, then kill what is left."""
-    _terminate(processes, _is_in_front, FRONT_SECONDS)
-    for process in _terminate(processes, lambda _process: True, BACK_SECONDS):
+def end(processes: list[psutil.Process], front_seconds: float = FRONT_SECONDS, seconds: float = BACK_SECONDS) -> None:
+    """Have servers drain and end, then the others, then kill what is left."""
+    _terminate(processes, _is_in_front, front_seconds)
+    for process in _terminate(processes, lambda _process: True, seconds):
         process.kill()
 
 

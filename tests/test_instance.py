@@ -10,7 +10,6 @@ import pytest
 from asgictl.configuration import Bind, InstanceConfig
 from asgictl.errors import NotRunning, RedisError
 from asgictl.instance import Instance, describe, find_redis_server, summary
-from asgictl.slots import TAIL_LINES, tail
 
 
 def config(mode: str = "split", redis_url: str | None = None, workers: int = 2) -> InstanceConfig:
@@ -88,13 +87,6 @@ def test_without_any_redis_server_the_error_says_what_to_install(monkeypatch: py
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(RedisError, match=r"asgictl\[embedded\].*--redis"):
         find_redis_server()
-
-
-def test_a_tail_is_the_last_lines_and_an_absent_log_has_none(tmp_path: Path) -> None:
-    log = tmp_path / "worker.log"
-    assert tail(log) == ""
-    log.write_text("".join(f"{number}\n" for number in range(100)))
-    assert tail(log).splitlines() == [str(number) for number in range(100 - TAIL_LINES, 100)]
 
 
 @pytest.mark.parametrize("method", ["stop", "status"])
