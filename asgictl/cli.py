@@ -16,7 +16,7 @@ import click
 from click.core import ParameterSource
 
 from asgictl import __version__
-from asgictl.configuration import Bind, InstanceConfig, InterfaceConfig, Limits, WorkerConfig
+from asgictl.configuration import SERVERS, Bind, InstanceConfig, InterfaceConfig, Limits, WorkerConfig
 from asgictl.errors import AsgictlError
 from asgictl.logs import masked, set_up
 from asgictl.readiness import Readiness
@@ -91,6 +91,11 @@ def _server_options(_ctx: click.Context, param: click.Parameter, value: tuple[st
     return value
 
 
+def _check_server(server: str, *passed_on: tuple[str, ...]) -> None:
+    if server != "uvicorn" and any(passed_on):  # TLS that was asked for must not be lost
+        raise click.UsageError(f"--uvicorn-option and --gunicorn-option mean nothing on --server={server}")
+
+
 def options(*each: Decorator) -> Decorator:
     """Several options as one decorator, so that `start` takes what the roles that it starts take."""
 
@@ -114,6 +119,9 @@ log_format_option = option("--log-format", type=click.Choice(["human", "json"]),
 passed_on: dict[str, Any] = {"metavar": "NAME=VALUE", "multiple": True, "type": Words(), "callback": _server_options}
 interface_options = options(
     option("--uvicorn-option", help="Passed on to uvicorn, as ssl_keyfile; may be repeated.", **passed_on),
+    option(
+        "--server", type=click.Choice(SERVERS), default="uvicorn", help="What accepts connections; docs/servers.md."
+    ),
     option("--max-message-bytes", type=click.IntRange(1), default=LIMITS.message_bytes, help="Above: close 1009."),
     option("--max-body-bytes", type=click.IntRange(0), default=LIMITS.body_bytes, help="Of a request; above: 413."),
     option("--capacity", type=click.IntRange(1), default=LIMITS.channel_events, help="Events of a channel; then 503."),
@@ -158,6 +166,7 @@ def start(
     redis: str | None,
     start_seconds: float,
     release: str,
+    server: str,
     name: str,
     detach: bool,
     **roles: Any,
@@ -171,6 +180,7 @@ def start(
     given = click.get_current_context().get_parameter_source(other)
     if given == ParameterSource.COMMANDLINE:  # a file or the environment may serve both modes
         raise click.UsageError(f"--{other.replace('_', '-')} means nothing in --mode={mode}")
+    _check_server(server, roles["uvicorn_option"], roles["gunicorn_option"])
     if bind.startswith("fd:"):
         raise click.UsageError("--bind fd://N is for a process that runs alone; use host:port or unix:/path")
     config = InstanceConfig(
@@ -184,6 +194,7 @@ def start(
         redis_url=redis,
         start_seconds=start_seconds,
         release=release,
+        server=server,
         options={_variable(key): _text(value) for key, value in roles.items()},
     )
     from asgictl.instance import Instance, summary
@@ -378,6 +389,7 @@ def interface(
     bind: str,
     redis: str,
     name: str,
+    server: str,
     max_message_bytes: int,
     max_body_bytes: int,
     capacity: int,
@@ -390,6 +402,7 @@ def interface(
     from asgictl.interface.server import serve
     from asgictl.server_options import uvicorn_options
 
+    _check_server(server, uvicorn_option)
     set_up(log_format, _process("interface"))
     readiness = _readiness("interface")
     limits = Limits(message_bytes=max_message_bytes, body_bytes=max_body_bytes, channel_events=capacity)
@@ -397,7 +410,7 @@ def interface(
         started = serve(
             InterfaceConfig(
                 *(name, redis, Bind(bind), limits, forwarded_allow_ips, root_path.rstrip("/")),
-                uvicorn_options(uvicorn_option),
+                *(server, uvicorn_options(uvicorn_option)),
             ),
             readiness,
         )
@@ -505,3 +518,11 @@ def controller() -> None:
     set_up(environment.get("ASGICTL_LOG_FORMAT", "human"), "controller")
     redis_url, name = environment.get("ASGICTL_REDIS"), environment["ASGICTL_NAME"]
     asyncio.run(Controller(Path(environment["ASGICTL_RUN_DIR"]), redis_url, name).serve())
+
+
+@main.command("server", hidden=True)
+def server_() -> None:
+    """Run one in-process server other than gunicorn's, on file descriptor 0; supervisord starts it."""
+    from asgictl.inprocess import serve
+
+    sys.exit(0 if serve() else 1)

@@ -13,6 +13,8 @@ from typing import Any
 
 from asgictl.errors import AddressError
 
+SERVERS = ("uvicorn", "daphne", "hypercorn")
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -125,6 +127,7 @@ class InstanceConfig:
     threads: int
     interfaces: int = 1
     redis_url: str | None = None
+    server: str = "uvicorn"
     start_seconds: float = 60
     release: str = ""
     options: dict[str, str] = field(default_factory=dict)
@@ -154,6 +157,7 @@ class InterfaceConfig:
     limits: Limits = field(default_factory=Limits)
     trusted: str = "127.0.0.1"
     root_path: str = ""
+    server: str = "uvicorn"
     uvicorn: dict[str, Any] = field(default_factory=dict)
 
 

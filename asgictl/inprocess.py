@@ -1,4 +1,4 @@
-"""The application inside the server's own process: gunicorn, uvicorn's worker class, and this ASGI application.
+"""The application inside the server's own process: an ASGI application, for gunicorn with uvicorn's worker or another.
 
 ASGI runs as it is. WSGI and sync consumers run in a pool of threads, async consumers on the server's event loop.
 """
@@ -21,9 +21,10 @@ from gunicorn.glogging import Logger
 from uvicorn_worker import UvicornWorker
 
 from asgictl.application import Application
-from asgictl.configuration import Limits
+from asgictl.configuration import Bind, Limits
 from asgictl.direct_flow import DirectFlow
 from asgictl.errors import AsgictlError
+from asgictl.hosting import host, uvicorn_settings
 from asgictl.interface.exchange import Aborted
 from asgictl.interface.groups import Groups
 from asgictl.interface.outbox import Send, denial
@@ -31,6 +32,7 @@ from asgictl.interface.session import Receive, Session, can_deny, local_path
 from asgictl.layers.base import GroupLayer, process_id
 from asgictl.layers.memory import MemoryGroupLayer
 from asgictl.layers.redis import RedisGroupLayer
+from asgictl.lifespan import Lifespan
 from asgictl.limited_body import LimitedBody
 from asgictl.logs import formatter, set_up
 from asgictl.manifest import Router, manifest_of
@@ -43,7 +45,6 @@ from asgictl.server_options import gunicorn_settings, uvicorn_options
 from asgictl.shed import Shed
 from asgictl.target import asgi3, kind_of, load_target
 from asgictl.turn import RunningTurn
-from asgictl.worker.lifespan import Lifespan
 from asgictl.wsgi import WSGIRun
 
 
@@ -52,21 +53,8 @@ class ServerWorker(UvicornWorker):  # type: ignore[misc]  # gunicorn has no type
 
     @property
     def CONFIG_KWARGS(self) -> dict[str, Any]:  # noqa: N802
-        limits = limits_of(os.environ)
-        return {
-            "loop": "uvloop",
-            "http": "httptools",
-            "ws": "websockets-sansio",
-            "ws_max_size": limits.message_bytes,
-            "ws_ping_timeout": 70,
-            "ws_per_message_deflate": False,
-            "lifespan": "on",
-            "root_path": os.environ.get("ASGICTL_ROOT_PATH", "").rstrip("/"),
-            # gunicorn's graceful_timeout does not reach uvicorn (uvicorn#2094)
-            "timeout_graceful_shutdown": int(limits.drain_seconds),
-            **uvicorn_options(shlex.split(os.environ.get("ASGICTL_UVICORN_OPTION", ""))),
-            "timeout_notify": 1,
-        }
+        options = uvicorn_options(shlex.split(os.environ.get("ASGICTL_UVICORN_OPTION", "")))
+        return {"http": "httptools", **uvicorn_settings(limits_of(os.environ), root_path_of(os.environ), options)}
 
     async def callback_notify(self) -> None:
         """Each second. A killed gunicorn has a successor, which has servers of its own."""
@@ -113,6 +101,11 @@ def limits_of(environment: Mapping[str, str]) -> Limits:
         message_bytes=int(environment.get("ASGICTL_MAX_MESSAGE_BYTES", defaults.message_bytes)),
         body_bytes=int(environment.get("ASGICTL_MAX_BODY_BYTES", defaults.body_bytes)),
     )
+
+
+def root_path_of(environment: Mapping[str, str]) -> str:
+    """Return the path below which a proxy serves, as `asgictl start` put it into the environment of a server."""
+    return environment.get("ASGICTL_ROOT_PATH", "").rstrip("/")
 
 
 class InProcess:
@@ -298,7 +291,7 @@ async def _closing(application: Any, scope: MutableMapping[str, Any], receive: R
 
 
 def create_application() -> InProcess:
-    """Make the ASGI application of a gunicorn worker, from the environment that `asgictl start` gives it."""
+    """Make the ASGI application of a server's process, from the environment that `asgictl start` gives it."""
     environment = os.environ
     run_dir = Path(environment["ASGICTL_RUN_DIR"])
     process = environment.get("SUPERVISOR_PROCESS_NAME", "server")
@@ -315,3 +308,12 @@ def create_application() -> InProcess:
     redis_url, name = environment.get("ASGICTL_REDIS"), environment["ASGICTL_NAME"]
     release = release_of(environment["ASGICTL_TARGET"], run_dir=run_dir)
     return InProcess(application, redis_url, name, threads, readiness, release, limits_of(environment))
+
+
+def serve() -> bool:
+    """Serve it on file descriptor 0, on ASGICTL_SERVER, as hosting.host does."""
+    environment = os.environ
+    set_up(*_logging(environment))
+    server, trusted = environment["ASGICTL_SERVER"], environment["ASGICTL_FORWARDED_ALLOW_IPS"]
+    listener, limits = Bind("fd://0").listen(), limits_of(environment)
+    return host(create_application(), listener, server, limits, trusted, root_path_of(environment), {})

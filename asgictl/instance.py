@@ -25,6 +25,7 @@ import asgictl
 from asgictl import release
 from asgictl.configuration import Bind, InstanceConfig, run_directory
 from asgictl.errors import AlreadyRunning, NotRunning, RedisError, StartError
+from asgictl.hosting import check_server
 from asgictl.layers.redis import check_redis
 from asgictl.logs import masked
 from asgictl.orphans import end, orphans
@@ -65,6 +66,7 @@ class Instance:
         self._claim()
         try:
             config.bind.check()
+            check_server(config.server)
             if config.redis_url:
                 check_redis(config.redis_url)
             self._launch(config)
@@ -270,6 +272,7 @@ class Instance:
             "ASGICTL_NAME": config.name,
             "ASGICTL_MODE": config.mode,
             "ASGICTL_TARGET": config.target,
+            "ASGICTL_SERVER": config.server,
             "ASGICTL_THREADS": str(config.threads),
             "ASGICTL_WORKERS": str(config.workers),
             "ASGICTL_SOCKET": config.bind.supervisor_url,
@@ -308,7 +311,7 @@ class Instance:
 
 def group_of(described: dict[str, Any], role: str) -> str:
     """Return what supervisor.conf calls a role's processes."""
-    return "gunicorn" if role == "server" else role
+    return "gunicorn" if role == "server" and described["server"] == "uvicorn" else role
 
 
 def roles(config: InstanceConfig) -> dict[str, int]:
@@ -337,7 +340,8 @@ def summary(status: dict[str, Any]) -> str:
         expected = status["workers" if role != "interface" else "interfaces"]
         ready = sum(report["role"] == role for report in status["ready"])
         counted = f"{expected} ready" if ready == expected else f"{ready} of {expected} ready"
-        counts.append(f"{role} {counted}" + (f" {threads}" if role != "interface" else ""))
+        host = f" on {status['server']}" if role != "worker" else ""
+        counts.append(f"{role} {counted}" + (f" {threads}" if role != "interface" else "") + host)
     kinds = {report["websocket"] for report in status["ready"] if "websocket" in report}
     kind = min(kinds, default="none")
     survive = ", live as long as their worker" if kind == "ASGI" else ", survive deploys"

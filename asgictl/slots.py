@@ -16,7 +16,8 @@ from asgictl.supervisor import Supervisor
 
 POLL_SECONDS = 0.02
 TAIL_LINES = 20
-HOLDERS = {"interface": "interface-32", "gunicorn": "server-02"}  # of listening sockets: see supervisor.conf
+# of listening sockets: see supervisor.conf
+HOLDERS = {"interface": "interface-32", "server": "server-128", "gunicorn": "server-02"}
 UNREADY = "ended before it was ready; its last lines:\n"
 # supervisord's states of a process
 SERVING = {"STARTING", "RUNNING", "BACKOFF"}  # or it is to
@@ -45,7 +46,7 @@ class Slots:
 
     def processes(self) -> list[dict[str, Any]]:
         """Return every slot, running or not, as supervisord's getAllProcessInfo has it."""
-        return [slot for slot in self._supervisor.processes() if slot["name"] not in HOLDERS.values()]
+        return [slot for slot in self._supervisor.processes() if slot["name"] != HOLDERS.get(slot["group"])]
 
     def _in(self, group: str, states: Collection[str]) -> list[str]:
         return sorted(s["name"] for s in self.processes() if s["group"] == group and s["statename"] in states)

@@ -213,7 +213,7 @@ def travelling(scope: MutableMapping[str, Any]) -> Scope:
     path = scope["path"]
     return Scope(
         scope.get("method", ""),
-        scope.get("scheme", "http"),
+        scope.get("scheme", "ws" if scope.get("type") == "websocket" else "http"),
         scope.get("http_version", "1.1"),
         scope.get("root_path", ""),
         path,

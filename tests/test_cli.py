@@ -8,7 +8,7 @@ from click.testing import CliRunner, Result
 
 from asgictl import __version__
 from asgictl.cli import Logs, main, start
-from asgictl.configuration import InstanceConfig, WorkerConfig
+from asgictl.configuration import InstanceConfig, InterfaceConfig, WorkerConfig
 
 
 @pytest.fixture(autouse=True)
@@ -18,6 +18,7 @@ def _runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path / "project")
     roles = (
         "INTERFACES",
+        "SERVER",
         "LOG_FORMAT",
         "UVICORN_OPTION",
         "GUNICORN_OPTION",
@@ -51,6 +52,7 @@ def run(*arguments: str) -> Result:
         (["status", "--name", "x" * 33], "1 to 32"),
         (["start", "a:b", "c:d"], "c:d"),
         (["start", "--mode", "inprocess", "--interfaces", "2"], "--interfaces means nothing"),
+        (["start", "--server", "apache"], "'uvicorn', 'daphne', 'hypercorn'"),
         (["interface"], "--redis"),
         (["worker"], "--redis"),
         (["worker", "--redis", "redis://h", "--timeout", "-1"], "--timeout"),
@@ -117,6 +119,35 @@ def test_a_worker_is_what_its_environment_says(served: list[WorkerConfig], monke
     assert [(config.only, config.exclude, config.timeout_seconds) for config in served] == [
         (("http.*", "*.slow", "a b"), (), 7)
     ]
+
+
+def test_an_interface_is_hosted_by_the_server_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[InterfaceConfig] = []
+
+    def serve(config: InterfaceConfig, _readiness: object) -> bool:
+        told.append(config)
+        return True
+
+    monkeypatch.setattr("asgictl.interface.server.serve", serve)
+    monkeypatch.setattr("asgictl.cli.set_up", lambda *_: None)
+    monkeypatch.setenv("ASGICTL_SERVER", "hypercorn")
+    assert run("interface", "--redis", "redis://h").exit_code == 0
+    assert run("interface", "--redis", "redis://h", "--server", "daphne").exit_code == 0
+    assert [config.server for config in told] == ["hypercorn", "daphne"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["start", "--uvicorn-option", "backlog=9"],
+        ["start", "--mode", "inprocess", "--gunicorn-option", "timeout=9"],
+        ["interface", "--redis", "redis://h", "--uvicorn-option", "backlog=9"],
+    ],
+)
+def test_what_is_for_uvicorn_is_refused_on_another_server(arguments: list[str]) -> None:
+    result = run(*arguments, "--server", "daphne")
+    assert result.exit_code == 2
+    assert "mean nothing on --server=daphne" in result.output
 
 
 def test_an_instance_hands_the_options_of_its_roles_on(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from asgictl.configuration import Bind, InstanceConfig
 from asgictl.errors import NotRunning, RedisError
-from asgictl.instance import Instance, describe, find_redis_server, summary
+from asgictl.instance import Instance, describe, find_redis_server, group_of, summary
 
 
 def config(mode: str = "split", redis_url: str | None = None, workers: int = 2) -> InstanceConfig:
@@ -50,7 +50,7 @@ def test_a_split_summary_counts_both_roles_and_says_that_sockets_survive() -> No
     text = summary(status("split", ready))
     assert "split · m:a · http://h:1" in text
     assert "redis 1 embedded" in text
-    assert "interface 1 ready" in text
+    assert "interface 1 ready on uvicorn" in text
     assert "worker 2 ready (1 thread)" in text
     assert "WebSockets: consumers, survive deploys" in text
 
@@ -66,6 +66,12 @@ def test_a_summary_says_what_is_missing() -> None:
     assert "interface 0 of 1 ready" in text
     assert "worker 1 of 2 ready" in text
     assert text.endswith("WebSockets: none")
+
+
+def test_gunicorn_has_a_group_of_its_own_in_the_configuration() -> None:
+    assert group_of({"server": "uvicorn"}, "server") == "gunicorn"
+    assert group_of({"server": "daphne"}, "server") == "server"
+    assert group_of({"server": "uvicorn"}, "worker") == "worker"
 
 
 def test_a_named_redis_server_comes_before_paths_and_the_wheels(

@@ -9,12 +9,12 @@ from typing import Any
 from asgictl.application import Application
 from asgictl.layers.base import Entry
 from asgictl.layers.keys import interface_of
+from asgictl.lifespan import Lifespan
 from asgictl.messages import Buried, Connect, Letter, Request, Scope, decode_scope
 from asgictl.target import asgi3, kind_of
 from asgictl.worker.asgi_http import HTTPRun
 from asgictl.worker.asgi_websocket import WebSocketRun
 from asgictl.worker.event_loop import EventLoop
-from asgictl.worker.lifespan import Lifespan
 
 logger = logging.getLogger("asgictl.worker")
 CAPACITY = 4096  # connections in hand; a worker reads no more events until one has ended

@@ -8,7 +8,7 @@ from typing import Any
 from asgictl.errors import TargetError
 from asgictl.runtime import failures
 
-logger = logging.getLogger("asgictl.worker")
+logger = logging.getLogger("asgictl.lifespan")
 STOP_SECONDS = 10.0  # that an application has to shut down
 
 
@@ -34,14 +34,14 @@ class Lifespan:
         if self._heard == "lifespan.startup.failed":
             raise TargetError(f"the application's lifespan failed: {self._reason}")
 
-    async def stop(self) -> None:
+    async def stop(self, seconds: float = STOP_SECONDS) -> None:
         """Wait until the application has shut down, or its time to do so is over."""
         if self._task and not self._task.done():
             try:
-                async with asyncio.timeout(STOP_SECONDS):
+                async with asyncio.timeout(seconds):
                     await self._ask("lifespan.shutdown")
             except TimeoutError:
-                logger.warning("the application's lifespan did not end within %.0f s", STOP_SECONDS)
+                logger.warning("the application's lifespan did not end within %.0f s", seconds)
             self._task.cancel()  # one that has answered may wait for more, for ever
 
     async def _ask(self, type: str) -> None:

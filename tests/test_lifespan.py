@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from asgictl.errors import TargetError
-from asgictl.worker import lifespan as module
-from asgictl.worker.lifespan import Lifespan
+from asgictl.lifespan import Lifespan
 from tests.worker.conftest import scenario, settled
 
 Application = Callable[[Any, Any, Any], Coroutine[Any, Any, None]]
@@ -91,11 +90,7 @@ def test_one_that_fails_while_it_serves_is_logged_and_needs_no_stop(caplog: pyte
     assert [record.getMessage() for record in caplog.records] == ["the application: lifespan failed"]
 
 
-def test_one_that_does_not_end_is_left_at_its_deadline(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "STOP_SECONDS", 0)
-
+def test_one_that_does_not_end_is_left_at_its_deadline(caplog: pytest.LogCaptureFixture) -> None:
     async def application(scope: Any, receive: Any, send: Any) -> None:
         await receive()
         await send({"type": "lifespan.startup.complete"})
@@ -105,7 +100,7 @@ def test_one_that_does_not_end_is_left_at_its_deadline(
     async def run() -> None:
         lifespan = Lifespan(application)
         await lifespan.start()
-        await lifespan.stop()
+        await lifespan.stop(seconds=0)
 
     run()
     assert "did not end within" in caplog.text
