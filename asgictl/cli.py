@@ -28,6 +28,7 @@ CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os
 COUNTS = {"worker": click.IntRange(1, 64), "interface": click.IntRange(1, 16)}
 TAIL_BYTES = 4 << 10  # of each log that `logs` begins with
 FOLLOW_SECONDS = 0.2
+STATUS_COLUMNS = 140  # of what is no terminal
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
@@ -127,6 +128,7 @@ interface_options = options(
     option("--capacity", type=click.IntRange(1), default=LIMITS.channel_events, help="Events of a channel; then 503."),
     option("--forwarded-allow-ips", default="127.0.0.1", help="Proxies whose X-Forwarded headers count; * for any."),
     option("--root-path", default="", help="The path below which a proxy serves the application."),
+    option("--access-log", is_flag=True, help="Log each request and WebSocket; never a query string."),
 )
 worker_options = options(
     option("--timeout", type=click.FloatRange(0), default=60.0, help="Seconds an event may run; 0 for ever."),
@@ -154,6 +156,7 @@ release_option = click.option("--release", default="", help="Names the code that
 @option("--log-file-mib", type=click.IntRange(0), default=50, help="Of each process, then a new file; ten are kept.")
 @option("--start-seconds", type=click.FloatRange(1), default=60.0, help="That a role has to become ready.")
 @release_option
+@option("--admin-port", type=click.IntRange(1, 65535), help="Serve /metrics and the like on 127.0.0.1 too.")
 @name_option
 @click.option("-d", "--detach", is_flag=True, help="Return once ready, and leave it running.")
 def start(
@@ -167,6 +170,7 @@ def start(
     start_seconds: float,
     release: str,
     server: str,
+    admin_port: int | None,
     name: str,
     detach: bool,
     **roles: Any,
@@ -195,10 +199,12 @@ def start(
         start_seconds=start_seconds,
         release=release,
         server=server,
+        admin_port=admin_port,
         options={_variable(key): _text(value) for key, value in roles.items()},
     )
-    from asgictl.instance import Instance, summary
+    from asgictl.instance import Instance
     from asgictl.slots import Interrupted
+    from asgictl.status import status, summary
 
     stopping = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -211,7 +217,7 @@ def start(
         return
     if instance.orphans:
         click.echo(f"ended {instance.orphans} processes that a killed supervisord had left", err=True)
-    click.echo(summary(instance.status()))
+    click.echo(summary(status(name)))
     if detach:
         click.echo("asgictl status | stop")
         return
@@ -267,11 +273,20 @@ def stop(name: str) -> None:
 @name_option
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def status(name: str, as_json: bool) -> None:
-    """Say how an instance is."""
-    from asgictl.instance import Instance, summary
+    """Say how an instance is: its processes, connections, channels, and the requests and turns of the last seconds."""
+    from asgictl import status
 
-    found = Instance(name).status()
-    click.echo(json.dumps(found, indent=2) if as_json else summary(found))
+    found = status.status(name)
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    from rich.console import Console
+
+    click.echo(status.summary(found))
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else STATUS_COLUMNS)
+    for table in status.tables(found):
+        console.print()
+        console.print(table)
 
 
 @main.group("config")
@@ -307,7 +322,7 @@ def reload(interfaces: bool, release: str, name: str) -> None:
     from asgictl.instance import Instance
 
     instance = Instance(name)
-    split = instance.status()["mode"] == "split"
+    split = instance.described()["mode"] == "split"
     if interfaces and not split:
         raise click.UsageError("--interfaces means nothing in --mode=inprocess: there are none")
     role = "interface" if interfaces else "worker" if split else "server"
@@ -396,6 +411,7 @@ def interface(
     forwarded_allow_ips: str,
     root_path: str,
     uvicorn_option: tuple[str, ...],
+    access_log: bool,
     log_format: str,
 ) -> None:
     """Run one interface server in the foreground, as in a container."""
@@ -410,7 +426,7 @@ def interface(
         started = serve(
             InterfaceConfig(
                 *(name, redis, Bind(bind), limits, forwarded_allow_ips, root_path.rstrip("/")),
-                *(server, uvicorn_options(uvicorn_option)),
+                *(server, uvicorn_options(uvicorn_option), access_log),
             ),
             readiness,
         )
@@ -517,7 +533,8 @@ def controller() -> None:
     environment = os.environ
     set_up(environment.get("ASGICTL_LOG_FORMAT", "human"), "controller")
     redis_url, name = environment.get("ASGICTL_REDIS"), environment["ASGICTL_NAME"]
-    asyncio.run(Controller(Path(environment["ASGICTL_RUN_DIR"]), redis_url, name).serve())
+    port = int(environment.get("ASGICTL_ADMIN_PORT", 0)) or None
+    asyncio.run(Controller(Path(environment["ASGICTL_RUN_DIR"]), redis_url, name, port).serve())
 
 
 @main.command("server", hidden=True)

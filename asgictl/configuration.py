@@ -128,6 +128,7 @@ class InstanceConfig:
     interfaces: int = 1
     redis_url: str | None = None
     server: str = "uvicorn"
+    admin_port: int | None = None
     start_seconds: float = 60
     release: str = ""
     options: dict[str, str] = field(default_factory=dict)
@@ -159,6 +160,7 @@ class InterfaceConfig:
     root_path: str = ""
     server: str = "uvicorn"
     uvicorn: dict[str, Any] = field(default_factory=dict)
+    access_log: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The controller: hears which process is ready and which has died, and tells whoever asks.
+"""The controller: hears which process is ready, what each counts and which has died, and tells whoever asks.
 
 Each process holds a line to the controller's Unix socket open (readiness.py). The kernel closes it when the process
 ends, so a death is known at once; supervisord by itself would notice only after one to two seconds, and is woken.
@@ -6,38 +6,62 @@ The controller keeps nothing that it could not learn again: traffic flows withou
 """
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
 import signal
+import time
+from collections import Counter
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
+import psutil
 import redis
 
-from asgictl.errors import StartError
+from asgictl import admin, channels
+from asgictl.errors import AsgictlError, StartError
+from asgictl.figures import Figures
+from asgictl.history import History
 from asgictl.layers.keys import Keys
 from asgictl.layers.leases import member, reap
-from asgictl.readiness import SOCKET
+from asgictl.readiness import ROLES, SOCKET
 from asgictl.started import take_started
-from asgictl.supervisor import Supervisor
+from asgictl.status import look
+from asgictl.supervisor import SERVING, Supervisor
 
 logger = logging.getLogger("asgictl.controller")
-UNKNOWN: dict[str, Any] = {"ready": [], "failed": [], "shed": {}}
 LINE_BYTES = 1 << 20  # a failure's reason is a whole traceback
+LOOK_SECONDS = 1.0
+START_BUDGET = 5  # times that a process may end before it is ready; supervisord's own counts the first second alone
+SILENT_SECONDS = 15.0  # after which a process that stands still is not ready: every lease has lapsed by then
+ALARM_SECONDS = 10.0  # that an event may wait for a worker
+ALARM_AGAIN_SECONDS = 60.0  # between two alarms about one channel
 
 
 class Controller:
-    """Knows what each ready process last said, by pid, and the last words of those that could not start, by slot."""
+    """Knows what each ready process last said, by pid, and the last words of those that could not start, by slot.
 
-    def __init__(self, run_dir: Path, redis_url: str | None, name: str) -> None:
+    admin_port: of 127.0.0.1, beside the admin socket; None for none.
+    """
+
+    def __init__(self, run_dir: Path, redis_url: str | None, name: str, admin_port: int | None = None) -> None:
         self._run_dir = run_dir
-        self._redis_url = redis_url
+        self._admin_port = admin_port
         self._keys = Keys(name)
+        self._redis = redis.Redis.from_url(redis_url, socket_timeout=1) if redis_url else None
+        self._redis_url = redis_url
+        self._redis_pid = 0
         self._ready: dict[int, dict[str, Any]] = {}
         self._failed: dict[str, dict[str, Any]] = {}
         self._actions: set[asyncio.Future[Any]] = set()
+        self._unready: Counter[str] = Counter()  # by slot, how often in a row it has not become ready
+        self._alarmed: dict[str, float] = {}  # by channel, when
+        self.history = History()
+        self.channels: dict[str, channels.Channel] = {}
 
     async def serve(self) -> None:
         """Serve until SIGTERM or SIGINT."""
@@ -47,10 +71,21 @@ class Controller:
         server = await asyncio.start_unix_server(self._serve_line, path, limit=LINE_BYTES)
         os.umask(umask)
         stopping = asyncio.Event()
+        hosted = admin.Hosted(self, self._run_dir, self._admin_port)
+        tasks = [asyncio.create_task(each) for each in (self._keep_looking(), hosted.host())]
+        for task in tasks:
+            task.add_done_callback(lambda _task: stopping.set())  # none ends by itself but by a fault of ours
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stopping.set)
         await stopping.wait()
         server.close()
+        hosted.should_exit = True
+        tasks[0].cancel()
+        for ended in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(ended, Exception):
+                raise ended
+        if self._redis is not None:
+            self._redis.close()
 
     async def _serve_line(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         report: dict[str, Any] = {}
@@ -58,8 +93,11 @@ class Controller:
         try:
             while line := await reader.readline():
                 heard = json.loads(line)
-                if heard == {"ask": "status"}:
-                    writer.write(json.dumps(await self._status()).encode() + b"\n")
+                if "ask" in heard:
+                    answer = await self.status() if heard["ask"] == "status" else self._reports()
+                    writer.write(json.dumps(answer).encode() + b"\n")
+                elif "figures" in heard and report:
+                    self.history.add(report["pid"], msgspec.convert(heard["figures"], Figures, str_keys=True))
                 else:
                     self._hear(heard)
                     report = heard
@@ -72,39 +110,67 @@ class Controller:
             pass  # it is we who end
         finally:
             writer.close()
+            if report:
+                self._ready.pop(report["pid"], None)
+                self.history.forget(report["pid"])
             if report and has_ended:
                 self._died(report)
 
-    async def _status(self) -> dict[str, Any]:
-        shed = await asyncio.get_running_loop().run_in_executor(None, self._shed)
-        return {"ready": list(self._ready.values()), "failed": list(self._failed.values()), "shed": shed}
+    def _reports(self) -> dict[str, Any]:
+        return {"ready": list(self._ready.values()), "failed": list(self._failed.values())}
 
-    def _shed(self) -> dict[str, int]:
-        """Return what interfaces have counted, by reason; nothing while Redis is away."""
-        if self._redis_url is None:
-            return {}
+    async def status(self) -> dict[str, Any]:
+        """Return what `asgictl status --json` prints; {} when supervisord does not answer."""
+        seen = {name: channel._asdict() for name, channel in self.channels.items()}
+        known = {**self._reports(), **self.history.summary(), "channels": seen}
         try:
-            with redis.Redis.from_url(self._redis_url, socket_timeout=1) as client:
-                counted: Any = client.hgetall(self._keys.shed)
-        except redis.RedisError:
+            return await asyncio.to_thread(look, self._run_dir, known)
+        except AsgictlError:
             return {}
-        return {reason.decode(): int(times) for reason, times in counted.items()}
+
+    def who(self) -> dict[int, dict[str, Any]]:
+        """Return the report of each process that is ready, Redis and ourselves included, by pid."""
+        ours = {os.getpid(): "controller", self._redis_pid: "redis"}
+        return {pid: {"role": role, "process": role} for pid, role in ours.items() if pid} | self._ready
+
+    def unready(self) -> str:
+        """Say what is missing before requests can be answered; "" when nothing is."""
+        heard = [report for pid, report in self._ready.items() if self.history.silent_seconds(pid) < SILENT_SECONDS]
+        roles = {report["role"] for report in heard}
+        missing = () if "server" in roles else sorted({"interface", "worker"} - roles)
+        return ", ".join(f"no {role} is ready" for role in missing)
 
     def _hear(self, report: dict[str, Any]) -> None:
+        if not (isinstance(report["pid"], int) and report["role"] in ROLES and isinstance(report["process"], str)):
+            raise ValueError("no process of ours")
         if report["state"] == "ready":
             self._ready[report["pid"]] = report
             self._failed.pop(report["process"], None)
+            del self._unready[report["process"]]
         elif report["state"] == "failed":
             self._failed[report["process"]] = report
 
     def _died(self, report: dict[str, Any]) -> None:
         if report["state"] == "starting":
             self._failed[report["process"]] = {**report, "reason": "", "exit_code": StartError.exit_code}
-        self._ready.pop(report["pid"], None)
-        for act in (partial(self._reap, report), Supervisor(self._run_dir).answers):
+        supervisor = Supervisor(self._run_dir)
+        acts: list[Callable[[], object]] = [partial(self._reap, report), supervisor.answers]
+        if report["state"] != "ready":
+            self._unready[report["process"]] += 1
+            if self._unready[report["process"]] >= START_BUDGET:
+                acts.append(partial(self._give_up, supervisor, report["process"]))
+        for act in acts:
             action = asyncio.get_running_loop().run_in_executor(None, act)
             self._actions.add(action)
             action.add_done_callback(self._actions.discard)
+
+    def _give_up(self, supervisor: Supervisor, process: str) -> None:
+        """Stop a slot whose process does not start, however often it is tried; the rest goes on."""
+        logger.error("%s is given up: it has not started %d times in a row", process, START_BUDGET)
+        self._failed[process]["is_given_up"] = True
+        for slot in supervisor.processes():
+            if slot["name"] == process and slot["statename"] in SERVING:
+                supervisor.stop(slot["group"], process)
 
     def _reap(self, report: dict[str, Any]) -> None:
         """See to what a dead process held in Redis. Should that fail, its lease lapses and others see to it."""
@@ -117,16 +183,37 @@ class Controller:
         except redis.RedisError as error:
             logger.warning("what %s held waits for its lease to lapse: %s", report["process"], error)
 
+    async def _keep_looking(self) -> None:
+        while True:
+            await asyncio.to_thread(self._look_at_redis)
+            for name, channel in self.channels.items():
+                self._alarm(name, channel.oldest_seconds)
+            for pid in (os.getpid(), self._redis_pid):
+                with contextlib.suppress(psutil.Error):
+                    times = psutil.Process(pid).cpu_times()
+                    self.history.add(pid, Figures(cpu_seconds=times.user + times.system))
+            await asyncio.sleep(LOOK_SECONDS)
 
-async def ask_status(run_dir: Path) -> dict[str, Any]:
-    """Return what the controller knows: {"ready": reports, "failed": reports, "shed": {reason: times}}.
+    def _look_at_redis(self) -> None:
+        """See how full the channels are; while Redis is away nothing is known of them."""
+        found: dict[str, channels.Channel] = {}
+        pid = 0
+        if self._redis is not None:
+            with contextlib.suppress(redis.RedisError):
+                found = channels.look(self._redis, self._keys)
+                if (self._run_dir / "redis.sock").exists():  # else it may be another machine's
+                    info: Any = self._redis.info("server")
+                    pid = info["process_id"]
+        if pid != self._redis_pid:
+            self.history.forget(self._redis_pid)
+        self.channels, self._redis_pid = found, pid
 
-    Raises OSError while it is away.
-    """
-    reader, writer = await asyncio.open_unix_connection(run_dir / SOCKET, limit=16 * LINE_BYTES)
-    try:
-        writer.write(b'{"ask": "status"}\n')
-        status: dict[str, Any] = json.loads(await reader.readline() or b"{}")
-        return status or UNKNOWN
-    finally:
-        writer.close()
+    def _alarm(self, channel: str, seconds: float) -> None:
+        now = time.monotonic()
+        if seconds > ALARM_SECONDS and now - self._alarmed.get(channel, -ALARM_AGAIN_SECONDS) >= ALARM_AGAIN_SECONDS:
+            self._alarmed[channel] = now
+            logger.warning(
+                "the oldest event of %s has waited %.0f s for a worker: start more (asgictl scale), "
+                "or give its slow paths a pool and workers of their own (next such line: in %.0f s)",
+                *(channel, seconds, ALARM_AGAIN_SECONDS),
+            )

@@ -30,6 +30,7 @@ class DirectFlow:
         self._has_ended = not has_body
         self._watcher: asyncio.Task[None] | None = None
         self._is_gone = False
+        self.run_seconds = 0.0  # that the application took until its response began
 
     def pull(self) -> bytes:
         """Wait for the next bytes of the body; b"" at its end. Raises ClientDisconnected."""
@@ -60,6 +61,7 @@ class DirectFlow:
 
     async def _write(self, part: Response) -> None:
         if part.sequence == 0:
+            self.run_seconds = part.run_seconds
             await self._send({"type": "http.response.start", "status": part.status, "headers": part.headers})
         await self._send({"type": "http.response.body", "body": part.body, "more_body": part.more})
         if part.more and self._has_ended and self._watcher is None:

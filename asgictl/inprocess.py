@@ -20,10 +20,12 @@ from gunicorn.app.wsgiapp import WSGIApplication
 from gunicorn.glogging import Logger
 from uvicorn_worker import UvicornWorker
 
+from asgictl.access_log import WebSocketLog, log_request
 from asgictl.application import Application
 from asgictl.configuration import Bind, Limits
 from asgictl.direct_flow import DirectFlow
 from asgictl.errors import AsgictlError
+from asgictl.figures import CLIENT_GONE, Figures
 from asgictl.hosting import host, uvicorn_settings
 from asgictl.interface.exchange import Aborted
 from asgictl.interface.groups import Groups
@@ -36,7 +38,7 @@ from asgictl.lifespan import Lifespan
 from asgictl.limited_body import LimitedBody
 from asgictl.logs import formatter, set_up
 from asgictl.manifest import Router, manifest_of
-from asgictl.messages import Broadcast, Close, Frames, TurnEvent
+from asgictl.messages import Broadcast, Close, Frames, TurnEvent, is_error
 from asgictl.outcome import Outcome
 from asgictl.readiness import Readiness
 from asgictl.release import release_of
@@ -120,10 +122,14 @@ class InProcess:
         readiness: Readiness,
         release: str = "",
         limits: Limits = Limits(),  # noqa: B008 - frozen
+        *,
+        access_log: bool = False,
     ) -> None:
         self.groups = Groups()
         self.limits = limits
+        self.figures = Figures()
         self.shed = Shed()
+        self._access_log = access_log
         self._application = application
         self._readiness = readiness
         self._threads = threads
@@ -150,40 +156,77 @@ class InProcess:
         lifespan = self._lifespans[id(mounted)]
         await lifespan.application({**scope, "state": dict(lifespan.state)}, receive, send)
 
-    async def _wsgi(self, mounted: Any, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+    async def _wsgi(self, mounted: Any, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> float:
         """Run a WSGI application in the pool: the one of the size that was asked for, for views and consumers alike."""
-        flow = DirectFlow(f"{self._id}/{next(self._numbers):x}", scope, receive, send)
+        flow = DirectFlow(self._new_id(), scope, receive, send)
         run = partial(copy_context().run, WSGIRun(flow).run, mounted)
-        await flow.finish(await asyncio.get_running_loop().run_in_executor(self._pool, run))
+        part = await asyncio.get_running_loop().run_in_executor(self._pool, run)
+        self.figures.busy_seconds += part.run_seconds
+        await flow.finish(part)
+        return flow.run_seconds
+
+    def _new_id(self) -> str:
+        return f"{self._id}/{next(self._numbers):x}"
+
+    def _report(self) -> Figures:
+        self.figures.running = self.figures.http + len(self._turns)
+        self.figures.shed = self.shed.tell()
+        return self.figures
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
         elif scope["type"] == "http":
             await self._http(scope, receive, send)
-        elif self._websocket:
+        else:
+            self.figures.websockets += 1
+            try:
+                await self._serve_websocket(scope, receive, send)
+            finally:
+                self.figures.websockets -= 1
+
+    async def _serve_websocket(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        connection = self._new_id()
+        if self._access_log:
+            log = WebSocketLog(scope, connection, receive, send)
+            receive, send = log.receive, log.send
+        if self._websocket:
             await _closing(self._websocket, scope, receive, send)
         elif path := self._router.match(local_path(scope)):
-            await Session(f"{self._id}/{next(self._numbers):x}", scope, path, self, send).run(receive)
+            await Session(connection, scope, path, self, send).run(receive)
         else:
             await receive()
             for message in denial(Close(1000, "", 404), can_deny(scope)):
                 await send(message)
 
     async def _http(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        served = self._mounts.get(id(self._application.mount(local_path(scope))))
         body = LimitedBody(scope, receive, send, self.limits.body_bytes)
-        if served is None:
-            await send({"type": "http.response.start", "status": 404, "headers": [(b"content-length", b"0")]})
-            await send({"type": "http.response.body", "body": b""})
-            return
+        answer = body.answer
+        self.figures.http += 1
+        try:
+            await self._serve_http(scope, body)
+        finally:
+            self.figures.http -= 1
+            self.figures.events += 1
+            self.figures.errors += answer.status >= 500
+            answer.status = answer.status or CLIENT_GONE
+            self.figures.answer(answer.status, answer.seconds, answer.run_seconds)
+            if self._access_log:
+                log_request(scope, self._new_id(), answer)
+
+    async def _serve_http(self, scope: MutableMapping[str, Any], body: LimitedBody) -> None:
         if body.is_too_large:
             await body.refuse()
+            return
+        served = self._mounts.get(id(self._application.mount(local_path(scope))))
+        if served is None:
+            await body.send({"type": "http.response.start", "status": 404, "headers": [(b"content-length", b"0")]})
+            await body.send({"type": "http.response.body", "body": b""})
             return
         outcome = Outcome(partial(self._send_now, None))
         try:
             with outcome:
-                await served(scope, body.receive, body.send)
+                body.answer.run_seconds = await served(scope, body.receive, body.send) or 0.0
                 if not body.has_ended:
                     raise RuntimeError("the application returned before its response was complete")
         except Aborted:
@@ -205,6 +248,9 @@ class InProcess:
             done = await turn.run_async()
         else:
             done = await asyncio.get_running_loop().run_in_executor(self._pool, turn.run)
+            self.figures.busy_seconds += done.run_seconds
+        self.figures.events += 1
+        self.figures.errors += is_error(done)
         session.done(done, None)
         self._publish(turn.outcome)
 
@@ -240,7 +286,8 @@ class InProcess:
             self._readiness.failed(error)
             await send({"type": "lifespan.startup.failed", "message": str(error)})
             return
-        self._readiness.ready(id=self._id, threads=self._threads, websocket=self._websockets(), release=self._release)
+        kind = self._websockets()
+        self._readiness.ready(self._report, id=self._id, threads=self._threads, websocket=kind, release=self._release)
         await send({"type": "lifespan.startup.complete"})
         await receive()
         for lifespan in self._lifespans.values():
@@ -306,8 +353,14 @@ def create_application() -> InProcess:
         raise SystemExit(error.exit_code) from error
     threads = int(environment["ASGICTL_THREADS"])
     redis_url, name = environment.get("ASGICTL_REDIS"), environment["ASGICTL_NAME"]
-    release = release_of(environment["ASGICTL_TARGET"], run_dir=run_dir)
-    return InProcess(application, redis_url, name, threads, readiness, release, limits_of(environment))
+    release, has_access_log = (
+        release_of(environment["ASGICTL_TARGET"], run_dir=run_dir),
+        environment.get("ASGICTL_ACCESS_LOG"),
+    )
+    return InProcess(
+        *(application, redis_url, name, threads, readiness, release, limits_of(environment)),
+        access_log=has_access_log == "True",
+    )
 
 
 def serve() -> bool:

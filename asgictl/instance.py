@@ -21,7 +21,6 @@ from typing import Any
 
 import redis
 
-import asgictl
 from asgictl import release
 from asgictl.configuration import Bind, InstanceConfig, run_directory
 from asgictl.errors import AlreadyRunning, NotRunning, RedisError, StartError
@@ -31,10 +30,10 @@ from asgictl.logs import masked
 from asgictl.orphans import end, orphans
 from asgictl.readiness import SOCKET
 from asgictl.slots import POLL_SECONDS, Interrupted, Slots, tail
+from asgictl.status import DESCRIPTION
 from asgictl.supervisor import Supervisor
 
 CONFIGURATION = Path(__file__).with_name("supervisor.conf")
-DESCRIPTION = "instance.json"
 CHANGING = "changing"  # the lock of a change
 STOP_SECONDS = 130  # more than all of supervisor.conf's stopwaitsecs, one after another, but for ASGI sockets' drain
 WORKER_STOP_SECONDS = 40  # more than a worker gives what it runs (worker/control.py) and closing its sockets
@@ -67,6 +66,8 @@ class Instance:
         try:
             config.bind.check()
             check_server(config.server)
+            if config.admin_port:
+                Bind(f"127.0.0.1:{config.admin_port}").check()
             if config.redis_url:
                 check_redis(config.redis_url)
             self._launch(config)
@@ -177,27 +178,6 @@ class Instance:
             return self._slots.start(group, 1, deadline, lambda _: (self.run_dir / SOCKET).exists())
         return self._slots.start(group, count, deadline)
 
-    def status(self) -> dict[str, Any]:
-        """Return the configuration and every started process with its state; raises NotRunning."""
-        described, slots, reports = self.described(), self._slots.processes(), self._slots.reports()
-        processes = [
-            {
-                "role": slot["name"].partition("-")[0],
-                "process": slot["name"],
-                "state": slot["statename"],
-                "pid": slot["pid"],
-            }
-            for slot in slots
-            if slot["statename"] != "STOPPED"
-        ]
-        return {
-            "version": asgictl.__version__,
-            **described,
-            "processes": processes,
-            "ready": reports["ready"],
-            "shed": reports["shed"],
-        }
-
     def redis_url(self) -> str:
         """Return where its own Redis listens; raises NotRunning, and RedisError when it was given one."""
         if self.described()["redis"] != "embedded":
@@ -275,6 +255,7 @@ class Instance:
             "ASGICTL_SERVER": config.server,
             "ASGICTL_THREADS": str(config.threads),
             "ASGICTL_WORKERS": str(config.workers),
+            "ASGICTL_ADMIN_PORT": str(config.admin_port or 0),
             "ASGICTL_SOCKET": config.bind.supervisor_url,
             "ASGICTL_RUN_DIR": str(self.run_dir),
             "ASGICTL_PYTHON": sys.executable,
@@ -328,29 +309,6 @@ def describe(config: InstanceConfig) -> dict[str, Any]:
     described["options"] = {name: masked(value) for name, value in config.options.items()}
     described["redis"] = "external" if described.pop("redis_url") else "embedded" if config.uses_redis else "none"
     return described
-
-
-def summary(status: dict[str, Any]) -> str:
-    """Return what `start` ends with and `status` repeats."""
-    split = status["mode"] == "split"
-    first = f"asgictl {status['version']} · {status['mode']} · {status['target']} · {status['url']}"
-    threads = f"({status['threads']} thread{'s' if status['threads'] > 1 else ''})"
-    counts = [f"redis 1 {status['redis']}" if status["redis"] != "none" else "groups in memory"]
-    for role in ("interface", "worker") if split else ("server",):
-        expected = status["workers" if role != "interface" else "interfaces"]
-        ready = sum(report["role"] == role for report in status["ready"])
-        counted = f"{expected} ready" if ready == expected else f"{ready} of {expected} ready"
-        host = f" on {status['server']}" if role != "worker" else ""
-        counts.append(f"{role} {counted}" + (f" {threads}" if role != "interface" else "") + host)
-    kinds = {report["websocket"] for report in status["ready"] if "websocket" in report}
-    kind = min(kinds, default="none")
-    survive = ", live as long as their worker" if kind == "ASGI" else ", survive deploys"
-    fate = "" if kind == "none" else survive if split else ", closed by a deploy"
-    if files := min((report["file_limit"] for report in status["ready"] if "file_limit" in report), default=0):
-        counts.append(f"files at most {files:,} a process")
-    lines = [first, f"  {'   '.join(counts)}", f"  WebSockets: {kind}{fate}"]
-    lines += [f"  shed: {times} × {reason}" for reason, times in sorted(status["shed"].items())]
-    return "\n".join(lines)
 
 
 def pings(url: str) -> bool:

@@ -3,6 +3,7 @@
 from collections.abc import MutableMapping
 from typing import Any
 
+from asgictl.access_log import Answer
 from asgictl.asgi_messages import headers_of, status_of
 from asgictl.interface.exchange import Aborted, error_response
 from asgictl.interface.outbox import Send
@@ -20,6 +21,7 @@ class LimitedBody:
         self._send = send
         self._limit = limit
         self._received = 0
+        self.answer = Answer()
         self.has_begun = False
         self.has_ended = False
         lengths = [int(value) for name, value in scope["headers"] if name == b"content-length"]
@@ -40,9 +42,12 @@ class LimitedBody:
 
     async def send(self, message: MutableMapping[str, Any]) -> None:
         if message["type"] == "http.response.start":  # a server may find a mistake only when it has begun to write
-            status_of(message)
+            status = status_of(message)
             headers_of(message)
+            if not self.is_too_large:
+                self.answer.begin(status)
         if not self.is_too_large:
+            self.answer.bytes += len(message.get("body", b""))
             await self._send(message)
             self.has_begun = True
             self.has_ended |= message["type"] == "http.response.body" and not message.get("more_body", False)
@@ -59,6 +64,7 @@ class LimitedBody:
             raise Aborted from None
 
     async def _answer(self, status: int, text: str) -> None:
+        self.answer.begin(status)
         response = error_response("", status, text)
         await self._send({"type": "http.response.start", "status": status, "headers": response.headers})
         await self._send({"type": "http.response.body", "body": response.body})

@@ -129,6 +129,8 @@ class Response(Wire, tag="response", frozen=True):
     attempt: int = 1  # of the event that this answers
     entry: bytes = b""  # of that event: two workers may run one request, but only one of them is heard
     inbox: str = ""  # of the worker, when more follows under credit
+    run_seconds: float = 0.0  # that the application took up to here
+    worker: str = ""  # its name in `status`
 
 
 class Want(Wire, tag="want", frozen=True):
@@ -192,6 +194,7 @@ class Done(Wire, tag="done", frozen=True):
     attempt: int = 1  # of the event that this answers
     entry: bytes = b""  # of that event, and the inbox of the worker that the connection stays with: of ASGI alone
     inbox: str = ""
+    run_seconds: float = 0.0  # that the consumer took
 
     def __post_init__(self) -> None:
         _check_frames(self.frames)
@@ -316,6 +319,13 @@ def plain_text(text: str) -> tuple[Headers, bytes]:
     """Return headers and body of a response of ours, in the application's stead."""
     body = text.encode() + b"\n"
     return [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(body))], body
+
+
+def is_error(reply: Response | Done) -> bool:
+    """Whether an event ended with 5xx, 1011, or a response cut off."""
+    if isinstance(reply, Response):
+        return reply.status >= 500 or reply.aborted
+    return reply.close is not None and reply.close.code == 1011
 
 
 def may_repeat(event: Event) -> bool:

@@ -1,7 +1,8 @@
 """How a process tells the controller that it is ready, or why it never will be.
 
 One line of JSON on the controller's Unix socket, which then stays open for as long as the process lives: the kernel
-closes it when the process ends, however it ends. A process that nobody supervises has nobody to tell.
+closes it when the process ends, however it ends. Once a second the process's figures follow. A process that nobody
+supervises has nobody to tell.
 """
 
 import contextlib
@@ -12,14 +13,32 @@ import resource
 import socket
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from asgictl.errors import AsgictlError
+from asgictl.figures import Figures
 
 logger = logging.getLogger("asgictl.readiness")
 SOCKET = "controller.sock"
+ROLES = {"interface", "worker", "server"}
 RECONNECT_SECONDS = 0.5
+PUSH_SECONDS = 1.0
+ASK_SECONDS = 2.0
+
+
+def ask(run_dir: Path, question: str) -> Any:
+    """Return the controller's answer: "reports" or "status". Raises OSError while it is away."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line, line.makefile("rb") as answer:
+        line.settimeout(ASK_SECONDS)
+        line.connect(str(run_dir / SOCKET))
+        line.sendall(b'{"ask": "%b"}\n' % question.encode())
+        if not (text := answer.readline()).endswith(b"\n"):
+            raise ConnectionResetError("the controller ended while it answered")
+        return json.loads(text)
 
 
 class Readiness:
@@ -36,16 +55,16 @@ class Readiness:
         """Open the line: should it close before ready() or failed(), this process has died while it started."""
         self._report({"state": "starting"})
 
-    def ready(self, **detail: object) -> None:
+    def ready(self, figures: Callable[[], Figures] = Figures, **detail: object) -> None:
         """Report that this process serves from now on, and again to every controller that replaces this one.
 
-        detail goes into `asgictl status`.
+        figures: called each second, from a thread of ours. detail goes into `asgictl status`.
         """
         files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         report = {"state": "ready", "file_limit": files, **detail}
         self._report(report)
         if self._run_dir is not None:
-            threading.Thread(target=self._keep, args=(report,), name="readiness", daemon=True).start()
+            threading.Thread(target=self._keep, args=(report, figures), name="readiness", daemon=True).start()
 
     def failed(self, error: AsgictlError) -> None:
         """Report that this process cannot serve, and with which status it will exit."""
@@ -65,11 +84,17 @@ class Readiness:
             logger.warning("the controller is away: %s", error)
             self._close()
 
-    def _keep(self, report: dict[str, Any]) -> None:
+    def _keep(self, report: dict[str, Any], figures: Callable[[], Figures]) -> None:
         while True:
-            with contextlib.suppress(OSError):  # reset counts as closed
-                while self._socket is not None and self._socket.recv(1):
-                    pass  # the controller says nothing; it ends
+            with contextlib.suppress(OSError):  # reset counts as closed, and so does a controller that reads no more
+                while self._socket is not None:
+                    now = figures()
+                    now.cpu_seconds = time.process_time()
+                    self._socket.settimeout(PUSH_SECONDS)
+                    self._socket.sendall(b'{"figures":%b}\n' % msgspec.json.encode(now))
+                    with contextlib.suppress(TimeoutError):
+                        if not self._socket.recv(1):  # the controller says nothing; it ends
+                            break
             self._close()
             time.sleep(RECONNECT_SECONDS)
             self._report(report)

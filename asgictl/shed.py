@@ -12,7 +12,7 @@ class Shed:
     """The counts of one process. Reasons are a fixed few words, never what a client chose."""
 
     def __init__(self) -> None:
-        self._counts: Counter[str] = Counter()  # not yet taken
+        self._counts: Counter[str] = Counter()
         self._quiet: Counter[str] = Counter()  # not yet logged
         self._logged: dict[str, float] = {}
 
@@ -23,13 +23,12 @@ class Shed:
         if time.monotonic() - self._logged.get(reason, -LOG_SECONDS) >= LOG_SECONDS:
             self._log(reason)
 
-    def take(self) -> Counter[str]:
-        """Return what was counted since the last call; to be called each second, whatever is done with it."""
+    def tell(self) -> dict[str, int]:
+        """Return what was counted so far; to be called each second, whatever is done with it."""
         for reason in [reason for reason, count in self._quiet.items() if count]:
             if time.monotonic() - self._logged[reason] >= LOG_SECONDS:
                 self._log(reason)
-        counts, self._counts = self._counts, Counter()
-        return counts
+        return dict(self._counts)
 
     def _log(self, reason: str) -> None:
         count, self._quiet[reason] = self._quiet[reason], 0

@@ -3,24 +3,21 @@
 A change never makes a gap: what is new starts in free slots, and only once all of it is ready does the old drain.
 """
 
-import asyncio
 import threading
 import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
-from asgictl.controller import UNKNOWN, ask_status
 from asgictl.errors import StartError
-from asgictl.supervisor import Supervisor
+from asgictl.readiness import ask
+from asgictl.status import UNKNOWN
+from asgictl.supervisor import HOLDERS, SERVING, Supervisor
 
 POLL_SECONDS = 0.02
 TAIL_LINES = 20
-# of listening sockets: see supervisor.conf
-HOLDERS = {"interface": "interface-32", "server": "server-128", "gunicorn": "server-02"}
 UNREADY = "ended before it was ready; its last lines:\n"
 # supervisord's states of a process
-SERVING = {"STARTING", "RUNNING", "BACKOFF"}  # or it is to
 ENDED = {"STOPPED", "EXITED", "FATAL"}
 FAILED = {"BACKOFF", "EXITED", "FATAL"}
 
@@ -44,19 +41,18 @@ class Slots:
         """Return the processes of a group that run, or are to, in the order of their slots."""
         return self._in(group, SERVING)
 
-    def processes(self) -> list[dict[str, Any]]:
-        """Return every slot, running or not, as supervisord's getAllProcessInfo has it."""
-        return [slot for slot in self._supervisor.processes() if slot["name"] != HOLDERS.get(slot["group"])]
-
     def _in(self, group: str, states: Collection[str]) -> list[str]:
-        return sorted(s["name"] for s in self.processes() if s["group"] == group and s["statename"] in states)
+        return sorted(
+            s["name"] for s in self._supervisor.processes() if s["group"] == group and s["statename"] in states
+        )
 
     def reports(self) -> dict[str, Any]:
-        """Return what processes have reported to the controller, as controller.ask_status has it."""
+        """Return what processes have reported to the controller: {"ready": …, "failed": …}."""
         try:
-            return asyncio.run(asyncio.wait_for(ask_status(self._run_dir), 2))
-        except (OSError, TimeoutError):
+            reports: dict[str, Any] = ask(self._run_dir, "reports")
+        except OSError:
             return UNKNOWN
+        return reports
 
     def ready(self, names: Collection[str]) -> int:
         """Return how many processes in these slots have reported that they are ready; gunicorn's has several."""
@@ -97,7 +93,7 @@ class Slots:
             self._supervisor.stop(group, name)
         while not set(names) <= set(self._in(group, ENDED)):
             time.sleep(POLL_SECONDS)
-        exits = {slot["name"]: slot["exitstatus"] for slot in self.processes()}
+        exits = {slot["name"]: slot["exitstatus"] for slot in self._supervisor.processes()}
         return sum(exits[name] < 0 for name in names)
 
     def _raise_failure(self, names: Collection[str], before: Collection[tuple[str, int]]) -> None:
@@ -107,7 +103,7 @@ class Slots:
                 error = StartError(f"{failure['process']}: {failure['reason'] or UNREADY + self._tails(names)}")
                 error.exit_code = failure["exit_code"]
                 raise error
-        for slot in self.processes():
+        for slot in self._supervisor.processes():
             if slot["name"] in names and slot["statename"] in FAILED:
                 raise StartError(f"{slot['name']}: {UNREADY}{self._tails([slot['name']])}")
 

@@ -11,6 +11,9 @@ from supervisor.xmlrpc import Faults, SupervisorTransport
 from asgictl.errors import NotRunning
 
 SOCKET = "supervisor.sock"
+SERVING = {"STARTING", "RUNNING", "BACKOFF"}  # states of a process that runs, or is to
+# Slots that only keep a listening socket open: see supervisor.conf.
+HOLDERS = {"interface": "interface-32", "server": "server-128", "gunicorn": "server-02"}
 
 
 class Stopping(NotRunning):
@@ -42,7 +45,7 @@ class Supervisor:
     def processes(self) -> list[dict[str, Any]]:
         """Return every slot, running or not, as supervisord's getAllProcessInfo has it."""
         found: list[dict[str, Any]] = self._call("getAllProcessInfo")
-        return found
+        return [slot for slot in found if slot["name"] != HOLDERS.get(slot["group"])]
 
     def start(self, group: str, process: str) -> None:
         """Start a slot without waiting for it; nothing happens when it runs."""

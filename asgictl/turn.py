@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
+from time import perf_counter
 from typing import Any
 
 import msgspec
@@ -138,6 +139,7 @@ class RunningTurn:
         self.params: dict[str, str] = {}
         self.consumer: Consumer | None = None
         self.is_async = False  # its calls are to be awaited
+        self.run_seconds = 0.0
         self.scope = decode_scope(event.scope)
         self.kind = event.channel.removeprefix("websocket.")
         found: tuple[Route, dict[str, str]] | None = application.route(self.scope.local_path)
@@ -197,9 +199,13 @@ class RunningTurn:
     @contextmanager
     def _answering(self) -> Iterator[None]:
         """Around the consumer's calls: afterwards there is a reply, whatever the consumer did."""
+        began = perf_counter()
         try:
             with self.outcome:
-                yield
+                try:
+                    yield
+                finally:
+                    self.run_seconds = perf_counter() - began
             self._reply = self._done()
         except Exception:  # noqa: BLE001 - whatever a consumer raises ends its connection, never the worker
             self._reply = self._failed()
@@ -224,6 +230,7 @@ class RunningTurn:
             outcome.joins,
             outcome.leaves,
             event.attempt,
+            run_seconds=self.run_seconds,
         )
 
     def _encoded_state(self) -> bytes:
@@ -240,8 +247,10 @@ class RunningTurn:
         failures.exception("%s of %s failed", self.event.channel, self.scope.path)
         self.outcome = Outcome()
         status = 500 if isinstance(self.event, Connect) else 403
-        close = Close(1011, "", status)
-        return Done(self.event.connection, self.event.number, [], b"", None, close, [], [], self.event.attempt)
+        close, event = Close(1011, "", status), self.event
+        return Done(
+            *(event.connection, event.number, [], b"", None, close, [], [], event.attempt), run_seconds=self.run_seconds
+        )
 
 
 def close_old_connections() -> None:

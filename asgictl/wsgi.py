@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache
 from http import HTTPStatus
 from io import BufferedReader, BytesIO, RawIOBase
+from time import perf_counter
 from typing import Any, BinaryIO, Protocol
 from wsgiref.util import FileWrapper
 
 from asgictl import __version__
 from asgictl.messages import WINDOW_BYTES, Headers, Request, Response, Scope, plain_text
-from asgictl.runtime import failures
+from asgictl.runtime import current, failures
 
 logger = logging.getLogger("asgictl.wsgi")
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
@@ -130,6 +131,7 @@ class WSGIRun:
         self._length: int | None = None  # of the body, as the headers have it
         self._sent_bytes = 0
         self._written: list[bytes] = []
+        self._began = perf_counter()
 
     def run(self, application: Application) -> Response:
         """Call the application; returns the last part of the response, to be committed.
@@ -137,6 +139,7 @@ class WSGIRun:
         An exception is logged once and becomes a 500, or cuts the connection when the response has begun.
         """
         event = self._event
+        self._began = perf_counter()  # in-process it may have waited for a thread
         body: BinaryIO = BufferedReader(Body(self._flow), INPUT_BYTES) if event.more else BytesIO(event.body)
         try:
             result = application(environ_of(event.scope, body), self._start_response)
@@ -245,6 +248,7 @@ class WSGIRun:
         part = Response(
             *(event.connection, self._sequence, self._status, headers, body, more, aborted),
             *(event.attempt, self._flow.entry, self._flow.inbox if more else ""),
+            *(perf_counter() - self._began, current().worker),
         )
         self._sequence += 1
         return part

@@ -12,6 +12,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from asgictl.access_log import Answer
 from asgictl.interface.outbox import Send
 from asgictl.interface.session import Receive
 from asgictl.messages import Chunk, Credit, Gone, Letter, Request, Response, Want, may_repeat, plain_text
@@ -46,6 +47,7 @@ class Exchange:
 
     def __init__(self, event: Request, receive: Receive, post: Post, body_limit: int, deadline_seconds: float) -> None:
         self.event = event
+        self.answer = Answer()
         self.deadline = float("inf")  # by the event loop's clock
         self._deadline_seconds = deadline_seconds
         self._receive = receive
@@ -133,15 +135,19 @@ class Exchange:
     async def write(self, send: Send) -> None:
         """Write the response out, part by part; raises ClientGone, or Aborted when the application failed."""
         try:
-            part = await self._get()
+            answer, part = self.answer, await self._get()
+            answer.begin(part.status)
+            answer.run_seconds, answer.worker = part.run_seconds, part.worker
             await send({"type": "http.response.start", "status": part.status, "headers": part.headers})
             while part.more:
                 self.listen()  # a server need not raise when it writes to a client that has left
+                answer.bytes += len(part.body)
                 await send({"type": "http.response.body", "body": part.body, "more_body": True})
                 self._acknowledge(len(part.body))
                 part = await self._get()
             if part.aborted:
                 raise Aborted
+            answer.bytes += len(part.body)
             await send({"type": "http.response.body", "body": part.body})
         except OSError:  # how a server may say that the client has left (ASGI, HTTP: disconnected client)
             self._tell_gone()

@@ -13,8 +13,10 @@ from itertools import count
 from math import inf
 from typing import Any
 
+from asgictl.access_log import WebSocketLog, log_request
 from asgictl.configuration import InterfaceConfig
 from asgictl.errors import AsgictlError, WireError
+from asgictl.figures import CLIENT_GONE, Figures
 from asgictl.interface.exchange import BodyTooLarge, ClientGone, Exchange, read_body
 from asgictl.interface.flights import Flights
 from asgictl.interface.groups import Groups
@@ -61,7 +63,9 @@ class Forwarder:
         self.id = process_id()
         self.groups = Groups()
         self.limits = config.limits
+        self.figures = Figures()
         self.shed = Shed()
+        self._access_log = config.access_log
         self._readiness = readiness
         self._exchanges: dict[str, Exchange] = {}
         self._sessions: dict[str, Session | Relay] = {}
@@ -96,7 +100,7 @@ class Forwarder:
             await send({"type": "lifespan.startup.failed", "message": str(error)})
             return
         self._sweeper = asyncio.create_task(self._sweep())
-        self._readiness.ready(id=self.id)
+        self._readiness.ready(lambda: self.figures, id=self.id)
         await send({"type": "lifespan.startup.complete"})
         await receive()
         await self._drain()
@@ -140,12 +144,17 @@ class Forwarder:
                 await self._forward(exchange, scope, receive)
             await exchange.write(send)
         except ClientGone:
+            exchange.answer.status = exchange.answer.status or CLIENT_GONE
             self.shed.add("requests whose client left before the response")
             self._flights.skip(connection, lambda: None)
         finally:
             self._budget += credit
             del self._exchanges[connection]
             self._flights.land(connection)
+            answer = exchange.answer
+            self.figures.answer(answer.status, answer.seconds, answer.run_seconds)
+            if self._access_log:
+                log_request(scope, connection, answer)
 
     async def _forward(self, exchange: Exchange, scope: MutableMapping[str, Any], receive: Receive) -> None:
         limit = self.limits.body_bytes
@@ -180,6 +189,10 @@ class Forwarder:
 
     async def _websocket(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         router = self._current_router()
+        connection = self._new_id()
+        if self._access_log:
+            log = WebSocketLog(scope, connection, receive, send)
+            receive, send = log.receive, log.send
         path = router.match(local_path(scope)) if router else None
         if path is None or self._flights.full(Connect.channel + path.pool):
             if path or not router:
@@ -191,9 +204,9 @@ class Forwarder:
             return
         session: Session | Relay
         if router and router.manifest.is_asgi:
-            session = Relay(self._new_id(), scope, path.pool, self, send)
+            session = Relay(connection, scope, path.pool, self, send)
         else:
-            session = Session(self._new_id(), scope, path, self, send)
+            session = Session(connection, scope, path, self, send)
         self._sessions[session.id] = session
         await session.run(receive)
 
@@ -283,5 +296,5 @@ class Forwarder:
             elif exchange.deadline < inf and not exchange.event.more:  # before, its body is still being read
                 exchange.listen()
         self._flights.audit()
-        for reason, times in self.shed.take().items():
-            self._layer.count_shed(reason, times)
+        self.figures.http, self.figures.websockets = len(self._exchanges), len(self._sessions)
+        self.figures.shed = self.shed.tell()

@@ -7,10 +7,12 @@ and `done` hears of the outcome. So a consumer's socket behaves the same in both
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping
+from time import perf_counter
 from typing import Any, Protocol
 
 from asgictl.configuration import Limits
 from asgictl.connection import Connection, State
+from asgictl.figures import Figures
 from asgictl.interface.groups import Groups
 from asgictl.interface.outbox import ASGIMessage, Outbox, Send
 from asgictl.layers.base import Position
@@ -31,6 +33,7 @@ class Host(Protocol):
 
     groups: Groups
     limits: Limits
+    figures: Figures
     shed: Shed
 
     def submit(self, session: "Session", event: TurnEvent) -> None:
@@ -59,6 +62,8 @@ class Session:
         self._joined: set[str] = set()
         self._room: asyncio.Future[None] | None = None  # what the reader waits for while the inbox is full
         self._deadline: asyncio.TimerHandle | None = None
+        self._waiting_since = 0.0  # the oldest frame in the inbox; 0 when there is none
+        self._turn_since = perf_counter()  # the oldest frame of the turn in flight
 
     async def run(self, receive: Receive) -> None:
         """Serve the socket until the client has gone or was closed; its last turns may outlive this call."""
@@ -72,6 +77,7 @@ class Session:
         while (message := await receive())["type"] == "websocket.receive":
             if self._path.receive and self._outbox.is_open:
                 text = message.get("text")
+                self._waiting_since = self._waiting_since or perf_counter()
                 self.connection.receive(message["bytes"] if text is None else text)
                 self._advance()
                 if self.connection.full:
@@ -109,6 +115,7 @@ class Session:
         if not self.connection.done(reply):
             logger.info("connection %s: a late reply to turn %d", reply.connection, reply.number)
             return
+        self._host.figures.turn(perf_counter() - self._turn_since, reply.run_seconds)
         if not self._outbox.is_accepted and self._deadline:
             self._deadline.cancel()
         if reply.accept is not None:
@@ -190,6 +197,8 @@ class Session:
     def _advance(self) -> None:
         """Have the next turn run if there is one, and wake the reader if there is room."""
         if event := self.connection.next():
+            self._turn_since = self._waiting_since or perf_counter()
+            self._waiting_since = perf_counter() if self.connection.inbox else 0.0
             self._host.submit(self, event)
         elif self.connection.state is State.CLOSED:
             self._host.closed(self)

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 
-from asgictl.controller import Controller, ask_status
+from asgictl.controller import Controller
 from asgictl.errors import StartError
-from asgictl.readiness import SOCKET
+from asgictl.readiness import SOCKET, ask
 from asgictl.started import Started
 
 
@@ -26,9 +27,23 @@ def run_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return Path()
 
 
+controllers: list[Controller] = []
+
+
+def running_controller() -> Controller:
+    return controllers[-1]
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - what it waits for is no event
+            await asyncio.sleep(0.01)
+
+
 @asynccontextmanager
 async def running(redis_url: str | None) -> AsyncIterator[Path]:
-    serving = asyncio.create_task(Controller(Path(), redis_url, "test").serve())
+    controllers.append(Controller(Path(), redis_url, "test"))
+    serving = asyncio.create_task(controllers[-1].serve())
     while signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:  # what it does last; before, SIGTERM would end pytest
         assert not serving.done(), serving.result()
         await asyncio.sleep(0)
@@ -41,18 +56,23 @@ async def running(redis_url: str | None) -> AsyncIterator[Path]:
 
 async def reporting(**report: object) -> asyncio.StreamWriter:
     _, writer = await asyncio.open_unix_connection(SOCKET)
-    writer.write(json.dumps({"role": "worker", "process": "worker-00", **report}).encode() + b"\n")
+    writer.write(json.dumps({"role": "worker", "process": "worker-00", "pid": 1, **report}).encode() + b"\n")
     return writer
 
 
-NOTHING: dict[str, object] = {"ready": [], "failed": [], "shed": {}}
+NOTHING: dict[str, object] = {"ready": [], "failed": []}
 Status = dict[str, list[dict[str, Any]]]
+
+
+async def reports() -> Status:
+    found: Status = await asyncio.to_thread(ask, Path(), "reports")
+    return found
 
 
 async def status_when(condition: Callable[[Status], object]) -> Status:
     async with asyncio.timeout(10):
         while True:
-            status = await ask_status(Path())
+            status = await reports()
             if condition(status):
                 return status
 
@@ -67,7 +87,7 @@ def run(scenario: Callable[[], Awaitable[None]], redis_url: str | None = None) -
 
 def test_a_process_is_ready_for_as_long_as_its_line_is_open() -> None:
     async def scenario() -> None:
-        assert await ask_status(Path()) == NOTHING
+        assert await reports() == NOTHING
         line = await reporting(pid=7, state="ready", threads=2)
         status = await status_when(lambda status: status["ready"])
         assert status["ready"][0]["threads"] == 2
@@ -119,7 +139,7 @@ def test_a_stranger_is_cut_off_and_the_controller_goes_on(line: bytes, caplog: p
         writer.write(line + b"\n")
         assert await reader.read() == b""
         writer.close()
-        assert await ask_status(Path()) == NOTHING
+        assert await reports() == NOTHING
 
     run(scenario)
     assert [record.name for record in caplog.records] == ["asgictl.controller"]
@@ -146,7 +166,99 @@ def test_the_socket_is_its_owners_alone_and_replaces_a_killed_controllers() -> N
 
 def test_asking_a_controller_that_is_away_is_an_os_error() -> None:
     with pytest.raises(FileNotFoundError):
-        asyncio.run(ask_status(Path()))
+        ask(Path(), "reports")
+
+
+async def pushing(**report: object) -> asyncio.StreamWriter:
+    line = await reporting(state="ready", **report)
+    line.write(b'{"figures": {"events": 7, "shed": {"late": 2}}}\n')
+    return line
+
+
+def test_what_a_process_counts_is_known_for_as_long_as_it_lives() -> None:
+    async def scenario() -> None:
+        controller = running_controller()
+        line = await pushing(pid=7)
+        await until(lambda: 7 in controller.history.latest())
+        assert controller.history.summary()["shed"] == {"late": 2}
+        line.close()
+        await until(lambda: 7 not in controller.history.latest())
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("figures", [b'{"events": "x"}', b"7", b'{"request_seconds": []}'])
+def test_figures_that_are_none_end_their_line(figures: bytes) -> None:
+    async def scenario() -> None:
+        reader, writer = await asyncio.open_unix_connection(SOCKET)
+        writer.write(b'{"role": "worker", "process": "x", "pid": 7, "state": "ready"}\n{"figures": %b}\n' % figures)
+        assert await reader.read() == b""
+        writer.close()
+        assert await reports() == NOTHING
+
+    run(scenario)
+
+
+def test_requests_can_be_answered_by_an_interface_and_a_worker_or_by_a_server() -> None:
+    async def scenario() -> None:
+        controller = running_controller()
+        assert controller.unready() == "no interface is ready, no worker is ready"
+        worker = await reporting(pid=7, state="ready")
+        await until(lambda: controller.unready() == "no interface is ready")
+        interface = await reporting(pid=8, state="ready", role="interface")
+        await until(lambda: not controller.unready())
+        worker.close()
+        await until(lambda: controller.unready() == "no worker is ready")
+        server = await reporting(pid=9, state="ready", role="server")
+        await until(lambda: not controller.unready())
+        for line in (interface, server):
+            line.close()
+
+    run(scenario)
+
+
+def test_a_process_that_stands_still_is_not_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        controller = running_controller()
+        line = await pushing(pid=7, role="server")
+        await until(lambda: 7 in controller.history.latest())
+        assert controller.unready() == ""
+        monkeypatch.setattr("asgictl.controller.SILENT_SECONDS", 0.0)
+        assert controller.unready() != ""
+        line.close()
+
+    run(scenario)
+
+
+def test_an_event_that_waits_too_long_raises_one_alarm_a_minute_for_each_channel(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = 0.0
+    monkeypatch.setattr("asgictl.controller.time.monotonic", lambda: now)
+    controller = Controller(Path(), None, "test")
+    for now in (0.0, 30.0, 59.0, 61.0):  # noqa: B007 - the clock reads it
+        controller._alarm("http.request", 9.0)
+        controller._alarm("http.request", 11.0)
+    controller._alarm("websocket.receive.slow", 12.0)
+    assert [message.split(" has waited ")[0] for message in caplog.messages] == [
+        "the oldest event of http.request",
+        "the oldest event of http.request",
+        "the oldest event of websocket.receive.slow",
+    ]
+    assert "asgictl scale" in caplog.messages[0]
+
+
+def test_channels_are_unknown_while_redis_is_away_and_known_again(url: str) -> None:
+    controller = Controller(Path(), url, "depths")
+    assert controller._redis is not None
+    controller._redis.sadd(controller._keys.channels, controller._keys.channel("http.request"))
+    controller._look_at_redis()
+    assert list(controller.channels) == ["http.request"]
+    working, controller._redis = controller._redis, redis.Redis.from_url(f"unix://{Path.cwd()}/absent")
+    controller._look_at_redis()
+    assert controller.channels == {}
+    for client in (working, controller._redis):
+        client.close()
 
 
 def test_a_dead_worker_is_reaped_with_what_it_had_started(monkeypatch: pytest.MonkeyPatch) -> None:

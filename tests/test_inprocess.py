@@ -233,3 +233,36 @@ def test_limits_come_from_the_environment_that_start_makes() -> None:
     assert limits_of({}) == Limits()
     environment = {"ASGICTL_MAX_BODY_BYTES": "5", "ASGICTL_MAX_MESSAGE_BYTES": "6"}
     assert limits_of(environment) == Limits(body_bytes=5, message_bytes=6)
+
+
+def broken(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    raise ValueError("as it is meant to")
+
+
+@pytest.mark.parametrize(
+    ("mounted", "status", "errors", "has_run"), [(wsgi, 200, 0, True), (asgi, 200, 0, False), (broken, 500, 1, True)]
+)
+def test_a_request_is_counted_with_its_status_and_times(mounted: Any, status: int, errors: int, has_run: bool) -> None:
+    async def test(served: InProcess) -> None:
+        client = post(served, [(b"content-length", b"1")], b"1")
+        assert served.figures.http <= 1
+        await client.running
+        figures = served._report()
+        assert (figures.requests, figures.http, figures.running) == ({status: 1}, 0, 0)
+        assert (figures.events, figures.errors) == (1, errors)
+        assert sum(figures.request_seconds[:-1]) == 1
+        assert sum(figures.request_run_seconds[:-1]) == has_run
+        assert (figures.busy_seconds > 0) == has_run
+
+    during_lifespan(Application(http={"/": mounted}), test)
+
+
+@pytest.mark.parametrize(("length", "status"), [(b"1", 404), (b"11", 413)])
+def test_what_is_answered_without_the_application_is_counted_too(length: bytes, status: int) -> None:
+    async def test(served: InProcess) -> None:
+        client = post(served, [(b"content-length", length)])
+        await client.running
+        assert (await client.hears())["status"] == status
+        assert served.figures.requests == {status: 1}
+
+    during_lifespan(Application(http={"/elsewhere": wsgi}), test, body_bytes=10)

@@ -4,13 +4,18 @@ import json
 import os
 import resource
 import socket
+import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from asgictl.errors import TargetError
-from asgictl.readiness import SOCKET, Readiness
+from asgictl.figures import Figures
+from asgictl.readiness import SOCKET, Readiness, ask
 
 
 @pytest.fixture
@@ -30,9 +35,50 @@ def test_a_process_that_nobody_supervises_tells_nobody() -> None:
     readiness.failed(TargetError("no"))
 
 
+def test_an_answer_that_was_cut_short_is_an_os_error(listener: socket.socket) -> None:
+    def answer() -> None:
+        line, _ = listener.accept()
+        with line:
+            assert line.recv(100) == b'{"ask": "status"}\n'
+            line.sendall(b'{"ready": [')
+
+    controller = threading.Thread(target=answer)
+    controller.start()
+    with pytest.raises(ConnectionResetError):
+        ask(Path(), "status")
+    controller.join()
+
+
+def test_figures_follow_the_report_on_the_same_line(listener: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Ended(Exception):
+        """Else it would connect anew, for ever."""
+
+    def end(_seconds: float) -> None:
+        raise Ended
+
+    monkeypatch.setattr("asgictl.readiness.time", SimpleNamespace(sleep=end, process_time=time.process_time))
+    readiness, report = Readiness(Path(), "worker", "worker-00"), {"state": "ready", "threads": 2}
+    readiness._report(report)
+
+    def push() -> None:
+        with suppress(Ended):
+            readiness._keep(report, lambda: Figures(events=7))
+
+    pushing = threading.Thread(target=push)
+    pushing.start()
+    line, _ = listener.accept()
+    with line, line.makefile("rb") as file:
+        assert json.loads(file.readline())["threads"] == 2
+        for _ in range(2):
+            pushed = json.loads(file.readline())["figures"]
+            assert pushed["events"] == 7
+            assert pushed["cpu_seconds"] > 0
+    pushing.join()
+
+
 def test_reports_share_one_line_that_stays_open(listener: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
     # A thread that reads a socket keeps it open when another closes it; and this one would outlive the test.
-    monkeypatch.setattr(Readiness, "_keep", lambda self, report: None)
+    monkeypatch.setattr(Readiness, "_keep", lambda self, report, figures: None)
     readiness = Readiness(Path(), "worker", "worker-00")
     readiness.ready(threads=2)
     line, _ = listener.accept()

@@ -35,13 +35,13 @@ def logged(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
 
 
 @pytest.mark.usefixtures("clock")
-def test_what_was_counted_is_taken_once() -> None:
+def test_counts_only_grow() -> None:
     shed = Shed()
     shed.add("late")
     shed.add("late", 2)
     shed.add("full")
-    assert shed.take() == {"late": 3, "full": 1}
-    assert shed.take() == {}
+    assert shed.tell() == {"late": 3, "full": 1}
+    assert shed.tell() == {"late": 3, "full": 1}
 
 
 def test_the_first_of_a_reason_is_logged_at_once_and_the_rest_together_later(
@@ -63,13 +63,13 @@ def test_what_is_not_followed_by_another_is_logged_when_the_counts_are_taken(
     shed.add("late")
     shed.add("late")
     clock.now += LOG_SECONDS - 1
-    shed.take()
+    shed.tell()
     assert logged() == ["shed: late (1 times"]
     clock.now += 1
-    shed.take()
+    shed.tell()
     assert logged() == ["shed: late (1 times"]
     clock.now += LOG_SECONDS
-    shed.take()
+    shed.tell()
     assert logged() == []
 
 

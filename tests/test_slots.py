@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from asgictl.errors import StartError
-from asgictl.slots import HOLDERS, TAIL_LINES, Interrupted, Slots, tail
+from asgictl.slots import TAIL_LINES, Interrupted, Slots, tail
+from asgictl.supervisor import HOLDERS
 
 CONFIGURATION = Path(__file__).parent.parent / "supervisor.conf"
 

@@ -27,6 +27,14 @@ from asgictl.messages import (
 )
 from asgictl.turn import ABNORMAL_CLOSURE, LAST_TURN, Message, RunningTurn
 
+
+@pytest.fixture(autouse=True)
+def _clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each look at the clock is half a second later than the one before."""
+    times = iter(range(1000))
+    monkeypatch.setattr("asgictl.turn.perf_counter", lambda: next(times) / 2)
+
+
 HEADERS = [(b"host", b"x"), (b"via", b"a"), (b"via", b"\xe9")]
 SCOPE = encode_scope(Scope("", "ws", "1.1", "", "/ws/hall", b"/ws/hall", b"q=%20", HEADERS, None, None, ["chat"]))
 
@@ -84,7 +92,7 @@ def test_all_that_a_turn_produced_is_in_its_reply() -> None:
         Group("g").send(text=message.text)
 
     turn = ran(receive(["x"]), say)
-    assert turn.run() == Done("i/1", 3, ["t", b"d"], b"", None, None, ["in"], ["out"], 2)
+    assert turn.run() == Done("i/1", 3, ["t", b"d"], b"", None, None, ["in"], ["out"], 2, run_seconds=0.5)
     assert [broadcast.frame for broadcast in turn.outcome.broadcasts] == ["x"]
 
 
@@ -180,7 +188,7 @@ FAULTS: dict[str, Callable[[Message], Any]] = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_closes_with_1011_and_nothing_of_the_turn_leaves(fault: str, caplog: pytest.LogCaptureFixture) -> None:
     turn = ran(receive(["x"]), FAULTS[fault])
-    assert turn.run() == Done("i/1", 3, [], b"", None, Close(1011, ""), [], [], 2)
+    assert turn.run() == Done("i/1", 3, [], b"", None, Close(1011, ""), [], [], 2, run_seconds=0.5)
     assert turn.outcome.broadcasts == []
     assert len(caplog.records) == 1
 
@@ -204,12 +212,12 @@ def test_a_fault_in_connect_refuses_the_handshake_with_500(consumer: Consumer) -
 
 def test_an_event_without_a_consumer_produces_nothing() -> None:
     turn = RunningTurn(Application(), receive(["x"]))
-    assert turn.run() == Done("i/1", 3, [], b"", None, None, [], [], 2)
+    assert turn.run() == Done("i/1", 3, [], b"", None, None, [], [], 2, run_seconds=0.5)
 
 
 def test_a_connection_that_no_consumer_answers_is_accepted_and_leaves_its_farewell() -> None:
     turn = RunningTurn(Application(websocket=[path("/ws/{room}", disconnect=leave)]), connect())
-    assert turn.run() == Done("i/1", 1, [], b"", Accept(None, []), None, [], [])
+    assert turn.run() == Done("i/1", 1, [], b"", Accept(None, []), None, [], [], run_seconds=0.5)
     assert turn.farewell()
 
 

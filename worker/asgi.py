@@ -39,6 +39,7 @@ class ASGIRuns:
         self._lifespans = {key: Lifespan(each) for key, each in self._applications.items()}
         self._runs: dict[tuple[str, bytes], HTTPRun | WebSocketRun] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self.errors = 0
         events.on_letter = self._take
         events.on_forgotten = self._forgotten
 
@@ -48,6 +49,11 @@ class ASGIRuns:
             self._events.start()
             for lifespan in self._lifespans.values():
                 self._events.submit(lifespan.start()).result()
+
+    @property
+    def running(self) -> int:
+        """How many connections are in hand."""
+        return len(self._runs)
 
     def finish(self, drain_seconds: float) -> None:
         """Serve what is in hand to its end, sockets for as long as is said; then end the lifespans."""
@@ -94,6 +100,7 @@ class ASGIRuns:
             await run.run(application)
         finally:
             self._tasks.discard(task)
+            self.errors += run.has_failed
             del self._runs[key]
 
     def _take(self, letter: Letter) -> None:

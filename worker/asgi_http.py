@@ -5,14 +5,15 @@ import logging
 from collections import deque
 from collections.abc import Callable, MutableMapping
 from contextlib import suppress
+from time import perf_counter
 from typing import Any
 
 from asgictl.asgi_messages import headers_of, status_of
 from asgictl.layers.base import Entry
 from asgictl.layers.redis_worker import commit_arguments
-from asgictl.messages import WINDOW_BYTES, Chunk, Credit, Headers, Letter, Request, Response, Want, plain_text
+from asgictl.messages import WINDOW_BYTES, Chunk, Credit, Headers, Letter, Request, Response, Want, is_error, plain_text
 from asgictl.outcome import Outcome
-from asgictl.runtime import failures
+from asgictl.runtime import current, failures
 from asgictl.worker.event_loop import EventLoop
 from asgictl.worker.flow import STALL_SECONDS, TIMED_OUT
 from asgictl.wsgi import PART_BYTES, ClientDisconnected
@@ -49,6 +50,8 @@ class HTTPRun:
         self._headers: Headers = []
         self._left: int | None = None  # of the body, as the headers have it
         self._sequence = 0
+        self._began = perf_counter()
+        self.has_failed = False
 
     async def run(self, application: Callable[..., Any]) -> None:
         """Run the application and commit; whatever it does, it ends with one response, or a connection that is cut."""
@@ -189,12 +192,14 @@ class HTTPRun:
         part = Response(
             *(event.connection, self._sequence, self._status, headers, body, more, aborted),
             *(event.attempt, self._entry.id, self._events.inbox if more else ""),
+            *(perf_counter() - self._began, current().worker),
         )
         self._sequence += 1
         return part
 
     async def _commit(self, part: Response) -> None:
         self._is_committed = True
+        self.has_failed = is_error(part) and not self._is_gone
         arguments = commit_arguments(self._events.keys, self._entry, part, self._outcome.broadcasts)
         self._outcome.broadcasts.clear()
         await self._events.commit(*arguments)

@@ -71,6 +71,7 @@ class WebSocketRun:
         self._room = asyncio.Event()
         self._denial: tuple[int, Headers] = (403, [])
         self._denial_body = b""
+        self.has_failed = False
 
     async def run(self, application: Callable[..., Any]) -> None:
         """Run the application; whatever it does, its handshake is answered and its socket closed when this returns."""
@@ -85,7 +86,7 @@ class WebSocketRun:
             pass  # it was told, and did not catch it
         except (Exception, SystemExit):
             failures.exception("WebSocket %s failed", self._scope["path"])
-            code = INTERNAL_ERROR
+            code, self.has_failed = INTERNAL_ERROR, True
         if self._state is State.OPEN:
             self._close(code, "")
         elif not self._is_answered:

@@ -4,7 +4,7 @@ import threading
 
 from asgictl.layers.base import Entry
 from asgictl.layers.redis_worker import commit_arguments
-from asgictl.messages import Broadcast, Frames
+from asgictl.messages import Broadcast, Frames, is_error
 from asgictl.turn import RunningTurn
 from asgictl.worker.event_loop import EventLoop
 
@@ -19,6 +19,7 @@ class AsyncTurns:
         self._timeout_seconds = timeout_seconds or None
         self._in_hand: set[tuple[bytes, bytes]] = set()
         self._room = threading.Semaphore(CAPACITY)
+        self.errors = 0
 
     def holds(self, entry: Entry) -> bool:
         """Whether this event is in hand already, as after a lost connection, when pending events are read again."""
@@ -31,6 +32,11 @@ class AsyncTurns:
         self._in_hand.add((entry.stream, entry.id))
         turn.outcome.now = self._send_now
         self._events.submit(self._run(entry, turn))
+
+    @property
+    def running(self) -> int:
+        """How many are in hand."""
+        return len(self._in_hand)
 
     def finish(self) -> None:
         """Wait until every turn in hand is committed. The supervisor's deadline bounds the wait."""
@@ -52,6 +58,7 @@ class AsyncTurns:
     async def _run(self, entry: Entry, turn: RunningTurn) -> None:
         try:
             done = await turn.run_async(self._timeout_seconds)
+            self.errors += is_error(done)
             broadcasts, farewell = turn.outcome.broadcasts, turn.farewell()
             await self._events.commit(*commit_arguments(self._events.keys, entry, done, broadcasts, farewell))
         finally:

@@ -13,7 +13,7 @@ from time import perf_counter
 from asgictl.application import Application
 from asgictl.errors import WireError
 from asgictl.layers.base import Entry, WorkerLayer
-from asgictl.messages import Close, Done, Request, Response, may_repeat, plain_text
+from asgictl.messages import Close, Done, Request, Response, is_error, may_repeat, plain_text
 from asgictl.outcome import Outcome
 from asgictl.started import Started
 from asgictl.turn import RunningTurn
@@ -50,7 +50,8 @@ class Loop:
         self.running: Entry | None = None
         self.began = 0.0
         self.since = 0.0
-        self.events = 0  # handled so far
+        self.events = self.errors = 0  # handled so far, and those of them that failed
+        self.busy_seconds = 0.0  # what they took, but for those that run on the event loop
         self.thread = 0  # its ident, once it runs
         self._started = started
         self._application = application
@@ -91,6 +92,10 @@ class Loop:
         except IndexError:
             return None
 
+    def busy_so_far(self) -> float:
+        """Return busy_seconds and what the event that runs has taken. From any thread."""
+        return self.busy_seconds + (perf_counter() - self.began if self.running else 0.0)
+
     def empty_hands(self) -> list[Entry]:
         """Return what has not started, for others to run. Called by the control thread too, beside a slow handler."""
         return drained(self.hands)
@@ -120,6 +125,7 @@ class Loop:
         if is_handed_on:
             return
         seconds = perf_counter() - began
+        self.busy_seconds += seconds
         self._mean_seconds += (seconds - self._mean_seconds) / 8
         if seconds > FAST_SECONDS:
             self.layer.flush()
@@ -136,6 +142,7 @@ class Loop:
             outcome = Outcome(self.layer.send_now)
             with outcome:
                 reply = self._http(entry, entry.event)
+            self.errors += is_error(reply)
             self.layer.commit(entry, reply, outcome.broadcasts)
         elif not self._async_turns.holds(entry):
             try:
@@ -148,6 +155,7 @@ class Loop:
                 self._async_turns.begin(entry, turn)
                 return True
             done = turn.run()
+            self.errors += is_error(done)
             self.layer.commit(entry, done, turn.outcome.broadcasts, turn.farewell())
         return False
 

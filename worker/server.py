@@ -12,6 +12,7 @@ import redis
 from asgictl.application import Application
 from asgictl.configuration import WorkerConfig
 from asgictl.errors import RedisError, TargetError
+from asgictl.figures import Figures
 from asgictl.layers.base import process_id
 from asgictl.layers.redis import check_redis
 from asgictl.layers.redis_worker import RedisWorkerLayer
@@ -67,7 +68,19 @@ def serve(config: WorkerConfig, readiness: Readiness, run_dir: Path | None = Non
     control.beat()
     for thread in (control.thread, *threads):
         thread.start()
-    readiness.ready(id=identity, threads=config.threads, websocket=websockets_of(application), release=release)
+    figures = Figures()
+
+    def count() -> Figures:
+        running = sum(loop.running is not None for loop in loops)
+        figures.events = sum(loop.events for loop in loops)
+        figures.errors = sum(loop.errors for loop in loops) + async_turns.errors + asgi.errors
+        figures.running = running + async_turns.running + asgi.running
+        # Two looks at a loop are not one: a count must not shrink, which would pass for a new process.
+        figures.busy_seconds = max(figures.busy_seconds, sum(loop.busy_so_far() for loop in loops))
+        return figures
+
+    kind = websockets_of(application)
+    readiness.ready(count, id=identity, threads=config.threads, websocket=kind, release=release)
     _run(loops[0], stopping)
     for thread in threads:
         thread.join()

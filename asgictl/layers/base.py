@@ -67,9 +67,6 @@ class EventLayer(GroupLayer, Protocol):
     def bury(self, channel: str, event: Event, reason: str) -> None:
         """Keep an event that was given up, for somebody to look at."""
 
-    def count_shed(self, reason: str, count: int) -> None:
-        """Add to what the instance has shed for this reason."""
-
 
 class Entry(NamedTuple):
     """An event in a worker's hands."""

@@ -15,7 +15,6 @@ class Keys:
         self.manifest = self._prefix + "manifest"
         self.channels = self._prefix + "channels"  # every channel's stream that a worker has read
         self.dead = self._prefix + "dead"  # events that were given up
-        self.shed = self._prefix + "shed"  # hash reason -> how much was refused or dropped
         self.alive = self._prefix + "alive"  # who holds a lease, and until which Redis millisecond
         self.epoch = self._prefix + "epoch"  # lost when Redis forgets all
         self.clock = self._prefix + "clock"  # when anybody last beat

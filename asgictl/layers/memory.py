@@ -7,7 +7,7 @@ Nothing here is cut off or forgotten, and threads hold no leases: whoever knows 
 
 import asyncio
 import threading
-from collections import Counter, defaultdict, deque
+from collections import defaultdict, deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -56,7 +56,6 @@ class Memory:
         self.inboxes: dict[str, deque[Letter]] = {}
         self.manifest: bytes | None = None
         self.dead_letters: deque[tuple[str, Event, str]] = deque(maxlen=DEAD_LETTERS)
-        self.shed: Counter[str] = Counter()
         self._streams: dict[bytes, dict[bytes, Place]] = defaultdict(dict)
         self._turns: dict[str, int] = {}  # connection -> last committed turn
         self._farewells: dict[str, tuple[bytes, bytes]] = {}  # connection -> stream, encoded disconnect event
@@ -288,9 +287,6 @@ class MemoryEventLayer(MemoryGroupLayer):
 
     def bury(self, channel: str, event: Event, reason: str) -> None:
         self._memory.dead_letters.append((channel, event, reason))
-
-    def count_shed(self, reason: str, count: int) -> None:
-        self._memory.shed[reason] += count
 
 
 class MemoryWorkerLayer:

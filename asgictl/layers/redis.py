@@ -307,10 +307,6 @@ class RedisEventLayer(RedisGroupLayer):
         """Keep an event that was given up, for somebody to look at."""
         self._link.call(*dead_letter(self._keys, channel, encode(event)[1], reason), answered=_ignored)
 
-    def count_shed(self, reason: str, count: int) -> None:
-        """Add to what the instance has shed for this reason."""
-        self._link.call("HINCRBY", self._keys.shed, reason, count, answered=_ignored)
-
     def audit(self, channel: str, event: Event, entry: bytes, gone: Callable[[], None]) -> None:
         """Call gone() if the entry stands no more in its channel, and no reply to it can be on its way."""
         found: list[object] = []

@@ -55,7 +55,6 @@ class Layer:
         self.letters: list[tuple[str, Letter]] = []
         self.forgotten: list[str] = []
         self.buried: list[tuple[str, Event, str]] = []
-        self.shed: dict[str, int] = {}
         self.answer: object = b"1-0"
         self.is_taken = False  # whether a worker has what is to be removed
 
@@ -82,9 +81,6 @@ class Layer:
 
     def bury(self, channel: str, event: Event, reason: str) -> None:
         self.buried.append((channel, event, reason))
-
-    def count_shed(self, reason: str, count: int) -> None:
-        self.shed[reason] = self.shed.get(reason, 0) + count
 
 
 class Client:
@@ -333,7 +329,8 @@ async def test_a_request_that_no_worker_answers_in_time_is_a_504_and_is_taken_ou
     assert client.status == 504
     assert interface.layer.removed == [b"1-0"]
     interface.forwarder._look()
-    assert list(interface.layer.shed) == ["requests answered 504: No worker answered in time."]
+    assert interface.forwarder.figures.shed == {"requests answered 504: No worker answered in time.": 1}
+    assert interface.forwarder.figures.requests == {504: 1}
 
 
 @scenario
@@ -483,3 +480,39 @@ def test_a_fenced_interface_sends_nothing_more_and_ends(monkeypatch: pytest.Monk
         assert interface.is_clean()
 
     asyncio.run(main())
+
+
+@scenario
+async def test_a_request_is_counted_with_its_status_and_what_of_its_time_the_application_took(
+    interface: Interface,
+) -> None:
+    await interface.requests()
+    interface.forwarder._look()
+    assert interface.forwarder.figures.http == 1
+    await interface.replies(run_seconds=1e-9, worker="worker-00")
+    interface.forwarder._look()
+    figures = interface.forwarder.figures
+    assert (figures.http, figures.requests) == (0, {200: 1})
+    assert sum(figures.request_run_seconds[:-1]) == sum(figures.request_wait_seconds[:-1]) == 1
+    assert figures.request_seconds[-1] == pytest.approx(figures.request_wait_seconds[-1], abs=1e-8)
+
+
+@scenario
+async def test_a_request_whose_client_left_is_counted_as_such_and_has_no_time(interface: Interface) -> None:
+    client = await interface.requests(headers=[(b"content-length", b"2")])
+    await client.leaves()
+    figures = interface.forwarder.figures
+    assert (figures.requests, sum(figures.request_seconds)) == ({499: 1}, 0)
+
+
+@scenario
+async def test_sockets_and_their_turns_are_counted(interface: Interface) -> None:
+    client = await interface.connects()
+    interface.forwarder._look()
+    assert interface.forwarder.figures.websockets == 1
+    await interface.commits(accept=Accept(None, []), run_seconds=1e-9)
+    await client.leaves("websocket")
+    await interface.commits()
+    interface.forwarder._look()
+    figures = interface.forwarder.figures
+    assert (figures.websockets, sum(figures.turn_seconds[:-1]), sum(figures.turn_run_seconds[:-1])) == (0, 2, 1)

@@ -231,7 +231,7 @@ async def test_a_handshake_that_nobody_answers_in_time_is_503() -> None:
     await socket.leaves(1006)
     await socket.hears(done(close=Close(1011, "", 500)))
     assert socket.closes == 1
-    assert sum(socket.shed.take().values()) == 1
+    assert sum(socket.shed.tell().values()) == 1
 
 
 @scenario

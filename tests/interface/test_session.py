@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from asgictl.configuration import Limits
+from asgictl.figures import Figures
 from asgictl.interface.groups import Groups
 from asgictl.interface.outbox import denial
 from asgictl.interface.session import Session, travelling
@@ -29,6 +30,7 @@ class Socket:
     def __init__(self, path: Path = EVERY, extensions: dict[str, Any] | None = None, **limits: Any) -> None:
         self.groups = Groups()
         self.limits = Limits(**limits)
+        self.figures = Figures()
         self.shed = Shed()
         self.skips = 0
         self.given_up: list[tuple[TurnEvent, str]] = []
@@ -147,7 +149,7 @@ async def test_a_handshake_that_nobody_answers_is_refused_with_503_and_a_late_an
     assert "accept" not in socket.types()
     assert socket.frames() == []
     assert isinstance(socket.events[-1], Disconnect), "the consumer accepted, so it hears of the end"
-    assert sum(socket.shed.take().values()) == 1
+    assert sum(socket.shed.tell().values()) == 1
 
 
 @scenario
@@ -268,7 +270,7 @@ async def test_a_slow_reader_is_closed_with_1013() -> None:
     assert socket.frames() == ["x" * 8]
     assert (socket.sent[-1]["type"], socket.sent[-1]["code"]) == ("websocket.close", 1013)
     assert isinstance(socket.events[-1], Disconnect)
-    assert list(socket.shed.take()) == ["sockets closed with 1013: they read too slowly"]
+    assert list(socket.shed.tell()) == ["sockets closed with 1013: they read too slowly"]
 
 
 @scenario
@@ -410,7 +412,7 @@ async def test_a_handshake_whose_client_left_is_not_counted_as_one_that_no_worke
     socket = Socket(connect_deadline_seconds=0)
     socket.incoming.put_nowait({"type": "websocket.disconnect", "code": 1006})
     await settled()
-    assert socket.shed.take() == {}
+    assert socket.shed.tell() == {}
     assert socket.skips == 1
 
 
@@ -431,7 +433,7 @@ async def test_a_client_whose_frames_no_worker_takes_in_time_is_closed_with_1013
     await socket.says("a", "b", "c")
     await socket.heard.wait()
     assert (socket.sent[-1]["type"], socket.sent[-1]["code"]) == ("websocket.close", 1013)
-    assert list(socket.shed.take()) == ["sockets closed with 1013: no worker took their frames in time"]
+    assert list(socket.shed.tell()) == ["sockets closed with 1013: no worker took their frames in time"]
     await socket.leaves()
     assert socket.running.done(), "what comes after is read, or its leaving would not be heard"
     await socket.answers()
@@ -498,3 +500,27 @@ async def test_a_socket_waits_for_room_in_redis() -> None:
     await settled()
     assert socket.session.refused()
     await socket.leaves()
+
+
+def test_a_turns_time_begins_when_the_oldest_of_its_frames_came(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("asgictl.interface.session.perf_counter", lambda: now)
+
+    @scenario
+    async def turns() -> None:
+        nonlocal now
+        socket = Socket()
+        await socket.opens()
+        figures = socket.figures = Figures()
+        await socket.says("first")
+        now = 101.0
+        await socket.says("waits")
+        now = 103.0
+        await socket.says("waits too")
+        await socket.answers()
+        assert figures.turn_seconds[-1] == 3
+        now = 104.0
+        await socket.answers()
+        assert figures.turn_seconds[-1] == 3 + 3
+
+    turns()

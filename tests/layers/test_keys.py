@@ -9,13 +9,13 @@ def every(name: str) -> set[str]:
     keys = Keys(name)
     own = {keys.replies("i/1"), keys.turns("i/1"), keys.farewells("i/1"), keys.inbox("w.0")}
     leases = {keys.alive, keys.epoch, keys.clock, keys.grace}
-    shared = {keys.broadcast, keys.manifest, keys.channels, keys.dead, keys.shed, keys.channel("http.request")}
+    shared = {keys.broadcast, keys.manifest, keys.channels, keys.dead, keys.channel("http.request")}
     return own | leases | shared
 
 
 def test_all_keys_of_an_instance_share_one_hash_tag() -> None:
     assert {re.findall(r"\{(.*?)\}", key)[0] for key in every("shop")} == {"shop"}
-    assert len(every("shop")) == 14
+    assert len(every("shop")) == 13
 
 
 def test_two_instances_share_no_key() -> None:

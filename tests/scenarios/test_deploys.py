@@ -326,3 +326,16 @@ def test_the_servers_of_a_killed_gunicorn_end(site: Machine) -> None:
         return False
 
     until(serves, "their successors serve")
+
+
+def test_a_process_that_cannot_start_again_is_given_up_and_the_rest_goes_on(site: Machine) -> None:
+    site.start("deployed:app", "--workers", "2")
+    deploy(site, "two", BROKEN["lifespan"][0])
+    os.kill(processes(site, "worker")["worker-00"], signal.SIGKILL)
+    until(lambda: "worker-00 is given up" in site.run("status").stdout, "it is given up", 60)
+    assert "the cellar is flooded" in site.run("status").stdout
+    assert set(processes(site, "worker")) == {"worker-01"}
+    assert served(site) == b"one"
+    deploy(site, "two")
+    assert site.run("reload").returncode == 0
+    assert served(site) == b"two"

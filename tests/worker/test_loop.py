@@ -387,3 +387,28 @@ def test_what_a_handler_sends_immediately_leaves_outside_of_its_commit() -> None
     layer, _ = ran(application, request(), receive())
     assert layer.now == [Broadcast("g", "now"), Frames("i/1", ["progress"])]
     assert layer.commits[0][2] == [Broadcast("g", "from a view")]
+
+
+def test_what_is_handled_what_failed_and_how_long_it_took_is_counted() -> None:
+    def fail(environ: Any, start_response: Any) -> list[bytes]:
+        raise ValueError("as it is meant to")
+
+    loop, _, _ = made(Application(http={"/hello": hello, "/fail": fail}), [request(), request("/fail")])
+    loop.run()
+    assert (loop.events, loop.errors) == (2, 1)
+    assert loop.busy_so_far() == loop.busy_seconds > 0
+    loop, _, _ = made(websocket(fail), [CONNECT])  # type: ignore[arg-type]
+    loop.run()
+    assert (loop.events, loop.errors) == (1, 1)
+
+
+def test_what_runs_counts_as_busy_already() -> None:
+    busy: list[float] = []
+
+    def look(environ: Any, start_response: Any) -> list[bytes]:
+        busy.append(loop.busy_so_far())
+        return hello(environ, start_response)
+
+    loop, _, _ = made(Application(http=look), [request()])
+    loop.run()
+    assert loop.busy_seconds > busy[0] > 0

@@ -1,0 +1,168 @@
+"""The admin endpoint: HTTP for probes, for Prometheus and for programs, on a 0600 Unix socket and, if asked, a port.
+
+/healthz: the controller lives. /readyz: requests can be answered. /metrics: what Prometheus scrapes. /status: what
+`asgictl status --json` prints. A busy worker is alive and ready all the same.
+"""
+
+import json
+import logging
+import socket
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager, suppress
+from itertools import accumulate
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import uvicorn
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.registry import Collector
+
+from asgictl.access_log import Receive, Send
+from asgictl.configuration import Bind
+from asgictl.errors import AddressError
+from asgictl.figures import BOUNDS, HISTOGRAMS
+from asgictl.readiness import ROLES
+
+if TYPE_CHECKING:
+    from asgictl.controller import Controller
+
+logger = logging.getLogger("asgictl.controller")
+SOCKET = "admin.sock"
+MOST_CONNECTIONS = 100  # past it 503
+COUNTERS = {
+    "events": "Events that the application has handled, and requests and turns in-process.",
+    "errors": "Of them, those that ended with 5xx or 1011.",
+    "busy_seconds": "Seconds that threads for sync code have run it.",
+    "cpu_seconds": "CPU seconds of the process.",
+}
+KEYED = {
+    "requests": ("status", "Requests; 499 when the client left before the response."),
+    "shed": ("reason", "What was refused or dropped."),
+}
+GAUGES = {
+    "http": ("open_requests", "Requests open now."),
+    "websockets": ("open_websockets", "WebSockets open now."),
+    "running": ("running_events", "Events that the application runs now."),
+}
+CHANNELS = {
+    "depth": "Events in the channel.",
+    "taken": "Of them, those that workers have.",
+    "oldest_seconds": "Age of the one that waits longest.",
+}
+TIMES = {
+    "seconds": ("duration_seconds", "From receipt until the response, or the turn's reply, began."),
+    "wait_seconds": ("wait_seconds", "Of that, what the application did not take."),
+    "run_seconds": ("run_seconds", "Of that, what the application took."),
+}
+WHO = ("role", "process")
+
+
+class Admin:
+    """The ASGI application."""
+
+    def __init__(self, controller: "Controller") -> None:
+        self._controller = controller
+        self._registry = CollectorRegistry()
+        self._registry.register(Figured(controller))
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        status, kind, body = 200, "text/plain; charset=utf-8", b"ok\n"
+        if scope["method"] not in {"GET", "HEAD"}:
+            status, body = 405, b"GET and HEAD only\n"
+        elif scope["path"] == "/readyz":
+            if missing := self._controller.unready():
+                status, body = 503, missing.encode() + b"\n"
+        elif scope["path"] == "/metrics":
+            kind, body = CONTENT_TYPE_PLAIN_0_0_4, generate_latest(self._registry)
+        elif scope["path"] == "/status":
+            found = await self._controller.status()
+            status, kind, body = 200 if found else 503, "application/json", json.dumps(found).encode() + b"\n"
+        elif scope["path"] != "/healthz":
+            status, body = 404, b"/healthz, /readyz, /metrics, /status\n"
+        headers = [(b"content-type", kind.encode()), (b"content-length", b"%d" % len(body))]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+
+class Figured(Collector):
+    """What processes have reported, as Prometheus names it. Each counts for itself, so each has its own series."""
+
+    def __init__(self, controller: "Controller") -> None:
+        self._controller = controller
+
+    def collect(self) -> Iterator[Metric]:
+        who, latest = self._controller.who(), self._controller.history.latest()
+        everybody = [(_labels(pid, who[pid]), latest[pid]) for pid in who if pid in latest]
+        named = [(labels, figures) for labels, figures in everybody if labels[0] in ROLES]
+        for field, text in COUNTERS.items():
+            having = everybody if field == "cpu_seconds" else named
+            yield _family(CounterMetricFamily, field, text, WHO, [(who, getattr(each, field)) for who, each in having])
+        for field, (key, text) in KEYED.items():
+            counts = [
+                ([*labels, str(value)], times)
+                for labels, each in named
+                for value, times in getattr(each, field).items()
+            ]
+            yield _family(CounterMetricFamily, field, text, (*WHO, key), counts)
+        for field in HISTOGRAMS:
+            kind, _, rest = field.partition("_")
+            filled = [(labels, counts) for labels, each in named if any(counts := getattr(each, field))]
+            times = [(labels, _buckets(counts), counts[-1]) for labels, counts in filled]
+            yield _family(HistogramMetricFamily, f"{kind}_{TIMES[rest][0]}", TIMES[rest][1], WHO, times)
+        for field, (name, text) in GAUGES.items():
+            yield _family(GaugeMetricFamily, name, text, WHO, [(who, getattr(each, field)) for who, each in named])
+        for field, text in CHANNELS.items():
+            depths = [([name], getattr(channel, field)) for name, channel in self._controller.channels.items()]
+            yield _family(GaugeMetricFamily, f"channel_{field}", text, ("channel",), depths)
+        threads = [(_labels(pid, each), each["threads"]) for pid, each in who.items() if "threads" in each]
+        yield _family(GaugeMetricFamily, "threads", "For sync code: the most database connections.", WHO, threads)
+        memory = []
+        for pid, report in who.items():
+            with suppress(psutil.Error):  # it has just ended
+                memory.append((_labels(pid, report), psutil.Process(pid).memory_info().rss))
+        yield _family(GaugeMetricFamily, "resident_memory_bytes", "Of the process.", WHO, memory)
+
+
+def _family(make: Any, name: str, text: str, labels: tuple[str, ...], samples: list[Any]) -> Metric:
+    family: Metric = make(f"asgictl_{name}", text, labels=labels)
+    for sample in samples:
+        family.add_metric(*sample)  # type: ignore[attr-defined]
+    return family
+
+
+def _buckets(counts: list[float]) -> list[tuple[str, float]]:
+    """Return a histogram as Prometheus has it, half as fine: every other bound, of which infinity is one."""
+    sums = list(accumulate(counts[:-1]))
+    return [(str(bound), below) for bound, below in zip((*BOUNDS, "+Inf"), sums, strict=True)][::2]
+
+
+def _labels(pid: int, report: dict[str, Any]) -> list[str]:
+    role = report["role"]
+    return [role, f"server-{pid}" if role == "server" else report["process"]]  # gunicorn's workers share a slot
+
+
+class Hosted(uvicorn.Server):
+    """In the controller's event loop, which has its own ideas of what a signal means; `should_exit` ends it."""
+
+    def __init__(self, controller: "Controller", run_dir: Path, port: int | None) -> None:
+        options: dict[str, Any] = {"http": "httptools", "ws": "none", "lifespan": "off", "timeout_graceful_shutdown": 1}
+        logs: dict[str, Any] = {"log_config": None, "access_log": False, "log_level": logging.WARNING}
+        super().__init__(uvicorn.Config(Admin(controller), limit_concurrency=MOST_CONNECTIONS, **options, **logs))
+        self._binds = [f"unix:{run_dir.absolute() / SOCKET}", *([f"127.0.0.1:{port}"] if port else [])]
+
+    async def host(self) -> None:
+        """Serve until it is to end. A port that is taken is logged: the socket is there all the same."""
+        listeners: list[socket.socket] = []
+        for bind in self._binds:
+            try:
+                listeners.append(Bind(bind).listen())
+            except AddressError as error:
+                logger.error("the admin endpoint: %s", error)
+        await self.serve(sockets=listeners)
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield

@@ -1,0 +1,73 @@
+"""What processes have reported of themselves in the last seconds: their rates, and the quantiles of all together."""
+
+import time
+from collections import deque
+from typing import Any
+
+from asgictl.figures import Figures, quantile, since, total
+from asgictl.readiness import PUSH_SECONDS
+
+REPORTS = 11  # kept of each process: rates and quantiles are those of the last ten seconds
+SHARES = {"p50_seconds": 0.5, "p95_seconds": 0.95, "p99_seconds": 0.99}
+
+
+class History:
+    """By process id. A process that was forgotten is counted no more: what it had counted went with it."""
+
+    def __init__(self) -> None:
+        self._reports: dict[int, deque[tuple[float, Figures]]] = {}
+
+    def add(self, pid: int, figures: Figures) -> None:
+        """A process has reported."""
+        self._reports.setdefault(pid, deque(maxlen=REPORTS)).append((time.monotonic(), figures))
+
+    def forget(self, pid: int) -> None:
+        """A process has ended; a stranger's end does nothing."""
+        self._reports.pop(pid, None)
+
+    def latest(self) -> dict[int, Figures]:
+        """Return what each process last said."""
+        return {pid: reports[-1][1] for pid, reports in self._reports.items()}
+
+    def silent_seconds(self, pid: int) -> float:
+        """Return how long ago a process last reported; 0 for one that has yet to."""
+        reports = self._reports.get(pid)
+        return time.monotonic() - reports[-1][0] if reports else 0.0
+
+    def summary(self) -> dict[str, Any]:
+        """Return figures by process id, and of all: shed by reason; requests and turns, rates and quantiles."""
+        now, lately = time.monotonic(), {}
+        processes: dict[int, dict[str, Any]] = {}
+        rates = {"request": 0.0, "turn": 0.0}
+        for pid, reports in self._reports.items():
+            (began, first), (ended, last) = reports[0], reports[-1]
+            lately[pid] = passed = since(last, first)
+            seconds = max(ended - began, PUSH_SECONDS)
+            for kind in rates:
+                rates[kind] += sum(getattr(passed, kind + "_seconds")[:-1]) / seconds
+            processes[pid] = {
+                "cpu_share": passed.cpu_seconds / seconds if len(reports) > 1 else None,
+                "busy_threads": passed.busy_seconds / seconds,
+                "heard_seconds_ago": now - ended,
+                **{name: getattr(last, name) for name in ("events", "errors", "http", "websockets", "running")},
+            }
+        recent, ever = total(lately.values()), total(self.latest().values())
+        return {
+            "figures": processes,
+            "shed": ever.shed,
+            "requests": {**_timing("request", recent, ever, rates), "by_status": ever.requests},
+            "turns": _timing("turn", recent, ever, rates),
+        }
+
+
+def _timing(kind: str, recent: Figures, ever: Figures, rates: dict[str, float]) -> dict[str, Any]:
+    def quantiles(name: str) -> dict[str, float | None]:
+        return {key: quantile(getattr(recent, name), share) for key, share in SHARES.items()}
+
+    return {
+        "total": int(sum(getattr(ever, kind + "_seconds")[:-1])),
+        "per_second": rates[kind],
+        **quantiles(kind + "_seconds"),
+        "wait": quantiles(kind + "_wait_seconds"),
+        "run": quantiles(kind + "_run_seconds"),
+    }

@@ -1,0 +1,203 @@
+"""How an instance is: what `asgictl status` prints, and the same as JSON for programs.
+
+The controller knows it already, so it is one question however many processes there are. While it is away supervisord
+is asked, which knows less.
+"""
+
+import contextlib
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import asgictl
+from asgictl.configuration import run_directory
+from asgictl.errors import NotRunning
+from asgictl.readiness import PUSH_SECONDS, ask
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+DESCRIPTION = "instance.json"
+SILENT_SECONDS = 3 * PUSH_SECONDS  # without a report: a process that stands still, or whose code lets no thread run
+UNKNOWN: dict[str, Any] = {"ready": [], "failed": [], "figures": {}, "shed": {}, "channels": {}}
+UNKNOWN |= {"requests": None, "turns": None}
+
+
+def status(name: str) -> dict[str, Any]:
+    """Return how the instance of this name is; raises NotRunning."""
+    run_dir, found = run_directory(name), {}
+    with contextlib.suppress(OSError):  # the controller is away
+        found = ask(run_dir, "status")
+    try:
+        return found or look(run_dir, UNKNOWN)
+    except NotRunning:
+        raise NotRunning(f"no instance {name!r} runs; start one with asgictl start") from None
+
+
+def look(run_dir: Path, known: dict[str, Any]) -> dict[str, Any]:
+    """Return the configuration, every started process and what the controller knows; raises NotRunning."""
+    from asgictl.supervisor import Supervisor
+
+    slots = Supervisor(run_dir).processes()
+    try:
+        configuration = json.loads((run_dir / DESCRIPTION).read_text())
+    except OSError as error:
+        raise NotRunning(f"no description of the instance: {error}") from None
+    reports = {report["pid"]: report for report in known["ready"]}
+    shown = [
+        {"role": name.partition("-")[0], "process": name, "state": slot["statename"], "pid": slot["pid"]}
+        for slot in slots
+        if (name := slot["name"]) and slot["statename"] != "STOPPED"
+    ]
+    slotted = {process["pid"] for process in shown}
+    shown += [  # gunicorn's workers have no slots
+        {"role": report["role"], "process": report["process"], "state": "RUNNING", "pid": pid}
+        for pid, report in reports.items()
+        if pid not in slotted
+    ]
+    processes = [_process(each, reports.get(each["pid"], {}), known["figures"].get(each["pid"])) for each in shown]
+    threads = configuration["workers"] * configuration["threads"]
+    warnings = [
+        f"{each['process']} is given up, for it does not start: "
+        + (each["reason"].rpartition("\n")[2] or "see asgictl logs")
+        for each in known["failed"]
+        if "is_given_up" in each
+    ]
+    releases = sorted({each["release"] for each in processes if each["release"]})
+    return {
+        "version": asgictl.__version__,
+        **configuration,
+        "processes": processes,
+        "ready": known["ready"],
+        **{key: known[key] for key in ("requests", "turns", "channels", "shed")},
+        "database_connections_at_most": threads,
+        "warnings": [*([f"mixed releases: {', '.join(releases)}"] if len(releases) > 1 else []), *warnings],
+    }
+
+
+def _process(process: dict[str, Any], report: dict[str, Any], figures: dict[str, Any] | None) -> dict[str, Any]:
+    import psutil
+
+    uptime = rss = None
+    try:
+        found = psutil.Process(process["pid"])
+        uptime, rss = time.time() - found.create_time(), found.memory_info().rss
+    except psutil.Error:  # it has none, or has just ended
+        pass
+    busy = figures["busy_threads"] / report["threads"] if figures and "threads" in report else None
+    return {
+        **process,
+        "ready": bool(report),
+        "release": report.get("release", ""),
+        "uptime_seconds": uptime,
+        "rss_bytes": rss,
+        "busy_share": busy if busy is None else min(busy, 1.0),
+        **{key: value for key, value in (figures or {}).items() if key != "busy_threads"},
+    }
+
+
+def summary(status: dict[str, Any]) -> str:
+    """Return what `start` ends with and `status` begins with."""
+    split = status["mode"] == "split"
+    first = f"asgictl {status['version']} · {status['mode']} · {status['target']} · {status['url']}"
+    threads = f"({status['threads']} thread{'s' if status['threads'] > 1 else ''})"
+    counts = [f"redis 1 {status['redis']}" if status["redis"] != "none" else "groups in memory"]
+    for role in ("interface", "worker") if split else ("server",):
+        expected = status["workers" if role != "interface" else "interfaces"]
+        ready = sum(report["role"] == role for report in status["ready"])
+        counted = f"{expected} ready" if ready == expected else f"{ready} of {expected} ready"
+        host = f" on {status['server']}" if role != "worker" else ""
+        counts.append(f"{role} {counted}" + (f" {threads}" if role != "interface" else "") + host)
+    kinds = {report["websocket"] for report in status["ready"] if "websocket" in report}
+    kind = min(kinds, default="none")
+    survive = ", live as long as their worker" if kind == "ASGI" else ", survive deploys"
+    fate = "" if kind == "none" else survive if split else ", closed by a deploy"
+    if files := min((report["file_limit"] for report in status["ready"] if "file_limit" in report), default=0):
+        counts.append(f"files at most {files:,} a process")
+    lines = [first, f"  {'   '.join(counts)}", f"  WebSockets: {kind}{fate}"]
+    lines += [f"  shed: {times} × {reason}" for reason, times in sorted(status["shed"].items())]
+    lines += [f"  warning: {warning}" for warning in status["warnings"]]
+    return "\n".join(lines)
+
+
+def tables(status: dict[str, Any]) -> "list[RenderableType]":
+    """Return what `status` shows beneath the summary, for a rich Console."""
+    processes = [
+        (
+            *(each["process"], _state(each), each["pid"] or "", _span(each["uptime_seconds"])),
+            *(_share(each.get("cpu_share")), _mebibytes(each["rss_bytes"]), _share(each["busy_share"])),
+            *_open(each),
+            each["release"],
+        )
+        for each in status["processes"]
+    ]
+    columns = ("process", "state", "pid", "up", "CPU", "RSS", "busy", "runs", "HTTP", "WebSockets", "release")
+    shown = [_table(columns, processes)]
+    channels = [
+        (name, each["depth"], each["taken"], _span(each["oldest_seconds"])) for name, each in status["channels"].items()
+    ]
+    if channels:
+        shown.append(_table(("channel", "events", "taken", "oldest waits"), channels))
+    if status["requests"]:
+        shown.append(
+            _table(
+                ("last 10 s", "a second", "p50 ms", "p95 ms", "p99 ms", "p50 wait", "p50 run", "in all"),
+                [_timing(kind, status[kind]) for kind in ("requests", "turns")],
+            )
+        )
+    most = status["database_connections_at_most"]
+    return [*shown, f"database connections at most: {most} (workers × threads)"]
+
+
+def _table(columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> "RenderableType":
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for index, column in enumerate(columns):
+        is_text = index == 0 or column in {"state", "release"}
+        table.add_column(column, justify="left" if is_text else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*(Text(str(cell)) for cell in row))  # no markup: a release may hold anything
+    return table
+
+
+def _state(process: dict[str, Any]) -> str:
+    """supervisord's word, unless ours says more: alive, ready and busy are three things."""
+    if process.get("heard_seconds_ago", 0) > SILENT_SECONDS:
+        return f"silent {process['heard_seconds_ago']:.0f} s"
+    if not process["ready"]:
+        return str(process["state"])
+    return "busy" if process.get("running") else "ready"
+
+
+def _open(process: dict[str, Any]) -> list[object]:
+    """What runs, and what is open: only what the role can have."""
+    roles = {"running": {"worker", "server"}, "http": {"interface", "server"}, "websockets": {"interface", "server"}}
+    return [process.get(figure, "") if process["role"] in having else "" for figure, having in roles.items()]
+
+
+def _timing(kind: str, timing: dict[str, Any]) -> tuple[object, ...]:
+    quantiles = [timing[key] for key in ("p50_seconds", "p95_seconds", "p99_seconds")]
+    quantiles += [timing[part]["p50_seconds"] for part in ("wait", "run")]
+    shown = ("–" if value is None else f"{value * 1000:.1f}" for value in quantiles)
+    return (kind, f"{timing['per_second']:.1f}", *shown, timing["total"])
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.0%}"
+
+
+def _mebibytes(value: int | None) -> str:
+    return "–" if value is None else f"{value / (1 << 20):.0f} MiB"
+
+
+def _span(seconds: float | None) -> str:
+    """Return seconds as a person reads them: 3.2 s, 4 min, 5 h, 6 d."""
+    if seconds is None:
+        return "–"
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.1f} s"

@@ -1,0 +1,79 @@
+"""What processes have reported lately."""
+
+import pytest
+
+from asgictl import history as module
+from asgictl.figures import Figures
+from asgictl.history import REPORTS, History
+
+
+class Clock:
+    """The time, which the test turns."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1000.0
+        monkeypatch.setattr(module.time, "monotonic", lambda: self.now)  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+def counted(requests: int, busy_seconds: float = 0.0) -> Figures:
+    figures = Figures(busy_seconds=busy_seconds, cpu_seconds=busy_seconds)
+    for _ in range(requests):
+        figures.answer(200, 0.1, 0.05)
+    return figures
+
+
+def test_rates_are_those_of_the_last_reports_and_totals_of_all_time(clock: Clock) -> None:
+    history = History()
+    for second in range(2 * REPORTS):
+        clock.now += 1
+        history.add(7, counted(100 * min(second, REPORTS), 0.5 * second))
+    found = history.summary()
+    assert found["requests"]["total"] == 100 * REPORTS
+    assert found["requests"]["per_second"] == 0  # none in the last ten seconds
+    assert found["requests"]["p50_seconds"] is None
+    assert found["figures"][7]["busy_threads"] == found["figures"][7]["cpu_share"] == pytest.approx(0.5)
+
+
+def test_processes_add_up(clock: Clock) -> None:
+    history = History()
+    for pid in (7, 8):
+        history.add(pid, counted(0))
+    clock.now += 2
+    for pid in (7, 8):
+        history.add(pid, counted(20))
+    found = history.summary()
+    assert found["requests"]["per_second"] == 20
+    assert found["requests"]["by_status"] == {200: 40}
+    assert found["requests"]["p99_seconds"] == pytest.approx(0.1, rel=0.25)
+    assert found["requests"]["run"]["p50_seconds"] == pytest.approx(0.05, rel=0.25)
+    assert found["turns"]["total"] == 0
+
+
+def test_one_report_makes_no_rate(clock: Clock) -> None:
+    """As after a controller's restart: what was counted before is not of the last second."""
+    history = History()
+    history.add(7, counted(1000, 90.0))
+    found = history.summary()
+    assert (found["requests"]["total"], found["requests"]["per_second"]) == (1000, 0)
+    assert found["figures"][7]["cpu_share"] is None
+
+
+def test_a_process_that_ended_is_counted_no_more(clock: Clock) -> None:
+    history = History()
+    history.add(7, counted(1))
+    history.forget(7)
+    history.forget(8)
+    assert (history.summary()["figures"], history.latest()) == ({}, {})
+
+
+def test_how_long_a_process_has_been_silent(clock: Clock) -> None:
+    history = History()
+    assert history.silent_seconds(7) == 0
+    history.add(7, counted(1))
+    clock.now += 5
+    assert history.silent_seconds(7) == history.summary()["figures"][7]["heard_seconds_ago"] == 5
