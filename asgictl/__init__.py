@@ -2,7 +2,8 @@
 
 __version__ = "0.1.0"
 
-from asgictl.application import Application, Group, path
+from asgictl.application import Application, Channel, Group, path
+from asgictl.background import BackgroundMessage, RetryLater
 from asgictl.turn import Message
 
-__all__ = ["Application", "Group", "Message", "__version__", "path"]
+__all__ = ["Application", "BackgroundMessage", "Channel", "Group", "Message", "RetryLater", "__version__", "path"]

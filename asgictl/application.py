@@ -1,20 +1,27 @@
-"""What a user declares: an Application, its WebSocket paths, and groups."""
+"""What a user declares: an Application and its WebSocket paths; and what it sends to: groups and channels."""
 
 import inspect
+import math
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import secrets
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from asgictl import outcome
-from asgictl.errors import ConsumerError, TargetError
-from asgictl.messages import Broadcast
+from asgictl.errors import ChannelFull, ConsumerError, TargetError, UnknownChannel, WireError
+from asgictl.messages import Broadcast, Job, decode_state, encode_state
 
 if TYPE_CHECKING:
+    from asgictl.background import BackgroundMessage
     from asgictl.turn import Message
 
 T = TypeVar("T")
 Consumer = Callable[["Message"], Awaitable[None] | None]
+BackgroundConsumer = Callable[["BackgroundMessage"], Awaitable[None] | None]
+CHANNEL_CAPACITY = 10_000  # messages of a background channel, those that are delayed included
+CONTENT_BYTES = 1 << 20
+MOST_DELAY_SECONDS = 366 * 86400
 NAME_LENGTH = 100  # the Channels specification's limit for a group's name
 
 
@@ -28,13 +35,74 @@ class Group:
         """Send one frame to every member, when the event being handled commits: once, however often it runs.
 
         immediately: send it now; should the handler run again, it is sent again.
-        Raises ConsumerError outside of a consumer or view, and unless exactly one of text and data is given.
+        Outside of a consumer or view, as in a script, it leaves at once: to the Redis of ASGICTL_REDIS, or else that of
+        the instance ASGICTL_NAME on this machine; raises RedisError when that cannot be used.
+        Raises ConsumerError unless exactly one of text and data is given.
         """
-        broadcast = Broadcast(self.name, outcome.frame_of(text, data))
-        if immediately:
-            outcome.current().send_now(broadcast)
-        else:
-            outcome.current().broadcasts.append(broadcast)
+        outcome.send(Broadcast(self.name, outcome.frame_of(text, data)), immediately=immediately)
+
+
+class Channel:
+    """A background channel; Application(background={name: consumer}) says who is called with what is sent to it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = channel_name(name)
+
+    def send(self, content: dict[str, Any], *, delay_seconds: float = 0, immediately: bool = False) -> None:
+        """Send a dict to one of the workers, when the event being handled commits: once, however often it runs.
+
+        content: what MessagePack can carry, at most 1 MiB encoded. delay_seconds: at least so long after the commit,
+        at most 366 days. immediately, and outside of an event: as in Group.send.
+        Raises UnknownChannel for a name that the application has no consumer for; ChannelFull when 10,000 messages
+        wait, delayed ones included (a handler's commit is never refused for that: this call is, by the depth that the
+        process knew up to a second ago); ConsumerError for a content or delay that is none.
+        """
+        job = Job(f"job.{secrets.token_hex(8)}", 1, self.name, encoded(content), milliseconds(delay_seconds))
+        current = outcome.current()
+        if current is not None and current.depths is not None:
+            check_known(self.name, current.depths)
+            if current.depths[self.name] >= CHANNEL_CAPACITY:
+                raise ChannelFull(self.name, CHANNEL_CAPACITY)
+            current.depths[self.name] += 1
+        outcome.send(job, immediately=immediately)
+
+
+def check_known(channel: str, known: Collection[str]) -> None:
+    """Raise UnknownChannel for a background channel that is not among the application's."""
+    if channel not in known:
+        has = f"it has {', '.join(sorted(known))}" if known else "it has none"
+        raise UnknownChannel(
+            f"the application has no background channel {channel!r}, {has}: see Application(background=)"
+        )
+
+
+def encoded(content: dict[str, Any]) -> bytes:
+    """Encode a job's content; raises ConsumerError unless it is a dict that can travel."""
+    if not isinstance(content, dict):
+        raise ConsumerError(f"a background message is a dict, not {type(content).__name__}")
+    try:
+        data = encode_state(content)
+        if len(data) <= CONTENT_BYTES:
+            decode_state(data)  # a key that is no str would be found by nobody but the worker
+    except (TypeError, ValueError, OverflowError, RecursionError, WireError) as error:
+        raise ConsumerError(f"a background message holds what MessagePack cannot carry: {error}") from error
+    if len(data) > CONTENT_BYTES:
+        raise ConsumerError(f"a background message is {len(data)} bytes encoded; {CONTENT_BYTES} is the most")
+    return data
+
+
+def milliseconds(seconds: float) -> int:
+    """Return a delay, rounded up; raises ConsumerError for one that is none."""
+    if not isinstance(seconds, (int, float)) or not 0 <= seconds <= MOST_DELAY_SECONDS:
+        raise ConsumerError(f"a delay is a number of seconds from 0 to {MOST_DELAY_SECONDS}, not {seconds!r:.60}")
+    return math.ceil(seconds * 1000)
+
+
+def channel_name(name: str) -> str:
+    """Return the name; raises ConsumerError for one that the Channels specification does not allow."""
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_.-]{1,99}", name):
+        raise ConsumerError(f"a channel's name is 1 to 99 of a-z, A-Z, 0-9, -, _ and ., not {name!r:.120}")
+    return name
 
 
 def group_name(name: str) -> str:
@@ -63,7 +131,7 @@ class Route:
         return found.groupdict() if found else None
 
 
-def is_async(consumer: Consumer) -> bool:
+def is_async(consumer: Consumer | BackgroundConsumer) -> bool:
     """Whether a consumer's calls are to be awaited."""
     called = getattr(consumer, "__call__", None)  # noqa: B004 - an object's, not whether there is one
     return inspect.iscoroutinefunction(consumer) or inspect.iscoroutinefunction(called)
@@ -128,6 +196,7 @@ class Application:
     websocket: a list of path(...), or an ASGI callable.
     pools: a mapping of HTTP path prefixes to names: requests below go to the channel http.request.<name>, so that
     workers of its own can serve them (the longest prefix wins).
+    background: a mapping of channels to consumers, which are called with a BackgroundMessage for each that is sent.
     Raises TargetError for anything else.
     """
 
@@ -136,6 +205,7 @@ class Application:
         http: Callable[..., Any] | Mapping[str, Callable[..., Any]] | None = None,
         websocket: Sequence[Route] | Callable[..., Any] = (),
         pools: Mapping[str, str] | None = None,
+        background: Mapping[str, BackgroundConsumer] | None = None,
     ) -> None:
         mounts = http if isinstance(http, Mapping) else {"/": http} if http is not None else {}
         for prefix, mounted in mounts.items():
@@ -153,6 +223,17 @@ class Application:
         for route in self.routes:
             if not isinstance(route, Route):
                 raise TargetError(f"Application(websocket=[...]) takes path(...), not {route!r}")
+        self.background = dict(background or {})
+        for name, consumer in self.background.items():
+            try:
+                channel_name(name)
+            except ConsumerError as error:
+                raise TargetError(f"Application(background=...): {error}") from None
+            if not callable(consumer):
+                raise TargetError(
+                    f"Application(background={{{name!r}: ...}}): a consumer is a function, not {consumer!r}"
+                )
+        self.depths = dict.fromkeys(self.background, 0)  # how full each was when this process last looked
         self.route = lru_cache(maxsize=1024)(self._route)
 
     def mount(self, path: str) -> Callable[..., Any] | None:

@@ -55,7 +55,8 @@ def main(ctx: click.Context) -> None:
 
     \b
     Exit status: 0 success · 1 a fault of asgictl's · 2 usage · 3 TARGET · 4 address · 5 Redis
-                 6 already running · 7 not running · 8 a process did not become ready
+                 6 already running · 7 not running · 8 a process did not become ready · 9 cannot be sent
+                 10 no such background channel · 11 it is full
     """
     if "ASGICTL_RUN_DIR" in os.environ:  # `start` has told its processes what it read; the file may have changed
         return
@@ -461,13 +462,14 @@ def worker(
     """Run one worker in the foreground, as in a container.
 
     Channels are http.request, websocket.connect, websocket.receive and websocket.disconnect, each followed by .POOL
-    where the application names a pool. A pool of its own: --only-channels '*.slow' here, and --exclude-channels
-    '*.slow' for the others.
+    where the application names a pool, and background.NAME. A pool of its own: --only-channels '*.slow' here, and
+    --exclude-channels '*.slow' for the others.
     """
     from asgictl.runtime import Runtime, enter
     from asgictl.worker.server import serve
 
     set_up(log_format, _process("worker"))
+    os.environ |= {"ASGICTL_REDIS": redis, "ASGICTL_NAME": name}  # where threads of the application's own send to
     readiness = _readiness("worker")
     enter(Runtime("split", _process("worker"), target))
     try:
@@ -521,6 +523,54 @@ def _dead_letters(redis_url: str | None, name: str) -> Any:
     from asgictl.instance import Instance
 
     return DeadLetters(redis_url or Instance(name).redis_url(), name)
+
+
+@dead_letters.command()
+@click.argument("ids", metavar="[ID]...", nargs=-1)
+@redis_option
+@name_option
+def requeue(ids: tuple[str, ...], redis: str | None, name: str) -> None:
+    """Send these background messages to their channels again, or all."""
+    click.echo(f"{_dead_letters(redis, name).requeue(ids)} sent again")
+
+
+@main.command()
+@click.option("--channel", metavar="NAME", help="A background channel; with --json.")
+@click.option("--json", "content", metavar="OBJECT", help="What its consumer is called with.")
+@click.option("--delay-seconds", type=float, default=0.0, help="How long it waits first.")
+@click.option("--group", metavar="NAME", help="A group of WebSockets; with --text or --data-file.")
+@click.option("--text", help="The frame for each.")
+@click.option("--data-file", type=click.File("rb"), help="The same, binary; - for standard input.")
+@redis_option
+@name_option
+def send(
+    channel: str | None,
+    content: str | None,
+    delay_seconds: float,
+    group: str | None,
+    text: str | None,
+    data_file: Any,
+    redis: str | None,
+    name: str,
+) -> None:
+    """Send a message to a background channel, or a frame to a group."""
+    from asgictl.application import Channel, Group
+
+    os.environ["ASGICTL_NAME"] = name
+    if redis:
+        os.environ["ASGICTL_REDIS"] = redis
+    if (channel is None) == (group is None):
+        raise click.UsageError("give either --channel and --json, or --group and --text or --data-file")
+    if group is not None and content is None and delay_seconds == 0:
+        Group(group).send(text=text, data=data_file and data_file.read())
+    elif channel is not None and content is not None and text is None and data_file is None:
+        try:
+            parsed = json.loads(content)
+        except ValueError as error:
+            raise click.UsageError(f"--json is not JSON: {error}") from None
+        Channel(channel).send(parsed, delay_seconds=delay_seconds)
+    else:
+        raise click.UsageError("--channel takes --json and --delay-seconds; --group takes --text or --data-file")
 
 
 @main.command(hidden=True)

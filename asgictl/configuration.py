@@ -117,7 +117,10 @@ def run_directory(name: str) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class InstanceConfig:
-    """All that `asgictl start` decides; options: of the roles that it starts, by environment variable."""
+    """All that `asgictl start` decides; options: of the roles that it starts, by environment variable.
+
+    background: whether TARGET has background channels.
+    """
 
     name: str
     mode: str
@@ -132,6 +135,7 @@ class InstanceConfig:
     start_seconds: float = 60
     release: str = ""
     options: dict[str, str] = field(default_factory=dict)
+    background: bool = False
 
     @property
     def url(self) -> str:
@@ -141,8 +145,8 @@ class InstanceConfig:
 
     @property
     def uses_redis(self) -> bool:
-        """In-process with one process keeps its groups in memory."""
-        return self.mode == "split" or self.workers > 1 or self.redis_url is not None
+        """In-process with one process keeps its groups in memory, but what is sent to background channels nowhere."""
+        return self.mode == "split" or self.workers > 1 or self.redis_url is not None or self.background
 
 
 @dataclass(frozen=True, slots=True)

@@ -174,12 +174,13 @@ class Controller:
 
     def _reap(self, report: dict[str, Any]) -> None:
         """See to what a dead process held in Redis. Should that fail, its lease lapses and others see to it."""
-        if self._redis_url is None or report["role"] == "server" or "id" not in report:
+        if self._redis_url is None or "id" not in report:
             return
+        role = "worker" if report["role"] == "server" else report["role"]  # a server runs background work
         started = take_started(self._run_dir / f"started-{report['pid']}")
         try:
             with redis.Redis.from_url(self._redis_url, socket_timeout=5) as client:
-                reap(client, self._keys, member(report["role"], report["id"]), seen=True, started=started)
+                reap(client, self._keys, member(role, report["id"]), seen=True, started=started)
         except redis.RedisError as error:
             logger.warning("what %s held waits for its lease to lapse: %s", report["process"], error)
 

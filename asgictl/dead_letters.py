@@ -1,17 +1,21 @@
 """Dead letters: events that were given up, kept in a stream for somebody to look at."""
 
 import time
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import redis
+from msgspec.structs import replace
 
-from asgictl.errors import RedisError, WireError
+from asgictl.errors import ConsumerError, RedisError, WireError
 from asgictl.layers.keys import Keys
-from asgictl.messages import VERSION, Event, Receive, Request, decode_event, decode_scope
+from asgictl.messages import VERSION, Event, Job, Receive, Request, decode_event, decode_scope, decode_state, encode
+from asgictl.sender import Sender, ask
 
 MOST = 10_000  # kept; the oldest go
 Command = tuple[str | bytes | int, ...]
+_REQUEUE = """
+if redis.call('XDEL', KEYS[1], ARGV[1]) == 1 then redis.call('XADD', KEYS[2], '*', ARGV[2], ARGV[3]) return 1 end
+return 0
+"""
 
 
 def dead_letter(keys: Keys, channel: str, event: bytes, reason: str) -> Command:
@@ -33,7 +37,9 @@ class DeadLetter(NamedTuple):
         """id, when, channel, path and reason."""
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(int(self.id.partition("-")[0]) / 1000))
         path = "?"
-        if self.event is not None:
+        if isinstance(self.event, Job):
+            path = self.event.id
+        elif self.event is not None:
             scope = self.event.scope if isinstance(self.event, Request) else decode_scope(self.event.scope)
             path = f"{scope.method} {scope.path}".strip()
         return f"{self.id}  {when}  {self.channel}  {path}  {self.reason}"
@@ -42,7 +48,9 @@ class DeadLetter(NamedTuple):
     def text(self) -> str:
         """All that is known of it; frames and bodies as Python writes them."""
         lines, event = [self.line], self.event
-        if event is not None:
+        if isinstance(event, Job):
+            lines += [f"attempt {event.attempt}", f"content: {decode_state(event.content)!r}"]
+        elif event is not None:
             lines.append(f"connection {event.connection}, attempt {event.attempt}")
         if isinstance(event, Receive):
             lines += [f"frame {event.first + index}: {frame!r}" for index, frame in enumerate(event.frames)]
@@ -57,11 +65,15 @@ class DeadLetters:
 
     def __init__(self, redis_url: str, name: str) -> None:
         self._url = redis_url
-        self._stream = Keys(name).dead
+        self._keys = Keys(name)
+        self._stream = self._keys.dead
+        self._sender = Sender(redis_url, name)
 
     def all(self, first: str = "-", last: str = "+") -> list[DeadLetter]:
         """Return those between two ids, the oldest first."""
-        return [_letter(id, fields) for id, fields in self._ask(lambda redis: redis.xrange(self._stream, first, last))]
+        return [
+            _letter(id, fields) for id, fields in ask(self._url, lambda redis: redis.xrange(self._stream, first, last))
+        ]
 
     def one(self, id: str) -> DeadLetter:
         """Raises RedisError when there is none of this id."""
@@ -72,25 +84,36 @@ class DeadLetters:
     def purge(self, ids: tuple[str, ...]) -> int:
         """Delete these, or all; returns how many there were."""
         ids = ids or tuple(letter.id for letter in self.all())
-        return int(self._ask(lambda redis: redis.xdel(self._stream, *ids))) if ids else 0
+        return int(ask(self._url, lambda redis: redis.xdel(self._stream, *ids))) if ids else 0
 
-    def _ask(self, question: Callable[[redis.Redis], Any]) -> Any:
-        try:
-            client = redis.Redis.from_url(self._url, socket_timeout=5)
-        except ValueError:  # its text may quote a part of the password
-            raise RedisError("--redis is not a URL of Redis, such as redis://host:6379") from None
-        try:
-            with client:
-                return question(client)
-        except redis.RedisError as error:
-            raise RedisError(f"dead letters cannot be had: {error}") from None
+    def requeue(self, ids: tuple[str, ...]) -> int:
+        """Send these jobs to their channels again, or all that are jobs, with attempts counted anew; returns how many.
+
+        Raises ConsumerError for one that is no job, and UnknownChannel; those before it have been sent then.
+        """
+        letters = [self.one(id) for id in ids] or [letter for letter in self.all() if isinstance(letter.event, Job)]
+        count = 0
+        for letter in letters:
+            if not isinstance(letter.event, Job):
+                raise ConsumerError(
+                    f"dead letter {letter.id} is of {letter.channel}: only background messages can be requeued; the"
+                    " client that waited for this one has had its answer, or has gone"
+                )
+            self._sender.check(letter.event.name)
+            job = replace(letter.event, attempt=1, delay_milliseconds=0)
+            keys = (self._stream, self._keys.channel(job.channel))
+            command = ("EVAL", _REQUEUE, 2, *keys, letter.id, *encode(job))
+            count += ask(self._url, lambda redis: redis.execute_command(*command))  # noqa: B023 - called now
+        return count
 
 
 def _letter(entry_id: bytes, fields: dict[bytes, bytes]) -> DeadLetter:
     (version, payload), *_ = fields.items()
     try:
         event = decode_event(version, payload)
-        if not isinstance(event, Request):
+        if isinstance(event, Job):
+            decode_state(event.content)
+        elif not isinstance(event, Request):
             decode_scope(event.scope)
     except WireError:
         event = None

@@ -9,7 +9,9 @@
     ├── StartError            a process of ours did not become ready                    exit 8
     ├── WireError             bytes from Redis are not a message that we know
     ├── TransitionError       a connection was told what its state does not allow
-    └── ConsumerError         a consumer asked for what cannot be done
+    ├── ConsumerError         a consumer, or a command, asked for what cannot be done   exit 9
+    ├── UnknownChannel        the application has no background channel of this name    exit 10
+    └── ChannelFull           too many messages wait in a background channel            exit 11
 
 Exit status 0 is success, 1 a fault of asgictl's own, 2 a mistake on the command line (click's).
 """
@@ -66,4 +68,24 @@ class TransitionError(AsgictlError):
 
 
 class ConsumerError(AsgictlError):
-    """The application's fault: a consumer asked for what cannot be done (the text names it)."""
+    """The application's fault, or a command's: it asked for what cannot be done (the text names it)."""
+
+    exit_code = 9
+
+
+class UnknownChannel(AsgictlError):
+    """The sender's fault: it named a background channel for which the application has no consumer."""
+
+    exit_code = 10
+
+
+class ChannelFull(AsgictlError):
+    """A background channel holds as many messages as it may; nothing was sent, and the sender decides what now."""
+
+    exit_code = 11
+
+    def __init__(self, channel: str, capacity: int) -> None:
+        super().__init__(
+            f"background channel {channel!r} holds {capacity} messages and takes no more: send again later, or start"
+            " more workers for it"
+        )

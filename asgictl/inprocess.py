@@ -1,12 +1,14 @@
 """The application inside the server's own process: an ASGI application, for gunicorn with uvicorn's worker or another.
 
 ASGI runs as it is. WSGI and sync consumers run in a pool of threads, async consumers on the server's event loop.
+Background work comes by Redis: a worker's own loops run it, in threads beside the pool.
 """
 
 import asyncio
 import os
 import shlex
 import signal
+import threading
 from collections.abc import Mapping, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -22,9 +24,9 @@ from uvicorn_worker import UvicornWorker
 
 from asgictl.access_log import WebSocketLog, log_request
 from asgictl.application import Application
-from asgictl.configuration import Bind, Limits
+from asgictl.configuration import Bind, Limits, WorkerConfig
 from asgictl.direct_flow import DirectFlow
-from asgictl.errors import AsgictlError
+from asgictl.errors import AsgictlError, RedisError
 from asgictl.figures import CLIENT_GONE, Figures
 from asgictl.hosting import host, uvicorn_settings
 from asgictl.interface.exchange import Aborted
@@ -38,7 +40,7 @@ from asgictl.lifespan import Lifespan
 from asgictl.limited_body import LimitedBody
 from asgictl.logs import formatter, set_up
 from asgictl.manifest import Router, manifest_of
-from asgictl.messages import Broadcast, Close, Frames, TurnEvent, is_error
+from asgictl.messages import Close, Frames, Sent, TurnEvent, is_error
 from asgictl.outcome import Outcome
 from asgictl.readiness import Readiness
 from asgictl.release import release_of
@@ -47,6 +49,7 @@ from asgictl.server_options import gunicorn_settings, uvicorn_options
 from asgictl.shed import Shed
 from asgictl.target import asgi3, kind_of, load_target
 from asgictl.turn import RunningTurn
+from asgictl.worker.server import Worker
 from asgictl.wsgi import WSGIRun
 
 
@@ -147,6 +150,18 @@ class InProcess:
         mounted = (*application.http.values(), *([application.websocket] if callable(application.websocket) else []))
         self._lifespans = {id(each): Lifespan(asgi3(each)) for each in mounted if kind_of(each) == "ASGI"}
         self._mounts = {id(each): partial(self._served(each), each) for each in application.http.values()}
+        self._stopping = threading.Event()
+        self._is_stopping = False
+        self._background: Worker | None = None
+        if application.background and layer_url is None:
+            raise RedisError("TARGET has background channels, which need a Redis: give --redis redis://host:port")
+        if application.background and layer_url:
+            # Nothing of it but its jobs; and what the application knows of its channels' depths.
+            jobs = Application(background=application.background)
+            jobs.depths = application.depths
+            config = WorkerConfig(name, layer_url, "", threads, timeout_seconds=0)
+            self._background = Worker(jobs, config, self._id, self._stopping)
+            self._background_thread = threading.Thread(target=self._run_background, name="background")
         self._websocket = partial(self._asgi, application.websocket) if callable(application.websocket) else None
 
     def _served(self, mounted: Any) -> Any:
@@ -223,7 +238,7 @@ class InProcess:
             await body.send({"type": "http.response.start", "status": 404, "headers": [(b"content-length", b"0")]})
             await body.send({"type": "http.response.body", "body": b""})
             return
-        outcome = Outcome(partial(self._send_now, None))
+        outcome = Outcome(partial(self._send_now, None), self._application.depths)
         try:
             with outcome:
                 body.answer.run_seconds = await served(scope, body.receive, body.send) or 0.0
@@ -254,9 +269,9 @@ class InProcess:
         session.done(done, None)
         self._publish(turn.outcome)
 
-    def _send_now(self, session: Session | None, sent: Frames | Broadcast) -> None:
+    def _send_now(self, session: Session | None, sent: Frames | Sent) -> None:
         """For immediately=True, from whichever thread the consumer or view runs in."""
-        if isinstance(sent, Broadcast):
+        if not isinstance(sent, Frames):
             self._loop.call_soon_threadsafe(self._layer.publish, sent)
         elif session is not None:
             self._loop.call_soon_threadsafe(session.deliver_all, sent.frames)
@@ -271,8 +286,16 @@ class InProcess:
         """No turn is lost without the process that holds its socket."""
 
     def _publish(self, outcome: Outcome) -> None:
-        for broadcast in outcome.broadcasts:
-            self._layer.publish(broadcast)
+        for sent in outcome.sends:
+            self._layer.publish(sent)
+
+    def _run_background(self) -> None:
+        assert self._background is not None  # noqa: S101 - the thread is made with it
+        try:
+            self._background.run()
+        finally:
+            if not self._is_stopping:
+                os.kill(os.getpid(), signal.SIGTERM)  # a server that no longer does half its work is to be replaced
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         """Start our own side, then every ASGI application; stop them in the opposite order."""
@@ -282,6 +305,9 @@ class InProcess:
             await self._layer.start()
             for lifespan in self._lifespans.values():
                 await lifespan.start()
+            if self._background:
+                await asyncio.to_thread(self._background.start)
+                self._background_thread.start()
         except AsgictlError as error:
             self._readiness.failed(error)
             await send({"type": "lifespan.startup.failed", "message": str(error)})
@@ -299,7 +325,11 @@ class InProcess:
         return "ASGI" if self._websocket else "consumers" if self._application.routes else "none"
 
     async def _stop(self) -> None:
-        """The server has closed every socket: let the last turns end, then let go of the layer."""
+        """The server has closed every socket: let the last turns and jobs end, then let go of the layer."""
+        self._is_stopping = True
+        self._stopping.set()
+        if self._background:
+            await asyncio.to_thread(self._background_thread.join)
         if self._turns:
             await asyncio.wait(self._turns, timeout=self.limits.drain_seconds)
         await self._layer.stop()
@@ -348,19 +378,16 @@ def create_application() -> InProcess:
     enter(Runtime("inprocess", process, environment["ASGICTL_TARGET"]))
     try:
         application = load_target(environment["ASGICTL_TARGET"])
+        threads = int(environment["ASGICTL_THREADS"])
+        redis_url, name = environment.get("ASGICTL_REDIS"), environment["ASGICTL_NAME"]
+        release = release_of(environment["ASGICTL_TARGET"], run_dir=run_dir)
+        return InProcess(
+            *(application, redis_url, name, threads, readiness, release, limits_of(environment)),
+            access_log=environment.get("ASGICTL_ACCESS_LOG") == "True",
+        )
     except AsgictlError as error:
         readiness.failed(error)
         raise SystemExit(error.exit_code) from error
-    threads = int(environment["ASGICTL_THREADS"])
-    redis_url, name = environment.get("ASGICTL_REDIS"), environment["ASGICTL_NAME"]
-    release, has_access_log = (
-        release_of(environment["ASGICTL_TARGET"], run_dir=run_dir),
-        environment.get("ASGICTL_ACCESS_LOG"),
-    )
-    return InProcess(
-        *(application, redis_url, name, threads, readiness, release, limits_of(environment)),
-        access_log=has_access_log == "True",
-    )
 
 
 def serve() -> bool:

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -215,9 +215,11 @@ class Instance:
     def _launch(self, config: InstanceConfig) -> None:
         for directory in ("log", "redis"):
             (self.run_dir / directory).mkdir()
-        (self.run_dir / DESCRIPTION).write_text(json.dumps(describe(config)))
         (self.run_dir / release.FILE).write_text(config.release)
         environment, server = self._environment(config), ""
+        if not config.uses_redis:
+            config = replace(config, background=has_background(config, environment))
+        (self.run_dir / DESCRIPTION).write_text(json.dumps(describe(config)))
         if config.uses_redis and not config.redis_url:
             server = find_redis_server()
             environment["ASGICTL_REDIS"] = self._embedded_url
@@ -318,6 +320,26 @@ def pings(url: str) -> bool:
             return bool(client.ping())
     except redis.RedisError:
         return False
+
+
+def has_background(config: InstanceConfig, environment: dict[str, str]) -> bool:
+    """Ask a process of its own, since this one never imports the application. One that fails says why as a server."""
+    code = (
+        "import sys; from asgictl.target import load_target as load; sys.exit(70 + bool(load(sys.argv[1]).background))"
+    )
+    command = [sys.executable, "-P", "-c", code, config.target]
+    try:
+        asked = subprocess.run(
+            command,
+            env=environment,
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            timeout=config.start_seconds,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return False
+    return asked.returncode == 71
 
 
 def find_redis_server() -> str:

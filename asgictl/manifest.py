@@ -29,7 +29,7 @@ class Manifest(Wire, frozen=True):
     """One release of the application. Encoded like a message: fields are only ever appended, with a default.
 
     pools: of HTTP, prefixes of paths with the suffix of their channel, the longest first. is_asgi: WebSockets of all
-    paths go to an ASGI application, each to stay with one worker.
+    paths go to an ASGI application, each to stay with one worker. background: names of channels, for who sends to them.
     """
 
     version: int
@@ -38,6 +38,7 @@ class Manifest(Wire, frozen=True):
     websocket: list[Path]
     pools: dict[str, str] = {}  # noqa: RUF012 - msgspec copies it
     is_asgi: bool = False
+    background: list[str] = []  # noqa: RUF012
 
 
 def manifest_of(application: Application, release: str) -> Manifest:
@@ -53,7 +54,8 @@ def manifest_of(application: Application, release: str) -> Manifest:
         )
         for route in application.routes
     ]
-    return Manifest(VERSION, release, bool(application.http), paths, application.pools, callable(application.websocket))
+    is_asgi, background = callable(application.websocket), sorted(application.background)
+    return Manifest(VERSION, release, bool(application.http), paths, application.pools, is_asgi, background)
 
 
 def encode_manifest(manifest: Manifest) -> bytes:

@@ -113,6 +113,25 @@ class Disconnect(Turn, tag="disconnect", frozen=True):
     reason: str
 
 
+class Job(Wire, tag="job", frozen=True):
+    """Event: work for a background consumer, of which no interface knows.
+
+    id: stable over reruns; attempt: 1, and one more for each rerun; name: the channel, as the application names it;
+    content: a dict, as encode_state has it; delay_milliseconds: how long it waits from its commit on.
+    """
+
+    connection: ClassVar[str] = ""  # it comes from none
+    id: str
+    attempt: int
+    name: str
+    content: bytes
+    delay_milliseconds: int = 0
+
+    @property
+    def channel(self) -> str:
+        return BACKGROUND + self.name
+
+
 class Response(Wire, tag="response", frozen=True):
     """Reply: a part of an HTTP response. Sequence 0 carries status and headers; `more` says that another follows.
 
@@ -298,9 +317,11 @@ class Broadcast(Wire, tag="broadcast", frozen=True):
         _check_frames([self.frame])
 
 
+BACKGROUND = "background."  # begins the name of every channel of background work
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS", "TRACE"}  # RFC 9110, section 9.2.1
-Event = Request | Connect | Receive | Disconnect
+Event = Request | Connect | Receive | Disconnect | Job
 TurnEvent = Connect | Receive | Disconnect
+Sent = Broadcast | Job  # what anybody may send to others than those whose event it handles
 Reply = Response | Want | Frames | Closed | Done | Lost | Died
 Letter = Chunk | Credit | Gone | Incoming | Ended | Buried
 
@@ -321,11 +342,11 @@ def plain_text(text: str) -> tuple[Headers, bytes]:
     return [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(body))], body
 
 
-def is_error(reply: Response | Done) -> bool:
-    """Whether an event ended with 5xx, 1011, or a response cut off."""
+def is_error(reply: Response | Done | None) -> bool:
+    """Whether an event ended with 5xx, 1011, or a response cut off; a job, whose reply is None, has no such end."""
     if isinstance(reply, Response):
         return reply.status >= 500 or reply.aborted
-    return reply.close is not None and reply.close.code == 1011
+    return reply is not None and reply.close is not None and reply.close.code == 1011
 
 
 def may_repeat(event: Event) -> bool:
@@ -381,10 +402,10 @@ def decode_scope(data: bytes) -> Scope:
 
 
 def encode_state(state: dict[str, Any]) -> bytes:
-    """Encode a connection's state. Raises TypeError for a value that MessagePack cannot carry."""
+    """Encode a connection's state, or a job's content. Raises TypeError for a value that MessagePack cannot carry."""
     return _encoder.encode(state) if state else b""
 
 
 def decode_state(data: bytes) -> dict[str, Any]:
-    """Decode a connection's state; raises WireError."""
+    """Decode what encode_state made; raises WireError."""
     return _decode(_states, _FIELD, data) if data else {}

@@ -5,9 +5,9 @@ from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
 
 from asgictl.errors import ConsumerError
-from asgictl.messages import Accept, Broadcast, Close, Frame, Frames
+from asgictl.messages import Accept, Close, Frame, Frames, Sent
 
-SendNow = Callable[[Frames | Broadcast], object]
+SendNow = Callable[[Frames | Sent], object]
 _current: ContextVar["Outcome"] = ContextVar("asgictl_outcome")
 
 
@@ -35,35 +35,53 @@ class Outcome:
     """What an event's handler asked for. Handlers fill it; the worker commits it.
 
     now: sends something outside of the commit, at once; a handler that runs again sends it again.
+    depths: the application's background channels, and how many messages wait in each; None when nobody knows.
     """
 
     now: SendNow | None = None
+    depths: dict[str, int] | None = None
     frames: list[Frame] = field(default_factory=list)
     accept: Accept | None = None
     close: Close | None = None
     joins: list[str] = field(default_factory=list)
     leaves: list[str] = field(default_factory=list)
-    broadcasts: list[Broadcast] = field(default_factory=list)
+    sends: list[Sent] = field(default_factory=list)
+    is_over: bool = False  # for a task that outlives its handler, and has its context
     _token: Token["Outcome"] | None = None
 
-    def send_now(self, sent: Frames | Broadcast) -> None:
+    def send_now(self, sent: Frames | Sent) -> None:
         """Send at once what cannot wait for the commit. Raises ConnectionResetError while Redis is away."""
         if self.now is None:
             raise ConsumerError("immediately=True works in a consumer or a view that asgictl runs")
         self.now(sent)
 
     def __enter__(self) -> None:
-        """From here on Group.send of this thread or task lands here."""
+        """From here on what this thread or task sends to groups and channels lands here."""
         self._token = _current.set(self)
 
     def __exit__(self, *_: object) -> None:
         assert self._token is not None  # noqa: S101 - __enter__ has set it
         _current.reset(self._token)
+        self.is_over = True
 
 
-def current() -> Outcome:
-    """Return the outcome of the event being handled; raises ConsumerError outside of one."""
-    try:
-        return _current.get()
-    except LookupError:
-        raise ConsumerError("Group.send works while an event is handled: in a consumer or a view") from None
+def current() -> Outcome | None:
+    """Return the outcome of the event being handled, or None outside of one."""
+    outcome = _current.get(None)
+    return None if outcome is None or outcome.is_over else outcome
+
+
+def send(sent: Sent, *, immediately: bool) -> None:
+    """Send with the commit of the event being handled, or at once; outside of an event always at once.
+
+    Raises ConnectionResetError while Redis is away, and outside of an event RedisError.
+    """
+    outcome = current()
+    if outcome is None:
+        from asgictl.sender import Sender  # no worker needs what this loads
+
+        Sender.of_environment().send(sent)
+    elif immediately:
+        outcome.send_now(sent)
+    else:
+        outcome.sends.append(sent)

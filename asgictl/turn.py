@@ -135,7 +135,7 @@ class RunningTurn:
 
     def __init__(self, application: Application, event: TurnEvent, now: SendNow | None = None) -> None:
         self.event = event
-        self.outcome = Outcome(now)
+        self.outcome = Outcome(now, application.depths)
         self.params: dict[str, str] = {}
         self.consumer: Consumer | None = None
         self.is_async = False  # its calls are to be awaited

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Protocol
 
 from asgictl.layers.base import EventLayer, NotSent
-from asgictl.messages import Event, Lost, Receive, Request
+from asgictl.messages import Event, Lost, Receive, Turn
 
 RESEND_SECONDS = 0.2  # between attempts to add an event while Redis is away
 AUDIT_SECONDS = 1.0  # after which an event that is open is looked for in Redis; then twice as long, and so on
@@ -205,4 +205,4 @@ class Flights:
 
 def number_of(event: Event) -> int:
     """Return the number of a WebSocket's turn, 0 for an HTTP request."""
-    return 0 if isinstance(event, Request) else event.number
+    return event.number if isinstance(event, Turn) else 0

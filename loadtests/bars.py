@@ -8,6 +8,7 @@ download        the same while 1 GiB goes down to a slow reader
 events          server-sent events: the longest from being sent to being read
 long-polls      1,000 requests that take 10 s each, on one worker: how many were not answered, and how long they took
 overload        ten times the capacity: the answers, memory once it has settled, p50 two seconds after
+background      10,000 delayed jobs, while Redis is killed, and the controller: how many were lost, early or repeated
 soak            sockets that come and go while workers are killed, for --soak seconds: errors, memory afterwards
 
 Exits 1 when a bar is not met.
@@ -26,7 +27,9 @@ from contextlib import suppress
 from functools import partial
 from http.client import HTTPConnection, HTTPException
 from itertools import repeat
+from pathlib import Path
 from subprocess import SubprocessError
+from tempfile import TemporaryDirectory
 
 import uvloop
 from picows import WSListener, ws_connect
@@ -34,6 +37,7 @@ from picows import WSListener, ws_connect
 from loadtests import verdicts
 from loadtests.applications import EVENTS, GIBIBYTE
 from loadtests.closed_loop import Answer, ask, times
+from loadtests.jobs import notes, send_all
 from loadtests.memory import Memory, resident_bytes
 from loadtests.numbered import Load
 from loadtests.servers import Server, Side, serving, split, uvicorn
@@ -48,6 +52,9 @@ PACE = 5_000_000  # bytes a second
 PACED_BYTES = 100_000_000
 POLLS = 1000
 CAPACITY = 100
+JOBS = 10_000
+FIRST_SECONDS = 10  # the first job's delay, and what the last has to run in
+SPREAD_SECONDS = 20  # from the first to the last
 WAVE_SOCKETS = 100
 WARMING_WAVES = 6
 RETENTION_SECONDS = 70  # after which no broadcast is kept
@@ -177,6 +184,22 @@ async def overloaded(server: Server, pids: dict[str, int], seconds: float) -> li
     ]
 
 
+def background(_arguments: argparse.Namespace) -> Iterator[Reading]:
+    side = Side("background", "asgictl start loadtests.jobs:app --workers 2 --bind {bind} -d")
+    with serving(side) as server, TemporaryDirectory() as directory:
+        log = Path(directory) / "ran"
+        redis_url = f"unix://{server.environment['XDG_RUNTIME_DIR']}/asgictl/default/redis.sock"
+        send_all(redis_url, log, [FIRST_SECONDS + SPREAD_SECONDS * number / JOBS for number in range(JOBS)])
+        for process in ("redis", "controller"):
+            os.kill(server.pids()[process], signal.SIGKILL)
+            time.sleep(SPREAD_SECONDS / 2)
+        time.sleep(FIRST_SECONDS)
+        late: dict[int, list[float]] = {}
+        for note in notes(log):
+            late.setdefault(note.number, []).append(note.late_seconds)
+        yield verdicts.background(late, JOBS)
+
+
 def soak(arguments: argparse.Namespace) -> Iterator[Reading]:
     """The first waves, which are not measured, let every process reach its usual size."""
     side = Side("soak", "asgictl start loadtests.numbered:app --workers 2 --bind {bind} -d")
@@ -214,6 +237,7 @@ BARS = {
     "events": events,
     "long-polls": long_polls,
     "overload": overload,
+    "background": background,
     "soak": soak,
 }
 

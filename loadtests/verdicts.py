@@ -112,6 +112,14 @@ def long_polls(taken: list[float], sent: int) -> Reading:
     return Reading("long-polls", sent - len(taken), 0, "", f"{len(taken)} answered, the last after {max(taken):.1f} s")
 
 
+def background(late: dict[int, list[float]], sent: int) -> Reading:
+    """Count the messages that were lost, early or repeated, of the seconds by which the runs of each were late."""
+    every = [seconds for runs in late.values() for seconds in runs]
+    wrong = sent - len(late) + sum(len(runs) != 1 or min(runs) < 0 for runs in late.values())
+    note = f"{len(late)} of {sent} ran, {min(every, default=0):.3f} to {max(every, default=0):.3f} s late"
+    return Reading("background", wrong, 0, "", note)
+
+
 def soak(before: dict[str, float], after: dict[str, float], wrong: list[str]) -> list[Reading]:
     """What went wrong, and by how much the process that grew most is above what it held in bytes before."""
     growth = {name: (after.get(name, float("inf")) / held - 1) * 100 for name, held in before.items()}

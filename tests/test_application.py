@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from asgictl.application import Application, Group, compile_pattern, path
-from asgictl.errors import ConsumerError, TargetError
-from asgictl.messages import Broadcast, Frames
+from asgictl.application import CHANNEL_CAPACITY, Application, Channel, Group, compile_pattern, path
+from asgictl.errors import ChannelFull, ConsumerError, RedisError, TargetError, UnknownChannel
+from asgictl.messages import Broadcast, Frames, Sent
 from asgictl.outcome import Outcome
 
 
@@ -95,20 +95,46 @@ def test_a_groups_frame_waits_for_the_commit() -> None:
     with outcome:
         Group("g").send(text="x")
         Group("g").send(data=b"x")
-    assert outcome.broadcasts == [Broadcast("g", "x"), Broadcast("g", b"x")]
+    assert outcome.sends == [Broadcast("g", "x"), Broadcast("g", b"x")]
 
 
-def test_a_group_cannot_be_sent_to_outside_of_an_event() -> None:
-    with pytest.raises(ConsumerError, match="while an event is handled"):
+def test_a_send_outside_of_an_event_without_a_redis_says_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ASGICTL_REDIS", raising=False)
+    monkeypatch.setenv("ASGICTL_NAME", "nobody-runs-this")
+    with pytest.raises(RedisError, match="set ASGICTL_REDIS"):
         Group("g").send(text="x")
+    with pytest.raises(RedisError, match="set ASGICTL_REDIS"):
+        Channel("c").send({})
 
 
 def test_a_groups_frame_that_cannot_wait_leaves_at_once() -> None:
-    sent: list[Frames | Broadcast] = []
+    sent: list[Frames | Sent] = []
     outcome = Outcome(sent.append)
     with outcome:
         Group("g").send(text="x", immediately=True)
-    assert (sent, outcome.broadcasts) == ([Broadcast("g", "x")], [])
+    assert (sent, outcome.sends) == ([Broadcast("g", "x")], [])
+
+
+@pytest.mark.parametrize(
+    "background", [{"a b": consumer}, {"": consumer}, {"x" * 100: consumer}, {"a": 1}, {1: consumer}]
+)
+def test_a_background_channel_has_a_name_and_a_consumer(background: Any) -> None:
+    with pytest.raises(TargetError, match="background="):
+        Application(background=background)
+
+
+def test_a_handler_cannot_send_to_a_channel_that_is_unknown_or_full() -> None:
+    application = Application(background={"a": consumer})
+    outcome = Outcome(depths=application.depths)
+    with outcome:
+        with pytest.raises(UnknownChannel, match="no background channel 'b', it has a"):
+            Channel("b").send({})
+        application.depths["a"] = CHANNEL_CAPACITY - 2
+        Channel("a").send({})
+        Channel("a").send({}, delay_seconds=1)
+        with pytest.raises(ChannelFull, match="'a' holds 10000"):
+            Channel("a").send({}, delay_seconds=1)
+    assert len(outcome.sends) == 2
 
 
 @pytest.mark.parametrize(

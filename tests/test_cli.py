@@ -31,7 +31,8 @@ def _runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "ROOT_PATH",
     )
     for name in ("REDIS", "NAME", "BIND", "TARGET", "THREADS", "RUN_DIR", "WORKERS", "MODE", *roles):
-        monkeypatch.delenv(f"ASGICTL_{name}", raising=False)
+        monkeypatch.setenv(f"ASGICTL_{name}", "")  # so that it is restored: commands set some
+        monkeypatch.delenv(f"ASGICTL_{name}")
 
 
 def run(*arguments: str) -> Result:
@@ -67,6 +68,14 @@ def run(*arguments: str) -> Result:
         (["start", "--max-message-bytes", "0"], "--max-message-bytes"),
         (["dead-letters", "frobnicate"], "frobnicate"),
         (["dead-letters", "show"], "ID"),
+        (["send"], "give either --channel"),
+        (["send", "--channel", "c", "--group", "g"], "give either --channel"),
+        (["send", "--channel", "c"], "--channel takes --json"),
+        (["send", "--channel", "c", "--json", "{}", "--text", "x"], "--channel takes --json"),
+        (["send", "--channel", "c", "--json", "{"], "not JSON"),
+        (["send", "--group", "g", "--text", "x", "--json", "{}"], "--group takes"),
+        (["send", "--group", "g", "--text", "x", "--delay-seconds", "1"], "--group takes"),
+        (["send", "--channel", "c", "--json", "{}", "--delay-seconds", "soon"], "--delay-seconds"),
     ],
 )
 def test_a_mistake_on_the_command_line_is_named_and_exits_with_2(arguments: list[str], said: str) -> None:

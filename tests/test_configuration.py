@@ -97,6 +97,10 @@ def test_redis_is_used_where_processes_must_meet(mode: str, workers: int, url: s
     assert config.uses_redis is uses
 
 
+def test_redis_is_used_for_background_channels_even_where_one_process_serves() -> None:
+    assert InstanceConfig("n", "inprocess", "m:a", Bind("h:1"), workers=1, threads=1, background=True).uses_redis
+
+
 def test_a_worker_serves_every_channel_for_a_minute_an_event_and_without_end_by_default() -> None:
     config = WorkerConfig("n", "redis://h", "m:a")
     assert (config.threads, config.only, config.exclude, config.timeout_seconds) == (1, ("*",), (), 60)

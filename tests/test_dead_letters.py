@@ -9,13 +9,26 @@ from click.testing import CliRunner, Result
 
 from asgictl.cli import main
 from asgictl.dead_letters import MOST, DeadLetters, dead_letter
-from asgictl.errors import RedisError
+from asgictl.errors import ConsumerError, RedisError, UnknownChannel
 from asgictl.layers.keys import Keys
-from asgictl.messages import VERSION, Event, Receive, Request, Scope, encode, encode_scope
+from asgictl.manifest import Manifest, encode_manifest
+from asgictl.messages import (
+    VERSION,
+    Event,
+    Job,
+    Receive,
+    Request,
+    Scope,
+    decode_event,
+    encode,
+    encode_scope,
+    encode_state,
+)
 
 HEADERS = [(b"x-name", b"\xe9")]
 REQUEST = Request("i/1", 2, Scope("POST", "http", "1.1", "", "/pay", b"/pay", b"", HEADERS, None, None), b"\xff1", True)
 SOCKET = encode_scope(Scope("", "ws", "1.1", "", "/ws/hall", b"/ws/hall", b"", [], None, None))
+JOB = Job("job.a", 4, "thumbs", encode_state({"id": 5}), 300)
 RECEIVE = Receive("i/2", 7, 3, SOCKET, b"", ["hi", b"\x00"], 40)
 
 
@@ -99,6 +112,45 @@ def test_purging_deletes_those_that_are_named_or_all(which: str, letters: DeadLe
 def test_one_that_is_not_there_is_an_error_that_says_so(id: str, said: str, letters: DeadLetters) -> None:
     with pytest.raises(RedisError, match=said):
         letters.one(id)
+
+
+def jobs_of(client: Any) -> list[Event]:
+    entries = client.xrange(Keys("shop").channel("background.thumbs"))
+    return [decode_event(*next(iter(fields.items()))) for _, fields in entries]
+
+
+def test_a_job_is_shown_with_its_content(letters: DeadLetters, client: Any) -> None:
+    letter = letters.one(keep(client, JOB.channel, JOB))
+    assert letter.line.endswith("  background.thumbs  job.a  it took too long")
+    assert letter.text.splitlines()[1:] == ["attempt 4", "content: {'id': 5}"]
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_jobs_are_requeued_with_attempts_counted_anew(
+    named: bool, letters: DeadLetters, ids: list[str], client: Any
+) -> None:
+    id = keep(client, JOB.channel, JOB)
+    assert letters.requeue((id,) if named else ()) == 1
+    assert jobs_of(client) == [Job("job.a", 1, "thumbs", JOB.content)]
+    assert [letter.id for letter in letters.all()] == ids
+    assert letters.requeue(()) == 0
+
+
+def test_what_a_client_waited_for_is_not_requeued(letters: DeadLetters, ids: list[str]) -> None:
+    for id in ids:
+        with pytest.raises(ConsumerError, match="only background messages"):
+            letters.requeue((id,))
+    with pytest.raises(RedisError, match="no dead letter"):
+        letters.requeue(("1-1",))
+    assert len(letters.all()) == 2
+
+
+def test_a_job_of_a_channel_that_is_no_more_stays_a_dead_letter(letters: DeadLetters, client: Any) -> None:
+    keep(client, JOB.channel, JOB)
+    client.set(Keys("shop").manifest, encode_manifest(Manifest(VERSION, "2", True, [])))
+    with pytest.raises(UnknownChannel, match="'thumbs', it has none"):
+        letters.requeue(())
+    assert (len(letters.all()), jobs_of(client)) == (1, [])
 
 
 def test_instances_keep_theirs_apart(url: str, ids: list[str]) -> None:

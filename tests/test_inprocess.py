@@ -9,6 +9,7 @@ import pytest
 
 from asgictl.application import Application, path
 from asgictl.configuration import Limits
+from asgictl.errors import RedisError
 from asgictl.inprocess import InProcess, limits_of
 from asgictl.readiness import Readiness
 from asgictl.turn import Message
@@ -43,6 +44,12 @@ def during_lifespan(application: Application, test: Callable[[InProcess], Any], 
         assert asyncio.all_tasks() == {asyncio.current_task()}, "a task was left behind"
 
     asyncio.run(main())
+
+
+def test_background_channels_without_a_redis_are_refused() -> None:
+    application = Application(background={"thumbs": print})
+    with pytest.raises(RedisError, match="--redis"):
+        InProcess(application, None, "test", 1, Readiness(None, "server", "server"))
 
 
 def wsgi(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:

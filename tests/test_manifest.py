@@ -9,10 +9,9 @@ from asgictl.application import Application, path
 from asgictl.errors import WireError
 from asgictl.manifest import Manifest, Path, Router, encode_manifest, manifest_of
 from asgictl.messages import VERSION
-from asgictl.turn import Message
 
 
-def consumer(message: Message) -> None:
+def consumer(message: object) -> None:
     """Does nothing."""
 
 
@@ -20,6 +19,13 @@ def test_a_manifest_tells_which_events_a_consumer_wants() -> None:
     routes = [path("/a", connect=consumer, receive=consumer), path("/b", disconnect=consumer)]
     manifest = manifest_of(Application(websocket=routes), "r1")
     assert manifest == Manifest(VERSION, "r1", False, [Path("/a", True, True, False), Path("/b", True, False, True)])
+
+
+def test_a_manifest_names_background_channels_and_an_older_one_none() -> None:
+    manifest = manifest_of(Application(background={"b": consumer, "a": consumer}), "r1")
+    assert manifest.background == ["a", "b"]
+    older = msgpack.encode(msgpack.decode(encode_manifest(manifest))[:-1])
+    assert Router.decode(older).manifest.background == []
 
 
 def test_a_manifest_survives_the_wire() -> None:

@@ -1,11 +1,12 @@
 """What an event's handler produces."""
 
+from contextvars import copy_context
 from typing import Any
 
 import pytest
 
 from asgictl.errors import ConsumerError
-from asgictl.messages import Broadcast, Frames
+from asgictl.messages import Broadcast, Frames, Sent
 from asgictl.outcome import Outcome, current, frame_of
 
 
@@ -26,8 +27,7 @@ def test_text_that_utf8_cannot_carry_is_the_consumers_fault() -> None:
 
 
 def test_outside_of_an_event_there_is_no_outcome() -> None:
-    with pytest.raises(ConsumerError, match="while an event is handled"):
-        current()
+    assert current() is None
 
 
 def test_collecting_ends_with_its_block_even_by_an_exception() -> None:
@@ -42,16 +42,22 @@ def test_collecting_ends_with_its_block_even_by_an_exception() -> None:
         with pytest.raises(ValueError, match="theirs"):
             handler()
         assert current() is outer
-    with pytest.raises(ConsumerError):
-        current()
+    assert current() is None
+
+
+def test_what_outlives_its_handler_is_outside_of_the_event() -> None:
+    with Outcome():
+        context = copy_context()
+        assert context.run(current) is not None
+    assert context.run(current) is None
 
 
 def test_what_is_sent_now_leaves_without_waiting_for_the_rest() -> None:
-    sent: list[Frames | Broadcast] = []
+    sent: list[Frames | Sent] = []
     outcome = Outcome(sent.append)
     outcome.send_now(Broadcast("g", "x"))
     assert sent == [Broadcast("g", "x")]
-    assert outcome.broadcasts == []
+    assert outcome.sends == []
 
 
 def test_where_nothing_can_be_sent_now_the_consumer_is_told() -> None:

@@ -18,6 +18,7 @@ from asgictl.messages import (
     Frames,
     Receive,
     Scope,
+    Sent,
     TurnEvent,
     Wire,
     decode_event,
@@ -93,7 +94,7 @@ def test_all_that_a_turn_produced_is_in_its_reply() -> None:
 
     turn = ran(receive(["x"]), say)
     assert turn.run() == Done("i/1", 3, ["t", b"d"], b"", None, None, ["in"], ["out"], 2, run_seconds=0.5)
-    assert [broadcast.frame for broadcast in turn.outcome.broadcasts] == ["x"]
+    assert turn.outcome.sends == [Broadcast("g", "x")]
 
 
 def test_no_message_follows_the_one_that_closed() -> None:
@@ -189,7 +190,7 @@ FAULTS: dict[str, Callable[[Message], Any]] = {
 def test_a_fault_closes_with_1011_and_nothing_of_the_turn_leaves(fault: str, caplog: pytest.LogCaptureFixture) -> None:
     turn = ran(receive(["x"]), FAULTS[fault])
     assert turn.run() == Done("i/1", 3, [], b"", None, Close(1011, ""), [], [], 2, run_seconds=0.5)
-    assert turn.outcome.broadcasts == []
+    assert turn.outcome.sends == []
     assert len(caplog.records) == 1
 
 
@@ -230,7 +231,7 @@ def test_an_async_consumer_obeys_the_same_rules() -> None:
     turn = ran(receive(["a", "b"]), say)
     assert turn.is_async
     assert asyncio.run(turn.run_async()).frames == ["a", "b"]
-    assert len(turn.outcome.broadcasts) == 2
+    assert len(turn.outcome.sends) == 2
 
 
 def test_an_async_consumers_exception_closes_with_1011() -> None:
@@ -249,7 +250,7 @@ def test_a_callable_object_may_be_an_async_consumer() -> None:
 
 
 def test_what_is_sent_immediately_leaves_at_once_and_is_not_sent_again_with_the_turn() -> None:
-    sent: list[tuple[Frames | Broadcast, int]] = []
+    sent: list[tuple[Frames | Sent, int]] = []
 
     def say(message: Message) -> None:
         message.reply(text="half", immediately=True)
@@ -263,7 +264,7 @@ def test_what_is_sent_immediately_leaves_at_once_and_is_not_sent_again_with_the_
     )
     assert turn.run().frames == [b"done"]
     assert sent == [(Frames("i/1", ["half"]), 0), (Broadcast("g", b"half"), 1)]
-    assert turn.outcome.broadcasts == []
+    assert turn.outcome.sends == []
 
 
 def test_nothing_is_sent_immediately_to_a_connection_that_is_not_open() -> None:

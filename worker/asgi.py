@@ -10,7 +10,7 @@ from asgictl.application import Application
 from asgictl.layers.base import Entry
 from asgictl.layers.keys import interface_of
 from asgictl.lifespan import Lifespan
-from asgictl.messages import Buried, Connect, Letter, Request, Scope, decode_scope
+from asgictl.messages import Buried, Connect, Job, Letter, Request, Scope, decode_scope
 from asgictl.target import asgi3, kind_of
 from asgictl.worker.asgi_http import HTTPRun
 from asgictl.worker.asgi_websocket import WebSocketRun
@@ -35,6 +35,7 @@ class ASGIRuns:
         mounted = {id(each): each for each in application.http.values() if kind_of(each) == "ASGI"}
         if callable(application.websocket):
             mounted[id(application.websocket)] = application.websocket
+        self._depths = application.depths
         self._applications = {key: asgi3(each) for key, each in mounted.items()}
         self._lifespans = {key: Lifespan(each) for key, each in self._applications.items()}
         self._runs: dict[tuple[str, bytes], HTTPRun | WebSocketRun] = {}
@@ -72,7 +73,7 @@ class ASGIRuns:
             run: HTTPRun | WebSocketRun
             if isinstance(event, Request):
                 scope = scope_of("http", event.scope, state)
-                run = HTTPRun(entry, event, scope, self._events, self._timeout_seconds)
+                run = HTTPRun(entry, event, scope, self._events, self._timeout_seconds, self._depths)
             else:
                 scope = scope_of("websocket", decode_scope(event.scope), state)
                 run = WebSocketRun(entry, event, scope, self._events, self._timeout_seconds)
@@ -90,7 +91,8 @@ class ASGIRuns:
         if isinstance(event, Request):
             key = id(self._application.mount(event.scope.local_path))
             return key if key in self._applications else None
-        return id(self._application.websocket) if callable(self._application.websocket) else None
+        is_socket = callable(self._application.websocket) and not isinstance(event, Job)
+        return id(self._application.websocket) if is_socket else None
 
     async def _run(self, key: tuple[str, bytes], run: HTTPRun | WebSocketRun, application: Callable[..., Any]) -> None:
         task = asyncio.current_task()

@@ -6,12 +6,24 @@ from collections import deque
 from collections.abc import Callable, MutableMapping
 from contextlib import suppress
 from time import perf_counter
-from typing import Any
+from typing import Any, cast
 
 from asgictl.asgi_messages import headers_of, status_of
 from asgictl.layers.base import Entry
 from asgictl.layers.redis_worker import commit_arguments
-from asgictl.messages import WINDOW_BYTES, Chunk, Credit, Headers, Letter, Request, Response, Want, is_error, plain_text
+from asgictl.messages import (
+    WINDOW_BYTES,
+    Chunk,
+    Credit,
+    Headers,
+    Letter,
+    Request,
+    Response,
+    Sent,
+    Want,
+    is_error,
+    plain_text,
+)
 from asgictl.outcome import Outcome
 from asgictl.runtime import current, failures
 from asgictl.worker.event_loop import EventLoop
@@ -26,13 +38,20 @@ class HTTPRun:
     """Await run(); take() hears the letters to this request."""
 
     def __init__(
-        self, entry: Entry, event: Request, scope: dict[str, Any], events: EventLoop, timeout_seconds: float = 0
+        self,
+        entry: Entry,
+        event: Request,
+        scope: dict[str, Any],
+        events: EventLoop,
+        timeout_seconds: float = 0,
+        depths: dict[str, int] | None = None,
     ) -> None:
         self._entry = entry
         self._event = event
         self._scope = scope
         self._events = events
-        self._outcome = Outcome(lambda sent: events.call(lambda: _publish(events, sent)))
+        # A view has nothing else to send immediately than this.
+        self._outcome = Outcome(lambda sent: events.call(lambda: events.publish(cast(Sent, sent))), depths)
         self._timeout_seconds = timeout_seconds
         self._limit = asyncio.Timeout(None)  # of an application that does not answer, or does not end
         self._inline: bytes | None = None if event.more else event.body
@@ -69,8 +88,8 @@ class HTTPRun:
             failures.exception("%s %s failed", event.scope.method, event.scope.path)
         if not self._is_committed:
             await self._fail()
-        for broadcast in self._outcome.broadcasts:  # of a task that the application runs behind its response
-            _publish(self._events, broadcast)
+        for sent in self._outcome.sends:  # of a task that the application runs behind its response
+            self._events.publish(sent)
 
     def take(self, letter: Letter) -> None:
         """Hear a letter."""
@@ -200,8 +219,8 @@ class HTTPRun:
     async def _commit(self, part: Response) -> None:
         self._is_committed = True
         self.has_failed = is_error(part) and not self._is_gone
-        arguments = commit_arguments(self._events.keys, self._entry, part, self._outcome.broadcasts)
-        self._outcome.broadcasts.clear()
+        arguments = commit_arguments(self._events.keys, self._entry, part, self._outcome.sends)
+        self._outcome.sends.clear()
         await self._events.commit(*arguments)
 
 
@@ -209,11 +228,6 @@ def extend(limit: asyncio.Timeout, seconds: float) -> None:
     """Cancel the application in so many seconds from now, 0 for never; nothing happens once it has ended."""
     with suppress(RuntimeError):
         limit.reschedule(asyncio.get_running_loop().time() + seconds if seconds else None)
-
-
-def _publish(events: EventLoop, sent: Any) -> None:
-    """Send a broadcast outside of a commit: a view has nothing else to send immediately."""
-    events.publish(sent, _ignored)
 
 
 def _ignored(_answer: object) -> None:

@@ -1,10 +1,11 @@
-"""Runs the turns of `async def` consumers on the worker's event loop, many at a time."""
+"""Runs the turns and jobs of `async def` consumers on the worker's event loop, many at a time."""
 
 import threading
 
+from asgictl.background import RunningJob
 from asgictl.layers.base import Entry
 from asgictl.layers.redis_worker import commit_arguments
-from asgictl.messages import Broadcast, Frames, is_error
+from asgictl.messages import Frames, Sent, is_error
 from asgictl.turn import RunningTurn
 from asgictl.worker.event_loop import EventLoop
 
@@ -25,8 +26,8 @@ class AsyncTurns:
         """Whether this event is in hand already, as after a lost connection, when pending events are read again."""
         return (entry.stream, entry.id) in self._in_hand
 
-    def begin(self, entry: Entry, turn: RunningTurn) -> None:
-        """Run a turn and commit it; returns at once while there is room, else when a turn in hand is done."""
+    def begin(self, entry: Entry, turn: RunningTurn | RunningJob) -> None:
+        """Run a turn or a job and commit it; returns at once while there is room, else when one in hand is done."""
         self._events.start()
         self._room.acquire()
         self._in_hand.add((entry.stream, entry.id))
@@ -44,23 +45,26 @@ class AsyncTurns:
             self._room.acquire()
         self._room.release(CAPACITY)
 
-    def _send_now(self, sent: Frames | Broadcast) -> None:
+    def _send_now(self, sent: Frames | Sent) -> None:
         """For immediately=True, on the event loop or in a thread that sync_to_async runs."""
 
         def send() -> None:
-            if isinstance(sent, Broadcast):
-                self._events.publish(sent, _ignored)
-            else:
+            if isinstance(sent, Frames):
                 self._events.reply(sent, _ignored)
+            else:
+                self._events.publish(sent)
 
         self._events.call(send)
 
-    async def _run(self, entry: Entry, turn: RunningTurn) -> None:
+    async def _run(self, entry: Entry, turn: RunningTurn | RunningJob) -> None:
         try:
             done = await turn.run_async(self._timeout_seconds)
             self.errors += is_error(done)
-            broadcasts, farewell = turn.outcome.broadcasts, turn.farewell()
-            await self._events.commit(*commit_arguments(self._events.keys, entry, done, broadcasts, farewell))
+            if isinstance(turn, RunningJob) and turn.has_timed_out:
+                reason = f"its handler took longer than {self._timeout_seconds:g} s"
+                await self._events.bury(entry.event, reason)
+            sends, farewell = turn.outcome.sends, turn.farewell()
+            await self._events.commit(*commit_arguments(self._events.keys, entry, done, sends, farewell))
         finally:
             self._in_hand.discard((entry.stream, entry.id))
             self._room.release()

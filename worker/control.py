@@ -1,7 +1,8 @@
 """The worker's other thread, which runs whatever the application does meanwhile.
 
-It renews the worker's lease, ends reads that wait, gives back what a slow handler keeps waiting, ends the worker when
-a handler takes longer than it may, and asks it to end when it has served or grown enough.
+It renews the worker's lease, looks how full background channels are, ends reads that wait, gives back what a slow
+handler keeps waiting, ends the worker when a handler takes longer than it may, and asks it to end when it has served or
+grown enough.
 """
 
 import logging
@@ -24,7 +25,7 @@ from asgictl.layers.base import Entry
 from asgictl.layers.keys import Keys
 from asgictl.layers.leases import LEASE_MILLISECONDS, beat, give_back_command, member, reap
 from asgictl.layers.redis_worker import COMMIT, commit_arguments
-from asgictl.messages import encode
+from asgictl.messages import BACKGROUND, encode
 from asgictl.runtime import failures
 from asgictl.worker.flow import TIMED_OUT
 from asgictl.worker.loop import Loop
@@ -76,6 +77,7 @@ class Control:
                 reap(self._client, self._keys, member("worker", self._identity), seen=True)
                 os._exit(FENCED_STATUS)
             self._announce()
+            self._measure()
         except redis.RedisError as error:
             logger.warning("no beat: %s", error)
 
@@ -84,6 +86,16 @@ class Control:
         key, lease = self._keys.manifest, LEASE_MILLISECONDS["worker"]
         if not self._client.set(key, self._manifest, nx=True, px=lease) and self._client.get(key) == self._manifest:
             self._client.pexpire(key, lease)
+
+    def _measure(self) -> None:
+        """See how many messages wait in each background channel, for those who send to it."""
+        depths = self._loops[0].application.depths if self._loops else {}
+        with self._client.pipeline(transaction=False) as pipe:
+            for name in depths:
+                pipe.xlen(self._keys.channel(BACKGROUND + name))
+                pipe.zcard(self._keys.delayed(BACKGROUND + name))
+            counts = pipe.execute()
+        depths.update(zip(depths, map(sum, zip(counts[::2], counts[1::2], strict=True)), strict=True))
 
     def finish(self) -> None:
         """The loops have ended: end the lease, and let go of what a lost connection may have left in our hands."""

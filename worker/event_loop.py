@@ -12,13 +12,15 @@ from typing import Any, TypeVar
 import hiredis
 import uvloop
 
+from asgictl.dead_letters import Command, dead_letter
 from asgictl.errors import WireError
 from asgictl.layers.base import Answered
 from asgictl.layers.keys import Keys
 from asgictl.layers.link import Link
 from asgictl.layers.redis import BLOCK_MILLISECONDS
 from asgictl.layers.redis_worker import COMMIT
-from asgictl.messages import Broadcast, Closed, Frames, Letter, Response, Want, decode_letter, encode
+from asgictl.layers.sends import send_command
+from asgictl.messages import Closed, Event, Frames, Job, Letter, Response, Sent, Want, decode_letter, encode
 
 logger = logging.getLogger("asgictl.worker")
 T = TypeVar("T")
@@ -83,15 +85,30 @@ class EventLoop:
             "XADD", self.keys.replies(reply.connection), "NOMKSTREAM", "*", *encode(reply), answered=answered
         )
 
-    def publish(self, broadcast: Broadcast, answered: Answered) -> None:
-        """Send a broadcast outside of a commit."""
-        self._link.call("XADD", self.keys.broadcast, "*", *encode(broadcast), answered=answered)
+    def publish(self, sent: Sent) -> None:
+        """Send a broadcast or a job outside of a commit; a job again when the link was cut meanwhile."""
+
+        def answered(reply: object) -> None:
+            if isinstance(reply, ConnectionError) and isinstance(sent, Job):
+                self._loop.call_later(RETRY_SECONDS, self.publish, sent)
+            elif isinstance(reply, hiredis.ReplyError):
+                logger.error("a message to a group or a channel was refused by Redis: %s", reply)
+
+        self._link.call(*send_command(self.keys, sent), answered=answered)
 
     async def commit(self, *arguments: str | bytes | int) -> object:
         """Commit for as long as Redis is away; a repeated commit is refused there. Returns what commit.lua says."""
+        return await self._insist(lambda: ("EVALSHA", self._sha, *arguments))
+
+    async def bury(self, event: Event, reason: str) -> None:
+        """Keep an event that was given up, for somebody to look at; twice, perhaps, when Redis is away meanwhile."""
+        command = dead_letter(self.keys, event.channel, encode(event)[1], reason)
+        await self._insist(lambda: command)
+
+    async def _insist(self, command: Callable[[], Command]) -> object:
         while True:
             try:
-                return await self._link.ask("EVALSHA", self._sha, *arguments)
+                return await self._link.ask(*command())
             except ConnectionError:
                 await asyncio.sleep(RETRY_SECONDS)
             except hiredis.ReplyError as error:

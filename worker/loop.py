@@ -11,9 +11,10 @@ from collections import deque
 from time import perf_counter
 
 from asgictl.application import Application
+from asgictl.background import RunningJob
 from asgictl.errors import WireError
 from asgictl.layers.base import Entry, WorkerLayer
-from asgictl.messages import Close, Done, Request, Response, is_error, may_repeat, plain_text
+from asgictl.messages import Close, Done, Job, Request, Response, is_error, may_repeat, plain_text
 from asgictl.outcome import Outcome
 from asgictl.started import Started
 from asgictl.turn import RunningTurn
@@ -54,7 +55,7 @@ class Loop:
         self.busy_seconds = 0.0  # what they took, but for those that run on the event loop
         self.thread = 0  # its ident, once it runs
         self._started = started
-        self._application = application
+        self.application = application
         self._stopping = stopping
         self._async_turns = async_turns
         self._asgi = asgi
@@ -100,9 +101,11 @@ class Loop:
         """Return what has not started, for others to run. Called by the control thread too, beside a slow handler."""
         return drained(self.hands)
 
-    def failure(self, entry: Entry, status: int, text: str) -> Response | Done:
+    def failure(self, entry: Entry, status: int, text: str) -> Response | Done | None:
         """Return what ends an event when its handler, which runs, does not. Called by the control thread."""
         event, wsgi = entry.event, self._wsgi
+        if isinstance(event, Job):
+            return None
         if isinstance(event, Request):
             return wsgi.failure(status, text) if wsgi and wsgi.entry == entry.id else plain(event, status, text)
         close = Close(1011, text, status)
@@ -139,14 +142,18 @@ class Loop:
                 self._asgi.wait_for_room(self._stopping)
             return True
         if isinstance(entry.event, Request):
-            outcome = Outcome(self.layer.send_now)
+            outcome = Outcome(self.layer.send_now, self.application.depths)
             with outcome:
                 reply = self._http(entry, entry.event)
             self.errors += is_error(reply)
-            self.layer.commit(entry, reply, outcome.broadcasts)
+            self.layer.commit(entry, reply, outcome.sends)
         elif not self._async_turns.holds(entry):
+            turn: RunningTurn | RunningJob
             try:
-                turn = RunningTurn(self._application, entry.event, self.layer.send_now)
+                if isinstance(entry.event, Job):
+                    turn = RunningJob(self.application, entry.event, self.layer.send_now)
+                else:
+                    turn = RunningTurn(self.application, entry.event, self.layer.send_now)
             except WireError:
                 logger.exception("event %s passed over", entry.id)
                 self.layer.pass_over(entry.stream, entry.id)
@@ -156,11 +163,11 @@ class Loop:
                 return True
             done = turn.run()
             self.errors += is_error(done)
-            self.layer.commit(entry, done, turn.outcome.broadcasts, turn.farewell())
+            self.layer.commit(entry, done, turn.outcome.sends, turn.farewell())
         return False
 
     def _http(self, entry: Entry, event: Request) -> Response:
-        mounted = self._application.mount(event.scope.local_path)
+        mounted = self.application.mount(event.scope.local_path)
         if mounted is None:
             return plain(event, 404, "Not Found")
         self._wsgi = WSGIRun(LayerFlow(entry, event, self.layer, self._progressed))

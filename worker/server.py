@@ -9,7 +9,7 @@ from pathlib import Path
 
 import redis
 
-from asgictl.application import Application
+from asgictl.application import Application, is_async
 from asgictl.configuration import WorkerConfig
 from asgictl.errors import RedisError, TargetError
 from asgictl.figures import Figures
@@ -17,6 +17,7 @@ from asgictl.layers.base import process_id
 from asgictl.layers.redis import check_redis
 from asgictl.layers.redis_worker import RedisWorkerLayer
 from asgictl.manifest import encode_manifest, manifest_of
+from asgictl.messages import BACKGROUND
 from asgictl.readiness import Readiness
 from asgictl.release import release_of
 from asgictl.started import Started
@@ -37,58 +38,92 @@ def serve(config: WorkerConfig, readiness: Readiness, run_dir: Path | None = Non
     """
     stopping = threading.Event()
     application = load_target(config.target)
-    channels = consumed(channels_of(application, config.target), config)
-    check_redis(config.redis_url)
-    identity = process_id()
-    layers = [
-        RedisWorkerLayer(config.redis_url, config.name, f"{identity}.{thread}", channels)
-        for thread in range(config.threads)
-    ]
-    events = EventLoop(config.redis_url, config.name, identity)
-    async_turns = AsyncTurns(events, config.timeout_seconds)
-    asgi = ASGIRuns(application, events, config.timeout_seconds)
-    try:
-        for layer in layers:
-            layer.connect()
-        asgi.start()
-        # What is told to stop before it serves, as a deploy that is given up, has nothing to drain.
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda _number, _frame: stopping.set())
-        release = release_of(config.target, config.release, run_dir)
-        manifest = manifest_of(application, release)
-        layers[0].publish_manifest(manifest)  # what cannot start is not announced
-    except (redis.RedisError, OSError) as error:
-        raise RedisError(f"Redis cannot be used: {error}") from error
-    notes = run_dir / f"started-{os.getpid()}" if run_dir and not runs_side_by_side(application) else None
-    loops = [
-        Loop(application, layer, stopping, async_turns, asgi, Started(notes, part)) for part, layer in enumerate(layers)
-    ]
-    threads = [threading.Thread(target=_run, args=(loop, stopping), name="worker") for loop in loops[1:]]
-    control = Control(config, identity, loops, stopping, encode_manifest(manifest))
-    control.beat()
-    for thread in (control.thread, *threads):
-        thread.start()
-    figures = Figures()
+    worker = Worker(application, config, process_id(), stopping, run_dir)
+    worker.start()
+    # What is told to stop before it serves, as a deploy that is given up, has nothing to drain.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: stopping.set())
+    kind = websockets_of(application)
+    readiness.ready(
+        worker.figures, id=worker.identity, threads=config.threads, websocket=kind, release=worker.manifest.release
+    )
+    worker.run()
 
-    def count() -> Figures:
+
+class Worker:
+    """The threads of one worker: start() those beside the caller's, then run() in that one until `stopping` is set."""
+
+    def __init__(
+        self,
+        application: Application,
+        config: WorkerConfig,
+        identity: str,
+        stopping: threading.Event,
+        run_dir: Path | None = None,
+    ) -> None:
+        channels = consumed(channels_of(application, config.target), config)
+        self.identity = identity
+        self._config = config
+        self._stopping = stopping
+        self._layers = [
+            RedisWorkerLayer(config.redis_url, config.name, f"{identity}.{thread}", channels)
+            for thread in range(config.threads)
+        ]
+        events = EventLoop(config.redis_url, config.name, identity)
+        self._async_turns = AsyncTurns(events, config.timeout_seconds)
+        self._asgi = ASGIRuns(application, events, config.timeout_seconds)
+        notes = run_dir / f"started-{os.getpid()}" if run_dir and not runs_side_by_side(application) else None
+        self._loops = [
+            Loop(application, layer, stopping, self._async_turns, self._asgi, Started(notes, part))
+            for part, layer in enumerate(self._layers)
+        ]
+        self._threads = [threading.Thread(target=self._run, args=(loop,), name="worker") for loop in self._loops[1:]]
+        self.manifest = manifest_of(application, release_of(config.target, config.release, run_dir))
+        self._control = Control(config, identity, self._loops, stopping, encode_manifest(self.manifest))
+        self._figures = Figures()
+
+    def start(self) -> None:
+        """Connect and start; raises RedisError, and TargetError when an application says that it cannot start."""
+        check_redis(self._config.redis_url)
+        try:
+            for layer in self._layers:
+                layer.connect()
+            self._asgi.start()
+            # What cannot start is not announced.
+            self._layers[0].publish_manifest(self.manifest)
+        except (redis.RedisError, OSError) as error:
+            raise RedisError(f"Redis cannot be used: {error}") from error
+        self._control.beat()
+        for thread in (self._control.thread, *self._threads):
+            thread.start()
+
+    def run(self) -> None:
+        """Serve; once stopped, finish what is in hand."""
+        self._run(self._loops[0])
+        for thread in self._threads:
+            thread.join()
+        self._asgi.finish(self._config.drain_seconds)
+        self._async_turns.finish()  # before the cursors are left: leaving would take what is pending from its commits
+        for layer in self._layers:
+            layer.close()
+        self._control.finish()
+
+    def figures(self) -> Figures:
+        """Count, for `status`."""
+        figures, loops = self._figures, self._loops
         running = sum(loop.running is not None for loop in loops)
         figures.events = sum(loop.events for loop in loops)
-        figures.errors = sum(loop.errors for loop in loops) + async_turns.errors + asgi.errors
-        figures.running = running + async_turns.running + asgi.running
+        figures.errors = sum(loop.errors for loop in loops) + self._async_turns.errors + self._asgi.errors
+        figures.running = running + self._async_turns.running + self._asgi.running
         # Two looks at a loop are not one: a count must not shrink, which would pass for a new process.
         figures.busy_seconds = max(figures.busy_seconds, sum(loop.busy_so_far() for loop in loops))
         return figures
 
-    kind = websockets_of(application)
-    readiness.ready(count, id=identity, threads=config.threads, websocket=kind, release=release)
-    _run(loops[0], stopping)
-    for thread in threads:
-        thread.join()
-    asgi.finish(config.drain_seconds)
-    async_turns.finish()  # before the cursors are left: leaving would take what is pending from its commits
-    for layer in layers:
-        layer.close()
-    control.finish()
+    def _run(self, loop: Loop) -> None:
+        try:
+            loop.run()
+        finally:
+            self._stopping.set()  # one thread that fails takes the process with it; the supervisor starts another
 
 
 def websockets_of(application: Application) -> str:
@@ -100,7 +135,7 @@ def runs_side_by_side(application: Application) -> bool:
     """Whether events may be started side by side, so that a note of the last ones would say too little."""
     if callable(application.websocket) or any(kind_of(mounted) == "ASGI" for mounted in application.http.values()):
         return True
-    return any(route.async_kinds for route in application.routes)
+    return any(route.async_kinds for route in application.routes) or any(map(is_async, application.background.values()))
 
 
 def channels_of(application: Application, target: str) -> list[str]:
@@ -111,8 +146,9 @@ def channels_of(application: Application, target: str) -> list[str]:
     for route in application.routes:
         kinds = {*route.consumers, *(["connect"] if "disconnect" in route.consumers else [])}  # as the manifest says
         channels |= {f"websocket.{kind}{route.pool}" for kind in kinds}
+    channels |= {BACKGROUND + name for name in application.background}
     if not channels:
-        raise TargetError(f"TARGET {target!r} serves nothing: give Application http= or websocket=")
+        raise TargetError(f"TARGET {target!r} serves nothing: give Application http=, websocket= or background=")
     return sorted(channels)
 
 
@@ -129,10 +165,3 @@ def consumed(channels: list[str], config: WorkerConfig) -> list[str]:
             + ", ".join(channels)
         )
     return left
-
-
-def _run(loop: Loop, stopping: threading.Event) -> None:
-    try:
-        loop.run()
-    finally:
-        stopping.set()  # one thread that fails takes the process with it; the supervisor starts another

@@ -6,11 +6,11 @@ On Redis, or in the memory of one process; tests/layers/test_contract.py holds b
 import os
 import secrets
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from asgictl.manifest import Manifest
-from asgictl.messages import Broadcast, Done, Event, Frames, Letter, Reply, Response, Want
+from asgictl.messages import Broadcast, Done, Event, Frames, Letter, Reply, Response, Sent, Want
 
 Position = tuple[int, int]  # a stream entry's id: Redis milliseconds, sequence
 OnReply = Callable[[Reply, Position | None], None]
@@ -25,8 +25,8 @@ class GroupLayer(Protocol):
 
     async def stop(self) -> None: ...
 
-    def publish(self, broadcast: Broadcast) -> None:
-        """Give the frame to every member; what one caller publishes arrives in order."""
+    def publish(self, sent: Sent) -> None:
+        """Give a frame to every member, in the order of the calls; or a job to its channel, once Redis is there."""
 
 
 class NotSent(ConnectionError):
@@ -97,14 +97,15 @@ class WorkerLayer(Protocol):
     def read(self, count: int) -> list[Entry]:
         """Send buffered commits, then wait up to a second for at most `count` events of each channel."""
 
-    def commit(self, entry: Entry, reply: Response | Done, broadcasts: list[Broadcast], farewell: bytes = b"") -> None:
+    def commit(self, entry: Entry, reply: Response | Done | None, sends: Sequence[Sent], farewell: bytes = b"") -> None:
         """Acknowledge an event and send all that it produced, together; with the next read or flush(), or now.
 
         Refused when others have the event, or it is a turn that is not newer than the connection's last.
-        farewell: the disconnect event to run should the interface die, b"" when it has not changed.
+        reply: None for a job. farewell: the disconnect event to run should the interface die, b"" when it has not
+        changed.
         """
 
-    def send_now(self, sent: Frames | Broadcast) -> None:
+    def send_now(self, sent: Frames | Sent) -> None:
         """Send something outside of the commit. Raises ConnectionResetError when the layer is away."""
 
     def mail(self, reply: Want | Response | None, wait_seconds: float = 0) -> tuple[bool, list[Letter]]:

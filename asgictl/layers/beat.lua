@@ -1,5 +1,5 @@
--- Renew a lease, and hear who has let theirs lapse.
--- KEYS  alive · epoch · clock · grace
+-- Renew a lease, move the delayed messages whose time has come, and hear who has let their lease lapse.
+-- KEYS  alive · epoch · clock · grace · channels
 -- ARGV  member ('' has none) · lease in milliseconds · the epoch that the member knows ('' at first) · a new epoch
 -- Returns epoch · 1 when the member is FENCED, else 0 · the dead ...
 local time = redis.call('TIME')
@@ -21,6 +21,19 @@ if ARGV[1] ~= '' then
     return {epoch, 1}
   end
   redis.call('ZADD', KEYS[1], now + ARGV[2], ARGV[1])
+end
+-- Rounded down here and up in send.lua, so that none is early. At most so many, so that nobody waits long for Redis.
+local most = 2000
+-- pcall: whatever is wrong with a channel, the lease matters more.
+for _, stream in ipairs(redis.pcall('SMEMBERS', KEYS[5])) do
+  if string.find(stream, ':ch:background.', 1, true) then
+    for _, due in ipairs(redis.pcall('ZRANGEBYSCORE', stream .. ':delayed', '-inf', now, 'LIMIT', 0, most)) do
+      if type(redis.pcall('XADD', stream, '*', string.match(due, '^(%S+) (.*)$'))) == 'string' then
+        redis.call('ZREM', stream .. ':delayed', due)
+      end
+      most = most - 1
+    end
+  end
 end
 if now < tonumber(redis.call('GET', KEYS[4]) or 0) then
   return {epoch, 0}

@@ -21,7 +21,8 @@ local busy = {}
 if redis.call('HLEN', KEYS[5]) > 0 then
   -- What a connection still has in a stream runs before its disconnect.
   for _, stream in ipairs(redis.call('SMEMBERS', KEYS[2])) do
-    for _, entry in ipairs(redis.call('XRANGE', stream, '-', '+', 'COUNT', 20000)) do
+    local count = string.find(stream, ':ch:background.', 1, true) and 0 or 20000 -- those have no connection
+    for _, entry in ipairs(count > 0 and redis.call('XRANGE', stream, '-', '+', 'COUNT', count) or {}) do
       local ok, _, _, connection = pcall(cmsgpack.unpack_limit, entry[2][2], 2, 1) -- as in release.lua
       if ok and connection then
         busy[connection] = true

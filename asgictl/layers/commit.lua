@@ -1,6 +1,7 @@
--- Commit one event: everything that it produced leaves together, once, or nothing does.
+-- Commit one event: everything that it produced leaves together, once, or nothing does. send.lua stands in front.
 -- KEYS  channel stream · reply stream of the interface · its turns · broadcast stream · its farewells
--- ARGV  entry · connection · turn ('' for HTTP) · disconnect? · joins? · farewell · wire field · reply · broadcast ...
+-- ARGV  entry · connection · turn ('' for HTTP) · disconnect? · joins? · farewell · wire field
+--       · reply ('' for a job, which has nobody to reply to) · each that is sent: stream, delay in milliseconds, value ...
 -- Returns 1, or why it was refused: -1 the interface is gone, -2 the turn is not newer, -3 the entry is gone.
 -- XACK comes first: it decides, and it succeeds when Redis is full.
 if redis.call('XACK', KEYS[1], 'workers', ARGV[1]) == 0 then
@@ -18,7 +19,7 @@ if ARGV[5] == '1' then
   entry[3], entry[4] = 'position', last and last[1] or '0-0'
 end
 -- The disconnect of a killed interface's connection has nobody to reply to, but is to be heard by others.
-if not redis.call('XADD', KEYS[2], 'NOMKSTREAM', '*', unpack(entry)) and not disconnect then
+if ARGV[8] ~= '' and not redis.call('XADD', KEYS[2], 'NOMKSTREAM', '*', unpack(entry)) and not disconnect then
   return -1
 end
 if disconnect then
@@ -30,7 +31,7 @@ elseif turn then
     redis.call('HSET', KEYS[5], ARGV[2], ARGV[6])
   end
 end
-for i = 9, #ARGV do
-  redis.call('XADD', KEYS[4], '*', ARGV[7], ARGV[i])
+for i = 9, #ARGV, 3 do
+  send(ARGV[i], ARGV[i + 1], ARGV[7], ARGV[i + 2])
 end
 return 1

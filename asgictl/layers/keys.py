@@ -24,6 +24,10 @@ class Keys:
         """The stream of a channel's events."""
         return f"{self._prefix}ch:{channel}"
 
+    def delayed(self, channel: str) -> str:
+        """The zset of messages that wait for their time, by Redis milliseconds; only of background channels."""
+        return self.channel(channel) + ":delayed"
+
     def replies(self, connection: str) -> str:
         """The reply stream of the interface that holds `connection`; only that interface creates it."""
         return f"{self._prefix}re:{interface_of(connection)}"

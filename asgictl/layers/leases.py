@@ -1,8 +1,9 @@
 """Who lives, and what happens to what the dead held.
 
-Every process renews a lease in Redis each second. A lease that lapses, or a death that the controller saw, is acted
-upon by whoever hears of it: the scripts do their work once, however often they are called. A process that finds its
-own lease taken away is FENCED: others have its work, so it drops what it holds and ends.
+Every process renews a lease in Redis each second, and moves the delayed messages whose time has come. A lease that
+lapses, or a death that the controller saw, is acted upon by whoever hears of it: the scripts do their work once,
+however often they are called. A process that finds its own lease taken away is FENCED: others have its work, so it
+drops what it holds and ends.
 
 An interface sends these commands over its Link; everybody else through redis-py.
 """
@@ -57,8 +58,8 @@ def member(role: str, id: str) -> str:
 
 def beat_command(keys: Keys, role: str, id: str, epoch: bytes) -> Command:
     """Renew the lease of a process that knows this epoch, b"" at first."""
-    names = (keys.alive, keys.epoch, keys.clock, keys.grace)
-    return ("EVAL", _BEAT, 4, *names, member(role, id), LEASE_MILLISECONDS[role], epoch, secrets.token_hex(8))
+    names = (keys.alive, keys.epoch, keys.clock, keys.grace, keys.channels)
+    return ("EVAL", _BEAT, 5, *names, member(role, id), LEASE_MILLISECONDS[role], epoch, secrets.token_hex(8))
 
 
 def beat_answer(reply: list[Any]) -> Beat:
@@ -79,7 +80,7 @@ def reap_command(keys: Keys, dead: str, *, seen: bool = False, started: tuple[st
     role, _, id = dead.partition("/")
     if role == "worker":
         names, prefixes = (keys.alive, keys.channels), (keys.replies(""), keys.inbox(""))
-        return ("EVAL", _LOST + _RELEASE, 2, *names, dead, int(seen), *prefixes, str(VERSION), *started)
+        return ("EVAL", _LOST + _RELEASE, 2, *names, dead, int(seen), *prefixes, str(VERSION), keys.dead, *started)
     own = (keys.replies(id), keys.turns(id), keys.farewells(id))
     return ("EVAL", _BURY, 5, keys.alive, keys.channels, *own, dead, int(seen), str(VERSION), keys.inbox(""))
 
@@ -87,4 +88,4 @@ def reap_command(keys: Keys, dead: str, *, seen: bool = False, started: tuple[st
 def give_back_command(keys: Keys, held: list[tuple[bytes, bytes]]) -> Command:
     """Give back events, as stream and entry, that a live worker has in hand and has not started."""
     streams, entries = zip(*held, strict=True)
-    return ("EVAL", _LOST + _GIVE_BACK, len(held), *streams, keys.replies(""), str(VERSION), *entries)
+    return ("EVAL", _LOST + _GIVE_BACK, len(held), *streams, keys.replies(""), str(VERSION), keys.dead, *entries)

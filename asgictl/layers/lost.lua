@@ -2,7 +2,8 @@
 -- Take an event out of a worker's hands and tell its interface that it is lost; false when it was not in any.
 -- An event is an array of at most 15, so one byte long in its head. Redis's MessagePack knows no binary, of which the
 -- fields behind the first are full.
-local function lose(stream, id, replies, field, started)
+-- dead: the stream of dead letters.
+local function lose(stream, id, replies, field, dead, started)
   local entry = redis.call('XRANGE', stream, id, id)[1]
   if redis.call('XACK', stream, 'workers', id) == 0 then
     return false
@@ -13,17 +14,22 @@ local function lose(stream, id, replies, field, started)
     return false
   end
   local attempt
-  if kind == 'request' then
+  if kind == 'request' or kind == 'job' then
     number, attempt = 0, number
   else
     at, attempt = cmsgpack.unpack_limit(entry[2][2], 1, at)
   end
   local lost = cmsgpack.pack({'lost', connection, number, attempt, started})
   local told = redis.call('XADD', replies .. string.match(connection, '[^/]*'), 'NOMKSTREAM', '*', field, lost)
-  local retries = tonumber(entry[2][4] or 0)
-  if not told and kind == 'disconnect' and retries < 2 then
-    -- A dead interface sends nothing again: this last event of its connections is ours to add.
-    redis.call('XADD', stream, '*', entry[2][1], entry[2][2], 'retries', retries + (started and 1 or 0))
+  local retries = tonumber(entry[2][4] or 0) + (started and 1 or 0)
+  if not told and (kind == 'disconnect' or kind == 'job') then
+    -- No interface sends a job again, nor a dead one this last event of its connections: it is ours to add.
+    if retries < 3 then
+      redis.call('XADD', stream, '*', entry[2][1], entry[2][2], 'retries', retries)
+    elseif kind == 'job' then
+      redis.call('XADD', dead, 'MAXLEN', '~', 10000, '*', entry[2][1], entry[2][2],
+        'channel', string.match(stream, '}:ch:(.*)'), 'reason', retries .. ' workers died of it')
+    end
   end
   return true
 end

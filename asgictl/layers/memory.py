@@ -8,10 +8,14 @@ Nothing here is cut off or forgotten, and threads hold no leases: whoever knows 
 import asyncio
 import threading
 from collections import defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from heapq import heappop, heappush
 from itertools import islice
+from time import monotonic
+
+from msgspec.structs import replace
 
 from asgictl.layers.base import Answered, Entry, OnBroadcast, OnReply, Position
 from asgictl.layers.keys import interface_of
@@ -24,11 +28,13 @@ from asgictl.messages import (
     Done,
     Event,
     Frames,
+    Job,
     Letter,
     Lost,
     Reply,
     Request,
     Response,
+    Sent,
     Want,
     decode_event,
 )
@@ -59,6 +65,7 @@ class Memory:
         self._streams: dict[bytes, dict[bytes, Place]] = defaultdict(dict)
         self._turns: dict[str, int] = {}  # connection -> last committed turn
         self._farewells: dict[str, tuple[bytes, bytes]] = {}  # connection -> stream, encoded disconnect event
+        self._delayed: list[tuple[float, str, Job]] = []  # a heap: when it is due, its id
         self._last = 0  # the number of the newest entry or broadcast
 
     def add(self, stream: bytes, event: Event, retries: int = 0) -> bytes:
@@ -81,12 +88,18 @@ class Memory:
     def take(self, consumer: str, streams: list[bytes], count: int) -> list[Entry]:
         """Put into a worker's hands at most `count` events of each stream, the oldest that are in nobody's."""
         with self.changed:
+            while self._delayed and self._delayed[0][0] <= monotonic():
+                job = heappop(self._delayed)[2]
+                self.add(job.channel.encode(), job)
             taken = []
             for stream in streams:
                 free = ((entry, place) for entry, place in self._streams[stream].items() if not place.consumer)
                 for entry, place in islice(free, count):
                     place.consumer = consumer
-                    taken.append(Entry(stream, entry, place.event))
+                    event = place.event
+                    if isinstance(event, Job):
+                        event = replace(event, attempt=event.attempt + place.retries)
+                    taken.append(Entry(stream, entry, event))
             return taken
 
     def withdraw(self, stream: bytes, entry: bytes, *, in_hand: bool) -> Place | None:
@@ -95,19 +108,19 @@ class Memory:
             place = self._streams[stream].get(entry)
             return self._streams[stream].pop(entry) if place and bool(place.consumer) is in_hand else None
 
-    def commit(self, entry: Entry, reply: Response | Done, broadcasts: list[Broadcast], farewell: bytes) -> bool:
+    def commit(self, entry: Entry, reply: Response | Done | None, sends: Sequence[Sent], farewell: bytes) -> bool:
         """Commit one event: everything that it produced appears together, once, or nothing does."""
         with self.changed:
             if self.withdraw(entry.stream, entry.id, in_hand=True) is None:
                 return False
-            connection = reply.connection
+            connection = reply.connection if reply else ""
             turn = reply.number if isinstance(reply, Done) else 0  # 0, of an ASGI application's handshake, is none
             if 0 < turn <= self._turns.get(connection, 0):
                 return False
             joins = isinstance(reply, Done) and turn and reply.joins
             is_disconnect = isinstance(entry.event, Disconnect)
             # The disconnect of a dead interface's connection has nobody to reply to, but is to be heard by others.
-            if not self.reply(reply, (0, self._last) if joins else None) and not is_disconnect:
+            if reply and not self.reply(reply, (0, self._last) if joins else None) and not is_disconnect:
                 return False
             if is_disconnect:
                 self.end(connection)
@@ -116,8 +129,8 @@ class Memory:
                 if farewell:  # it goes to the pool that serves this connection
                     pool = entry.stream.removeprefix(entry.event.channel.encode())
                     self._farewells[connection] = (Disconnect.channel.encode() + pool, farewell)
-            for broadcast in broadcasts:
-                self.publish(broadcast)
+            for sent in sends:
+                self.send(sent)
             return True
 
     def reply(self, reply: Reply, position: Position | None = None) -> bool:
@@ -128,12 +141,17 @@ class Memory:
                 interface.hear_reply(reply, position)
             return interface is not None
 
-    def publish(self, broadcast: Broadcast) -> None:
-        """Tell everybody who holds sockets."""
+    def send(self, sent: Sent) -> None:
+        """Tell everybody who holds sockets, or put a job onto its channel, at once or when it is due."""
         with self.changed:
-            self._last += 1
-            for listener in self.listeners:
-                listener.hear_broadcast(broadcast, (0, self._last))
+            if isinstance(sent, Broadcast):
+                self._last += 1
+                for listener in self.listeners:
+                    listener.hear_broadcast(sent, (0, self._last))
+            elif sent.delay_milliseconds:
+                heappush(self._delayed, (monotonic() + sent.delay_milliseconds / 1000, sent.id, sent))
+            else:
+                self.add(sent.channel.encode(), sent)
 
     def post(self, inbox: str, letter: Letter) -> bytes | None:
         """Put a letter into a worker's inbox; None when that worker is no more."""
@@ -150,12 +168,16 @@ class Memory:
         with self.changed:
             if (place := self.withdraw(stream, entry, in_hand=True)) is None:
                 return
-            event = place.event
-            number = 0 if isinstance(event, Request) else event.number
-            told = self.reply(Lost(event.connection, number, event.attempt, started))
-            if not told and isinstance(event, Disconnect) and place.retries < 2:
-                # A dead interface sends nothing again: this last event of its connections is ours to add.
-                self.add(stream, event, place.retries + started)
+            event, retries = place.event, place.retries + started
+            if not isinstance(event, Job):
+                number = 0 if isinstance(event, Request) else event.number
+                if self.reply(Lost(event.connection, number, event.attempt, started)):
+                    return
+            # No interface sends a job again, nor a dead one the last event of its connections: it is ours to add.
+            if isinstance(event, Job | Disconnect) and retries < 3:
+                self.add(stream, event, retries)
+            elif isinstance(event, Job):
+                self.dead_letters.append((event.channel, event, f"{retries} workers died of it"))
 
     def release(self, worker: str, started: tuple[str, ...] = ("?",)) -> int:
         """Take every event from a dead worker's hands, of all its threads; returns how many. Every interface hears it.
@@ -229,9 +251,9 @@ class MemoryGroupLayer:
             if self in self._memory.listeners:
                 self._memory.listeners.remove(self)
 
-    def publish(self, broadcast: Broadcast) -> None:
-        """Give the frame to every member, after the caller has gone on."""
-        self._memory.publish(broadcast)
+    def publish(self, sent: Sent) -> None:
+        """Give a frame to every member, after the caller has gone on, or a job to its channel."""
+        self._memory.send(sent)
 
     def hear_broadcast(self, broadcast: Broadcast, position: Position) -> None:
         self._soon(self._on_broadcast, broadcast, position)
@@ -311,14 +333,14 @@ class MemoryWorkerLayer:
         with (memory := self._memory).changed:
             return memory.changed.wait_for(lambda: memory.take(self.inbox, self._streams, count), READ_SECONDS)
 
-    def commit(self, entry: Entry, reply: Response | Done, broadcasts: list[Broadcast], farewell: bytes = b"") -> None:
-        self.refused += not self._memory.commit(entry, reply, broadcasts, farewell)
+    def commit(self, entry: Entry, reply: Response | Done | None, sends: Sequence[Sent], farewell: bytes = b"") -> None:
+        self.refused += not self._memory.commit(entry, reply, sends, farewell)
 
-    def send_now(self, sent: Frames | Broadcast) -> None:
-        if isinstance(sent, Broadcast):
-            self._memory.publish(sent)
-        else:
+    def send_now(self, sent: Frames | Sent) -> None:
+        if isinstance(sent, Frames):
             self._memory.reply(sent)
+        else:
+            self._memory.send(sent)
 
     def mail(self, reply: Want | Response | None, wait_seconds: float = 0) -> tuple[bool, list[Letter]]:
         with self._memory.changed:

@@ -10,6 +10,7 @@ import logging
 import re
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import hiredis
@@ -21,7 +22,8 @@ from asgictl.layers.base import Answered, OnBroadcast, OnReply, Position
 from asgictl.layers.keys import Keys
 from asgictl.layers.leases import beat_answer, beat_command, leave_command, reap_command
 from asgictl.layers.link import Link
-from asgictl.messages import Broadcast, Event, Letter, decode_broadcast, decode_reply, encode
+from asgictl.layers.sends import send_command
+from asgictl.messages import Event, Job, Letter, Sent, decode_broadcast, decode_reply, encode
 
 logger = logging.getLogger("asgictl.layers")
 MINIMUM_VERSION = (6, 2)
@@ -162,9 +164,13 @@ class RedisGroupLayer:
         self._link = Link(url, self._register)
         self._reader = StreamReader(url, self._keys, on_broadcast)
         self._ticker: asyncio.Task[None] | None = None
+        self._unsent: list[Sent] = []  # jobs; whoever sends sees to the channel's capacity
 
     async def _register(self) -> None:
-        """Called whenever the link is up again."""
+        """Called whenever the link is up again: send the jobs that a cut kept from being sent."""
+        unsent, self._unsent = self._unsent, []
+        for job in unsent:
+            self.publish(job)
 
     async def start(self) -> None:
         """Connect; raises RedisError."""
@@ -180,9 +186,17 @@ class RedisGroupLayer:
             self._ticker.cancel()
         await self._reader.stop()
         await self._link.stop()
+        if self._unsent:
+            logger.error("%d background messages were lost: Redis is away", len(self._unsent))
 
-    def publish(self, broadcast: Broadcast) -> None:
-        self._link.call("XADD", self._keys.broadcast, "*", *encode(broadcast), answered=_published)
+    def publish(self, sent: Sent) -> None:
+        self._link.call(*send_command(self._keys, sent), answered=partial(self._published, sent))
+
+    def _published(self, sent: Sent, reply: object) -> None:
+        if isinstance(reply, ConnectionError) and isinstance(sent, Job):
+            self._unsent.append(sent)
+        elif isinstance(reply, Exception):
+            logger.error("a message to a group or a channel was lost: %s", reply)
 
     async def _tick(self) -> None:
         while True:
@@ -198,11 +212,6 @@ class RedisGroupLayer:
                 self._link.call("XTRIM", self._keys.broadcast, "MINID", oldest, answered=_ignored)
 
         self._link.call("TIME", answered=trim)
-
-
-def _published(reply: object) -> None:
-    if isinstance(reply, Exception):
-        logger.error("a group message was lost: %s", reply)
 
 
 class RedisEventLayer(RedisGroupLayer):

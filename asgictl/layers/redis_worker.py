@@ -2,11 +2,13 @@
 
 import logging
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
 import redis
+from msgspec.structs import replace
 
 from asgictl.errors import WireError
 from asgictl.layers.base import Entry
@@ -14,14 +16,17 @@ from asgictl.layers.keys import WORKERS, Keys
 from asgictl.layers.leases import LEASE_MILLISECONDS, give_back_command
 from asgictl.layers.link import BACKOFF_SECONDS, pack
 from asgictl.layers.redis import BLOCK_MILLISECONDS, READ_COUNT
+from asgictl.layers.sends import SEND, send_arguments, send_command
 from asgictl.manifest import Manifest, encode_manifest
 from asgictl.messages import (
-    Broadcast,
+    VERSION,
     Disconnect,
     Done,
     Frames,
+    Job,
     Letter,
     Response,
+    Sent,
     Want,
     decode_event,
     decode_letter,
@@ -29,7 +34,7 @@ from asgictl.messages import (
 )
 
 logger = logging.getLogger("asgictl.layers")
-COMMIT = Path(__file__).with_name("commit.lua").read_text()
+COMMIT = SEND + Path(__file__).with_name("commit.lua").read_text()
 
 
 def open_connection(url: str) -> redis.connection.AbstractConnection:
@@ -52,13 +57,13 @@ def was_cut(connection: redis.connection.AbstractConnection) -> bool:
 
 
 def commit_arguments(
-    keys: Keys, entry: Entry, reply: Response | Done, broadcasts: list[Broadcast], farewell: bytes = b""
+    keys: Keys, entry: Entry, reply: Response | Done | None, sends: Sequence[Sent], farewell: bytes = b""
 ) -> tuple[str | bytes | int, ...]:
     """Return what follows the script in EVALSHA: the number of keys, the keys and the arguments of commit.lua.
 
     farewell: the disconnect event to run should the interface die, b"" when it has not changed.
     """
-    connection = reply.connection
+    connection = reply.connection if reply else ""
     if farewell:  # it goes to the pool that serves this connection
         pool = entry.stream.decode().partition(entry.event.channel)[2]
         farewell = keys.channel(Disconnect.channel + pool).encode() + b" " + farewell
@@ -73,8 +78,9 @@ def commit_arguments(
             keys.broadcast,
             keys.farewells(connection),
         ),
-        *(entry.id, connection, turn, int(isinstance(entry.event, Disconnect)), int(joins), farewell, *encode(reply)),
-        *(encode(broadcast)[1] for broadcast in broadcasts),
+        *(entry.id, connection, turn, int(isinstance(entry.event, Disconnect)), int(joins), farewell),
+        *(encode(reply) if reply else (str(VERSION), b"")),
+        *(argument for sent in sends for argument in send_arguments(keys, sent)),
     )
 
 
@@ -163,7 +169,10 @@ class RedisWorkerLayer:
             try:
                 if fields is None:
                     raise WireError("the entry was deleted")
-                found.append(Entry(stream, entry_id, decode_event(fields[0], fields[1])))
+                event = decode_event(fields[0], fields[1])
+                if isinstance(event, Job) and len(fields) > 2:  # lost.lua has counted the workers that died of it
+                    event = replace(event, attempt=event.attempt + int(fields[3]))
+                found.append(Entry(stream, entry_id, event))
             except WireError as error:  # nobody can run it: it must not come back for ever
                 logger.error("event %s passed over: %s", entry_id.decode(), error)
                 self.pass_over(stream, entry_id)
@@ -180,16 +189,16 @@ class RedisWorkerLayer:
             self._buffer(*give_back_command(self.keys, [(entry.stream, entry.id) for entry in entries]))
             self.flush()
 
-    def commit(self, entry: Entry, reply: Response | Done, broadcasts: list[Broadcast], farewell: bytes = b"") -> None:
+    def commit(self, entry: Entry, reply: Response | Done | None, sends: Sequence[Sent], farewell: bytes = b"") -> None:
         """Buffer the commit of an event; arguments as commit_arguments has them."""
-        self._buffer("EVALSHA", self._sha, *commit_arguments(self.keys, entry, reply, broadcasts, farewell))
+        self._buffer("EVALSHA", self._sha, *commit_arguments(self.keys, entry, reply, sends, farewell))
 
-    def send_now(self, sent: Frames | Broadcast) -> None:
+    def send_now(self, sent: Frames | Sent) -> None:
         """Send something outside of the commit. Raises ConnectionResetError when Redis is lost."""
-        if isinstance(sent, Broadcast):
-            self._ask_mail(("XADD", self.keys.broadcast, "*", *encode(sent)))
-        else:
+        if isinstance(sent, Frames):
             self._ask_mail(("XADD", self.keys.replies(sent.connection), "NOMKSTREAM", "*", *encode(sent)))
+        else:
+            self._ask_mail(send_command(self.keys, sent))
 
     def mail(self, reply: Want | Response | None, wait_seconds: float = 0) -> tuple[bool, list[Letter]]:
         """Send something ahead of the commit, and return whether its interface lives and which letters have come.

@@ -1,7 +1,7 @@
 -- Take every event from a dead worker's hands and tell its interface that it is lost.
 -- KEYS  alive · channels
 -- ARGV  member · 1 when its death was seen, else its lease must have lapsed · prefix of reply streams · of inboxes
---       · wire field · '?' when it is not known which events had started, else the `stream entry` of those that had ...
+--       · wire field · dead letters · '?' when it is not known which events had started, else the `stream entry` of those that had ...
 -- Returns the number of events, or -1 while the lease lives.
 local time = redis.call('TIME')
 local lease = tonumber(redis.call('ZSCORE', KEYS[1], ARGV[1]) or 0)
@@ -10,7 +10,7 @@ if ARGV[2] ~= '1' and lease > time[1] * 1000 + math.floor(time[2] / 1000) then
 end
 redis.call('ZREM', KEYS[1], ARGV[1])
 local started, count = {}, 0
-for i = 6, #ARGV do
+for i = 7, #ARGV do
   started[ARGV[i]] = true
 end
 local prefix = string.match(ARGV[1], '/(.*)') .. '.'
@@ -21,7 +21,7 @@ for _, stream in ipairs(redis.call('SMEMBERS', KEYS[2])) do
       while #pending > 0 do
         for _, held in ipairs(pending) do
           local had_started = started['?'] or started[stream .. ' ' .. held[1]] or false
-          if lose(stream, held[1], ARGV[3], ARGV[5], had_started) then
+          if lose(stream, held[1], ARGV[3], ARGV[5], ARGV[6], had_started) then
             count = count + 1
           end
         end

@@ -10,7 +10,7 @@ from wsgiref.validate import validator
 import pytest
 
 from asgictl.demo import app, seconds, site
-from asgictl.messages import Connect, Receive, Scope, decode_state, encode_scope
+from asgictl.messages import Broadcast, Connect, Receive, Scope, decode_state, encode_scope
 from asgictl.turn import RunningTurn
 
 
@@ -85,5 +85,5 @@ def test_a_rooms_sockets_hear_each_other() -> None:
     joined = turn("/ws/chat/a", "connect").run().joins + turn("/ws/room/a", "connect").run().joins
     said = turn("/ws/chat/a")
     said.run()
-    assert [broadcast.group for broadcast in said.outcome.broadcasts] == joined
-    assert said.outcome.broadcasts[0].frame == "x"
+    assert [sent.group for sent in said.outcome.sends if isinstance(sent, Broadcast)] == joined
+    assert said.outcome.sends[0] == Broadcast(joined[0], "x")

@@ -4,13 +4,14 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from time import monotonic
 from typing import Any
 
 import pytest
 
 from asgictl.layers.base import Entry, EventLayer, OnBroadcast, OnReply, Position, WorkerLayer
 from asgictl.layers.keys import Keys
-from asgictl.layers.leases import member, reap_command
+from asgictl.layers.leases import beat, member, reap_command
 from asgictl.layers.memory import Memory, MemoryEventLayer, MemoryWorkerLayer
 from asgictl.layers.redis import RedisEventLayer
 from asgictl.manifest import Manifest, encode_manifest
@@ -26,12 +27,16 @@ from asgictl.messages import (
     Event,
     Frames,
     Gone,
+    Job,
     Letter,
     Lost,
     Reply,
     Response,
+    Sent,
     Want,
+    decode_event,
     encode,
+    encode_state,
 )
 from asgictl.turn import LAST_TURN
 from tests.conftest import scenario
@@ -42,6 +47,8 @@ ONE, TWO = f"{INTERFACE}/1", f"{INTERFACE}/2"  # connections
 OTHER = "host.2.bb"  # an interface
 END = "end of what was sent until now"
 EVENTS = 60
+JOBS = ["background.thumbs"]
+CLOCK_SECONDS = 0.01  # by which Redis's clock and ours may drift apart in a moment
 
 
 class Interface:
@@ -103,6 +110,14 @@ class Layers(ABC):
     @abstractmethod
     def bury(self, interface: str) -> int: ...
 
+    @abstractmethod
+    def beat(self) -> None:
+        """What any process does each second."""
+
+    @abstractmethod
+    def dead_letters(self) -> list[tuple[str, Event, str]]:
+        """Return channel, event and reason of each."""
+
     @asynccontextmanager
     async def interface(self, id: str = INTERFACE) -> AsyncIterator[Interface]:
         made = Interface(id, self.make_interface)
@@ -129,6 +144,12 @@ class MemoryLayers(Layers):
     def bury(self, interface: str) -> int:
         return self.memory.bury(interface)
 
+    def beat(self) -> None:
+        """A read moves what is due."""
+
+    def dead_letters(self) -> list[tuple[str, Event, str]]:
+        return list(self.memory.dead_letters)
+
 
 class RedisLayers(Layers):
     def __init__(self, url: str, name: str, worker: Workers, client: Any) -> None:
@@ -148,6 +169,16 @@ class RedisLayers(Layers):
 
     def bury(self, interface: str) -> int:
         return self._reap(member("interface", interface))
+
+    def beat(self) -> None:
+        beat(self._client, Keys(self._name), "worker", "host.9.beats", b"")
+
+    def dead_letters(self) -> list[tuple[str, Event, str]]:
+        entries = self._client.xrange(Keys(self._name).dead)
+        return [
+            (fields[b"channel"].decode(), decode_event(*next(iter(fields.items()))), fields[b"reason"].decode())
+            for _, fields in entries
+        ]
 
     def _reap(self, dead: str, **more: Any) -> int:
         count: int = self._client.execute_command(*reap_command(Keys(self._name), dead, seen=True, **more))
@@ -169,10 +200,10 @@ def take(worker: WorkerLayer) -> Entry:
 
 
 def commit(
-    worker: WorkerLayer, entry: Entry, reply: Response | Done, *broadcasts: Broadcast, farewell: bytes = b""
+    worker: WorkerLayer, entry: Entry, reply: Response | Done | None, *sends: Sent, farewell: bytes = b""
 ) -> None:
     """Commit, and wait for the answer."""
-    worker.commit(entry, reply, list(broadcasts), farewell)
+    worker.commit(entry, reply, sends, farewell)
     worker.settle()
     assert worker.settled
 
@@ -192,6 +223,10 @@ def disconnect(connection: str = ONE, number: int = LAST_TURN, reason: str = "")
 
 def farewell(connection: str = ONE, reason: str = "") -> bytes:
     return encode(disconnect(connection, reason=reason))[1]
+
+
+def job(content: str = "x", attempt: int = 1, delay_milliseconds: int = 0) -> Job:
+    return Job(f"job.{content}", attempt, "thumbs", encode_state({"content": content}), delay_milliseconds)
 
 
 def say(frame: str) -> Broadcast:
@@ -716,6 +751,95 @@ class Contract:
         layers.worker().publish_manifest(manifest)
         async with layers.interface(OTHER) as interface:
             assert interface.layer.manifest == encode_manifest(manifest)
+
+    @scenario
+    async def test_a_job_is_sent_with_the_commit_of_an_event_and_not_by_one_that_is_refused(
+        self, layers: Layers
+    ) -> None:
+        worker, jobs = layers.worker(), layers.worker(f"{B}.0", JOBS)
+        async with layers.interface() as interface:
+            await interface.append(receive(1, "x"))
+            entry = take(worker)
+            commit(worker, entry, done(1), job("a"), say("between"), job("b"))
+            commit(worker, entry, done(2), job("refused"))
+            await interface.hears(done(1), say("between"))
+            assert [taken.event for taken in take_all(jobs, 2)] == [job("a"), job("b")]
+            assert await interface.depth("background.thumbs") == 2
+
+    @scenario
+    async def test_what_a_job_produced_leaves_once_and_it_has_nobody_to_reply_to(self, layers: Layers) -> None:
+        jobs = layers.worker(channels=JOBS)
+        async with layers.interface() as interface:
+            interface.layer.publish(job("a"))
+            entry = await asyncio.to_thread(take, jobs)
+            for _ in range(2):
+                commit(jobs, entry, None, say("made"), job("b"))
+            assert jobs.refused == 1
+            assert take(jobs).event == job("b")
+            await interface.hears(say("made"))
+            await interface.hears_nothing_more()
+            assert await interface.depth("background.thumbs") == 1
+
+    @scenario
+    async def test_a_delayed_job_is_never_early_however_it_was_sent(self, layers: Layers) -> None:
+        jobs = layers.worker(channels=JOBS)
+        async with layers.interface() as interface:
+            sent_at = monotonic()
+            jobs.send_now(job("first"))
+            jobs.send_now(job("now", delay_milliseconds=300))
+            commit(jobs, take(jobs), None, job("committed", delay_milliseconds=200))
+            interface.layer.publish(job("published", delay_milliseconds=400))
+            layers.beat()
+            assert await interface.depth("background.thumbs") == 0
+            heard: list[str] = []
+            while len(heard) < 3:
+                layers.beat()
+                for entry in await asyncio.to_thread(jobs.read, 16):
+                    assert isinstance(entry.event, Job)
+                    assert monotonic() - sent_at >= entry.event.delay_milliseconds / 1000 - CLOCK_SECONDS
+                    heard.append(entry.event.id)
+            assert heard == ["job.committed", "job.now", "job.published"]
+
+    @scenario
+    async def test_a_dead_workers_jobs_run_again_counted_only_if_they_had_started(self, layers: Layers) -> None:
+        dead, other = layers.worker(f"{A}.0", JOBS), layers.worker(f"{B}.0", JOBS)
+        for content in ("started", "held"):
+            dead.send_now(job(content))
+        started, held = take_all(dead, 2)
+        assert layers.release(A, started=(note(started),)) == 2
+        again = take_all(other, 2)
+        assert [entry.event for entry in again] == [job("started", attempt=2), job("held")]
+        for entry in (started, held):
+            commit(dead, entry, None, job("too late"))
+        assert dead.refused == 2
+        for entry in again:
+            commit(other, entry, None)
+        other.send_now(job("last"))
+        assert take(other).event == job("last")
+
+    @scenario
+    async def test_a_job_that_three_workers_died_of_is_a_dead_letter_as_it_was_sent(self, layers: Layers) -> None:
+        workers = [layers.worker(f"host.{number}.cc.0", JOBS) for number in range(4)]
+        workers[0].send_now(job("poison", attempt=5))
+        for number in range(3):
+            entry = take(workers[number])
+            assert entry.event == job("poison", attempt=5 + number)
+            assert layers.release(f"host.{number}.cc") == 1
+        assert layers.dead_letters() == [("background.thumbs", job("poison", attempt=5), "3 workers died of it")]
+        workers[3].send_now(job("next"))
+        assert take(workers[3]).event == job("next")
+
+    @scenario
+    async def test_a_job_may_be_given_back_however_often(self, layers: Layers) -> None:
+        worker, other = layers.worker(f"{A}.0", JOBS), layers.worker(f"{B}.0", JOBS)
+        worker.send_now(job())
+        take(worker)
+        layers.release(A)
+        for giver in (other, other, other, other):
+            entry = take(giver)
+            assert entry.event == job(attempt=2)
+            giver.give_back([entry])
+        assert layers.dead_letters() == []
 
 
 class TestMemory(Contract):

@@ -36,7 +36,7 @@ async def test_who_has_stopped_hears_nothing_more_and_is_let_go_of() -> None:
     await layer.start()
     for _ in range(2):
         await layer.stop()
-    memory.publish(Broadcast("g", "x"))
+    memory.send(Broadcast("g", "x"))
     await asyncio.sleep(0)
     assert heard == []
     assert memory.listeners == []
@@ -56,7 +56,7 @@ def test_an_event_ends_the_read_that_waits_for_it(monkeypatch: pytest.MonkeyPatc
 def test_an_event_loop_that_was_closed_without_a_stop_disturbs_nobody() -> None:
     memory = Memory()
     asyncio.run(MemoryEventLayer(memory, "i", lambda reply, position: None, lambda broadcast, position: None).start())
-    memory.publish(Broadcast("g", "x"))
+    memory.send(Broadcast("g", "x"))
 
 
 def test_no_process_id_is_used_twice_or_splits_a_connections_id() -> None:

@@ -110,6 +110,14 @@ def test_every_poll_is_to_be_answered() -> None:
     assert not verdicts.long_polls([10.1], 2).met
 
 
+@pytest.mark.parametrize(
+    ("late", "wrong"),
+    [({0: [0.1], 1: [0.0]}, 0), ({0: [0.1]}, 1), ({0: [-0.001], 1: [0.2]}, 1), ({0: [0.1, 0.2], 1: [1.0]}, 1), ({}, 2)],
+)
+def test_a_delayed_job_runs_once_and_not_early(late: dict[int, list[float]], wrong: int) -> None:
+    assert verdicts.background(late, 2).figure == wrong
+
+
 def test_after_a_soak_the_process_that_grew_most_decides() -> None:
     errors, memory = verdicts.soak({"redis": 100.0, "worker": 200.0}, {"redis": 104.0, "worker": 212.0}, [])
     assert errors.met

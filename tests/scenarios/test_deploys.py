@@ -316,8 +316,10 @@ def test_a_killed_controller_and_supervisord_stop_no_traffic(site: Machine) -> N
 
 def test_the_servers_of_a_killed_gunicorn_end(site: Machine) -> None:
     site.start("deployed:app", "--mode", "inprocess", "--workers", "2")
-    before = {report["pid"] for report in json.loads(site.run("status", "--json").stdout)["ready"]}
-    os.kill(next(iter(processes(site, "server").values())), signal.SIGKILL)
+    status = json.loads(site.run("status", "--json").stdout)
+    before = {report["pid"] for report in status["ready"]}
+    (gunicorn,) = {each["pid"] for each in status["processes"] if each["role"] == "server"} - before
+    os.kill(gunicorn, signal.SIGKILL)
     until(lambda: not before & set(site.pids()), "they end")
 
     def serves() -> bool:

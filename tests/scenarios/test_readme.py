@@ -33,7 +33,7 @@ def test_make_start_serves_and_ctrl_c_ends_it(machine: Machine) -> None:
 
 
 def test_the_commands_of_use_it(machine: Machine, tmp_path: Path) -> None:
-    (source,) = [text for language, text in BLOCKS if language == "python"]
+    source, _ = [text for language, text in BLOCKS if language == "python"]
     (commands,) = [text for language, text in BLOCKS if language == "sh" and "asgictl" in text]
     (tmp_path / "app.py").write_text(source)
     environment = machine.environment | {
@@ -51,6 +51,20 @@ def test_the_commands_of_use_it(machine: Machine, tmp_path: Path) -> None:
     assert "· split ·" in printed[0]
     assert printed[2].partition("\n\n")[0] in printed[0]
     assert "· inprocess ·" in printed[4]
+
+
+def test_background_work_as_it_stands_there(machine: Machine, tmp_path: Path) -> None:
+    _, source = [text for language, text in BLOCKS if language == "python"]
+    (tmp_path / "jobs.py").write_text(source)
+    machine.directory = tmp_path
+    machine.start("jobs:app", "--workers", "1")
+    assert get(machine.url + "/")[::2] == (202, b"soon\n")
+    (tmp_path / "a.png").write_bytes(b"x" * 200)
+    until((tmp_path / "a.small").exists, "the thumbnail is made")
+    command = ["send", "--channel", "thumbnails", "--json", '{"file": "b.png"}']
+    assert machine.run(*command).returncode == 0
+    (tmp_path / "b.png").write_bytes(b"x")
+    until((tmp_path / "b.small").exists, "the job is called again")
 
 
 def test_every_command_that_the_readme_names_exists() -> None:

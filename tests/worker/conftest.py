@@ -97,7 +97,7 @@ class Events:
         self.sent.append(reply)
         asyncio.get_running_loop().call_soon(answered, b"1-0" if self.is_there else None)
 
-    def publish(self, broadcast: Broadcast, answered: Answered) -> None:
+    def publish(self, broadcast: Broadcast) -> None:
         self.published.append(broadcast)
 
     def call(self, act: Callable[[], None]) -> None:
@@ -105,7 +105,7 @@ class Events:
 
     async def commit(self, *arguments: Any) -> object:
         self.commits.append(decode_reply(*arguments[12:14]))
-        self.published += [decode_broadcast(arguments[12], each) for each in arguments[14:]]
+        self.published += [decode_broadcast(arguments[12], each) for each in arguments[16::3]]
         await asyncio.sleep(0)
         return self.answer
 

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from asgictl.application import Application, Group, path
+from asgictl.background import BackgroundMessage, RunningJob
 from asgictl.layers.base import Entry
-from asgictl.messages import VERSION, Broadcast, Close, Connect, Done, Frames, decode_reply, encode_scope
+from asgictl.messages import VERSION, Broadcast, Close, Connect, Done, Event, Frames, Job, decode_reply, encode_scope
 from asgictl.turn import Message, RunningTurn
 from asgictl.worker.async_turns import CAPACITY, AsyncTurns
 from asgictl.worker.event_loop import EventLoop
@@ -23,6 +24,7 @@ class Events(EventLoop):
         super().__init__("unix:///absent", "test", "h.1.aa")
         self.sent: list[tuple[object, int]] = []
         self.commits: list[tuple[object, ...]] = []
+        self.buried: list[tuple[Event, str]] = []
         self.may_commit = asyncio.Event()
 
     def start(self) -> None:
@@ -40,8 +42,11 @@ class Events(EventLoop):
     def reply(self, reply: object, answered: object) -> None:
         self.sent.append((reply, threading.get_ident()))
 
-    def publish(self, broadcast: object, answered: object) -> None:
+    def publish(self, broadcast: object) -> None:
         self.sent.append((broadcast, threading.get_ident()))
+
+    async def bury(self, event: Event, reason: str) -> None:
+        self.buried.append((event, reason))
 
     async def commit(self, *arguments: object) -> None:
         await self.may_commit.wait()
@@ -136,3 +141,17 @@ def test_a_turn_that_takes_too_long_is_cancelled_and_closes_its_socket(events: E
     reply = decode_reply(b"%d" % VERSION, said)
     assert isinstance(reply, Done)
     assert reply.close == Close(1011, "", 500)
+
+
+def test_a_job_that_takes_too_long_is_cancelled_kept_as_a_dead_letter_and_committed(events: Events) -> None:
+    async def forever(message: BackgroundMessage) -> None:
+        await asyncio.Event().wait()
+
+    turns = AsyncTurns(events, timeout_seconds=0.01)
+    job = Job("job.a", 1, "thumbs", b"")
+    turns.begin(Entry(b"ch", b"1-0", job), RunningJob(Application(background={"thumbs": forever}), job))
+    events.call(events.may_commit.set)
+    turns.finish()
+    assert events.buried == [(job, "its handler took longer than 0.01 s")]
+    ((*_, said),) = events.commits
+    assert said == b"", "nobody is replied to"

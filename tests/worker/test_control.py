@@ -179,6 +179,21 @@ class Watched:
         return sorted(argument for command in commands for argument in command[-command[2] :])
 
 
+def test_senders_know_how_full_background_channels_are(client: Any, url: str) -> None:
+    application = Application(background={"full": print, "empty": print})
+    unused: Any = None
+    stopping = threading.Event()
+    loop = Loop(application, unused, stopping, unused, unused, Started(None, 0))
+    control = Control(WorkerConfig("measured", url, "t"), "h.1.aa", [loop], stopping)
+    for number in range(3):
+        client.xadd("asgictl:{measured}:ch:background.full", {"1": number})
+        client.zadd("asgictl:{measured}:ch:background.full:delayed", {f"{number}": number})
+    control.beat()
+    control._client.close()
+    client.flushall()
+    assert application.depths == {"full": 6, "empty": 0}
+
+
 def test_what_waits_behind_a_slow_handler_is_given_back_and_what_was_done_before_it_leaves() -> None:
     watched = Watched()
     watched.watch(running_seconds=1)

@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from types import SimpleNamespace
 from typing import Any
 
 import hiredis
 import pytest
 
 from asgictl.layers.base import NotSent
-from asgictl.messages import Broadcast, Frames, Gone, Letter, encode
+from asgictl.messages import Broadcast, Frames, Gone, Job, Letter, encode
 from asgictl.worker import event_loop
 from asgictl.worker.event_loop import EventLoop
 from tests.worker.conftest import settled
@@ -175,10 +176,23 @@ def test_a_commit_that_redis_refuses_is_logged_and_given_up(caplog: pytest.LogCa
 async def test_replies_go_to_their_interface_while_it_is_there(loop: Loop) -> None:
     heard: list[object] = []
     loop.reply(Frames("i/1", ["x"]), heard.append)
-    loop.publish(Broadcast("g", "y"), heard.append)
+    loop.publish(Broadcast("g", "y"))
     assert loop.commands.answer(None)[:4] == ("XADD", "asgictl:{test}:re:i", "NOMKSTREAM", "*")
     assert loop.commands.answer(b"1-0")[:3] == ("XADD", "asgictl:{test}:bc", "*")
-    assert heard == [None, b"1-0"]
+    assert heard == [None]
+
+
+@scenario
+async def test_a_job_is_sent_again_when_the_link_was_cut_and_a_broadcast_is_not(loop: Loop) -> None:
+    later: list[object] = []
+    clock: Any = SimpleNamespace(call_later=lambda _seconds, *call: later.append(call))
+    own, loop._loop = loop._loop, clock
+    loop.publish(Broadcast("g", "y"))
+    loop.publish(job := Job("job.a", 1, "thumbs", b""))
+    for _ in range(2):
+        loop.commands.answer(ConnectionError("cut"))
+    loop._loop = own
+    assert later == [(loop.publish, job)]
 
 
 @scenario

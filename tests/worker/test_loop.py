@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from asgictl.application import Application, Consumer, Group, path
+from asgictl.background import BackgroundMessage
 from asgictl.layers.base import Entry
 from asgictl.messages import (
     VERSION,
@@ -17,9 +18,11 @@ from asgictl.messages import (
     Done,
     Event,
     Frames,
+    Job,
     Receive,
     Request,
     Response,
+    Sent,
     decode_event,
     encode_scope,
 )
@@ -41,8 +44,8 @@ class Layer:
         self.reads = [[Entry(b"ch", b"%d-0" % next(numbers), event) for event in events] for events in reads]
         self.counts: list[int] = []
         self.given_back: list[bytes] = []
-        self.now: list[Frames | Broadcast] = []
-        self.commits: list[tuple[bytes, Response | Done, list[Broadcast]]] = []
+        self.now: list[Frames | Sent] = []
+        self.commits: list[tuple[bytes, Response | Done | None, list[Sent]]] = []
         self.farewells: list[bytes] = []
         self.settled = True
         self.sent = 0
@@ -54,14 +57,14 @@ class Layer:
         self.stopping.set()
         return []
 
-    def commit(self, entry: Entry, reply: Response | Done, broadcasts: list[Broadcast], farewell: bytes = b"") -> None:
+    def commit(self, entry: Entry, reply: Response | Done | None, sends: list[Sent], farewell: bytes = b"") -> None:
         self.farewells.append(farewell)
-        self.commits.append((entry.id, reply, broadcasts))
+        self.commits.append((entry.id, reply, sends))
 
     def give_back(self, entries: list[Entry]) -> None:
         self.given_back += sorted(entry.id for entry in entries)
 
-    def send_now(self, sent: Frames | Broadcast) -> None:
+    def send_now(self, sent: Frames | Sent) -> None:
         self.now.append(sent)
 
     def settle(self) -> None:
@@ -294,7 +297,7 @@ def test_what_the_control_thread_could_not_give_back_is_given_back_before_the_ne
         loop.stranded.extend(loop.empty_hands())
         return hello(environ, start_response)
 
-    loop._application.http["/"] = view
+    loop.application.http["/"] = view
     layer.read = reading  # type: ignore[method-assign]
     loop.run()
     assert order(layer) == [b"0-0", b"2-0"]
@@ -349,10 +352,44 @@ def test_a_consumer_that_fails_is_not_running_any_more_even_when_it_ends_the_thr
     assert loop.running is None
 
 
+def job(content: bytes = b"", attempt: int = 1) -> Job:
+    return Job("job.a", attempt, "thumbs", content)
+
+
+def test_a_job_is_committed_without_a_reply_and_with_what_it_sends() -> None:
+    def consume(message: BackgroundMessage) -> None:
+        Group("g").send(text="made")
+        Group("g").send(text="now", immediately=True)
+
+    layer, _ = ran(Application(background={"thumbs": consume}), job())
+    assert layer.commits == [(b"0-0", None, [Broadcast("g", "made")])]
+    assert layer.now == [Broadcast("g", "now")]
+
+
+def test_an_async_job_is_handed_on_and_one_that_cannot_be_read_is_passed_over() -> None:
+    async def consume(message: BackgroundMessage) -> None:
+        """Does nothing."""
+
+    application = Application(background={"thumbs": consume})
+    layer, async_turns = ran(application, job())
+    assert ([entry.event for entry in async_turns.begun], layer.commits) == ([job()], [])
+    loop, layer, _ = made(application, [job(b"\xc1")])
+    passed: list[bytes] = []
+    layer.pass_over = lambda stream, entry: passed.append(entry)  # type: ignore[attr-defined]
+    loop.run()
+    assert passed == [b"0-0"]
+
+
+def test_a_job_that_took_too_long_has_nobody_to_be_answered() -> None:
+    loop, _, _ = made(Application())
+    assert loop.failure(Entry(b"ch", b"1-0", job()), 504, "too long") is None
+
+
 @pytest.mark.parametrize("event", [request(), CONNECT, receive()], ids=["request", "connect", "receive"])
 def test_what_ends_an_event_in_its_handlers_stead_is_of_that_event(event: Event) -> None:
     loop, _, _ = made(Application(http=hello))
     reply = loop.failure(Entry(b"ch", b"1-0", event), 504, "too long")
+    assert reply
     assert (reply.connection, reply.attempt) == (event.connection, event.attempt)
     if isinstance(reply, Response):
         assert (reply.status, reply.body) == (504, b"too long\n")
@@ -362,7 +399,7 @@ def test_what_ends_an_event_in_its_handlers_stead_is_of_that_event(event: Event)
 
 
 def test_what_ends_an_event_is_never_a_part_of_the_next_ones_response() -> None:
-    replies: list[Response | Done] = []
+    replies: list[Response | Done | None] = []
 
     def view(environ: Any, start_response: Any) -> list[bytes]:
         assert loop.running
@@ -372,7 +409,7 @@ def test_what_ends_an_event_is_never_a_part_of_the_next_ones_response() -> None:
 
     loop, _, _ = made(Application(http=view), [request()])
     loop.run()
-    assert [reply.connection for reply in replies] == ["i/9", "i/1"]
+    assert [reply.connection for reply in replies if reply] == ["i/9", "i/1"]
 
 
 def test_what_a_handler_sends_immediately_leaves_outside_of_its_commit() -> None:

@@ -72,6 +72,17 @@ def test_a_pool_has_channels_of_its_own_for_what_its_paths_want() -> None:
     assert channels_of(Application(websocket=routes[:1], pools={"/x": "big"}), "t") == ["websocket.receive"]
 
 
+def test_background_channels_are_channels_that_globs_can_tell_apart() -> None:
+    application = Application(http=wsgi, background={"b": consumer, "a": consumer})
+    channels = channels_of(application, "t")
+    assert channels == ["background.a", "background.b", "http.request"]
+    config = WorkerConfig("n", "redis://h", "t", only=("background.*",), exclude=("*.a",))
+    assert consumed(channels, config) == ["background.b"]
+    assert channels_of(Application(background={"a": consumer}), "t") == ["background.a"]
+    assert not runs_side_by_side(application)
+    assert runs_side_by_side(Application(background={"a": async_consumer}))
+
+
 CHANNELS = ["http.request", "http.request.slow", "websocket.receive", "websocket.receive.slow"]
 
 

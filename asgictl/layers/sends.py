@@ -1,0 +1,30 @@
+"""How what is sent to groups and background channels gets to Redis, within a commit and outside of one."""
+
+from pathlib import Path
+
+from asgictl.layers.keys import Keys
+from asgictl.messages import VERSION, Broadcast, Sent, encode
+
+SEND = Path(__file__).with_name("send.lua").read_text()
+_SEND_ONE = """
+local depth = redis.call('XLEN', KEYS[1]) + redis.call('ZCARD', KEYS[2])
+if tonumber(ARGV[4]) > 0 and depth >= tonumber(ARGV[4]) then return 0 end
+send(KEYS[1], ARGV[1], ARGV[2], ARGV[3])
+return 1
+"""
+Command = tuple[str | bytes | int, ...]
+
+
+def send_arguments(keys: Keys, sent: Sent) -> tuple[str, int, bytes]:
+    """Return what commit.lua sends: stream, delay in milliseconds, value."""
+    if isinstance(sent, Broadcast):
+        return keys.broadcast, 0, encode(sent)[1]
+    return keys.channel(sent.channel), sent.delay_milliseconds, encode(sent)[1]
+
+
+def send_command(keys: Keys, sent: Sent, capacity: int = 0) -> Command:
+    """Send outside of a commit. capacity: of a background channel, 0 for none; answered with 0 when it is full."""
+    stream, delay, value = send_arguments(keys, sent)
+    if isinstance(sent, Broadcast):
+        return ("XADD", stream, "*", *encode(sent))
+    return ("EVAL", SEND + _SEND_ONE, 2, stream, keys.delayed(sent.channel), delay, str(VERSION), value, capacity)
