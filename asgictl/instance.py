@@ -29,9 +29,10 @@ from asgictl.layers.redis import check_redis
 from asgictl.logs import masked
 from asgictl.orphans import end, orphans
 from asgictl.readiness import SOCKET
-from asgictl.slots import POLL_SECONDS, Interrupted, Slots, tail
+from asgictl.slots import POLL_SECONDS, Interrupted, Slots
 from asgictl.status import DESCRIPTION
 from asgictl.supervisor import Supervisor
+from asgictl.tail import tail
 
 CONFIGURATION = Path(__file__).with_name("supervisor.conf")
 CHANGING = "changing"  # the lock of a change

@@ -13,9 +13,9 @@ from asgictl.errors import StartError
 from asgictl.readiness import ask
 from asgictl.status import UNKNOWN
 from asgictl.supervisor import HOLDERS, SERVING, Supervisor
+from asgictl.tail import tail
 
 POLL_SECONDS = 0.02
-TAIL_LINES = 20
 UNREADY = "ended before it was ready; its last lines:\n"
 # supervisord's states of a process
 ENDED = {"STOPPED", "EXITED", "FATAL"}
@@ -109,11 +109,3 @@ class Slots:
 
     def _tails(self, names: Collection[str]) -> str:
         return "\n".join(tail(self._run_dir / "log" / f"{name}.log") for name in names)
-
-
-def tail(log: Path) -> str:
-    """Return the last lines of a log."""
-    try:
-        return "\n".join(log.read_text(errors="replace").splitlines()[-TAIL_LINES:])
-    except OSError:
-        return ""

@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from asgictl import __version__
-from asgictl.cli import Logs, main, start
+from asgictl.cli import main, start
 from asgictl.configuration import InstanceConfig, InterfaceConfig, WorkerConfig
 
 
@@ -107,8 +107,8 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[WorkerConfig]:
     told: list[WorkerConfig] = []
     monkeypatch.setattr("asgictl.worker.server.serve", lambda config, *_: told.append(config))
     monkeypatch.setattr("asgictl.runtime.enter", lambda _: None)
-    monkeypatch.setattr("asgictl.cli.set_up", lambda *_: None)
-    monkeypatch.setattr("asgictl.cli.raise_file_limit", lambda: None)
+    monkeypatch.setattr("asgictl.commands.roles.set_up", lambda *_: None)
+    monkeypatch.setattr("asgictl.commands.roles.raise_file_limit", lambda: None)
     return told
 
 
@@ -138,7 +138,7 @@ def test_an_interface_is_hosted_by_the_server_it_is_told(monkeypatch: pytest.Mon
         return True
 
     monkeypatch.setattr("asgictl.interface.server.serve", serve)
-    monkeypatch.setattr("asgictl.cli.set_up", lambda *_: None)
+    monkeypatch.setattr("asgictl.commands.roles.set_up", lambda *_: None)
     monkeypatch.setenv("ASGICTL_SERVER", "hypercorn")
     assert run("interface", "--redis", "redis://h").exit_code == 0
     assert run("interface", "--redis", "redis://h", "--server", "daphne").exit_code == 0
@@ -285,20 +285,6 @@ def test_a_process_of_an_instance_does_not_read_the_file_again(
     monkeypatch.setenv("ASGICTL_RUN_DIR", "/nowhere")
     assert run("worker", "m:a", "--redis", "redis://h").exit_code == 0
     assert len(served) == 1
-
-
-@pytest.mark.parametrize("log_format", ["human", "json"])
-def test_logs_are_shown_as_their_format_has_them(
-    log_format: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    logs = Logs(tmp_path, as_json=log_format == "json")
-    (tmp_path / "worker-00.log").write_text('{"message": "a"}\nprinted\n')
-    logs.show()
-    expected = {
-        "human": ['worker-00 | {"message": "a"}', "worker-00 | printed"],
-        "json": ['{"message": "a"}', '{"process": "worker-00", "message": "printed"}'],
-    }
-    assert capsys.readouterr().out.splitlines() == expected[log_format]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 import pytest
 
-from asgictl.cli import start
+from asgictl.commands.start import start
 from asgictl.settings import SettingsError, defaults, read_settings
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from asgictl.errors import StartError
-from asgictl.slots import TAIL_LINES, Interrupted, Slots, tail
+from asgictl.slots import Interrupted, Slots
 from asgictl.supervisor import HOLDERS
 
 CONFIGURATION = Path(__file__).parent.parent / "supervisor.conf"
@@ -130,10 +130,3 @@ def test_holders_are_the_last_slots_in_the_configuration() -> None:
         last = int(holder.rpartition("-")[2])
         assert f"numprocs = {last + 1}\n" in section
         assert f"[ %(process_num)d = {last} ]" in section
-
-
-def test_a_tail_is_the_last_lines_and_an_absent_log_has_none(tmp_path: Path) -> None:
-    log = tmp_path / "worker.log"
-    assert tail(log) == ""
-    log.write_text("".join(f"{number}\n" for number in range(100)))
-    assert tail(log).splitlines() == [str(number) for number in range(100 - TAIL_LINES, 100)]

@@ -204,6 +204,21 @@ def test_sockets_of_an_asgi_application_end_by_drain_alone(site: Machine) -> Non
     assert reload.returncode == 0
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_start_reload_deploys_when_a_file_changes_until_it_is_stopped(site: Machine, mode: str) -> None:
+    bind = ("--bind", f"127.0.0.1:{site.port}")
+    process = site.popen("start", "deployed:app", "--mode", mode, "--workers", "1", "--reload", *bind)
+    assert process.stdout
+    while "Ctrl-C" not in process.stdout.readline():
+        pass
+    threading.Thread(target=process.stdout.read, daemon=True).start()  # its pipe must not fill
+    deploy(site, "broken", BROKEN["syntax"][0])
+    deploy(site, "two")
+    until(lambda: served(site) == b"two", "the change serves", 30)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 0
+
+
 def test_one_change_at_a_time(site: Machine) -> None:
     site.start("deployed:app", "--workers", "1", "--start-seconds", "60")
     deploy(site, "two", BROKEN["hang"][0])

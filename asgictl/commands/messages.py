@@ -1,0 +1,96 @@
+"""Messages that an operator sends, or that were given up."""
+
+import json
+import os
+from typing import Any
+
+import click
+
+from asgictl.commands.options import name_option, redis_option
+
+
+@click.group("dead-letters")
+def dead_letters() -> None:
+    """Events that were given up: their workers died of them, or they took too long."""
+
+
+@dead_letters.command("list")
+@redis_option
+@name_option
+def list_(redis: str | None, name: str) -> None:
+    """List them, the oldest first."""
+    for letter in _dead_letters(redis, name).all():
+        click.echo(letter.line)
+
+
+@dead_letters.command()
+@click.argument("id")
+@redis_option
+@name_option
+def show(id: str, redis: str | None, name: str) -> None:
+    """Show one: what was asked, and what it carried."""
+    click.echo(_dead_letters(redis, name).one(id).text)
+
+
+@dead_letters.command()
+@click.argument("ids", metavar="[ID]...", nargs=-1)
+@redis_option
+@name_option
+def purge(ids: tuple[str, ...], redis: str | None, name: str) -> None:
+    """Delete these, or all."""
+    click.echo(f"{_dead_letters(redis, name).purge(ids)} deleted")
+
+
+def _dead_letters(redis_url: str | None, name: str) -> Any:
+    from asgictl.dead_letters import DeadLetters
+    from asgictl.instance import Instance
+
+    return DeadLetters(redis_url or Instance(name).redis_url(), name)
+
+
+@dead_letters.command()
+@click.argument("ids", metavar="[ID]...", nargs=-1)
+@redis_option
+@name_option
+def requeue(ids: tuple[str, ...], redis: str | None, name: str) -> None:
+    """Send these background messages to their channels again, or all."""
+    click.echo(f"{_dead_letters(redis, name).requeue(ids)} sent again")
+
+
+@click.command()
+@click.option("--channel", metavar="NAME", help="A background channel; with --json.")
+@click.option("--json", "content", metavar="OBJECT", help="What its consumer is called with.")
+@click.option("--delay-seconds", type=float, default=0.0, help="How long it waits first.")
+@click.option("--group", metavar="NAME", help="A group of WebSockets; with --text or --data-file.")
+@click.option("--text", help="The frame for each.")
+@click.option("--data-file", type=click.File("rb"), help="The same, binary; - for standard input.")
+@redis_option
+@name_option
+def send(
+    channel: str | None,
+    content: str | None,
+    delay_seconds: float,
+    group: str | None,
+    text: str | None,
+    data_file: Any,
+    redis: str | None,
+    name: str,
+) -> None:
+    """Send a message to a background channel, or a frame to a group."""
+    from asgictl.application import Channel, Group
+
+    os.environ["ASGICTL_NAME"] = name
+    if redis:
+        os.environ["ASGICTL_REDIS"] = redis
+    if (channel is None) == (group is None):
+        raise click.UsageError("give either --channel and --json, or --group and --text or --data-file")
+    if group is not None and content is None and delay_seconds == 0:
+        Group(group).send(text=text, data=data_file and data_file.read())
+    elif channel is not None and content is not None and text is None and data_file is None:
+        try:
+            parsed = json.loads(content)
+        except ValueError as error:
+            raise click.UsageError(f"--json is not JSON: {error}") from None
+        Channel(channel).send(parsed, delay_seconds=delay_seconds)
+    else:
+        raise click.UsageError("--channel takes --json and --delay-seconds; --group takes --text or --data-file")

@@ -1,0 +1,100 @@
+"""What an operator does with an instance that runs: status, reload, restart, scale, logs."""
+
+import json
+import sys
+import time
+
+import click
+
+from asgictl.commands.options import COUNTS, name_option, release_option
+from asgictl.tail import FOLLOW_SECONDS, TAIL_BYTES, Logs
+
+STATUS_COLUMNS = 140  # of what is no terminal
+
+
+@click.command()
+@name_option
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def status(name: str, as_json: bool) -> None:
+    """Say how an instance is: its processes, connections, channels, and the requests and turns of the last seconds."""
+    from asgictl import status
+
+    found = status.status(name)
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    from rich.console import Console
+
+    click.echo(status.summary(found))
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else STATUS_COLUMNS)
+    for table in status.tables(found):
+        console.print()
+        console.print(table)
+
+
+@click.command()
+@click.option("--interfaces", is_flag=True, help="Replace interface servers, one by one: closes sockets (1012).")
+@release_option
+@name_option
+def reload(interfaces: bool, release: str, name: str) -> None:
+    """Deploy: start processes with the code as it is now, and drain the old ones once all of the new are ready.
+
+    Should the new not start, they are removed and the old go on. In split mode the sockets of consumers notice nothing.
+    """
+    from asgictl.instance import Instance
+
+    instance = Instance(name)
+    split = instance.described()["mode"] == "split"
+    if interfaces and not split:
+        raise click.UsageError("--interfaces means nothing in --mode=inprocess: there are none")
+    role = "interface" if interfaces else "worker" if split else "server"
+    _told(f"reloaded {role}s", instance.replace(role, release))
+
+
+@click.command()
+@click.argument("role", type=click.Choice(["worker", "interface", "server", "controller", "redis"]))
+@name_option
+def restart(role: str, name: str) -> None:
+    """Replace the processes of a role by new ones, as reload does; Redis and the controller stop first."""
+    from asgictl.instance import Instance
+
+    _told(f"restarted {role}", Instance(name).replace(role))
+
+
+@click.command()
+@click.argument("counts", metavar="ROLE=N...", nargs=-1, required=True)
+@name_option
+@click.pass_context
+def scale(ctx: click.Context, counts: tuple[str, ...], name: str) -> None:
+    """Have so many processes of a role, such as worker=8 interface=2. Those that are too many drain."""
+    from asgictl.instance import Instance
+
+    wanted = []
+    for each in counts:
+        role, _, count = each.partition("=")
+        if role not in COUNTS:
+            raise click.UsageError(f"{each}: use worker=N, interface=N")
+        wanted.append((role, int(COUNTS[role](count, ctx=ctx))))
+    for role, number in wanted:
+        _told(f"{role}: {number}", Instance(name).scale(role, number))
+
+
+def _told(what: str, killed: int) -> None:
+    click.echo(what + (f"; {killed} did not drain in time and were killed" if killed else ""))
+
+
+@click.command()
+@click.argument("role", default="")
+@click.option("-f", "--follow", is_flag=True, help="Go on with what is logged from now on.")
+@name_option
+def logs(role: str, follow: bool, name: str) -> None:
+    """Show the last lines that the processes of a ROLE have logged, or those of all."""
+    from asgictl.instance import Instance
+
+    instance = Instance(name)
+    as_json = instance.described()["options"].get("ASGICTL_LOG_FORMAT") == "json"
+    shown = Logs(instance.run_dir / "log", role, TAIL_BYTES, as_json=as_json)
+    shown.show()
+    while follow:
+        time.sleep(FOLLOW_SECONDS)
+        shown.show()

@@ -1,0 +1,95 @@
+"""Options that several commands take."""
+
+import os
+import re
+import shlex
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from asgictl.configuration import SERVERS, Limits
+from asgictl.settings import Words
+
+DEFAULT_BIND = "127.0.0.1:8000"
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+COUNTS = {"worker": click.IntRange(1, 64), "interface": click.IntRange(1, 16)}
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def _name(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,32}", value):
+        raise click.BadParameter("1 to 32 letters, digits, - and _")
+    return value
+
+
+def option(*names: str, **settings: Any) -> Decorator:
+    """An option that the environment can give too, as ASGICTL_ and its name."""
+    return click.option(*names, envvar=variable(names[-1]), show_envvar=True, show_default=True, **settings)
+
+
+def variable(name: str) -> str:
+    return "ASGICTL_" + name.lstrip("-").replace("-", "_").upper()
+
+
+def text(value: Any) -> str:
+    """Return a value as the environment gives it to click."""
+    return shlex.join(value) if isinstance(value, tuple) else str(value)
+
+
+def _server_options(_ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
+    """Check what is passed on, while it can still be said in which option."""
+    if value:
+        from asgictl.server_options import gunicorn_settings, uvicorn_options
+
+        (uvicorn_options if param.name == "uvicorn_option" else gunicorn_settings)(value)
+    return value
+
+
+def check_server(server: str, *passed_on: tuple[str, ...]) -> None:
+    if server != "uvicorn" and any(passed_on):  # TLS that was asked for must not be lost
+        raise click.UsageError(f"--uvicorn-option and --gunicorn-option mean nothing on --server={server}")
+
+
+def options(*each: Decorator) -> Decorator:
+    """Several options as one decorator, so that `start` takes what the roles that it starts take."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for decorator in reversed(each):
+            command = decorator(command)
+        return command
+
+    return decorate
+
+
+name_option = option(
+    "--name", default="default", callback=_name, help="Tells instances apart, on a machine and in Redis."
+)
+threads_option = option("--threads", type=click.IntRange(1, 1024), help="Threads of each process that run sync code.")
+redis_option = option("--redis", metavar="URL", help="redis://, rediss:// or unix://; without, one of its own runs.")
+needed_redis_option = option("--redis", metavar="URL", required=True, help="redis://, rediss:// or unix://.")
+target_argument = click.argument("target", envvar="ASGICTL_TARGET", default="asgictl.demo:app")
+LIMITS = Limits()
+log_format_option = option("--log-format", type=click.Choice(["human", "json"]), default="human", help="Of our logs.")
+passed_on: dict[str, Any] = {"metavar": "NAME=VALUE", "multiple": True, "type": Words(), "callback": _server_options}
+interface_options = options(
+    option("--uvicorn-option", help="Passed on to uvicorn, as ssl_keyfile; may be repeated.", **passed_on),
+    option(
+        "--server", type=click.Choice(SERVERS), default="uvicorn", help="What accepts connections; docs/servers.md."
+    ),
+    option("--max-message-bytes", type=click.IntRange(1), default=LIMITS.message_bytes, help="Above: close 1009."),
+    option("--max-body-bytes", type=click.IntRange(0), default=LIMITS.body_bytes, help="Of a request; above: 413."),
+    option("--capacity", type=click.IntRange(1), default=LIMITS.channel_events, help="Events of a channel; then 503."),
+    option("--forwarded-allow-ips", default="127.0.0.1", help="Proxies whose X-Forwarded headers count; * for any."),
+    option("--root-path", default="", help="The path below which a proxy serves the application."),
+    option("--access-log", is_flag=True, help="Log each request and WebSocket; never a query string."),
+)
+worker_options = options(
+    option("--timeout", type=click.FloatRange(0), default=60.0, help="Seconds an event may run; 0 for ever."),
+    option("--only-channels", metavar="GLOB", multiple=True, type=Words(), help="Serve these; may be repeated."),
+    option("--exclude-channels", metavar="GLOB", multiple=True, type=Words(), help="Not these; may be repeated."),
+    option("--max-events", type=click.IntRange(0), default=0, help="End after about as many, to be replaced."),
+    option("--drain-seconds", type=click.FloatRange(0), default=600.0, help="Of a stopping worker's ASGI sockets."),
+    option("--max-memory-mib", type=click.IntRange(0), default=0, help="End when it has grown to it, to be replaced."),
+)
+release_option = click.option("--release", default="", help="Names the code that runs.  [default: a hash of it]")

@@ -1,0 +1,177 @@
+"""asgictl start, stop, config show."""
+
+import json
+import signal
+import threading
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from asgictl.commands.options import (
+    CORES,
+    COUNTS,
+    DEFAULT_BIND,
+    check_server,
+    interface_options,
+    log_format_option,
+    name_option,
+    option,
+    passed_on,
+    redis_option,
+    release_option,
+    target_argument,
+    text,
+    threads_option,
+    variable,
+    worker_options,
+)
+from asgictl.configuration import Bind, InstanceConfig
+from asgictl.errors import AsgictlError
+from asgictl.logs import masked
+from asgictl.settings import told
+from asgictl.slots import Interrupted
+from asgictl.tail import FOLLOW_SECONDS, Logs
+
+
+@click.command()
+@target_argument
+@option("--mode", type=click.Choice(["split", "inprocess"]), default="split", help="Where the application runs.")
+@option("--bind", default=DEFAULT_BIND, help="host:port, or unix:/path (0600).")
+@option("--interfaces", type=COUNTS["interface"], default=1, help="Interface servers (split).")
+@option("--workers", type=COUNTS["worker"], default=CORES, help="Processes that run the application.")
+@threads_option
+@redis_option
+@interface_options
+@worker_options
+@option("--gunicorn-option", help="Passed on to gunicorn (inprocess), as timeout; may be repeated.", **passed_on)
+@log_format_option
+@option("--log-file-mib", type=click.IntRange(0), default=50, help="Of each process, then a new file; ten are kept.")
+@option("--start-seconds", type=click.FloatRange(1), default=60.0, help="That a role has to become ready.")
+@release_option
+@option("--admin-port", type=click.IntRange(1, 65535), help="Serve /metrics and the like on 127.0.0.1 too.")
+@name_option
+@click.option("--reload", "watches", is_flag=True, help="For development: deploy whenever a Python file changes.")
+@click.option("-d", "--detach", is_flag=True, help="Return once ready, and leave it running.")
+def start(
+    target: str,
+    mode: str,
+    bind: str,
+    interfaces: int,
+    workers: int,
+    threads: int | None,
+    redis: str | None,
+    start_seconds: float,
+    release: str,
+    server: str,
+    admin_port: int | None,
+    name: str,
+    watches: bool,
+    detach: bool,
+    **roles: Any,
+) -> None:
+    """Start TARGET (module:attribute; the demo without one) and everything that it needs.
+
+    TARGET is a WSGI or ASGI callable or an asgictl Application, alike in both modes. Threads default to 1 in
+    split mode, where a worker is a process, and to what Python's thread pools default to in-process.
+    """
+    other = "interfaces" if mode == "inprocess" else "gunicorn_option"
+    given = click.get_current_context().get_parameter_source(other)
+    if given == ParameterSource.COMMANDLINE:  # a file or the environment may serve both modes
+        raise click.UsageError(f"--{other.replace('_', '-')} means nothing in --mode={mode}")
+    check_server(server, roles["uvicorn_option"], roles["gunicorn_option"])
+    if watches and detach:
+        raise click.UsageError("--reload watches files from the foreground: leave -d away")
+    if bind.startswith("fd:"):
+        raise click.UsageError("--bind fd://N is for a process that runs alone; use host:port or unix:/path")
+    configured = InstanceConfig(
+        name=name,
+        mode=mode,
+        target=target,
+        bind=Bind(bind),
+        workers=workers,
+        threads=threads or (1 if mode == "split" else min(32, CORES + 4)),
+        interfaces=interfaces,
+        redis_url=redis,
+        start_seconds=start_seconds,
+        release=release,
+        server=server,
+        admin_port=admin_port,
+        options={variable(key): text(value) for key, value in roles.items()},
+    )
+    from asgictl.instance import Instance
+    from asgictl.status import status, summary
+
+    stopping = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda _number, _frame: stopping.set())
+    instance = Instance(name, stopping)
+    try:
+        instance.start(configured)
+    except Interrupted:
+        click.echo("stopped before it was ready", err=True)
+        return
+    if instance.orphans:
+        click.echo(f"ended {instance.orphans} processes that a killed supervisord had left", err=True)
+    click.echo(summary(status(name)))
+    if detach:
+        click.echo("asgictl status | stop")
+        return
+    click.echo("Ctrl-C drains and stops · asgictl status")
+    if watches:
+        role = "worker" if mode == "split" else "server"
+        threading.Thread(target=_watch, args=(Instance(name, stopping), role, stopping), name="watch").start()
+    shown = Logs(instance.run_dir / "log", as_json=roles["log_format"] == "json")
+    while not stopping.wait(FOLLOW_SECONDS):
+        shown.show()
+        if instance.ended():  # `asgictl stop` elsewhere, or somebody killed it
+            stopping.set()
+            instance.clean()
+            return
+    click.echo("draining", err=True)
+    instance.stop()
+
+
+def _watch(instance: Any, role: str, stopping: threading.Event) -> None:
+    """Deploy on each change, until it is to stop; a change that does not start leaves what runs."""
+    from watchfiles import PythonFilter, watch
+
+    for _ in watch(".", watch_filter=PythonFilter(), stop_event=stopping):
+        try:
+            instance.replace(role)
+            click.echo(f"reloaded {role}s", err=True)
+        except AsgictlError as error:
+            click.echo(f"Error: {masked(str(error))}", err=True)
+        except Interrupted:
+            return
+
+
+@click.command()
+@name_option
+def stop(name: str) -> None:
+    """Drain and stop an instance."""
+    from asgictl.instance import Instance
+
+    Instance(name).stop()
+    click.echo(f"stopped {name}")
+
+
+@click.group("config")
+def config() -> None:
+    """What `start` is told, and by whom."""
+
+
+@config.command("show", context_settings={"ignore_unknown_options": True})
+@click.argument("flags", metavar="[FLAGS OF start]...", nargs=-1, type=click.UNPROCESSED)
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.pass_context
+def show_config(ctx: click.Context, flags: tuple[str, ...], as_json: bool) -> None:
+    """Show what `start` would be told here, and whether by a flag, a variable, a file or its default."""
+    found = told(start.make_context("start", list(flags), parent=ctx.find_root()))
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    for key, each in found.items():
+        value = each["value"]
+        text = "" if value is None else " ".join(value) if isinstance(value, list) else str(value)
+        click.echo(f"{key:20} {text:24} {each['source']}")

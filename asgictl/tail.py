@@ -1,0 +1,45 @@
+"""The ends of logs, for people."""
+
+import json
+from pathlib import Path
+
+import click
+
+TAIL_LINES = 20
+TAIL_BYTES = 4 << 10  # of each log that `logs` begins with
+FOLLOW_SECONDS = 0.2
+
+
+def tail(log: Path) -> str:
+    """Return the last lines of a log."""
+    try:
+        return "\n".join(log.read_text(errors="replace").splitlines()[-TAIL_LINES:])
+    except OSError:
+        return ""
+
+
+class Logs:
+    """Shows on the terminal what processes of a role have logged since the last look, at first the last bytes."""
+
+    def __init__(self, directory: Path, role: str = "", tail_bytes: int = 0, *, as_json: bool = False) -> None:
+        self._logs = f"{role}*.log"
+        self._directory = directory
+        self._as_json = as_json
+        self._shown = {log: max(log.stat().st_size - tail_bytes, 0) for log in directory.glob(self._logs)}
+
+    def show(self) -> None:
+        """Print what is new, whole lines only, each behind the name of its process."""
+        for log in sorted(self._directory.glob(self._logs)):
+            if log.stem == "supervisord":
+                continue
+            with log.open("rb") as file:
+                shown = self._shown.get(log, 0)
+                file.seek(shown if shown <= log.stat().st_size else 0)  # a log that was rotated begins anew
+                lines, _, _ = file.read().rpartition(b"\n")
+            if lines:
+                self._shown[log] = shown + len(lines) + 1
+                for line in lines.decode(errors="replace").splitlines():
+                    if self._as_json:  # wrap what is none, such as Redis's lines and print()'s
+                        click.echo(line if line.startswith("{") else json.dumps({"process": log.stem, "message": line}))
+                    else:
+                        click.echo(f"{log.stem} | {line}")
