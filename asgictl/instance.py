@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import redis
 
@@ -30,7 +30,7 @@ from asgictl.logs import masked
 from asgictl.orphans import end, orphans
 from asgictl.readiness import SOCKET
 from asgictl.slots import POLL_SECONDS, Interrupted, Slots
-from asgictl.status import DESCRIPTION
+from asgictl.status import DESCRIPTION, status
 from asgictl.supervisor import Supervisor
 from asgictl.tail import tail
 
@@ -100,23 +100,24 @@ class Instance:
         end(left)
         return len(left)
 
-    def replace(self, role: str, name: str | None = None) -> int:
+    def replace(self, role: str, name: str | None = None) -> "Cost":
         """Start new processes of a role, and let the old drain once all of the new are ready: a deploy.
 
         name: of the release, "" for a hash of the code, None for the one that it has. Interfaces are replaced one by
-        one. Returns how many of the old had to be killed at the end of their drain. Raises NotRunning, AlreadyRunning
-        while another change is under way, and as Slots.start(): the old have gone on then, and the new are gone.
+        one. Returns what it cost. Raises NotRunning, AlreadyRunning while another change is under way, and as
+        Slots.start(): the old have gone on then, and the new are gone.
         """
         with self._changing() as described:
             old = self._slots.serving(group_of(described, role))
             if role in ("redis", "controller"):
                 return self._restart(described, role, old)
-            count, killed = (1 if role == "interface" else described["workers"]), 0
+            count, closed, killed = (1 if role == "interface" else described["workers"]), 0, 0
             for drained in [[each] for each in old] if role == "interface" else [old]:
                 with self._released(name):
                     self._start(described, role, count)
+                closed += self._open_sockets(drained)
                 killed += self._slots.stop(group_of(described, role), drained)
-            return killed
+            return Cost(closed, killed)
 
     @contextlib.contextmanager
     def _released(self, name: str | None) -> Iterator[None]:
@@ -130,15 +131,20 @@ class Instance:
             file.write_text(before)
             raise
 
-    def _restart(self, described: dict[str, Any], role: str, old: list[str]) -> int:
+    def _open_sockets(self, names: list[str]) -> int:
+        """Return how many WebSockets interfaces or servers hold, which end with them; workers hold none."""
+        processes = status(self._name)["processes"]
+        return sum(each.get("websockets", 0) for each in processes if each["process"] in names)
+
+    def _restart(self, described: dict[str, Any], role: str, old: list[str]) -> "Cost":
         """Restart what there is only one of; connections wait for it."""
         if not old:
             raise NotRunning(f"no {role} of this instance's own runs")
         killed = self._slots.stop(role, old)
         self._start(described, role, 1)
-        return killed
+        return Cost(0, killed)
 
-    def scale(self, role: str, count: int) -> int:
+    def scale(self, role: str, count: int) -> "Cost":
         """Have so many processes of a role: start more, or drain the last ones. Returns and raises as replace()."""
         with self._changing() as described:
             if described["mode"] != "split":
@@ -147,7 +153,8 @@ class Instance:
             if count > len(serving):
                 self._start(described, role, count - len(serving))
             (self.run_dir / DESCRIPTION).write_text(json.dumps({**described, f"{role}s": count}))
-            return self._slots.stop(role, serving[count:])
+            closed = self._open_sockets(serving[count:])
+            return Cost(closed, self._slots.stop(role, serving[count:]))
 
     @contextlib.contextmanager
     def _changing(self) -> Iterator[dict[str, Any]]:
@@ -291,6 +298,13 @@ class Instance:
                 self._process.wait(STOP_SECONDS)
         if self._process is not None or not self._supervisor.answers():
             self.clean()
+
+
+class Cost(NamedTuple):
+    """Of a change. closed: WebSockets (1012). killed: processes that did not drain in time."""
+
+    closed: int
+    killed: int
 
 
 def group_of(described: dict[str, Any], role: str) -> str:

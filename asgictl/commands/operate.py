@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from typing import Any
 
 import click
 
@@ -79,8 +80,11 @@ def scale(ctx: click.Context, counts: tuple[str, ...], name: str) -> None:
         _told(f"{role}: {number}", Instance(name).scale(role, number))
 
 
-def _told(what: str, killed: int) -> None:
-    click.echo(what + (f"; {killed} did not drain in time and were killed" if killed else ""))
+def _told(what: str, cost: Any) -> None:
+    closed = f"; {cost.closed} WebSockets were closed with 1012" if cost.closed else ""
+    click.echo(
+        what + closed + (f"; {cost.killed} processes did not drain in time and were killed" if cost.killed else "")
+    )
 
 
 @click.command()
