@@ -19,6 +19,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import psutil
 import redis
 
 from asgictl import release
@@ -282,11 +283,9 @@ class Instance:
     def _alive(self, pid: int) -> bool:
         if self._process is not None:
             return not self.ended()
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return False
-        return True
+        with contextlib.suppress(psutil.NoSuchProcess):
+            return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)  # an init may be slow to reap
+        return False
 
     def _abandon(self) -> None:
         """Undo a start that failed."""
