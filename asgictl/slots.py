@@ -76,7 +76,7 @@ class Slots:
             while not (is_ready(free) if is_ready else self.ready(free) >= count):
                 if self._stopping.wait(POLL_SECONDS):
                     raise Interrupted
-                self._raise_failure(free, before)
+                self._raise_failure(group, free, before)
                 if time.monotonic() > deadline:
                     raise StartError(f"gave up waiting for {', '.join(free)} to become ready:\n{self._tails(free)}")
         except BaseException:
@@ -91,21 +91,23 @@ class Slots:
         """
         for name in names:
             self._supervisor.stop(group, name)
-        while not set(names) <= set(self._in(group, ENDED)):
-            time.sleep(POLL_SECONDS)
-        exits = {slot["name"]: slot["exitstatus"] for slot in self._supervisor.processes()}
-        return sum(exits[name] < 0 for name in names)
+        killed = 0
+        for name in names:
+            while (slot := self._supervisor.process(group, name))["statename"] not in ENDED:
+                time.sleep(POLL_SECONDS)
+            killed += slot["exitstatus"] < 0
+        return killed
 
-    def _raise_failure(self, names: Collection[str], before: Collection[tuple[str, int]]) -> None:
+    def _raise_failure(self, group: str, names: list[str], before: Collection[tuple[str, int]]) -> None:
         """Raise what a process of these has died of; `before` are failures of others that ran in their slots."""
         for failure in self.reports()["failed"]:
             if failure["process"] in names and (failure["process"], failure["pid"]) not in before:
                 error = StartError(f"{failure['process']}: {failure['reason'] or UNREADY + self._tails(names)}")
                 error.exit_code = failure["exit_code"]
                 raise error
-        for slot in self._supervisor.processes():
-            if slot["name"] in names and slot["statename"] in FAILED:
-                raise StartError(f"{slot['name']}: {UNREADY}{self._tails([slot['name']])}")
+        for name in names:
+            if self._supervisor.process(group, name)["statename"] in FAILED:
+                raise StartError(f"{name}: {UNREADY}{self._tails([name])}")
 
     def _tails(self, names: Collection[str]) -> str:
         return "\n".join(tail(self._run_dir / "log" / f"{name}.log") for name in names)

@@ -47,6 +47,11 @@ class Supervisor:
         found: list[dict[str, Any]] = self._call("getAllProcessInfo")
         return [slot for slot in found if slot["name"] != HOLDERS.get(slot["group"])]
 
+    def process(self, group: str, process: str) -> dict[str, Any]:
+        """Return one slot, as getProcessInfo has it: all of them take fifty times as long."""
+        found: dict[str, Any] = self._call("getProcessInfo", f"{group}:{process}")
+        return found
+
     def start(self, group: str, process: str) -> None:
         """Start a slot without waiting for it; nothing happens when it runs."""
         self._order("startProcess", group, process, Faults.ALREADY_STARTED)

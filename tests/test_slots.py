@@ -43,6 +43,9 @@ class Play:
             for name, state in self._slots.states.items()
         ]
 
+    def process(self, group: str, name: str) -> dict[str, Any]:
+        return next(each for each in self.processes() if each["name"] == name)
+
     def start(self, group: str, name: str) -> None:
         slots = self._slots
         slots.ordered.append(f"start {group}:{name}")
