@@ -10,6 +10,7 @@ WORKDIR /source
 COPY pyproject.toml constraints.txt supervisor.conf README.md LICENSE ./
 COPY asgictl asgictl
 COPY interface interface
+COPY loadtests loadtests
 COPY worker worker
 RUN python3 -m venv /opt/asgictl \
  && /opt/asgictl/bin/pip wheel --no-cache-dir --no-deps --wheel-dir /wheels --constraint constraints.txt . \

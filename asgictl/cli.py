@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from asgictl import __version__
+from asgictl.commands.compare import compare
 from asgictl.commands.messages import dead_letters, send
 from asgictl.commands.operate import logs, reload, restart, scale, status
 from asgictl.commands.roles import controller, interface, server, worker
@@ -40,7 +41,7 @@ def main(ctx: click.Context) -> None:
     \b
     Exit status: 0 success · 1 a fault of asgictl's · 2 usage · 3 TARGET · 4 address · 5 Redis
                  6 already running · 7 not running · 8 a process did not become ready · 9 cannot be sent
-                 10 no such background channel · 11 it is full
+                 10 no such background channel · 11 it is full · 12 compare
     """
     if "ASGICTL_RUN_DIR" in os.environ:  # `start` has told its processes what it read; the file may have changed
         return
@@ -48,7 +49,6 @@ def main(ctx: click.Context) -> None:
     ctx.default_map = defaults(main, settings)
 
 
-for _command in (start, stop, status, reload, restart, scale, logs, config, send, dead_letters, interface, worker):
-    main.add_command(_command)
-for _command in (controller, server):  # for supervisord
+_OPERATORS = (start, stop, status, reload, restart, scale, logs, config, send, dead_letters, compare)
+for _command in (*_OPERATORS, interface, worker, controller, server):
     main.add_command(_command)

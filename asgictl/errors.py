@@ -7,6 +7,7 @@
     ├── AlreadyRunning        an instance of this name runs                             exit 6
     ├── NotRunning            no instance of this name runs                             exit 7
     ├── StartError            a process of ours did not become ready                    exit 8
+    ├── ComparisonError       compare cannot be made, or not be written down            exit 12
     ├── WireError             bytes from Redis are not a message that we know
     ├── TransitionError       a connection was told what its state does not allow
     ├── ConsumerError         a consumer, or a command, asked for what cannot be done   exit 9
@@ -57,6 +58,12 @@ class StartError(AsgictlError):
     """A process of the instance ended, or was not ready in time; the text holds its last lines."""
 
     exit_code = 8
+
+
+class ComparisonError(AsgictlError):
+    """What compare needs is missing, or what it was told cannot be."""
+
+    exit_code = 12
 
 
 class WireError(AsgictlError):

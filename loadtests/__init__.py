@@ -1,1 +1,1 @@
-"""Measures asgictl against itself and against what people run today."""
+"""Load for both architectures: locust users and shapes, and what `asgictl compare` measures with them."""

@@ -2,25 +2,34 @@
 
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-APPLICATIONS = "loadtests.applications"
-MARK = "ASGICTL_BENCH"  # in the environment of every process of a server
 COMMAND_SECONDS = 150
+SERVES_SECONDS = 30
+STOP_SECONDS = 60
+TAIL_LINES = 12
+
+
+class SideError(Exception):
+    """A side did not start, or did not do as it was told; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """A server: a command with {bind}, and whether it is asgictl's (which goes to the background by itself)."""
+    """A server: a command with {bind} or {port}; asgictl's goes to the background by itself."""
 
     name: str
     command: str
@@ -31,88 +40,122 @@ class Side:
         return self.command.startswith("asgictl")
 
 
-def split(target: str, load: str = "/", *, workers: int = 1, options: str = "") -> Side:
-    name = f"split, {workers} worker{'s' if workers > 1 else ''}"
-    return Side(name, f"asgictl start {APPLICATIONS}:{target} --workers {workers} --bind {{bind}} -d {options}", load)
-
-
-def uvicorn(target: str, load: str = "/") -> Side:
-    options = "--host 127.0.0.1 --port {port} --log-level warning --no-access-log --ws websockets-sansio"
-    return Side("uvicorn", f"uvicorn {APPLICATIONS}:{target} {options} --ws-per-message-deflate false", load)
-
-
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A side that runs. environment: its processes', by which asgictl's commands find it."""
+    """A side that runs. runtime: in the environment of each of its processes, by which they are found."""
 
     port: int
-    environment: dict[str, str]
+    runtime: str
+    leader: int | None  # the process id of one that is not asgictl's
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    @property
+    def environment(self) -> dict[str, str]:
+        environment = os.environ | {"XDG_RUNTIME_DIR": self.runtime}
+        environment["PATH"] = f"{Path(sys.executable).parent}:{environment.get('PATH', '')}"
+        environment.pop("ASGICTL_REDIS", None)  # each side has one of its own, whose costs are seen
+        return environment
+
     def run(self, *command: str) -> str:
-        """Run a module's command to its end; returns what it printed, raises RuntimeError with its complaint."""
+        """Run a module's command to its end; returns what it printed, raises SideError with its complaint."""
         done = subprocess.run(
-            [sys.executable, "-m", *command],
+            [sys.executable, "-P", "-m", *command],
             env=self.environment,
             capture_output=True,
             text=True,
             timeout=COMMAND_SECONDS,
             check=False,
+            start_new_session=True,  # Ctrl-C is for us: we stop the others in order
         )
         if done.returncode:
-            raise RuntimeError(f"{' '.join(command)}: {done.stderr.rpartition('Error: ')[2].strip()}")
+            said = done.stderr.rpartition("Error: ")[2].strip()
+            raise SideError(f"{' '.join(command[:2])}: {said}")
         return done.stdout
+
+    def status(self) -> dict[str, Any]:
+        """Return what `asgictl status --json` says of an instance."""
+        status: dict[str, Any] = json.loads(self.run("asgictl", "status", "--json"))
+        return status
 
     def pids(self) -> dict[str, int]:
         """Return what an asgictl instance consists of, Redis included: each process's id, by its name."""
-        return {
-            each["process"]: each["pid"] for each in json.loads(self.run("asgictl", "status", "--json"))["processes"]
-        }
+        return {each["process"]: each["pid"] for each in self.status()["processes"]}
 
 
 @contextmanager
-def serving(side: Side) -> Iterator[Server]:
-    """Run a side; what it is given to begins with its first answer. Raises RuntimeError when it does not start."""
+def pinned(cores: Iterable[int]) -> Iterator[None]:
+    """Start processes within that stay on these cores, where the platform can."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, set(cores) or before)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+@contextmanager
+def serving(side: Side, cores: Iterable[int] = ()) -> Iterator[Server]:
+    """Run a side on these cores, or all; what it is given to begins with its first answer. Raises SideError."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = side.command.format(bind=f"127.0.0.1:{port}", port=port).split()
+    command = shlex.split(side.command.replace("{bind}", f"127.0.0.1:{port}").replace("{port}", str(port)))
     with tempfile.TemporaryDirectory(prefix="ab-", dir="/tmp") as runtime, ExitStack() as stopping:
-        server = Server(port, os.environ | {MARK: "1", "XDG_RUNTIME_DIR": runtime})
-        if side.detached:
-            server.run(*command)
-            stopping.callback(server.run, "asgictl", "stop")
-        else:
-            python = [sys.executable, "-m", *command]
-            started = subprocess.Popen(
-                python, env=server.environment, stdout=subprocess.DEVNULL, start_new_session=True
-            )
-            stopping.callback(end, started)
-        wait_until_it_serves(server.url, side.load)
+        server, started, log = Server(port, runtime, None), None, Path(runtime) / "log"
+        with pinned(cores):
+            if side.detached:
+                server.run(*command)
+                stopping.callback(server.run, "asgictl", "stop")
+            else:
+                try:
+                    started = subprocess.Popen(
+                        command, env=server.environment, stdout=log.open("wb"), stderr=subprocess.STDOUT,
+                        start_new_session=True,
+                    )  # fmt: skip
+                except OSError as error:
+                    raise SideError(f"{command[0]}: {error.strerror}") from error
+                stopping.callback(end, started)
+                server = Server(port, runtime, started.pid)
+        wait_until_it_serves(server.url, side.load, started, log)
         yield server
 
 
-def wait_until_it_serves(url: str, load: str) -> None:
-    """Wait for a first answer, whatever its status; a WebSocket server is only connected to."""
-    deadline = time.monotonic() + 30
+def wait_until_it_serves(url: str, load: str, started: subprocess.Popen[bytes] | None, log: Path) -> None:
+    """Wait for a first answer, which may not be an error; a WebSocket server is only connected to."""
+    deadline = time.monotonic() + SERVES_SECONDS
     while True:
         try:
             if load.startswith("ws:"):
                 socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), 1).close()
             else:
                 urllib.request.urlopen(url + load, timeout=5).close()  # noqa: S310
-        except OSError:
-            if time.monotonic() > deadline:
-                raise
+        except urllib.error.HTTPError as error:
+            raise SideError(f"{load} was answered {error.code} {error.reason}") from error
+        except OSError as error:
+            if time.monotonic() > deadline or (started and started.poll() is not None):
+                said = "\n".join(log.read_text(errors="replace").splitlines()[-TAIL_LINES:]) if started else str(error)
+                what = "ended" if started and started.poll() is not None else f"did not answer in {SERVES_SECONDS} s"
+                raise SideError(f"it {what} ({url}):\n{said}") from error
             time.sleep(0.05)
         else:
             return
 
 
-def end(process: subprocess.Popen[bytes]) -> None:
-    """End the leader of a session and all that it started."""
-    os.killpg(process.pid, signal.SIGTERM)
-    process.wait(30)
+def end(process: subprocess.Popen[bytes], *signals: int) -> None:
+    """End the leader of a session and all that it started, which may have outlived it; gently first."""
+    for number in signals or (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, number)
+        except ProcessLookupError:
+            break
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            continue
+    process.wait()

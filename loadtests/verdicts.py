@@ -1,131 +1,232 @@
-"""The arithmetic of comparisons and of bars, without I/O."""
+"""The arithmetic of comparisons, without I/O: what a run measured, whether two sides differ, and how to say it."""
 
-from dataclasses import dataclass
-from statistics import median
+import math
+from collections import Counter
+from dataclasses import dataclass, field
+from statistics import fmean, median, variance
+from typing import Any
 
+from asgictl.loadtests.histogram import Histogram
+from asgictl.loadtests.scenarios import Scenario
+from asgictl.loadtests.usage import GENERATOR, Usage
+
+PERCENTILES = (50, 75, 90, 95, 99, 99.5, 99.9, 99.99, 100)
+SATURATED = 0.9  # of a core: above it the generator may be what limits
+LEAST = math.log(1.05)  # a difference that nobody would act on is none
+# Student's t, two-sided 98%, by degrees of freedom: chance alone says "different" in one comparison of fifty.
+STUDENT = {2: 6.96, 4: 3.75, 6: 3.14, 8: 2.90, 10: 2.76, 12: 2.68, 14: 2.62, 16: 2.58, 18: 2.55}
+NO_UNIT = {"connect", "close"}
+LIMITED = {"rate", "p99"}  # by a generator that has no time left
+COUNTS = {"lost"}
 MIB = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
-    """One run: requests or messages a second, and CPU microseconds for each, all processes of the side added."""
+class Run:
+    """One side under one scenario, once. Durations in seconds, but for cpu: microseconds for each unit, by role.
 
-    rate: float
-    cpu_microseconds: float
+    seconds: of each second of the run (rate, failed, p50, p99). percentiles: of all samples, as PERCENTILES.
+    memory: the most that each role held, MiB. kib: what all processes grew by, for each user. generator: the share of a
+    core that it used. missed: starts that came too late for their schedule. closed: sockets. gap: the longest that a
+    user went unanswered. event_at: when the server was reloaded, or a process of its killed. error: why there is
+    nothing.
+    """
+
+    side: str
+    scenario: str
+    round: int
+    seconds: list[tuple[float, int, float | None, float | None]] = field(default_factory=list)
+    rate: float = 0
+    failed: int = 0
+    closed: int = 0
+    errors: dict[str, int] = field(default_factory=dict)
+    percentiles: list[float] = field(default_factory=list)
+    cpu: dict[str, float] = field(default_factory=dict)
+    memory: dict[str, float] = field(default_factory=dict)
+    kib: float = 0
+    generator: float = 0
+    missed: int = 0
+    gap: float = 0
+    event_at: float | None = None
+    note: str = ""
+    error: str = ""
+
+    @property
+    def saturated(self) -> bool:
+        return self.generator >= SATURATED
+
+    def metric(self, name: str) -> float:
+        """Return the figure of this name; NaN where nothing was measured."""
+        if self.error or (not self.percentiles and name not in {"kib", "lost", "rate"}):
+            return math.nan
+        return {
+            "rate": self.rate,
+            "cost": sum(self.cpu.values()),
+            "p50": self.percentiles[0] if self.percentiles else math.nan,
+            "p99": self.percentiles[4] if self.percentiles else math.nan,
+            "kib": self.kib,
+            "lost": float(self.failed + self.closed),
+            "gap": self.gap,
+        }[name]
+
+
+def summarise(
+    scenario: Scenario, side: str, number: int, record: dict[str, Any], usage: Usage, event_at: float | None, note: str
+) -> Run:
+    """Return what a recorder's record and the samples of usage say."""
+    begin, duration = record["begin"], record["seconds"]
+    everything, units, failed, closed = Histogram(), 0, 0, 0
+    seconds: list[tuple[float, int, float | None, float | None]] = []
+    for second in range(math.ceil(duration)):
+        timed, done = Histogram(), 0
+        for name, counts in record["counts"].get(str(second), {}).items():
+            histogram = Histogram({int(bucket): count for bucket, count in counts.items()})
+            done += 0 if name in NO_UNIT else histogram.total()
+            if name not in NO_UNIT and scenario.fast in ("", name):
+                timed.update(histogram)
+        wrong = Counter(record["failed"].get(str(second), {}))
+        closed += wrong.pop("close", 0)
+        failed += wrong.total()
+        units += done
+        everything.update(timed)
+        spread = (timed.percentile(50), timed.percentile(99)) if timed else (None, None)
+        seconds.append((done, wrong.total(), *spread))
+    end = begin + duration
+    used, held, before = usage.cpu(begin, end), usage.memory(begin, end), usage.samples[0].memory
+    generator = used.pop(GENERATOR, 0.0)
+    held.pop(GENERATOR, None)
+    return Run(
+        side, scenario.name, number, seconds, units / duration, failed, closed, record["errors"],
+        [everything.percentile(percent) for percent in PERCENTILES] if everything else [],
+        {role: cpu * 1e6 / units for role, cpu in used.items()} if units else {},
+        {role: size / MIB for role, size in held.items()},
+        (sum(held.values()) - sum(before.values())) / 1024 / scenario.count,
+        generator / duration, record["missed"], record["gap"], event_at, note,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """ratio: of the medians of the rates, split / other. low and high: of the ratios of neighbouring runs."""
+    """ratio: of the medians, ours / theirs. low and high: of the ratios of neighbouring rounds. differs: see judge."""
 
     ratio: float
     low: float
     high: float
-    rates: tuple[float, float]
-    cpu_microseconds: tuple[float, float]
-    met: bool
+    ours: float
+    theirs: float
+    differs: bool
 
 
-def judge(ours: list[Sample], theirs: list[Sample], at_least: float) -> Verdict:
-    """Compare runs that were made in turn. Raises ValueError when the sides have not as many runs, or none."""
+def judge(ours: list[float], theirs: list[float], *, plus: float = 0) -> Verdict:
+    """Compare rounds that were made in turn; `plus` is added to each figure, so that counts may be 0.
+
+    They differ when the medians are more than 5% apart, and the means of the logarithms further than chance makes
+    them in one of fifty comparisons of equal sides (Student's t). One round alone never differs.
+    Raises ValueError when the sides have not as many rounds, or none, or a figure is not above 0.
+    """
     if len(ours) != len(theirs) or not ours:
         raise ValueError(f"{len(ours)} and {len(theirs)} runs cannot be compared")
-    rates = median(sample.rate for sample in ours), median(sample.rate for sample in theirs)
-    cpu = median(s.cpu_microseconds for s in ours), median(s.cpu_microseconds for s in theirs)
-    pairs = [mine.rate / other.rate for mine, other in zip(ours, theirs, strict=True)]
-    ratio = rates[0] / rates[1]
-    return Verdict(ratio, min(pairs), max(pairs), rates, cpu, ratio >= at_least)
+    if min(ours + theirs) + plus <= 0:
+        raise ValueError("a figure of 0 has no ratio")
+    logs = [[math.log(figure + plus) for figure in side] for side in (ours, theirs)]
+    middle = median(ours), median(theirs)
+    ratio = (middle[0] + plus) / (middle[1] + plus)
+    pairs = [math.exp(mine - other) for mine, other in zip(*logs, strict=True)]
+    differs = False
+    if len(ours) > 1:
+        error = math.sqrt(sum(variance(side) for side in logs) / len(ours))
+        apart = abs(fmean(logs[0]) - fmean(logs[1]))
+        differs = abs(math.log(ratio)) > LEAST and apart > STUDENT[2 * len(ours) - 2] * error
+    return Verdict(ratio, min(pairs), max(pairs), *middle, differs)
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
-    """What was measured of an absolute bar: a figure, the most that it may be, and what else is worth knowing."""
+class Answer:
+    """What a scenario's runs say of the first side beside another: in words, and the figures of `metric` behind it.
 
-    name: str
-    figure: float
-    at_most: float
-    unit: str
-    note: str = ""
-
-    @property
-    def met(self) -> bool:
-        return self.figure <= self.at_most
-
-    def __str__(self) -> str:
-        verdict = "met" if self.met else "NOT met"
-        return f"{self.name:<20}{self.figure:>9.2f}{self.at_most:>9.2f} {self.unit:<6}{verdict:<9}{self.note}".rstrip()
-
-
-def latency(split: list[list[float]], inprocess: list[list[float]]) -> Reading:
-    """Compare the seconds that requests took, run by run: the median of the differences of neighbouring medians."""
-    ours, theirs = ([median(run) * 1e3 for run in runs] for runs in (split, inprocess))
-    differences = [mine - other for mine, other in zip(ours, theirs, strict=True)]
-    note = f"{min(differences):.2f}–{max(differences):.2f}; split {median(ours):.2f}, in-process {median(theirs):.2f}"
-    return Reading("latency", median(differences), 0.30, "ms", note)
-
-
-def idle(before: float, after: float, sockets: int) -> Reading:
-    """Share what an interface grew by, in bytes, among the sockets that it holds."""
-    note = f"{sockets} sockets, {before / MIB:.1f} → {after / MIB:.1f} MiB"
-    return Reading("idle", (after - before) / 1024 / sockets, 26, "KiB", note)
-
-
-def slow_neighbour(alone: list[float], beside: list[float]) -> Reading:
-    """Compare the longest of fast requests, in seconds, without a slow one and beside it."""
-    note = f"longest of {len(alone)} and {len(beside)}: {max(alone) * 1e3:.1f} → {max(beside) * 1e3:.1f} ms"
-    return Reading("slow-neighbour", (max(beside) - max(alone)) * 1e3, 250, "ms", note)
-
-
-def growth(name: str, before: dict[str, float], peak: dict[str, float], at_most: float, note: str = "") -> Reading:
-    """Find the process that grew most, of bytes by its name; at_most in MiB."""
-    grown = {process: (peak[process] - held) / MIB for process, held in before.items()}
-    most = max(grown, key=lambda process: grown[process])
-    return Reading(name, grown[most], at_most, "MiB", f"{most}{note}")
-
-
-def refusals(counts: dict[tuple[int, bool], int], lost: int) -> Reading:
-    """Count what overload may not do: answers by status and whether they say when to try again, and lost clients.
-
-    Raises ValueError unless some requests were served and some refused: it was no overload then, or no service.
+    winner: a side's name, or "" without a difference or without a verdict. notes: what to know before trusting it.
     """
-    served, refused = counts.get((200, False), 0), counts.get((503, True), 0)
-    note = f"{served} served, {refused} refused, {lost} clients lost; {dict(counts)}"
-    if not served or not refused:
-        raise ValueError(f"no overload, or no service: {note}")
-    return Reading("overload answers", sum(counts.values()) - served - refused + lost, 0, "", note)
+
+    scenario: str
+    other: str
+    metric: str
+    verdict: Verdict | None
+    winner: str
+    words: str
+    notes: tuple[str, ...] = ()
 
 
-def recovery(before: list[float], after: list[float]) -> Reading:
-    """Compare the medians of the seconds that one client's requests took, before and after."""
-    usual, now = median(before) * 1e3, median(after) * 1e3
-    return Reading("overload recovery", now / usual, 2, "times", f"{usual:.2f} → {now:.2f} ms")
+def answer(scenario: Scenario, ours: list[Run], theirs: list[Run]) -> Answer:
+    """Judge the rounds of two sides; rounds that only one of them has are left out."""
+    first, other = ours[0].side, theirs[0].side
+    if failure := next((run for run in ours + theirs if run.error), None):
+        return Answer(
+            scenario.name,
+            other,
+            scenario.metrics[0],
+            None,
+            "",
+            f"not compared: {failure.side} failed",
+            (failure.error,),
+        )
+    rounds = min(len(ours), len(theirs))
+    ours, theirs = ours[:rounds], theirs[:rounds]
+    saturated = any(run.saturated for run in ours + theirs)
+    usable = [name for name in scenario.metrics if not (saturated and name in LIMITED)]
+    metric = usable[0] if usable else scenario.metrics[0]
+    notes = _notes(ours, theirs)
+    figures = [[run.metric(metric) for run in runs] for runs in (ours, theirs)]
+    for side, found in zip((first, other), figures, strict=True):
+        if metric not in COUNTS and any(math.isnan(figure) or figure <= 0 for figure in found):
+            return Answer(scenario.name, other, metric, None, "", f"not compared: {side} answered nothing", notes)
+    verdict = judge(*figures, plus=1 if metric in COUNTS else 0)
+    if not verdict.differs:
+        words = "one round says nothing of the spread; use --rounds"
+        if rounds > 1:
+            words = "no difference" + " beyond the spread of the rounds" * (abs(math.log(verdict.ratio)) > LEAST)
+        return Answer(scenario.name, other, metric, verdict, "", words + _counts(metric, first, other, verdict), notes)
+    more = verdict.ratio > 1
+    winner = first if more == (metric == "rate") else other
+    loser = other if winner == first else first
+    words = SAYINGS[metric].format(
+        winner=winner, loser=loser, unit=scenario.unit,
+        times=_times(max(verdict.ratio, 1 / verdict.ratio)), counts=_counts(metric, first, other, verdict),
+    )  # fmt: skip
+    return Answer(scenario.name, other, metric, verdict, winner, words, notes)
 
 
-def events(late: list[float], sent: int) -> Reading:
-    """The longest of the seconds from an event's being sent to its being read; one that is missing is never read."""
-    note = f"median {median(late) * 1e3:.2f} ms of {len(late)}" if late else ""
-    return Reading("events", max(late) * 1e3 if len(late) == sent else float("inf"), 50, "ms", note)
+SAYINGS = {
+    "rate": "{winner} serves {times} as many {unit}s",
+    "cost": "{winner} is ahead: a {unit} costs {loser} {times} as much CPU",
+    "p99": "{winner} is ahead: the slowest 1% wait {times} as long with {loser}",
+    "kib": "{winner} is ahead: a {unit} takes {loser} {times} as much memory",
+    "lost": "{winner} is ahead{counts}",
+}
 
 
-def long_polls(taken: list[float], sent: int) -> Reading:
-    """How many of the requests were not answered."""
-    return Reading("long-polls", sent - len(taken), 0, "", f"{len(taken)} answered, the last after {max(taken):.1f} s")
+def _times(ratio: float) -> str:
+    return f"{ratio:.0f} times" if ratio >= 10 else f"{ratio:.1f} times" if ratio >= 1.95 else f"{ratio:.2f} times"
 
 
-def background(late: dict[int, list[float]], sent: int) -> Reading:
-    """Count the messages that were lost, early or repeated, of the seconds by which the runs of each were late."""
-    every = [seconds for runs in late.values() for seconds in runs]
-    wrong = sent - len(late) + sum(len(runs) != 1 or min(runs) < 0 for runs in late.values())
-    note = f"{len(late)} of {sent} ran, {min(every, default=0):.3f} to {max(every, default=0):.3f} s late"
-    return Reading("background", wrong, 0, "", note)
+def _counts(metric: str, first: str, other: str, verdict: Verdict) -> str:
+    if metric not in COUNTS:
+        return ""
+    return f": sockets closed and requests failed: {first} {verdict.ours:.0f}, {other} {verdict.theirs:.0f}"
 
 
-def soak(before: dict[str, float], after: dict[str, float], wrong: list[str]) -> list[Reading]:
-    """What went wrong, and by how much the process that grew most is above what it held in bytes before."""
-    growth = {name: (after.get(name, float("inf")) / held - 1) * 100 for name, held in before.items()}
-    most = max(growth, key=growth.__getitem__)
-    sizes = ", ".join(f"{name} {before[name] / MIB:.1f} → {after.get(name, 0) / MIB:.1f} MiB" for name in before)
-    return [
-        Reading("soak errors", len(wrong), 0, "", "; ".join(wrong[:3])),
-        Reading("soak memory", growth[most], 5, "%", f"{most}; {sizes}"),
-    ]
+def _notes(ours: list[Run], theirs: list[Run]) -> tuple[str, ...]:
+    """Return what a reader has to know before the figures are trusted."""
+    notes = []
+    for runs in (ours, theirs):
+        side, busiest = runs[0].side, max(run.generator for run in runs)
+        if busiest >= SATURATED:
+            notes.append(f"the load generator was saturated beside {side} ({busiest:.0%} of a core): it could do more")
+        if missed := sum(run.missed for run in runs):
+            notes.append(f"{side}: {missed:,} starts missed their schedule")
+        if runs[0].event_at is None and (failed := sum(run.failed + run.closed for run in runs)):
+            common = Counter[str]()
+            for run in runs:
+                common.update(run.errors)
+            notes.append(f"{side}: {failed:,} failed, most often {common.most_common(1)[0][0]}")
+        notes += sorted({run.note for run in runs if run.note})
+    return tuple(notes)

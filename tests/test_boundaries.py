@@ -26,6 +26,7 @@ def imported(folder: str) -> set[str]:
     [
         ("interface", ("asgictl.worker", "asgictl.target", "asgictl.turn", "asgictl.demo", "worker")),
         ("worker", ("asgictl.interface", "interface", "uvicorn", "gunicorn")),
+        ("loadtests", ("asgictl.interface", "asgictl.worker", "asgictl.layers", "benchmarks")),
     ],
 )
 def test_the_two_sides_never_import_each_other(folder: str, banned: tuple[str, ...]) -> None:
@@ -52,6 +53,8 @@ def test_the_lifecycle_imports_neither_redis_nor_asyncio() -> None:
     ("module", "absent"),
     [
         ("asgictl.worker.server", ["uvicorn", "gunicorn", "supervisor", "asgictl.interface"]),
+        ("asgictl.compare", ["locust", "gevent", "matplotlib", "psutil"]),
+        ("asgictl.loadtests.page, asgictl.loadtests.comparison", ["locust", "gevent", "asgictl.worker"]),
         ("asgictl.interface.server", ["locust", "gunicorn", "supervisor", "asgictl.worker", "asgictl.target"]),
     ],
 )

@@ -1,126 +1,165 @@
-"""The arithmetic of comparisons and of bars, on samples that were recorded."""
+"""The arithmetic of comparisons, on samples that were recorded."""
+
+import math
+import random
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from loadtests import verdicts
-from loadtests.verdicts import MIB, Reading, Sample, growth, idle, judge, latency, recovery, refusals, slow_neighbour
+from asgictl.loadtests.scenarios import SCENARIOS
+from asgictl.loadtests.usage import Sample, Usage
+from asgictl.loadtests.verdicts import Run, Verdict, answer, judge, summarise
 
-SPLIT = [Sample(14281, 118), Sample(13022, 125), Sample(15110, 112)]
-THREADS = [Sample(3650, 270), Sample(3711, 268), Sample(2900, 301)]
+SPLIT = [14281.0, 13022.0, 15110.0]  # requests a second, of three rounds
+THREADS = [3650.0, 3711.0, 2900.0]
 
 
 def test_the_ratio_is_that_of_the_medians() -> None:
-    found = judge(SPLIT, THREADS, 2.5)
+    found = judge(SPLIT, THREADS)
     assert found.ratio == pytest.approx(14281 / 3650)
-    assert found.rates == (14281, 3650)
-    assert found.cpu_microseconds == (118, 270)
+    assert (found.ours, found.theirs) == (14281, 3650)
 
 
-def test_the_spread_is_that_of_neighbouring_runs() -> None:
-    found = judge(SPLIT, THREADS, 2.5)
+def test_the_spread_is_that_of_neighbouring_rounds() -> None:
+    found = judge(SPLIT, THREADS)
     assert [found.low, found.high] == pytest.approx([13022 / 3711, 15110 / 2900])
 
 
-@pytest.mark.parametrize(("at_least", "met"), [(3.9, True), (3.92, False)])
-def test_a_bar_is_met_or_not(at_least: float, met: bool) -> None:
-    assert judge(SPLIT, THREADS, at_least).met is met
-
-
-def test_runs_that_have_no_partner_are_refused() -> None:
-    with pytest.raises(ValueError, match="3 and 2 runs"):
-        judge(SPLIT, THREADS[:2], 1)
-    with pytest.raises(ValueError, match="0 and 0 runs"):
-        judge([], [], 1)
-
-
-SPLIT_RUNS = [[0.00047, 0.00049, 0.00912], [0.00042, 0.00044, 0.00051], [0.00049, 0.00050, 0.00050]]
-INPROCESS_RUNS = [[0.00014, 0.00015, 0.00019], [0.00016, 0.00017, 0.00030], [0.00013, 0.00015, 0.00015]]
-BEFORE = {"redis": 12.0 * MIB, "interface-00": 38.9 * MIB, "worker-00": 41.0 * MIB}
-
-
-def test_latency_is_the_median_of_what_neighbouring_medians_differ_by() -> None:
-    found = latency(SPLIT_RUNS, INPROCESS_RUNS)
-    assert found.figure == pytest.approx(0.34)
-    assert found.note == "0.27–0.35; split 0.49, in-process 0.15"
-    assert not found.met
-
-
-def test_an_idle_socket_costs_its_share_of_what_the_interface_grew_by() -> None:
-    found = idle(38.9 * MIB, 81.6 * MIB, 2000)
-    assert found.figure == pytest.approx(21.86, abs=0.01)
-    assert found.met
-
-
-@pytest.mark.parametrize(("longest", "met"), [(5.0023, False), (0.2663, True), (0.0102, True)])
-def test_a_slow_neighbour_delays_by_what_the_longest_is_longer(longest: float, met: bool) -> None:
-    found = slow_neighbour([0.0021, 0.0163, 0.0018], [0.0022, longest])
-    assert found.figure == pytest.approx((longest - 0.0163) * 1e3)
-    assert found.met is met
-
-
-def test_growth_is_that_of_the_process_that_grew_most() -> None:
-    peak = {"redis": 43.5 * MIB, "interface-00": 1087.6 * MIB, "worker-00": 41.0 * MIB}
-    found = growth("download", BEFORE, peak, 64, "; 50 MiB/s")
-    assert found.figure == pytest.approx(1048.7)
-    assert found.note == "interface-00; 50 MiB/s"
-    assert not found.met
-
-
-def test_a_process_that_ended_meets_no_bar() -> None:
-    assert not growth("upload", BEFORE, BEFORE | {"redis": float("inf")}, 64).met
-
-
 @pytest.mark.parametrize(
-    ("others", "lost", "wrong"), [({}, 0, 0), ({(503, False): 3, (502, False): 1}, 0, 4), ({}, 638, 638)]
+    ("ours", "theirs", "differs"),
+    [
+        (SPLIT, THREADS, True),
+        ([100.0, 101.0, 99.0], [83.0, 84.0, 83.5], True),  # a handler that takes 20% longer
+        ([100.0, 101.0, 99.0], [97.0, 97.1, 97.2], False),  # surely different, but by 3%
+        ([100.0, 140.0, 80.0], [70.0, 110.0, 75.0], False),  # the rounds span more than the sides are apart
+        ([100.0], [10.0], False),  # one round
+    ],
 )
-def test_overload_is_answered_by_service_or_by_a_refusal_that_says_when_to_try_again(
-    others: dict[tuple[int, bool], int], lost: int, wrong: int
+def test_sides_differ_when_they_are_further_apart_than_their_rounds(
+    ours: list[float], theirs: list[float], differs: bool
 ) -> None:
-    found = refusals({(200, False): 1428, (503, True): 90210, **others}, lost)
-    assert found.figure == wrong
-    assert found.met is (wrong == 0)
+    assert judge(ours, theirs).differs is differs
 
 
-@pytest.mark.parametrize("counts", [{(200, False): 1428}, {(503, True): 90210}, {}])
-def test_what_serves_all_or_nothing_was_no_overload(counts: dict[tuple[int, bool], int]) -> None:
-    with pytest.raises(ValueError, match="no overload, or no service"):
-        refusals(counts, 0)
+@pytest.mark.parametrize("noise", [0.02, 0.1, 0.4])
+@pytest.mark.parametrize("rounds", [2, 3, 5])
+def test_equal_sides_hardly_ever_differ(noise: float, rounds: int) -> None:
+    chance = random.Random(7)
+
+    def side() -> list[float]:
+        return [1000 * math.exp(chance.gauss(0, noise)) for _ in range(rounds)]
+
+    assert sum(judge(side(), side()).differs for _ in range(2000)) <= 60  # 3% of them
 
 
-@pytest.mark.parametrize(("after", "met"), [([0.0007, 0.0010, 0.2], True), ([0.0011, 0.0011, 0.0011], False)])
-def test_recovery_compares_medians(after: list[float], met: bool) -> None:
-    assert recovery([0.0005, 0.0005, 0.0009], after).met is met
+def test_twenty_percent_is_found_where_rounds_vary_by_three() -> None:
+    chance = random.Random(7)
+
+    def side(rate: float) -> list[float]:
+        return [rate * math.exp(chance.gauss(0, 0.03)) for _ in range(3)]
+
+    assert sum(judge(side(200), side(167)).differs for _ in range(1000)) > 850
 
 
-def test_a_reading_is_one_line() -> None:
-    assert str(Reading("idle", 21.84, 26, "KiB", "2000 sockets")) == (
-        "idle                    21.84    26.00 KiB   met      2000 sockets"
+def test_counts_may_be_nothing() -> None:
+    assert judge([0, 0, 0], [20, 20, 20], plus=1).differs
+    assert not judge([0, 0, 0], [0, 0, 0], plus=1).differs
+    with pytest.raises(ValueError, match="no ratio"):
+        judge([0.0], [1.0])
+
+
+def test_rounds_that_have_no_partner_are_refused() -> None:
+    with pytest.raises(ValueError, match="3 and 2 runs"):
+        judge(SPLIT, THREADS[:2])
+    with pytest.raises(ValueError, match="0 and 0 runs"):
+        judge([], [])
+
+
+def runs(side: str, rates: list[float], **more: Any) -> list[Run]:
+    usual: dict[str, Any] = {"percentiles": [0.01] * 9, "cpu": {"worker": 1e6 / rates[0]}}
+    return [Run(side, "hello", number, rate=rate, **(usual | more)) for number, rate in enumerate(rates, 1)]
+
+
+def test_the_winner_is_named_in_words() -> None:
+    found = answer(SCENARIOS["hello"], runs("split", SPLIT), runs("threads", THREADS))
+    assert (found.winner, found.words) == ("split", "split serves 3.9 times as many requests")
+    found = answer(SCENARIOS["hello"], runs("split", THREADS), runs("threads", SPLIT))
+    assert (found.winner, found.words) == ("threads", "threads serves 3.9 times as many requests")
+    assert answer(SCENARIOS["hello"], runs("a", SPLIT), runs("b", SPLIT)).words == "no difference"
+
+
+def test_of_latency_less_is_better() -> None:
+    quick, slow = ([Run("", "mixed", n, percentiles=[at + n / 1e6] * 9) for n in range(3)] for at in (0.01, 0.05))
+    found = answer(
+        SCENARIOS["mixed"], [replace(run, side="split") for run in slow], [replace(r, side="b") for r in quick]
     )
-    assert str(Reading("overload answers", 3, 0, "")).endswith("NOT met")
+    assert (found.winner, found.metric) == ("b", "p99")
+    assert "the slowest 1% wait 5.0 times as long with split" in found.words
 
 
-def test_an_event_that_is_missing_meets_no_bar() -> None:
-    assert verdicts.events([0.001, 0.049], 2).met
-    assert not verdicts.events([0.001, 0.051], 2).met
-    assert not verdicts.events([0.001], 2).met
+def test_where_the_generator_was_the_limit_cost_is_judged_and_it_is_said() -> None:
+    found = answer(SCENARIOS["hello"], runs("split", SPLIT, generator=0.97), runs("threads", THREADS))
+    assert (found.metric, found.winner) == ("cost", "split")
+    assert "saturated beside split (97% of a core)" in found.notes[0]
 
 
-def test_every_poll_is_to_be_answered() -> None:
-    assert verdicts.long_polls([10.1, 10.4], 2).met
-    assert not verdicts.long_polls([10.1], 2).met
+def test_what_was_lost_is_counted() -> None:
+    ours = [Run("split", "deploy", number, event_at=5.0) for number in range(3)]
+    theirs = [Run("b", "deploy", number, failed=number, closed=20, event_at=5.0) for number in range(3)]
+    found = answer(SCENARIOS["deploy"], ours, theirs)
+    assert found.words == "split is ahead: sockets closed and requests failed: split 0, b 21"
 
 
-@pytest.mark.parametrize(
-    ("late", "wrong"),
-    [({0: [0.1], 1: [0.0]}, 0), ({0: [0.1]}, 1), ({0: [-0.001], 1: [0.2]}, 1), ({0: [0.1, 0.2], 1: [1.0]}, 1), ({}, 2)],
-)
-def test_a_delayed_job_runs_once_and_not_early(late: dict[int, list[float]], wrong: int) -> None:
-    assert verdicts.background(late, 2).figure == wrong
+def test_a_side_that_failed_or_answered_nothing_is_not_compared() -> None:
+    failed = [Run("split", "hello", 1, error="it ended")]
+    found = answer(SCENARIOS["hello"], failed, runs("b", SPLIT))
+    assert (found.verdict, found.words, found.notes) == (None, "not compared: split failed", ("it ended",))
+    silent = [replace(run, rate=0, failed=9, errors={"refused": 9}) for run in runs("b", [1, 1, 1])]
+    found = answer(SCENARIOS["hello"], runs("split", SPLIT), silent)
+    assert found.words == "not compared: b answered nothing"
+    assert found.notes == ("b: 27 failed, most often refused",)
 
 
-def test_after_a_soak_the_process_that_grew_most_decides() -> None:
-    errors, memory = verdicts.soak({"redis": 100.0, "worker": 200.0}, {"redis": 104.0, "worker": 212.0}, [])
-    assert errors.met
-    assert not memory.met
-    assert memory.note.startswith("worker")
-    assert not verdicts.soak({"redis": 100.0}, {}, ["lost"])[0].met
+RECORD = {  # two seconds of 5 and 3 answers and a failure; buckets are of histogram.STEPS a doubling, from 1 µs
+    "begin": 100.0,
+    "seconds": 2.0,
+    "counts": {"0": {"request": {"1280": 4, "1408": 1}, "connect": {"1280": 7}}, "1": {"request": {"1280": 3}}},
+    "failed": {"1": {"request": 1, "close": 2}},
+    "errors": {"request: refused": 1},
+    "gap": 0.5,
+    "missed": 3,
+}
+
+
+def recorded() -> Usage:
+    usage = Usage("/nowhere", "server")
+    mib = float(1 << 20)
+    usage.samples = [
+        Sample(99.0, {"worker": 0.0}, {"worker": 10 * mib}),
+        Sample(101.0, {"worker": 0.2, "generator": 1.0}, {"worker": 30 * mib, "generator": mib}),
+        Sample(103.0, {"worker": 0.4, "generator": 3.0}, {"worker": 20 * mib}),
+    ]
+    return usage
+
+
+def test_a_record_and_the_samples_make_a_run() -> None:
+    run = summarise(replace(SCENARIOS["hello"], count=10), "split", 1, RECORD, recorded(), 1.0, "")
+    assert (run.rate, run.failed, run.closed, run.gap, run.missed) == (4.0, 1, 2, 0.5, 3)
+    assert run.cpu == {"worker": pytest.approx(0.2e6 / 8)}
+    assert run.generator == pytest.approx((2.0 - 0.5) / 2)
+    assert (run.memory, run.kib) == ({"worker": 30.0}, 20 * 1024 / 10)
+    assert [second[:2] for second in run.seconds] == [(5, 0), (3, 1)]
+    assert run.percentiles[0] == pytest.approx(0.001024, rel=0.004)
+    assert run.metric("p99") == pytest.approx(0.002048, rel=0.004)
+
+
+def test_only_the_fast_ones_latency_counts_where_there_are_slow_ones() -> None:
+    record = RECORD | {"counts": {"0": {"fast": {"1280": 1}, "slow": {"2000": 9}}}}
+    run = summarise(SCENARIOS["mixed"], "split", 1, record, recorded(), None, "")
+    assert run.rate == 5.0
+    assert run.metric("p99") == pytest.approx(0.001024, rel=0.004)
+
+
+def test_a_verdict_has_both_medians() -> None:
+    assert judge([2.0], [1.0]) == Verdict(2.0, 2.0, 2.0, 2.0, 1.0, False)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from websockets.sync.client import connect
 
-from loadtests.jobs import notes, send_all
+from benchmarks.jobs import notes, send_all
 from tests.conftest import MODES, Machine, until
 from tests.scenarios.test_demo import SECONDS, get
 
@@ -153,7 +153,7 @@ def test_what_cannot_be_sent_is_refused_where_it_is_sent(jobs: Machine) -> None:
 def test_delayed_jobs_outlive_a_redis_and_a_controller_that_are_killed(machine: Machine, tmp_path: Path) -> None:
     """The bar in short form; in full: make bars OPTIONS=background."""
     machine.directory, log, count = ROOT, tmp_path / "ran", 400
-    machine.start("loadtests.jobs:app", "--workers", "2")
+    machine.start("benchmarks.jobs:app", "--workers", "2")
     redis_url = f"unix://{machine.runtime}/asgictl/default/redis.sock"
     send_all(redis_url, log, [2 + 4 * number / count for number in range(count)])
     for role in ("redis", "controller"):
@@ -166,7 +166,7 @@ def test_delayed_jobs_outlive_a_redis_and_a_controller_that_are_killed(machine: 
 
 def test_what_jobs_send_leaves_once_while_their_workers_are_killed(machine: Machine, tmp_path: Path) -> None:
     machine.directory, log, each, rounds = ROOT, tmp_path / "ran", 150, 3
-    machine.start("loadtests.jobs:app", "--workers", "2")
+    machine.start("benchmarks.jobs:app", "--workers", "2")
     redis_url = f"unix://{machine.runtime}/asgictl/default/redis.sock"
     for number in range(rounds):
         worker = pids(machine, "worker")[-1]

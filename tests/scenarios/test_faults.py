@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from loadtests.numbered import Load
+from benchmarks.numbered import Load
 from tests.conftest import Machine, until
 
 ROOT = Path(__file__).parents[2]
@@ -46,7 +46,7 @@ def client_of(machine: Machine) -> redis.Redis:
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_killed_workers(loaded: Machine, workers: int) -> None:
-    loaded.start("loadtests.numbered:app", "--workers", str(workers))
+    loaded.start("benchmarks.numbered:app", "--workers", str(workers))
     with Load(loaded.url, sockets=SOCKETS) as load:
         for _ in range(4):
             flows(load)
@@ -58,7 +58,7 @@ def test_killed_workers(loaded: Machine, workers: int) -> None:
 
 
 def test_a_worker_that_stands_still_for_longer_than_its_lease(loaded: Machine) -> None:
-    loaded.start("loadtests.numbered:app", "--workers", "2")
+    loaded.start("benchmarks.numbered:app", "--workers", "2")
     with Load(loaded.url, sockets=SOCKETS) as load:
         flows(load)
         before = pids(loaded, "worker")
@@ -73,7 +73,7 @@ def test_a_worker_that_stands_still_for_longer_than_its_lease(loaded: Machine) -
 
 
 def test_redis_is_killed(loaded: Machine) -> None:
-    loaded.start("loadtests.numbered:app", "--workers", "2")
+    loaded.start("benchmarks.numbered:app", "--workers", "2")
     with Load(loaded.url, sockets=SOCKETS) as load:
         for _ in range(3):
             flows(load)
@@ -85,7 +85,7 @@ def test_redis_is_killed(loaded: Machine) -> None:
 
 def test_redis_forgets_everything(loaded: Machine) -> None:
     """FLUSHALL: turns stay exact; group messages may be lost or repeated, so nobody listens."""
-    loaded.start("loadtests.numbered:app", "--workers", "2")
+    loaded.start("benchmarks.numbered:app", "--workers", "2")
     with Load(loaded.url, sockets=SOCKETS, listeners=0) as load, client_of(loaded) as client:
         for _ in range(4):
             flows(load)
@@ -95,7 +95,7 @@ def test_redis_forgets_everything(loaded: Machine) -> None:
 
 
 def test_connections_to_redis_are_cut(loaded: Machine) -> None:
-    loaded.start("loadtests.numbered:app", "--workers", "2")
+    loaded.start("benchmarks.numbered:app", "--workers", "2")
     with Load(loaded.url, sockets=SOCKETS) as load, client_of(loaded) as client:
         for _ in range(20):
             flows(load, 60)
@@ -106,7 +106,7 @@ def test_connections_to_redis_are_cut(loaded: Machine) -> None:
 
 def test_a_killed_interface_takes_only_its_own_sockets_along(loaded: Machine) -> None:
     """Two interfaces: whose sockets end is the killed one's alone; what it left in Redis is cleaned."""
-    loaded.start("loadtests.numbered:app", "--workers", "1", "--interfaces", "2")
+    loaded.start("benchmarks.numbered:app", "--workers", "1", "--interfaces", "2")
     with client_of(loaded) as client, Load(loaded.url, sockets=SOCKETS, listeners=0) as load:
         flows(load)
         streams = set(client.scan_iter("*:re:*"))

@@ -13,7 +13,7 @@ import redis
 from websockets.sync.client import ClientConnection, connect
 
 from asgictl.layers.keys import Keys
-from loadtests.numbered import Load
+from benchmarks.numbered import Load
 from tests.conftest import SERVERS, Machine, new_machine, redis_server, until
 from tests.scenarios.test_demo import SECONDS
 from tests.scenarios.test_faults import flows, pids, replaced
@@ -35,7 +35,7 @@ class Pair:
             instance.environment["ASGICTL_NAME"] = name
 
     def start(self, instance: Machine) -> None:
-        instance.start("loadtests.numbered:app", "--workers", str(WORKERS), "--redis", self.redis)
+        instance.start("benchmarks.numbered:app", "--workers", str(WORKERS), "--redis", self.redis)
 
     def keys(self, client: Any) -> dict[str, set[str]]:
         """Return the keys of each instance; there are no others."""

@@ -26,7 +26,7 @@ def test_the_wheel_holds_every_module_and_file(wheel: Path) -> None:
     held = set(zipfile.ZipFile(wheel).namelist())
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
     wanted = {name for name in tracked if name.startswith("asgictl/") and (ROOT / name).is_file()}
-    wanted |= {f"asgictl/{name}" for name in tracked if name.startswith(("interface/", "worker/"))}
+    wanted |= {f"asgictl/{name}" for name in tracked if name.startswith(("interface/", "worker/", "loadtests/"))}
     assert wanted - held == set()
     assert {name.split("/")[0] for name in held} == {"asgictl", wheel.name.rpartition("-py3")[0] + ".dist-info"}
 
@@ -54,3 +54,4 @@ def test_the_wheel_serves_in_a_clean_environment(wheel: Path, machine: Machine, 
     machine.stop()
     machine.start("--workers", "1")
     assert get(machine.url + "/hello")[2] == b"Hello, world!"
+    assert "pip install 'asgictl[compare]'" in machine.run("compare").stderr

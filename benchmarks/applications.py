@@ -9,7 +9,7 @@ from typing import Any
 
 from a2wsgi import WSGIMiddleware
 
-from asgictl import Application, Message, path
+from asgictl import Application, Message, path, runtime
 
 HELLO = b"Hello, world!"
 PAUSE_SECONDS = {"/sleep": 0.005, "/slow": 5}
@@ -35,6 +35,20 @@ def bodies(environ: dict[str, Any], start_response: Callable[..., Any]) -> Itera
     count = b"%d" % sum(map(len, iter(lambda: read(PIECE_BYTES), b"")))
     start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(count)))])
     return [count]
+
+
+def slower_inprocess(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    """WSGI that computes for 25 ms, in-process for 20% longer: much, so that the way through Redis does not matter."""
+    until = time.thread_time() + (0.025 if runtime.current().mode == "split" else 0.030)
+    while time.thread_time() < until:
+        pass
+    return wsgi(environ, start_response)
+
+
+def stalling(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    """WSGI that stands still for the first second of every ten."""
+    time.sleep(max(0.0, 1 - time.time() % 10))
+    return wsgi(environ, start_response)
 
 
 async def asgi(scope: dict[str, Any], receive: Any, send: Any) -> None:

@@ -1,4 +1,4 @@
-"""WebSocket clients that each send a message, wait for its echo, and send the next: python -m loadtests.echo_client."""
+"""WebSocket clients that each send a message, wait for its echo, send the next: python -m benchmarks.echo_client."""
 
 import asyncio
 import sys

@@ -34,14 +34,15 @@ from tempfile import TemporaryDirectory
 import uvloop
 from picows import WSListener, ws_connect
 
-from loadtests import verdicts
-from loadtests.applications import EVENTS, GIBIBYTE
-from loadtests.closed_loop import Answer, ask, times
-from loadtests.jobs import notes, send_all
-from loadtests.memory import Memory, resident_bytes
-from loadtests.numbered import Load
-from loadtests.servers import Server, Side, serving, split, uvicorn
-from loadtests.verdicts import MIB, Reading
+from asgictl.loadtests.servers import Server, Side, SideError, serving
+from benchmarks import verdicts
+from benchmarks.applications import EVENTS, GIBIBYTE
+from benchmarks.closed_loop import Answer, ask, times
+from benchmarks.jobs import notes, send_all
+from benchmarks.memory import Memory, resident_bytes
+from benchmarks.numbered import Load
+from benchmarks.sides import split, uvicorn
+from benchmarks.verdicts import MIB, Reading
 
 ROUNDS = 3
 SECONDS = 3  # of a measurement of one client
@@ -62,7 +63,7 @@ WAVE_SECONDS = 10
 SETTLE_SECONDS = 10
 RECOVERY_SECONDS = 2
 BODY_SECONDS = 120  # without a byte
-FAULTS = (RuntimeError, ValueError, OSError, EOFError, HTTPException, SubprocessError)
+FAULTS = (RuntimeError, SideError, ValueError, OSError, EOFError, HTTPException, SubprocessError)
 
 
 def latency(_arguments: argparse.Namespace) -> Iterator[Reading]:
@@ -185,7 +186,7 @@ async def overloaded(server: Server, pids: dict[str, int], seconds: float) -> li
 
 
 def background(_arguments: argparse.Namespace) -> Iterator[Reading]:
-    side = Side("background", "asgictl start loadtests.jobs:app --workers 2 --bind {bind} -d")
+    side = Side("background", "asgictl start benchmarks.jobs:app --workers 2 --bind {bind} -d")
     with serving(side) as server, TemporaryDirectory() as directory:
         log = Path(directory) / "ran"
         redis_url = f"unix://{server.environment['XDG_RUNTIME_DIR']}/asgictl/default/redis.sock"
@@ -202,7 +203,7 @@ def background(_arguments: argparse.Namespace) -> Iterator[Reading]:
 
 def soak(arguments: argparse.Namespace) -> Iterator[Reading]:
     """The first waves, which are not measured, let every process reach its usual size."""
-    side = Side("soak", "asgictl start loadtests.numbered:app --workers 2 --bind {bind} -d")
+    side = Side("soak", "asgictl start benchmarks.numbered:app --workers 2 --bind {bind} -d")
     wrong: list[str] = []
     with serving(side) as server:
         for _ in range(WARMING_WAVES):

@@ -5,27 +5,29 @@ each request with all processes of a side added, Redis's included. Needs wrk.
 """
 
 import argparse
-import os
 import re
 import shutil
 import subprocess
 import sys
 import time
-from pathlib import Path
+from statistics import median
+from typing import NamedTuple
 
-from loadtests.servers import APPLICATIONS, MARK, Side, serving, split, uvicorn
-from loadtests.verdicts import Sample, judge
-
-TICKS = os.sysconf("SC_CLK_TCK")
-
-
-def gthread(target: str, *, processes: int = 1) -> Side:
-    name = f"gunicorn gthread, {processes} process{'es' if processes > 1 else ''}"
-    options = "-k gthread --threads 4 --no-control-socket --log-level warning"
-    return Side(name, f"gunicorn {APPLICATIONS}:{target} -b {{bind}} -w {processes} {options}")
-
+from asgictl.loadtests.servers import Side, serving
+from asgictl.loadtests.usage import Usage
+from asgictl.loadtests.verdicts import judge
+from benchmarks.sides import APPLICATIONS, gthread, split, uvicorn
 
 GRANIAN = f"granian --interface wsgi --host 127.0.0.1 --port {{port}} --no-access-log {APPLICATIONS}:django_wsgi"
+
+
+class Sample(NamedTuple):
+    """One run: requests or messages a second, and CPU microseconds for each, all processes of the side added."""
+
+    rate: float
+    cpu_microseconds: float
+
+
 COMPARISONS: dict[str, tuple[Side, Side, float]] = {
     "modes": (
         split("wsgi"),
@@ -48,35 +50,20 @@ COMPARISONS: dict[str, tuple[Side, Side, float]] = {
 }
 
 
-def cpu_seconds() -> float:
-    """Return what all processes that we started have used; ended ones count with their parents."""
-    used = 0
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and int(entry.name) != os.getpid():
-            try:
-                if MARK.encode() in (entry / "environ").read_bytes():
-                    fields = (entry / "stat").read_text().rpartition(")")[2].split()
-                    used += sum(map(int, fields[11:15]))
-            except OSError:
-                continue
-    return used / TICKS
-
-
 def drive(url: str, load: str, seconds: float) -> float:
     """Return requests or echoes a second; raises RuntimeError when any request failed."""
-    environment = {name: value for name, value in os.environ.items() if name != MARK}  # the generator is not the side
     if load.startswith("ws:"):
         command = [
             sys.executable,
             "-m",
-            "loadtests.echo_client",
+            "benchmarks.echo_client",
             url.replace("http", "ws") + load[3:],
             "20",
             str(seconds),
         ]
-        return float(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
+        return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     command = ["wrk", "-t1", "-c64", f"-d{seconds:.0f}s", url + load]
-    said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     if "Non-2xx" in said or "Socket errors" in said:
         raise RuntimeError(f"requests failed:\n{said}")
     found = re.search(r"Requests/sec:\s+([\d.]+)", said)
@@ -88,10 +75,14 @@ def drive(url: str, load: str, seconds: float) -> float:
 def measure(side: Side, seconds: float) -> Sample:
     """Start a side, warm it up, measure it and stop it."""
     with serving(side) as server:
+        usage = Usage(server.runtime, "server")
         drive(server.url, side.load, 1)
-        before, began = cpu_seconds(), time.perf_counter()
+        usage.sample()
+        began = time.perf_counter()
         rate = drive(server.url, side.load, seconds)
-        return Sample(rate, (cpu_seconds() - before) * 1e6 / (rate * (time.perf_counter() - began)))
+        usage.sample()
+        taken = rate * (time.perf_counter() - began)
+        return Sample(rate, sum(usage.cpu(0, time.time()).values()) * 1e6 / taken)
 
 
 def main() -> None:
@@ -111,11 +102,12 @@ def main() -> None:
         for _ in range(arguments.rounds):
             for side, taken in zip((ours, theirs), samples, strict=True):
                 taken.append(measure(side, arguments.seconds))
-        found = judge(*samples, at_least)
+        found = judge(*([sample.rate for sample in taken] for taken in samples))
+        cpu = [median(sample.cpu_microseconds for sample in taken) for taken in samples]
         print(
             f"{name:<16}{found.ratio:>7.2f}{found.low:>7.2f}–{found.high:<6.2f}{at_least:>9.2f}"
-            f"{'  ' if found.met else ' !'} {ours.name}: {found.rates[0]:,.0f}/s {found.cpu_microseconds[0]:.0f} µs"
-            f" · {theirs.name}: {found.rates[1]:,.0f}/s {found.cpu_microseconds[1]:.0f} µs",
+            f"{'  ' if found.ratio >= at_least else ' !'} {ours.name}: {found.ours:,.0f}/s {cpu[0]:.0f} µs"
+            f" · {theirs.name}: {found.theirs:,.0f}/s {cpu[1]:.0f} µs",
             flush=True,
         )
 

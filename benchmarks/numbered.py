@@ -16,7 +16,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from asgictl import Application, Group, Message, path
-from loadtests.applications import wsgi
+from benchmarks.applications import wsgi
 
 ANSWER_SECONDS = 60
 

@@ -1,0 +1,1 @@
+"""Measures asgictl against itself and against what people run today; not part of the wheel."""

@@ -1,0 +1,21 @@
+"""Sides of benchmarks: the applications of benchmarks.applications, under asgictl and under other servers."""
+
+from asgictl.loadtests.servers import Side
+
+APPLICATIONS = "benchmarks.applications"
+
+
+def split(target: str, load: str = "/", *, workers: int = 1, options: str = "") -> Side:
+    name = f"split, {workers} worker{'s' if workers > 1 else ''}"
+    return Side(name, f"asgictl start {APPLICATIONS}:{target} --workers {workers} --bind {{bind}} -d {options}", load)
+
+
+def uvicorn(target: str, load: str = "/") -> Side:
+    options = "--host 127.0.0.1 --port {port} --log-level warning --no-access-log --ws websockets-sansio"
+    return Side("uvicorn", f"uvicorn {APPLICATIONS}:{target} {options} --ws-per-message-deflate false", load)
+
+
+def gthread(target: str, *, processes: int = 1) -> Side:
+    name = f"gunicorn gthread, {processes} process{'es' if processes > 1 else ''}"
+    options = "-k gthread --threads 4 --no-control-socket --log-level warning"
+    return Side(name, f"gunicorn {APPLICATIONS}:{target} -b {{bind}} -w {processes} {options}")

@@ -1,0 +1,98 @@
+"""The arithmetic of bars, on samples that were recorded."""
+
+import pytest
+
+from benchmarks import verdicts
+from benchmarks.verdicts import MIB, Reading, growth, idle, latency, recovery, refusals, slow_neighbour
+
+SPLIT_RUNS = [[0.00047, 0.00049, 0.00912], [0.00042, 0.00044, 0.00051], [0.00049, 0.00050, 0.00050]]
+INPROCESS_RUNS = [[0.00014, 0.00015, 0.00019], [0.00016, 0.00017, 0.00030], [0.00013, 0.00015, 0.00015]]
+BEFORE = {"redis": 12.0 * MIB, "interface-00": 38.9 * MIB, "worker-00": 41.0 * MIB}
+
+
+def test_latency_is_the_median_of_what_neighbouring_medians_differ_by() -> None:
+    found = latency(SPLIT_RUNS, INPROCESS_RUNS)
+    assert found.figure == pytest.approx(0.34)
+    assert found.note == "0.27–0.35; split 0.49, in-process 0.15"
+    assert not found.met
+
+
+def test_an_idle_socket_costs_its_share_of_what_the_interface_grew_by() -> None:
+    found = idle(38.9 * MIB, 81.6 * MIB, 2000)
+    assert found.figure == pytest.approx(21.86, abs=0.01)
+    assert found.met
+
+
+@pytest.mark.parametrize(("longest", "met"), [(5.0023, False), (0.2663, True), (0.0102, True)])
+def test_a_slow_neighbour_delays_by_what_the_longest_is_longer(longest: float, met: bool) -> None:
+    found = slow_neighbour([0.0021, 0.0163, 0.0018], [0.0022, longest])
+    assert found.figure == pytest.approx((longest - 0.0163) * 1e3)
+    assert found.met is met
+
+
+def test_growth_is_that_of_the_process_that_grew_most() -> None:
+    peak = {"redis": 43.5 * MIB, "interface-00": 1087.6 * MIB, "worker-00": 41.0 * MIB}
+    found = growth("download", BEFORE, peak, 64, "; 50 MiB/s")
+    assert found.figure == pytest.approx(1048.7)
+    assert found.note == "interface-00; 50 MiB/s"
+    assert not found.met
+
+
+def test_a_process_that_ended_meets_no_bar() -> None:
+    assert not growth("upload", BEFORE, BEFORE | {"redis": float("inf")}, 64).met
+
+
+@pytest.mark.parametrize(
+    ("others", "lost", "wrong"), [({}, 0, 0), ({(503, False): 3, (502, False): 1}, 0, 4), ({}, 638, 638)]
+)
+def test_overload_is_answered_by_service_or_by_a_refusal_that_says_when_to_try_again(
+    others: dict[tuple[int, bool], int], lost: int, wrong: int
+) -> None:
+    found = refusals({(200, False): 1428, (503, True): 90210, **others}, lost)
+    assert found.figure == wrong
+    assert found.met is (wrong == 0)
+
+
+@pytest.mark.parametrize("counts", [{(200, False): 1428}, {(503, True): 90210}, {}])
+def test_what_serves_all_or_nothing_was_no_overload(counts: dict[tuple[int, bool], int]) -> None:
+    with pytest.raises(ValueError, match="no overload, or no service"):
+        refusals(counts, 0)
+
+
+@pytest.mark.parametrize(("after", "met"), [([0.0007, 0.0010, 0.2], True), ([0.0011, 0.0011, 0.0011], False)])
+def test_recovery_compares_medians(after: list[float], met: bool) -> None:
+    assert recovery([0.0005, 0.0005, 0.0009], after).met is met
+
+
+def test_a_reading_is_one_line() -> None:
+    assert str(Reading("idle", 21.84, 26, "KiB", "2000 sockets")) == (
+        "idle                    21.84    26.00 KiB   met      2000 sockets"
+    )
+    assert str(Reading("overload answers", 3, 0, "")).endswith("NOT met")
+
+
+def test_an_event_that_is_missing_meets_no_bar() -> None:
+    assert verdicts.events([0.001, 0.049], 2).met
+    assert not verdicts.events([0.001, 0.051], 2).met
+    assert not verdicts.events([0.001], 2).met
+
+
+def test_every_poll_is_to_be_answered() -> None:
+    assert verdicts.long_polls([10.1, 10.4], 2).met
+    assert not verdicts.long_polls([10.1], 2).met
+
+
+@pytest.mark.parametrize(
+    ("late", "wrong"),
+    [({0: [0.1], 1: [0.0]}, 0), ({0: [0.1]}, 1), ({0: [-0.001], 1: [0.2]}, 1), ({0: [0.1, 0.2], 1: [1.0]}, 1), ({}, 2)],
+)
+def test_a_delayed_job_runs_once_and_not_early(late: dict[int, list[float]], wrong: int) -> None:
+    assert verdicts.background(late, 2).figure == wrong
+
+
+def test_after_a_soak_the_process_that_grew_most_decides() -> None:
+    errors, memory = verdicts.soak({"redis": 100.0, "worker": 200.0}, {"redis": 104.0, "worker": 212.0}, [])
+    assert errors.met
+    assert not memory.met
+    assert memory.note.startswith("worker")
+    assert not verdicts.soak({"redis": 100.0}, {}, ["lost"])[0].met

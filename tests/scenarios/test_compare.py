@@ -1,0 +1,173 @@
+"""asgictl compare as a user has it; the fixture sees that nothing is left running."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Machine, until
+
+SHORT = ("--duration", "2", "--rounds", "1")
+HALF = """
+from asgictl import runtime
+if runtime.current().mode == "split":
+    raise RuntimeError("not today")
+def app(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"half"]
+"""
+LOCUSTFILE = """
+from asgictl.loadtests.users import FixedRate
+from locust import FastHttpUser, task
+class Mine(FixedRate, FastHttpUser):
+    @task
+    def mine(self):
+        self.client.get("/where", name="mine")
+"""
+
+
+def report(folder: Path) -> dict[str, Any]:
+    assert (folder / "report.html").stat().st_size > 10_000
+    found: dict[str, Any] = json.loads((folder / "report.json").read_text())
+    return found
+
+
+def runs(folder: Path, name: str) -> list[dict[str, Any]]:
+    return [run for each in report(folder)["scenarios"] if each["name"] == name for run in each["runs"]]
+
+
+@pytest.mark.timeout(300)
+def test_both_modes_are_measured_with_what_they_cost(machine: Machine, tmp_path: Path) -> None:
+    scenarios = [word for name in ("hello", "websocket", "broadcast", "deploy") for word in ("--scenario", name)]
+    done = machine.run("compare", *scenarios, *SHORT, "--users", "20", "--out", str(tmp_path), seconds=280)
+    assert done.returncode == 0, done.stderr
+    for name, roles in (("hello", {"worker", "interface", "redis"}), ("websocket", {"worker", "interface", "redis"})):
+        split, inprocess = runs(tmp_path, name)
+        assert (split["side"], inprocess["side"]) == ("split", "in-process")
+        assert split["rate"] > 0
+        assert inprocess["rate"] > 0
+        assert split["failed"] == inprocess["failed"] == 0
+        assert roles <= {role for role, cost in split["cpu"].items() if cost > 0}
+        assert inprocess["cpu"]["server"] > 0
+    for run in runs(tmp_path, "broadcast"):
+        assert run["rate"] > 0, run
+        assert run["failed"] == 0, run["errors"]
+    split, inprocess = runs(tmp_path, "deploy")
+    assert (split["closed"], split["failed"]) == (0, 0), split["errors"]
+    assert inprocess["closed"] > 0
+    assert report(tmp_path)["sides"][1]["workers"] == 3, "as many processes as split has"
+
+
+@pytest.mark.timeout(300)
+def test_a_target_that_fails_in_one_mode_is_measured_in_the_other_and_beside_a_third(
+    machine: Machine, tmp_path: Path
+) -> None:
+    machine.directory = tmp_path
+    (tmp_path / "half.py").write_text(HALF)
+    also = f"{Path(sys.executable).parent / 'gunicorn'} half:app -b {{bind}} -w 1 --log-level warning"
+    done = machine.run(
+        "compare", "half:app", "--scenario", "hello", *SHORT, "--rate", "50", "--also", also, seconds=280
+    )
+    assert done.returncode == 0, done.stderr
+    assert "not today" in done.stdout
+    split, inprocess, third = runs(tmp_path / "asgictl-compare", "hello")
+    assert "not today" in split["error"]
+    assert inprocess["rate"] > 0
+    assert third["rate"] > 0
+    assert third["cpu"].keys() == {"server"}
+
+
+@pytest.mark.timeout(300)
+def test_a_locustfile_of_the_users_own(machine: Machine, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(LOCUSTFILE)
+    told = ("-f", str(tmp_path / "mine.py"), "--rate", "40", "--users", "4", "--out", str(tmp_path))
+    done = machine.run("compare", *told, *SHORT, seconds=280)
+    assert done.returncode == 0, done.stderr
+    for run in runs(tmp_path, "locustfile"):
+        assert run["failed"] == 0, run["errors"]
+        assert 0 < run["rate"] <= 60, "it kept to the rate"
+
+
+@pytest.mark.timeout(300)
+def test_ctrl_c_stops_and_reports_what_there_is(machine: Machine, tmp_path: Path) -> None:
+    command = machine.command("compare", "--scenario", "hello", "--duration", "3", "--out", str(tmp_path))
+    process = subprocess.Popen(
+        command,
+        env=machine.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "round 2" in line:
+            break
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    text, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert "INTERRUPTED" in text
+    assert report(tmp_path)["interrupted"] is True
+    until(lambda: not machine.pids(), "nothing is left")
+
+
+MISTAKES = {
+    "an unknown scenario": (["--scenario", "nonsense"], "'nonsense' is not one of", 2),
+    "a scenario of the demo's": (["app:app", "--scenario", "cpu"], "--scenario cpu is for the demo", 12),
+    "a folder that cannot be": (["--out", "/dev/null/x"], "cannot be written to", 12),
+    "no such locustfile": (["-f", "/nowhere/x.py"], "there is no such file", 12),
+    "a third side without an address": (["--also", "gunicorn x"], "--also needs {bind} or {port}", 12),
+    "a third side that cannot be read": (["--also", "gunicorn '{bind}"], "No closing quotation", 12),
+    "more users than descriptors": (["--users", "90000"], "file descriptors", 12),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistakes_are_told_at_the_start(machine: Machine, tmp_path: Path, mistake: str) -> None:
+    arguments, text, status = MISTAKES[mistake]
+    machine.directory = tmp_path
+    limited = ["bash", "-c", 'ulimit -n 1500; exec "$@"', "-", *machine.command("compare", *arguments)]
+    done = subprocess.run(
+        limited, env=machine.environment, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, text in done.stderr) == (status, True), done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("source", "text"), [("import locust\ndef (:\n", "SyntaxError"), ("x = 1\n", "has no class of users")]
+)
+def test_a_locustfile_that_does_not_work(machine: Machine, tmp_path: Path, source: str, text: str) -> None:
+    (tmp_path / "bad.py").write_text(source)
+    done = machine.run("compare", "-f", str(tmp_path / "bad.py"), "--out", str(tmp_path))
+    assert (done.returncode, text in done.stderr) == (12, True), done.stderr
+    assert "locust/" not in done.stderr, "the traceback is theirs alone"
+
+
+@pytest.mark.timeout(300)
+def test_a_target_that_starts_in_no_way(machine: Machine, tmp_path: Path) -> None:
+    done = machine.run("compare", "nowhere:app", *SHORT, "--out", str(tmp_path), seconds=120)
+    assert done.returncode == 12
+    assert done.stderr.count("there is no module 'nowhere'") == 2
+
+
+def test_without_the_extra_it_says_what_to_install(machine: Machine, tmp_path: Path) -> None:
+    hide = (
+        "import importlib.util as u, sys\n"
+        "find = u.find_spec\n"
+        "u.find_spec = lambda name, *more: None if name in ('locust', 'matplotlib') else find(name, *more)\n"
+        "from asgictl.cli import main\n"
+        "main(['compare'])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", hide], env=machine.environment, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (
+        12,
+        "Error: asgictl compare needs locust, matplotlib: pip install 'asgictl[compare]'\n",
+    )
