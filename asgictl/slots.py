@@ -87,14 +87,15 @@ class Slots:
     def stop(self, group: str, names: Collection[str]) -> int:
         """Drain these and wait until they have ended; returns how many had to be killed at their deadline.
 
-        The deadline is supervisord's (stopwaitsecs in supervisor.conf). Should the wait be cut short, they drain on.
+        The deadline is supervisord's (stopwaitsecs in supervisor.conf). Should we be told to stop, they drain on.
         """
         for name in names:
             self._supervisor.stop(group, name)
         killed = 0
         for name in names:
             while (slot := self._supervisor.process(group, name))["statename"] not in ENDED:
-                time.sleep(POLL_SECONDS)
+                if self._stopping.wait(POLL_SECONDS):
+                    return killed
             killed += slot["exitstatus"] < 0
         return killed
 

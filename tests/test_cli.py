@@ -7,7 +7,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from asgictl import __version__
-from asgictl.cli import main, start
+from asgictl.cli import main
+from asgictl.commands.start import start
 from asgictl.configuration import InstanceConfig, InterfaceConfig, WorkerConfig
 
 

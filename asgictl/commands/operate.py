@@ -1,14 +1,21 @@
 """What an operator does with an instance that runs: status, reload, restart, scale, logs."""
 
 import json
+import signal
 import sys
+import threading
 import time
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
 
 import click
 
 from asgictl.commands.options import COUNTS, name_option, release_option
 from asgictl.tail import FOLLOW_SECONDS, TAIL_BYTES, Logs
+
+if TYPE_CHECKING:
+    from asgictl.instance import Cost, Instance
 
 STATUS_COLUMNS = 140  # of what is no terminal
 
@@ -44,12 +51,11 @@ def reload(interfaces: bool, release: str, name: str) -> None:
     """
     from asgictl.instance import Instance
 
-    instance = Instance(name)
-    split = instance.described()["mode"] == "split"
+    split = Instance(name).described()["mode"] == "split"
     if interfaces and not split:
         raise click.UsageError("--interfaces means nothing in --mode=inprocess: there are none")
     role = "interface" if interfaces else "worker" if split else "server"
-    _told(f"reloaded {role}s", instance.replace(role, release))
+    _change(name, f"reloaded {role}s", lambda instance: instance.replace(role, release))
 
 
 @click.command()
@@ -57,9 +63,7 @@ def reload(interfaces: bool, release: str, name: str) -> None:
 @name_option
 def restart(role: str, name: str) -> None:
     """Replace the processes of a role by new ones, as reload does; Redis and the controller stop first."""
-    from asgictl.instance import Instance
-
-    _told(f"restarted {role}", Instance(name).replace(role))
+    _change(name, f"restarted {role}", lambda instance: instance.replace(role))
 
 
 @click.command()
@@ -68,8 +72,6 @@ def restart(role: str, name: str) -> None:
 @click.pass_context
 def scale(ctx: click.Context, counts: tuple[str, ...], name: str) -> None:
     """Have so many processes of a role, such as worker=8 interface=2. Those that are too many drain."""
-    from asgictl.instance import Instance
-
     wanted = []
     for each in counts:
         role, _, count = each.partition("=")
@@ -77,14 +79,28 @@ def scale(ctx: click.Context, counts: tuple[str, ...], name: str) -> None:
             raise click.UsageError(f"{each}: use worker=N, interface=N")
         wanted.append((role, int(COUNTS[role](count, ctx=ctx))))
     for role, number in wanted:
-        _told(f"{role}: {number}", Instance(name).scale(role, number))
+        _change(name, f"{role}: {number}", partial(_scale, role, number))
 
 
-def _told(what: str, cost: Any) -> None:
+def _scale(role: str, number: int, instance: "Instance") -> "Cost":
+    return instance.scale(role, number)
+
+
+def _change(name: str, done: str, change: Callable[["Instance"], "Cost"]) -> None:
+    """Make a change, and say what was done and what it cost; what asks this command to end asks it to give up."""
+    from asgictl.instance import Instance
+    from asgictl.slots import Interrupted
+
+    stopping = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda _number, _frame: stopping.set())
+    try:
+        cost = change(Instance(name, stopping))
+    except Interrupted:
+        raise click.ClickException("given up before all was ready: what had started stops, the old go on") from None
     closed = f"; {cost.closed} WebSockets were closed with 1012" if cost.closed else ""
-    click.echo(
-        what + closed + (f"; {cost.killed} processes did not drain in time and were killed" if cost.killed else "")
-    )
+    killed = f"; {cost.killed} processes did not drain in time and were killed" if cost.killed else ""
+    click.echo(done + closed + killed)
 
 
 @click.command()

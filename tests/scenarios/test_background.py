@@ -112,7 +112,7 @@ def test_jobs_of_views_consumers_jobs_and_commands_run_in_both_modes(jobs: Machi
         get(jobs.url + "/fail")
         get(jobs.url + "/tell")
         assert ws.recv(SECONDS) == "tell {'from': 'a view'}", "a call that failed has sent nothing"
-    process = "worker-00" if mode == "split" else "server"
+    process = "worker-00" if mode == "split" else "server-00"
     until(lambda: jobs.log(process).count("jobs:app: background.fail failed") == 1, "its exception is logged")
 
 

@@ -228,8 +228,8 @@ def test_one_change_at_a_time(site: Machine) -> None:
     done = site.run("scale", "worker=2")
     assert done.returncode == 6
     assert "under way" in done.stderr
-    reload.send_signal(signal.SIGINT)
-    reload.communicate(timeout=60)
+    reload.send_signal(signal.SIGTERM)
+    assert "given up" in reload.communicate(timeout=60)[0]
     assert served(site) == b"one"
     until(lambda: len(processes(site, "worker")) == 1, "what had started is gone")
 
@@ -283,7 +283,7 @@ def test_logs_of_a_role_and_what_follows(site: Machine) -> None:
     assert "hello" in following.stdout.readline()
     site.run("reload")
     assert following.stdout.readline() == "worker-01 | hello from the module\n"
-    following.send_signal(signal.SIGINT)
+    following.send_signal(signal.SIGTERM)
     following.communicate(timeout=30)
 
 

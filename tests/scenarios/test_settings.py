@@ -92,7 +92,7 @@ def test_every_line_of_a_foreground_start_that_a_process_logged_is_json(project:
     def logged() -> bool:
         context = ssl._create_unverified_context()  # noqa: S323
         urllib.request.urlopen(f"https://127.0.0.1:{project.port}/", context=context, timeout=15).close()
-        log = project.log("worker-00" if mode == "split" else "server")
+        log = project.log("worker-00" if mode == "split" else "server-00")
         return "seen at" in log
 
     until(logged, "the application's log line")

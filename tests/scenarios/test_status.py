@@ -139,7 +139,7 @@ def test_the_access_log_has_each_request_and_socket_and_no_query(machine: Machin
     with connect(machine.ws + "/ws/echo?token=hunter2") as ws:
         ws.send("x")
         ws.recv(SECONDS)
-    process = "interface-00" if mode == "split" else "server"
+    process = "interface-00" if mode == "split" else "server-00"
     until(lambda: " 1000 close" in machine.log(process), "the socket's end is logged")
     log = machine.log(process)
     assert '127.0.0.1 "GET /hello" ' in log
