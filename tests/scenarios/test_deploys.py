@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from urllib.error import URLError
 
@@ -212,12 +213,28 @@ def test_start_reload_deploys_when_a_file_changes_until_it_is_stopped(site: Mach
     assert process.stdout
     while "Ctrl-C" not in process.stdout.readline():
         pass
-    threading.Thread(target=process.stdout.read, daemon=True).start()  # its pipe must not fill
+    said: list[str] = []
+    reading = threading.Thread(target=said.extend, args=(process.stdout,))
+    reading.start()
+    changes = count()
+
+    def hears(word: str) -> bool:
+        deploy(site, f"change {next(changes)}")  # one that comes before it watches is not seen
+        until(lambda: word in "".join(said), word, 5)
+        return True
+
+    with suppress(AssertionError):
+        hears("reloaded")
+    assert hears("reloaded")
     deploy(site, "broken", BROKEN["syntax"][0])
+    until(lambda: "SyntaxError" in "".join(said), "a broken change is told", 30)
+    assert served(site).startswith(b"change")
     deploy(site, "two")
-    until(lambda: served(site) == b"two", "the change serves", 30)
-    process.send_signal(signal.SIGINT)
+    until(lambda: served(site) == b"two", "the next change serves", 30)
+    process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 0
+    reading.join()
+    process.stdout.close()
 
 
 def test_one_change_at_a_time(site: Machine) -> None:
