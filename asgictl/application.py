@@ -6,7 +6,7 @@ import re
 import secrets
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from asgictl import outcome
 from asgictl.errors import ChannelFull, ConsumerError, TargetError, UnknownChannel, WireError
@@ -31,15 +31,26 @@ class Group:
     def __init__(self, name: str) -> None:
         self.name = group_name(name)
 
-    def send(self, *, text: str | None = None, data: bytes | None = None, immediately: bool = False) -> None:
+    def send(
+        self,
+        *,
+        text: str | None = None,
+        data: bytes | None = None,
+        immediately: bool = False,
+        if_slow: Literal["close", "drop"] = "close",
+    ) -> None:
         """Send one frame to every member, when the event being handled commits: once, however often it runs.
 
-        immediately: send it now; should the handler run again, it is sent again.
+        if_slow: of a member for whom 1 MiB waits already: its socket is closed with 1013, or this frame is dropped for
+        it, and counted. immediately: send it now; should the handler run again, it is sent again.
         Outside of a consumer or view, as in a script, it leaves at once: to the Redis of ASGICTL_REDIS, or else that of
         the instance ASGICTL_NAME on this machine; raises RedisError when that cannot be used.
-        Raises ConsumerError unless exactly one of text and data is given.
+        Raises ConsumerError unless exactly one of text and data is given, and if_slow is one of the two.
         """
-        outcome.send(Broadcast(self.name, outcome.frame_of(text, data)), immediately=immediately)
+        if if_slow not in {"close", "drop"}:
+            raise ConsumerError(f"if_slow= is 'close' or 'drop', not {if_slow!r:.60}")
+        frame = outcome.frame_of(text, data)
+        outcome.send(Broadcast(self.name, frame, if_slow == "drop"), immediately=immediately)
 
 
 class Channel:
@@ -138,15 +149,23 @@ def is_async(consumer: Consumer | BackgroundConsumer) -> bool:
 
 
 def compile_pattern(pattern: str) -> re.Pattern[str]:
-    """Compile "/ws/{room}": a parameter is one segment of the path. Raises TargetError for a malformed pattern."""
+    """Compile "/ws/{room}": a parameter is one segment of the path, or {rest:path} all that is left.
+
+    Raises TargetError for a malformed pattern.
+    """
     if not pattern.startswith("/"):
         raise TargetError(f"path({pattern!r}): a path starts with /")
-    parts = re.split(r"\{(\w+)\}", pattern)
-    source = "".join(f"(?P<{part}>[^/]+)" if index % 2 else re.escape(part) for index, part in enumerate(parts))
+    parts = re.split(r"(\{\w+(?::path)?\})", pattern)
+    source = "".join(_parameter(part[1:-1]) if index % 2 else re.escape(part) for index, part in enumerate(parts))
     try:
         return re.compile(source)
     except re.error as error:
         raise TargetError(f"path({pattern!r}): {error}") from None
+
+
+def _parameter(spelled: str) -> str:
+    name, _, rest = spelled.partition(":")
+    return f"(?P<{name}>{'.*' if rest else '[^/]+'})"
 
 
 def pool_suffix(pool: str) -> str:

@@ -18,7 +18,7 @@ SERVERS = ("uvicorn", "daphne", "hypercorn")
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Capacities and deadlines of an interface."""
+    """Capacities and deadlines of an interface. allowed_origins: globs; without, pages of the same host alone."""
 
     turn_frames: int = 16
     inbox_frames: int = 64
@@ -32,6 +32,7 @@ class Limits:
     connect_deadline_seconds: float = 5
     inbox_deadline_seconds: float = 60
     drain_seconds: float = 30
+    allowed_origins: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,6 +105,7 @@ def limits_of(environment: Mapping[str, str]) -> Limits:
     return Limits(
         message_bytes=int(environment.get("ASGICTL_MAX_MESSAGE_BYTES", defaults.message_bytes)),
         body_bytes=int(environment.get("ASGICTL_MAX_BODY_BYTES", defaults.body_bytes)),
+        allowed_origins=tuple(shlex.split(environment.get("ASGICTL_ALLOWED_ORIGINS", ""))),
     )
 
 

@@ -308,10 +308,11 @@ class Buried(Wire, tag="buried", frozen=True):
 
 
 class Broadcast(Wire, tag="broadcast", frozen=True):
-    """A frame for every member of a group."""
+    """A frame for every member of a group. may_drop: one whose socket is full does without it, and is not closed."""
 
     group: str
     frame: Frame
+    may_drop: bool = False
 
     def __post_init__(self) -> None:
         _check_frames([self.frame])

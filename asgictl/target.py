@@ -47,6 +47,10 @@ def load_target(spec: str) -> Application:
         for mounted in found.http.values():
             kind_of(mounted, spec)
         return found
+    if isinstance(found, list | dict):
+        from asgictl import channels1  # few have such a list
+
+        return channels1.application(found)
     if kind_of(found, spec) == "WSGI":
         return Application(http=found)
     return Application(http=found, websocket=found)

@@ -15,6 +15,7 @@ import msgspec
 from asgiref.sync import sync_to_async
 
 from asgictl.application import Application, Consumer, Route, group_name
+from asgictl.django_session import session_of, user_of
 from asgictl.errors import ConsumerError
 from asgictl.messages import (
     Accept,
@@ -25,6 +26,7 @@ from asgictl.messages import (
     Frame,
     Frames,
     Receive,
+    Scope,
     TurnEvent,
     decode_scope,
     decode_state,
@@ -59,6 +61,11 @@ class Message:
         self.reason = event.reason if isinstance(event, Disconnect) else ""
 
     @property
+    def scope(self) -> Scope:
+        """What travels of the handshake, as ASGI has it."""
+        return self._turn.scope
+
+    @property
     def path(self) -> str:
         """The path, percent-decoded (ASGI `path`)."""
         return self._turn.scope.path
@@ -83,12 +90,41 @@ class Message:
         """The connection's own dict; what MessagePack can carry may be put into it."""
         return self._turn.state
 
+    @property
+    def session(self) -> Any:
+        """Django's session of the handshake's cookie, loaded in each turn that looks at it; save() it to change it.
+
+        In an `async def` consumer: `await sync_to_async(getattr)(message, "user")`, as Django wants it for its ORM.
+        Raises ConsumerError where Django is not set up, for `user` too.
+        """
+        return self._turn.session
+
+    @property
+    def user(self) -> Any:
+        """Django's user of that session, or its AnonymousUser: who has logged out meanwhile is no user any more."""
+        return self._turn.user
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the handshake is neither accepted nor refused yet."""
+        outcome = self._outcome
+        return isinstance(self._turn.event, Connect) and outcome.accept is None and outcome.close is None
+
+    @property
+    def _outcome(self) -> Outcome:
+        """Raises ConsumerError once the event is over, as in a thread that outlives it: nothing would be sent."""
+        if self._turn.outcome.is_over:
+            raise ConsumerError(
+                f"the event {self.id} is over, and nothing more is sent with its message: join a group, send to that"
+            )
+        return self._turn.outcome
+
     def accept(self, subprotocol: str | None = None, headers: list[tuple[bytes, bytes]] | None = None) -> None:
         """Accept the handshake; headers are pairs of bytes. Raises ConsumerError elsewhere than in `connect`."""
         if not isinstance(self._turn.event, Connect):
             raise ConsumerError("message.accept() belongs in a connect consumer")
         try:
-            self._turn.outcome.accept = msgspec.convert((subprotocol, headers or []), Accept)
+            self._outcome.accept = msgspec.convert((subprotocol, headers or []), Accept)
         except msgspec.ValidationError as error:
             raise ConsumerError(f"accept(subprotocol: str, headers: pairs of bytes): {error}") from None
 
@@ -96,23 +132,28 @@ class Message:
         """Send one frame to this connection when this turn commits: once, however often it runs.
 
         immediately: send it now, as for progress; should the turn run again, it is sent again.
-        Raises ConsumerError for a frame that is none, and for immediately=True before the connection is open.
+        Raises ConsumerError for a frame that is none, for a connection that has gone, as in a disconnect consumer,
+        and for immediately=True before the connection is open.
         """
         frame = frame_of(text, data)
+        if isinstance(self._turn.event, Disconnect):
+            raise ConsumerError(
+                "reply() in a disconnect consumer: the connection has gone; send to a group, or nothing"
+            )
         if not immediately:
-            self._turn.outcome.frames.append(frame)
+            self._outcome.frames.append(frame)
         elif isinstance(self._turn.event, Receive):
-            self._turn.outcome.send_now(Frames(self._turn.event.connection, [frame]))
+            self._outcome.send_now(Frames(self._turn.event.connection, [frame]))
         else:
             raise ConsumerError("reply(immediately=True) belongs in a receive consumer: the connection must be open")
 
     def join(self, group: str) -> None:
         """Make this connection a member of a group, until it leaves or ends."""
-        self._turn.outcome.joins.append(group_name(group))
+        self._outcome.joins.append(group_name(group))
 
     def leave(self, group: str) -> None:
         """End this connection's membership."""
-        self._turn.outcome.leaves.append(group_name(group))
+        self._outcome.leaves.append(group_name(group))
 
     def close(self, code: int = 1000, reason: str = "") -> None:
         """Close this connection after what was sent; in `connect`, before accept(), refuse it with HTTP 403.
@@ -123,7 +164,7 @@ class Message:
             raise ConsumerError(f"close code {code} may not be sent; use 1000, 1001, 1007 to 1014 or 3000 to 4999")
         if len(reason.encode()) > 123:
             raise ConsumerError("a close reason is at most 123 bytes of UTF-8")
-        self._turn.outcome.close = Close(code, reason)
+        self._outcome.close = Close(code, reason)
 
 
 class RunningTurn:
@@ -155,8 +196,17 @@ class RunningTurn:
         headers: dict[str, str] = {}
         for raw_name, raw_value in self.scope.headers:
             name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
-            headers[name] = f"{headers[name]}, {value}" if name in headers else value
+            comma = "; " if name == "cookie" else ", "  # RFC 9113, section 8.2.3
+            headers[name] = f"{headers[name]}{comma}{value}" if name in headers else value
         return headers
+
+    @cached_property
+    def session(self) -> Any:
+        return session_of(self.headers.get("cookie", ""))
+
+    @cached_property
+    def user(self) -> Any:
+        return user_of(self.session)
 
     @cached_property
     def state(self) -> dict[str, Any]:
@@ -245,7 +295,7 @@ class RunningTurn:
     def _failed(self) -> Done:
         """An exception's outcome: nothing of what was buffered leaves, and the connection ends."""
         failures.exception("%s of %s failed", self.event.channel, self.scope.path)
-        self.outcome = Outcome()
+        self.outcome = Outcome(is_over=True)
         status = 500 if isinstance(self.event, Connect) else 403
         close, event = Close(1011, "", status), self.event
         return Done(

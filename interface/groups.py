@@ -7,7 +7,7 @@ from asgictl.messages import Broadcast, Frame
 
 
 class Member(Protocol):
-    def deliver(self, frame: Frame) -> None: ...
+    def deliver(self, frame: Frame, may_drop: bool = False) -> None: ...
 
 
 class Groups:
@@ -31,4 +31,4 @@ class Groups:
         """Give the frame to every member who joined before `position`."""
         for member, joined in list(self._members.get(broadcast.group, {}).items()):
             if joined < position:
-                member.deliver(broadcast.frame)
+                member.deliver(broadcast.frame, broadcast.may_drop)

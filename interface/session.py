@@ -14,15 +14,30 @@ from asgictl.configuration import Limits
 from asgictl.connection import Connection, State
 from asgictl.figures import Figures
 from asgictl.interface.groups import Groups
+from asgictl.interface.origin import is_allowed
 from asgictl.interface.outbox import ASGIMessage, Outbox, Send
 from asgictl.layers.base import Position
 from asgictl.manifest import Path
-from asgictl.messages import Accept, Close, Connect, Done, Frame, Frames, Reply, Scope, TurnEvent, encode_scope
+from asgictl.messages import (
+    Accept,
+    Close,
+    Connect,
+    Done,
+    Frame,
+    Frames,
+    Reply,
+    Scope,
+    TurnEvent,
+    encode_scope,
+    plain_text,
+)
 from asgictl.shed import Shed
 
 logger = logging.getLogger("asgictl.interface")
 
 Receive = Callable[[], Awaitable[ASGIMessage]]
+FOREIGN = "This page's origin may not open WebSockets here: see --allowed-origins."
+POLICY_VIOLATION = 1008  # RFC 6455, section 7.4.1
 INTERNAL_ERROR = 1011  # RFC 6455, section 7.4.1
 ABNORMAL_CLOSURE = 1006  # RFC 6455, section 7.4.1: what a consumer hears when no close frame came
 TRY_AGAIN_LATER = 1013  # IANA's WebSocket close codes: the reader is too slow
@@ -57,6 +72,7 @@ class Session:
         self.connection = Connection(id, encode_scope(travelling(scope)), host.limits, path.at_most_once)
         self.pool = path.pool
         self._path = path
+        self._is_foreign = not is_allowed(scope["headers"], host.limits.allowed_origins)
         self._host = host
         self._outbox = Outbox(send, can_deny(scope))
         self._joined: set[str] = set()
@@ -68,7 +84,10 @@ class Session:
     async def run(self, receive: Receive) -> None:
         """Serve the socket until the client has gone or was closed; its last turns may outlive this call."""
         await receive()  # websocket.connect
-        if self._path.connect:
+        if self._is_foreign:
+            self._host.shed.add("handshakes refused with 403: their Origin is not allowed")
+            self._close(Close(POLICY_VIOLATION, "", 403, *plain_text(FOREIGN)))
+        elif self._path.connect:
             loop = asyncio.get_running_loop()
             self._deadline = loop.call_later(self._host.limits.connect_deadline_seconds, self._too_late)
             self._host.submit(self, self.connection.connect())
@@ -159,10 +178,13 @@ class Session:
         for frame in frames:
             self.deliver(frame)
 
-    def deliver(self, frame: Frame) -> None:
-        """Put a frame onto its way to the client; a client that is too slow to take it is closed with 1013."""
+    def deliver(self, frame: Frame, may_drop: bool = False) -> None:
+        """Put a frame onto its way to the client; one too slow to take it goes without, or is closed with 1013."""
         waiting = self._outbox.bytes
         if waiting and waiting + len(frame) > self._host.limits.outbox_bytes and self._outbox.is_open:
+            if may_drop:
+                self._host.shed.add("group frames dropped: their sockets read too slowly")
+                return
             self._host.shed.add("sockets closed with 1013: they read too slowly")
             self._close(Close(TRY_AGAIN_LATER, "reading too slowly"))
         self._outbox.frame(frame)

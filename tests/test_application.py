@@ -32,6 +32,9 @@ def consumer(message: Any) -> None:
         ("/a.b", "/a.b", {}),
         ("/a.b", "/axb", None),
         ("/ws", "/ws/more", None),
+        ("/{rest:path}", "/", {"rest": ""}),
+        ("/a/{b}/{rest:path}", "/a/b/c/d/", {"b": "b", "rest": "c/d/"}),
+        ("/a/{rest:path}", "/a", None),
     ],
 )
 def test_a_parameter_is_one_segment_and_all_else_is_literal(
@@ -40,7 +43,7 @@ def test_a_parameter_is_one_segment_and_all_else_is_literal(
     assert path(pattern).match(asked) == params
 
 
-@pytest.mark.parametrize("pattern", ["ws", "", "/{a}/{a}", "/{1}"])
+@pytest.mark.parametrize("pattern", ["ws", "", "/{a}/{a}", "/{1}", "/{a}/{a:path}"])
 def test_a_malformed_pattern_is_named(pattern: str) -> None:
     with pytest.raises(TargetError) as caught:
         compile_pattern(pattern)
@@ -96,6 +99,16 @@ def test_a_groups_frame_waits_for_the_commit() -> None:
         Group("g").send(text="x")
         Group("g").send(data=b"x")
     assert outcome.sends == [Broadcast("g", "x"), Broadcast("g", b"x")]
+
+
+def test_a_groups_frame_says_what_becomes_of_it_at_a_slow_member() -> None:
+    outcome, wrong = Outcome(), "wait"
+    with outcome:
+        Group("g").send(text="x", if_slow="drop")
+        Group("g").send(text="y", if_slow="close")
+        with pytest.raises(ConsumerError, match="'close' or 'drop', not 'wait'"):
+            Group("g").send(text="z", if_slow=wrong)  # type: ignore[arg-type]
+    assert outcome.sends == [Broadcast("g", "x", may_drop=True), Broadcast("g", "y")]
 
 
 def test_a_send_outside_of_an_event_without_a_redis_says_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:

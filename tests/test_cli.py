@@ -30,6 +30,7 @@ def _runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "MAX_MEMORY_MIB",
         "CAPACITY",
         "ROOT_PATH",
+        "ALLOWED_ORIGINS",
     )
     for name in ("REDIS", "NAME", "BIND", "TARGET", "THREADS", "RUN_DIR", "WORKERS", "MODE", *roles):
         monkeypatch.setenv(f"ASGICTL_{name}", "")  # so that it is restored: commands set some
@@ -53,6 +54,8 @@ def run(*arguments: str) -> Result:
         (["start", "--name", "a b"], "letters, digits, - and _"),
         (["status", "--name", "x" * 33], "1 to 32"),
         (["start", "a:b", "c:d"], "c:d"),
+        (["start", "--allowed-origins", "example.com"], "use scheme://host"),
+        (["interface", "--redis", "redis://h", "--allowed-origins", "https://example.com/"], "no path"),
         (["start", "--mode", "inprocess", "--interfaces", "2"], "--interfaces means nothing"),
         (["start", "--server", "apache"], "'uvicorn', 'daphne', 'hypercorn'"),
         (["interface"], "--redis"),

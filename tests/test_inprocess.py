@@ -239,7 +239,9 @@ def test_an_asgi_socket_that_has_ended_is_not_closed_again() -> None:
 def test_limits_come_from_the_environment_that_start_makes() -> None:
     assert limits_of({}) == Limits()
     environment = {"ASGICTL_MAX_BODY_BYTES": "5", "ASGICTL_MAX_MESSAGE_BYTES": "6"}
-    assert limits_of(environment) == Limits(body_bytes=5, message_bytes=6)
+    environment["ASGICTL_ALLOWED_ORIGINS"] = "'https://*.example.com' http://b"
+    origins = ("https://*.example.com", "http://b")
+    assert limits_of(environment) == Limits(body_bytes=5, message_bytes=6, allowed_origins=origins)
 
 
 def broken(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:

@@ -174,9 +174,13 @@ def test_a_version_that_is_not_adjacent_is_named_beside_ours(field: bytes) -> No
 
 def test_the_next_version_is_read_with_the_fields_that_it_appended_passed_over() -> None:
     _, value = encode(Broadcast("g", "x"))
-    assert value[0] == 0x93
-    newer = b"\x94" + value[1:] + b"\x07"
+    assert value[0] == 0x94
+    newer = b"\x95" + value[1:] + b"\x07"
     assert decode_broadcast(b"%d" % (VERSION + 1), newer) == Broadcast("g", "x")
+
+
+def test_a_broadcast_of_before_closes_who_is_slow() -> None:
+    assert decode_broadcast(b"1", b"\x93\xa9broadcast\xa1g\xa1x") == Broadcast("g", "x", may_drop=False)
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,14 @@ def test_an_asgi_callable_serves_websockets_too(module: Write) -> None:
     assert application.websocket is application.http["/"]
 
 
+def test_a_routing_list_of_channels_1_becomes_an_application(module: Write) -> None:
+    source = "from asgictl.channels1 import route\nrouting = [route('websocket.receive', print), route('jobs', print)]"
+    application = load_target(module(source) + ":routing")
+    assert set(application.background) == {"jobs"}
+    with pytest.raises(TargetError, match="holds route"):
+        load_target(module("routing = [3]") + ":routing")
+
+
 def test_the_demo_is_an_application() -> None:
     assert isinstance(load_target(DEMO), Application)
 

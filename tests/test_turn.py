@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from asgictl.application import Application, Consumer, Group, Route, path
+from asgictl.errors import ConsumerError
 from asgictl.messages import (
     Accept,
     Broadcast,
@@ -209,6 +210,57 @@ def test_a_fault_in_connect_refuses_the_handshake_with_500(consumer: Consumer) -
     close = ran(connect(), consumer).run().close
     assert close is not None
     assert close.status == 500
+
+
+@pytest.mark.parametrize(
+    "late",
+    [
+        lambda message: message.reply(text="x"),
+        lambda message: message.reply(text="x", immediately=True),
+        lambda message: message.join("g"),
+        lambda message: message.leave("g"),
+        lambda message: message.close(),
+    ],
+)
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_message_whose_event_is_over_says_what_to_do(late: Consumer, fails: bool) -> None:
+    kept: list[Message] = []
+
+    def keeps(message: Message) -> None:
+        kept.append(message)
+        if fails:
+            raise ValueError("theirs")
+
+    ran(receive(["a"]), keeps).run()
+    with pytest.raises(ConsumerError, match=r"the event i/1:7 is over.*join a group"):
+        late(kept[0])
+
+
+def test_a_reply_to_a_connection_that_has_gone_is_an_error(caplog: pytest.LogCaptureFixture) -> None:
+    ran(Disconnect("i/1", 4, 1, SCOPE, b"", 1006, ""), lambda message: message.reply(text="bye")).run()
+    assert "the connection has gone; send to a group" in caplog.text
+
+
+def test_a_session_without_django_says_what_it_needs() -> None:
+    errors: list[str] = []
+
+    def asks(message: Message) -> None:
+        for name in ("session", "user"):
+            with pytest.raises(ConsumerError) as caught:
+                getattr(message, name)
+            errors.append(str(caught.value))
+
+    ran(receive(["a"]), asks).run()
+    assert all("django.contrib.sessions" in each and "django.setup()" in each for each in errors)
+
+
+def test_cookies_are_joined_as_a_cookie_header_has_them() -> None:
+    scope = encode_scope(
+        Scope("", "ws", "2", "", "/ws/x", b"", b"", [(b"cookie", b"a=1"), (b"cookie", b"b=2")], None, None)
+    )
+    seen: list[str] = []
+    ran(Receive("i/1", 1, 1, scope, b"", ["x"], 0), lambda message: seen.append(message.headers["cookie"])).run()
+    assert seen == ["a=1; b=2"]
 
 
 def test_an_event_without_a_consumer_produces_nothing() -> None:

@@ -46,6 +46,13 @@ def _server_options(_ctx: click.Context, param: click.Parameter, value: tuple[st
     return value
 
 
+def _origins(_ctx: click.Context, _param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
+    for each in value:
+        if not re.fullmatch(r"\*|[\w*+.-]+://[^/]+", each):
+            raise click.BadParameter(f"{each}: use scheme://host or scheme://host:port, * for any part; no path")
+    return tuple(each.lower() for each in value)
+
+
 def check_server(server: str, *passed_on: tuple[str, ...]) -> None:
     if server != "uvicorn" and any(passed_on):  # TLS that was asked for must not be lost
         raise click.UsageError(f"--uvicorn-option and --gunicorn-option mean nothing on --server={server}")
@@ -81,6 +88,14 @@ interface_options = options(
     option("--max-body-bytes", type=click.IntRange(0), default=LIMITS.body_bytes, help="Of a request; above: 413."),
     option("--capacity", type=click.IntRange(1), default=LIMITS.channel_events, help="Events of a channel; then 503."),
     option("--forwarded-allow-ips", default="127.0.0.1", help="Proxies whose X-Forwarded headers count; * for any."),
+    option(
+        "--allowed-origins",
+        metavar="GLOB",
+        multiple=True,
+        type=Words(),
+        callback=_origins,
+        help="Pages that may open consumers' WebSockets, as https://*.example.com; else the same host's.",
+    ),
     option("--root-path", default="", help="The path below which a proxy serves the application."),
     option("--access-log", is_flag=True, help="Log each request and WebSocket; never a query string."),
 )

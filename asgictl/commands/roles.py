@@ -57,6 +57,7 @@ def interface(
     max_body_bytes: int,
     capacity: int,
     forwarded_allow_ips: str,
+    allowed_origins: tuple[str, ...],
     root_path: str,
     uvicorn_option: tuple[str, ...],
     access_log: bool,
@@ -69,7 +70,8 @@ def interface(
     check_server(server, uvicorn_option)
     set_up(log_format, _process("interface"))
     readiness = _readiness("interface")
-    limits = Limits(message_bytes=max_message_bytes, body_bytes=max_body_bytes, channel_events=capacity)
+    sizes = {"message_bytes": max_message_bytes, "body_bytes": max_body_bytes, "channel_events": capacity}
+    limits = Limits(**sizes, allowed_origins=allowed_origins)
     try:
         started = serve(
             InterfaceConfig(

@@ -8,7 +8,7 @@ class Member:
     def __init__(self) -> None:
         self.frames: list[Frame] = []
 
-    def deliver(self, frame: Frame) -> None:
+    def deliver(self, frame: Frame, may_drop: bool = False) -> None:
         self.frames.append(frame)
 
 
@@ -42,7 +42,7 @@ def test_a_member_may_leave_while_a_frame_is_delivered() -> None:
     groups, last = Groups(), Member()
 
     class Leaver(Member):
-        def deliver(self, frame: Frame) -> None:
+        def deliver(self, frame: Frame, may_drop: bool = False) -> None:
             super().deliver(frame)
             groups.leave("g", self)
 

@@ -27,7 +27,9 @@ OPEN = Accept(None, [])
 class Socket:
     """A session, its host, and the server's side of it."""
 
-    def __init__(self, path: Path = EVERY, extensions: dict[str, Any] | None = None, **limits: Any) -> None:
+    def __init__(
+        self, path: Path = EVERY, extensions: dict[str, Any] | None = None, headers: Any = (), **limits: Any
+    ) -> None:
         self.groups = Groups()
         self.limits = Limits(**limits)
         self.figures = Figures()
@@ -42,7 +44,7 @@ class Socket:
         self.writable = asyncio.Event()
         self.writable.set()
         self.broken = False
-        scope = {"path": "/ws", "headers": [], "extensions": extensions or {}}
+        scope = {"path": "/ws", "headers": list(headers), "extensions": extensions or {}}
         self.session = Session("i/1", scope, path, self, self.send)
         self.incoming.put_nowait({"type": "websocket.connect"})
         self.running = asyncio.create_task(self.session.run(self.incoming.get))
@@ -271,6 +273,47 @@ async def test_a_slow_reader_is_closed_with_1013() -> None:
     assert (socket.sent[-1]["type"], socket.sent[-1]["code"]) == ("websocket.close", 1013)
     assert isinstance(socket.events[-1], Disconnect)
     assert list(socket.shed.tell()) == ["sockets closed with 1013: they read too slowly"]
+
+
+@scenario
+async def test_what_may_be_dropped_is_dropped_for_the_slow_reader_alone_and_counted() -> None:
+    slow, quick = Socket(outbox_bytes=10), Socket(outbox_bytes=10)
+    for position, socket in enumerate((slow, quick)):
+        await socket.opens()
+        slow.groups.join("g", socket.session, (position, 0))
+    slow.writable.clear()
+    for number in range(5):
+        slow.groups.deliver(Broadcast("g", f"{number}" * 6, may_drop=True), (9, number))
+        await settled()
+    slow.writable.set()
+    await settled()
+    slow.groups.deliver(Broadcast("g", "later", may_drop=True), (10, 0))
+    await settled()
+    assert slow.frames() == ["0" * 6, "later"]
+    assert quick.frames() == [*(f"{number}" * 6 for number in range(5)), "later"]
+    assert slow.shed.tell() == {"group frames dropped: their sockets read too slowly": 4}
+    assert "close" not in slow.types()
+
+
+@scenario
+async def test_a_page_of_another_origin_is_refused_with_403_and_no_consumer_hears_of_it() -> None:
+    socket = Socket(extensions=DENIAL, headers=[(b"host", b"us"), (b"origin", b"http://them")])
+    await settled()
+    start, body = socket.sent
+    assert start["status"] == 403
+    assert b"--allowed-origins" in body["body"]
+    await socket.leaves(1006)
+    assert socket.events == []
+    assert socket.ended
+    assert socket.shed.tell() == {"handshakes refused with 403: their Origin is not allowed": 1}
+
+
+@scenario
+async def test_a_page_of_an_allowed_origin_is_served() -> None:
+    headers = [(b"host", b"us"), (b"origin", b"http://them")]
+    socket = Socket(Path("/ws", False, True, False), headers=headers, allowed_origins=("http://them",))
+    await settled()
+    assert socket.types() == ["accept"]
 
 
 @scenario

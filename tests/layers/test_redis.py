@@ -44,7 +44,7 @@ async def test_broadcasts_published_after_a_join_reach_it_and_earlier_ones_do_no
     class Member:
         frames: list[Frame] = []  # noqa: RUF012
 
-        def deliver(self, frame: Frame) -> None:
+        def deliver(self, frame: Frame, may_drop: bool = False) -> None:
             self.frames.append(frame)
 
     layer, groups, member = worker(name), Groups(), Member()

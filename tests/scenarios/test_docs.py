@@ -1,0 +1,134 @@
+"""What docs/from-channels-1.md and -4.md show, written into a project as it stands there, and run."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
+
+from tests.conftest import MODES, Machine
+from tests.scenarios.test_demo import SECONDS, get
+
+DOCS = Path(__file__).parents[2] / "docs"
+LOG_IN = """
+import os
+os.environ["DJANGO_SETTINGS_MODULE"] = "mysite.settings"
+import django
+django.setup()
+from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
+from django.contrib.auth.models import User
+from django.contrib.sessions.backends.db import SessionStore
+user, session = User.objects.create_user("ann"), SessionStore()
+session[SESSION_KEY], session[HASH_SESSION_KEY] = str(user.pk), user.get_session_auth_hash()
+session[BACKEND_SESSION_KEY] = "django.contrib.auth.backends.ModelBackend"
+session.save()
+print(session.session_key)
+"""
+
+
+def written(page: str, directory: Path) -> list[str]:
+    """Write a page's modules; returns the targets of its commands."""
+    text = (DOCS / page).read_text()
+    for name, source in re.findall(r"```python\n# (\S+)\n(.*?)```", text, re.DOTALL):
+        (directory / name).parent.mkdir(exist_ok=True)
+        (directory / name).write_text(source)
+    return re.findall(r"```sh\nasgictl start (\S+)\n```", text)
+
+
+def run(directory: Path, *command: str) -> str:
+    return subprocess.run(
+        [sys.executable, *command], cwd=directory, check=True, capture_output=True, text=True
+    ).stdout.strip()
+
+
+@pytest.fixture
+def project(machine: Machine, tmp_path: Path) -> tuple[Machine, dict[str, str]]:
+    """A Django project with a user who is logged in; and the header that says so."""
+    machine.directory = tmp_path
+    run(tmp_path, "-m", "django", "startproject", "mysite", ".")
+    with (tmp_path / "mysite" / "settings.py").open("a") as settings:
+        settings.write('CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}\n')
+    run(tmp_path, "manage.py", "migrate")
+    return machine, {"Cookie": "sessionid=" + run(tmp_path, "-c", LOG_IN)}
+
+
+def says(socket: ClientConnection, **said: Any) -> None:
+    socket.send(json.dumps(said))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_routing_list_of_channels_1(machine: Machine, tmp_path: Path, mode: str) -> None:
+    machine.directory = tmp_path
+    target, _ = written("from-channels-1.md", tmp_path)
+    machine.start(target, "--mode", mode, "--workers", "2")
+    url = f"{machine.ws}/chat/hall/"
+    with connect(url + "?name=ann") as ann, connect(url + "?name=bob") as bob:
+        ann.send("hi")
+        for socket in (ann, bob):
+            assert json.loads(socket.recv(SECONDS)) == {"name": "ann", "text": "hi"}
+        bob.close()
+        for number in range(200):
+            ann.send(str(number))
+        assert [json.loads(ann.recv(SECONDS))["text"] for _ in range(200)] == [str(n) for n in range(200)]
+    for path in ("/chat/hall/", "/chat/HALL/?name=ann", "/elsewhere"):
+        with pytest.raises(InvalidStatus) as refused:
+            connect(machine.ws + path)
+        assert refused.value.response.status_code == 403
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_routing_list_with_django(project: tuple[Machine, dict[str, str]], mode: str) -> None:
+    machine, cookie = project
+    assert machine.directory
+    _, target = written("from-channels-1.md", machine.directory)
+    machine.start(target, "--mode", mode, "--workers", "2")
+    assert get(machine.url + "/")[0] == 200
+    with pytest.raises(InvalidStatus) as refused:
+        connect(machine.ws + "/")
+    assert refused.value.response.status_code == 403
+    with connect(machine.ws + "/", additional_headers=cookie) as socket:
+        says(socket, command="send", room="hall", said="too early")
+        assert socket.recv(SECONDS) == "join first"
+        says(socket, command="join", room="hall")
+        assert socket.recv(SECONDS) == "joined as ann"
+        says(socket, command="send", room="hall", said="hi")
+        assert socket.recv(SECONDS) == "ann: hi"
+        run(machine.directory, "manage.py", "shell", "-c", "import django.contrib.sessions.models as m; "
+            "m.Session.objects.all().delete()")  # fmt: skip
+        says(socket, command="join", room="more")
+        assert socket.recv(SECONDS) == "joined as ", "who has logged out is no user any more"
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_channels_4_before_and_after(project: tuple[Machine, dict[str, str]], mode: str) -> None:
+    machine, cookie = project
+    assert machine.directory
+    (target,) = written("from-channels-4.md", machine.directory)
+    for each in ("mysite.asgi:application", target):
+        machine.start(each, "--mode", mode, "--workers", "1")
+        url = f"{machine.ws}/ws/chat/hall/"
+        with connect(url, additional_headers=cookie) as ann, connect(url) as guest:
+            says(ann, message="hi")
+            for socket in (ann, guest):
+                assert json.loads(socket.recv(SECONDS)) == {"name": "ann", "message": "hi"}
+        assert get(machine.url + "/")[0] == 200
+        machine.stop()
+
+
+def test_a_user_without_django_is_a_clear_error(machine: Machine, tmp_path: Path) -> None:
+    machine.directory = tmp_path
+    source = "from asgictl import Application, path\ndef say(message):\n    message.reply(text=str(message.user))\n"
+    (tmp_path / "app.py").write_text(source + "app = Application(websocket=[path('/ws', receive=say)])\n")
+    machine.start("app:app", "--workers", "1")
+    with connect(machine.ws + "/ws") as socket:
+        socket.send("who am I?")
+        with pytest.raises(ConnectionClosed) as closed:
+            socket.recv(SECONDS)
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 1011
+    assert "ConsumerError: message.session is Django's: it needs django.contrib.sessions" in machine.log("worker-00")
