@@ -7,9 +7,10 @@ connection's session, may join groups for it, and keeps its order. docs/from-cha
 """
 
 import re
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections import UserDict, deque
+from collections.abc import Callable, Collection, Mapping
 from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pkgutil import resolve_name
 from typing import Any, TypeVar
@@ -21,26 +22,28 @@ from asgictl.turn import Message as OurMessage
 
 C = TypeVar("C", bound=Callable[..., Any])
 Content = dict[str, Any]
-Found = tuple[Callable[..., Any], dict[str, Any]]  # a consumer, and what its patterns captured
 REPLY = "reply!"  # begins the name of every reply channel, and of no other
-EVERY_PATH = "/{path:path}"
+CONNECT = "websocket.connect"
+WEBSOCKET = {"connect": CONNECT, "receive": "websocket.receive", "disconnect": "websocket.disconnect"}
+OF_THE_CONNECTION = {"channel_session": "state", "http_session": "session", "user": "user"}
 
 
+@dataclass(frozen=True, slots=True)
 class _Turn:
-    """One message of a connection being handled. waiting: what it and its followers sent to their own connection."""
+    """A connection's event being handled. waiting: what is to run in it; known: the channels of background work."""
 
-    def __init__(self, message: OurMessage, known: Iterable[str]) -> None:
-        self.message = message
-        self.name = REPLY + message.id.rpartition(":")[0]
-        self.known = set(known)
-        self.waiting: deque[tuple[str, Content]] = deque()
+    message: OurMessage
+    channel: str
+    name: str  # of its reply channel
+    known: Collection[str]
+    waiting: deque[tuple[str, Content]] = field(default_factory=deque)
 
 
 _turn: ContextVar[_Turn | None] = ContextVar("asgictl_channels1_turn", default=None)
 
 
 class Channel:
-    """A background channel, or a connection's reply channel. Raises as asgictl.Channel does."""
+    """A background channel, or a connection's reply channel. Raises as asgictl.Channel and asgictl.Message do."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -51,37 +54,36 @@ class Channel:
     def send(self, content: Content, immediately: bool = False) -> None:
         """Send a dict; to a reply channel text or bytes, and from the connection's own consumers accept or close."""
         turn = _turn.get()
-        own = turn.message if turn and turn.name == self.name else None
         if not self.name.startswith(REPLY):
             if turn and content.get("reply_channel") == turn.name:
                 ours.check_known(self.name, turn.known)
                 turn.waiting.append((self.name, content))
             else:
                 ours.Channel(self.name).send(content, immediately=immediately)
-        elif own is None:
+        elif turn is None or turn.name != self.name:
             _send_to(self.name, content, immediately)
         else:
-            accept, close, has_frame = content.get("accept"), content.get("close"), bool(_frame(content))
-            if accept or (accept is None and has_frame and own.is_waiting):
-                own.accept()
-            if has_frame:
-                own.reply(**_frame(content), immediately=immediately)
+            frame, accept, close = _frame(content), content.get("accept"), content.get("close")
+            if accept or (accept is None and frame and turn.channel == CONNECT):
+                turn.message.accept()
+            if frame:
+                turn.message.reply(**frame, immediately=immediately)
             if close or accept is False:
-                own.close(1000 if close in (True, None, False) else close)
+                turn.message.close(close if close and close is not True else 1000)
 
 
 class Group:
-    """A named set of connections."""
+    """A named set of connections. `add` and `discard` are for the connection whose event is being handled."""
 
     def __init__(self, name: str) -> None:
         self.name = ours.group_name(name)
 
     def add(self, channel: Channel | str) -> None:
-        """Add the connection whose event is being handled, once that is committed. Raises ConsumerError for another."""
+        """Add the connection, once its event is committed. Raises ConsumerError for another's channel."""
         _own(channel).join(self.name)
 
     def discard(self, channel: Channel | str) -> None:
-        """End its membership. Raises ConsumerError for another connection's channel."""
+        """End its membership. Raises ConsumerError for another's channel."""
         _own(channel).leave(self.name)
 
     def send(self, content: Content, immediately: bool = False) -> None:
@@ -89,167 +91,137 @@ class Group:
         _send_to(self.name, content, immediately)
 
 
-class Message:
-    """What a consumer is called with: `content`, also by key, and the connection's sessions."""
+class Message(UserDict[str, Any]):
+    """What a consumer is called with: `content`, also by key; `channel_session`, `http_session` and `user`."""
 
     def __init__(self, content: Content, channel: str, message: OurMessage | None) -> None:
-        self.content = content
+        self.data = self.content = content
         self.channel = Channel(channel)
         self.reply_channel = Channel(content["reply_channel"]) if "reply_channel" in content else None
-        self.get, self.keys, self.values, self.items = content.get, content.keys, content.values, content.items
         self._message = message
 
-    def __getitem__(self, key: str) -> Any:
-        return self.content[key]
-
-    def __contains__(self, key: str) -> bool:
-        return key in self.content
-
-    @property
-    def _ours(self) -> OurMessage:
+    def __getattr__(self, name: str) -> Any:
+        if name not in OF_THE_CONNECTION:
+            raise AttributeError(name)
         if self._message is None:
             raise ConsumerError(
                 f"a message of channel {self.channel} has a session and a user only when a consumer of the connection"
                 " sent it, with its message.content['reply_channel']"
             )
-        return self._message
-
-    @property
-    def channel_session(self) -> dict[str, Any]:
-        """The connection's state."""
-        return self._ours.state
-
-    @property
-    def http_session(self) -> Any:
-        """Django's session of the handshake's cookie."""
-        return self._ours.session
-
-    @property
-    def user(self) -> Any:
-        """That session's user."""
-        return self._ours.user
+        return getattr(self._message, OF_THE_CONNECTION[name])
 
 
+@dataclass(frozen=True, slots=True)
 class Route:
-    """Takes a channel's messages; made by route()."""
+    """patterns: of an include, then of what it includes; each sees what the one before has not matched."""
 
-    def __init__(self, channel: str, consumer: Callable[..., Any] | str, **filters: str) -> None:
-        self.channels = {channel}
-        self.consumer = _resolved(consumer)
-        self._filters = _compiled(filters)
-        if not callable(self.consumer) or isinstance(self.consumer, type) or ours.is_async(self.consumer):
-            raise TargetError(
-                f"route({channel!r}, {consumer!r}): a consumer is a function, not a class or an async def"
-            )
+    channel: str
+    consumer: Callable[..., Any]
+    patterns: tuple[tuple[str, re.Pattern[str]], ...]
 
-    def find(self, channel: str, content: Content) -> Found | None:
-        """Return the consumer of a message, if this route takes it."""
-        matches = _matches(self._filters, content) if channel in self.channels else None
-        return None if matches is None else (self.consumer, _captured(matches))
-
-
-class Include:
-    """Takes what its routes take; made by include(). Its routes see what stands behind what its patterns matched."""
-
-    def __init__(self, routing: Any, **filters: str) -> None:
-        routing = _resolved(routing)
-        pairs = routing.items() if isinstance(routing, Mapping) else ()
-        self._routes = [Route(*pair) for pair in pairs] or list(routing)
-        if not all(isinstance(each, Route | Include) for each in self._routes):
-            raise TargetError("a Channels 1 routing list holds route(...) and include(...) of asgictl.channels1 alone")
-        self.channels: set[str] = {name for each in self._routes for name in each.channels}
-        self._filters = _compiled(filters)
-
-    def find(self, channel: str, content: Content) -> Found | None:
-        """Return the consumer of a message, of the first route that takes it."""
-        matches = _matches(self._filters, content)
-        if matches is None:
-            return None
-        rest = {name: content[name][match.end() :] for name, match in matches.items()}
-        for each in self._routes:
-            if found := each.find(channel, {**content, **rest}):
-                return found[0], {**_captured(matches), **found[1]}
-        return None
+    def match(self, content: Content) -> dict[str, Any] | None:
+        """Return what the patterns capture, or None unless all match."""
+        rest = dict(content)
+        captured: dict[str, Any] = {}
+        for name, pattern in self.patterns:
+            value = rest.get(name)
+            found = pattern.match(value) if isinstance(value, str) else None
+            if found is None:
+                return None
+            captured |= found.groupdict()
+            rest[name] = found.string[found.end() :]
+        return captured
 
 
-route, include = Route, Include
+def route(channel: str, consumer: Callable[..., Any] | str, **filters: str) -> Route:
+    """Route a channel's messages to a function, or the dotted name of one. filters: regular expressions, by field."""
+    found = _resolved(consumer)
+    if not callable(found) or isinstance(found, type) or ours.is_async(found):
+        raise TargetError(f"route({channel!r}, {consumer!r}): a consumer is a function, not a class or an async def")
+    return Route(channel, found, _compiled(filters))
+
+
+def include(routing: Any, **filters: str) -> list[Route]:
+    """Return the routes of a list, dict or dotted name; they see what stands behind what the filters match."""
+    found = _resolved(routing)
+    routes: list[Route] = []
+    for each in [route(*pair) for pair in found.items()] if isinstance(found, Mapping) else found:
+        routes += each if isinstance(each, list) else [each]
+    if not all(isinstance(each, Route) for each in routes):
+        raise TargetError("a Channels 1 routing list holds route(...) and include(...) of asgictl.channels1 alone")
+    return [replace(each, patterns=_compiled(filters) + each.patterns) for each in routes]
 
 
 def application(
     routing: Any, *, http: Callable[..., Any] | Mapping[str, Callable[..., Any]] | None = None
 ) -> ours.Application:
-    """Return a routing list (or dict, or the dotted name of one) as an Application; http: as Application has it.
+    """Return a routing list as an Application. http: as Application has it.
 
-    Raises TargetError for routes of http.*: requests go to a WSGI or ASGI application.
+    Raises TargetError for a list that cannot serve, or has routes of http.*: requests go to a WSGI or ASGI application.
     """
-    root = Include(routing)
-    if requests := [name for name in root.channels if name.startswith("http.")]:
-        raise TargetError(
-            f"route({requests[0]!r}, ...): no consumer takes requests; give application(http=) a WSGI one"
-        )
-    kinds = {kind: f"websocket.{kind}" for kind in ("connect", "receive", "disconnect")}
-    background = {name: partial(_run_job, root) for name in root.channels.difference(kinds.values())}
+    routes = include(routing)
+    channels = {each.channel for each in routes}
+    if any(name.startswith("http.") for name in channels):
+        raise TargetError("route('http....'): no consumer takes requests; give application(http=) a WSGI application")
+    background = {name: partial(_run_job, routes) for name in channels.difference(WEBSOCKET.values())}
     consumers: dict[str, Any] = {
-        kind: partial(_run, root, name, background)
-        for kind, name in kinds.items()
-        if name in root.channels or kind == "connect"  # which makes the reply channel known
+        kind: partial(_run, routes, name, background)
+        for kind, name in WEBSOCKET.items()
+        if name in channels or name == CONNECT  # which makes the reply channel known
     }
-    return ours.Application(http, [ours.path(EVERY_PATH, **consumers)], background=background)
+    return ours.Application(http, [ours.path("/{path:path}", **consumers)], background=background)
 
 
 def enforce_ordering(consumer: Any = None, slight: bool = False) -> Any:
     """Do nothing, with or without arguments: order is always kept."""
-    return consumer or (lambda consumer: consumer)
+    return consumer or enforce_ordering
 
 
-def _as_it_is(consumer: C) -> C:
+def channel_session(consumer: C) -> C:
     """Do nothing: every message has its sessions and its user, which are loaded when they are asked for."""
     return consumer
 
 
-channel_session = http_session = http_session_user = channel_session_user = channel_session_user_from_http = _as_it_is
-channel_and_http_session = channel_and_http_session_user_from_http = _as_it_is
+http_session = http_session_user = channel_and_http_session = channel_session
+channel_session_user = channel_session_user_from_http = channel_and_http_session_user_from_http = channel_session
 
 
-def _run(root: Include, channel: str, known: Iterable[str], message: OurMessage) -> None:
-    turn = _Turn(message, known)
+def _run(routes: list[Route], channel: str, known: Collection[str], message: OurMessage) -> None:
+    turn = _Turn(message, channel, REPLY + message.id.rpartition(":")[0], known)
     token = _turn.set(turn)
     try:
-        if channel == "websocket.connect":
+        if channel == CONNECT:
             message.join(turn.name)
-            if channel not in root.channels:
-                message.accept()
-        turn.waiting.append((channel, _content(channel, message, turn.name)))
+        if not _take(routes, channel, _content(turn), message) and channel == CONNECT:
+            # As there: who routes no handshakes wants all of them, and otherwise none that no route matches.
+            message.close() if any(each.channel == CONNECT for each in routes) else message.accept()
         while turn.waiting:
-            channel, content = turn.waiting.popleft()
-            if found := root.find(channel, content):
-                found[0](Message(content, channel, message), **found[1])
-            elif channel == "websocket.connect" and channel in root.channels:
-                message.close()  # no route has this path
+            _take(routes, *turn.waiting.popleft(), message)
     finally:
         _turn.reset(token)
 
 
-def _run_job(root: Include, message: BackgroundMessage) -> None:
-    if found := root.find(message.channel, message.content):
-        found[0](Message(message.content, message.channel, None), **found[1])
+def _run_job(routes: list[Route], message: BackgroundMessage) -> None:
+    _take(routes, message.channel, message.content, None)
 
 
-def _content(channel: str, message: OurMessage, name: str) -> Content:
+def _take(routes: list[Route], channel: str, content: Content, message: OurMessage | None) -> bool:
+    """Call the consumer of the first route that matches; returns whether there is one."""
+    for each in routes:
+        if each.channel == channel and (captured := each.match(content)) is not None:
+            each.consumer(Message(content, channel, message), **captured)
+            return True
+    return False
+
+
+def _content(turn: _Turn) -> Content:
     """Return what Channels 1's message format has for a WebSocket's event; the scope's part is in each of them."""
-    scope = message.scope
-    content: Content = {
-        "reply_channel": name,
-        "path": scope.local_path,
-        "root_path": scope.root_path,
-        "scheme": scope.scheme,
-    }
-    content |= {"query_string": scope.query_string, "headers": scope.headers, "client": scope.client}
-    if channel == "websocket.receive":
-        content |= {"bytes": message.data} if message.text is None else {"text": message.text}
-    elif channel == "websocket.disconnect":
-        content["code"] = message.code
-    return content
+    message, scope = turn.message, turn.message.scope
+    content: Content = {"reply_channel": turn.name, "path": scope.local_path, "query_string": scope.query_string}
+    for name in ("root_path", "scheme", "headers", "client", "server"):
+        content[name] = getattr(scope, name)
+    frame = {"text": message.text, "bytes": message.data, "code": message.code}
+    return content | {name: value for name, value in frame.items() if value is not None}
 
 
 def _own(channel: Channel | str) -> OurMessage:
@@ -263,48 +235,25 @@ def _own(channel: Channel | str) -> OurMessage:
 
 
 def _send_to(group: str, content: Content, immediately: bool) -> None:
-    frame = _frame(content)
-    if not frame or content.get("close") or content.get("accept"):
+    if not _frame(content) or content.get("close") or content.get("accept"):
         raise ConsumerError(f"what can be sent to others is text or bytes, not {sorted(content)}")
-    ours.Group(group).send(**frame, immediately=immediately)
+    ours.Group(group).send(**_frame(content), immediately=immediately)
 
 
 def _frame(content: Content) -> dict[str, Any]:
-    return {
-        ours_: content[theirs]
-        for theirs, ours_ in (("text", "text"), ("bytes", "data"))
-        if content.get(theirs) is not None
-    }
+    frame = {"text": content.get("text"), "data": content.get("bytes")}
+    return {name: value for name, value in frame.items() if value is not None}
 
 
 def _resolved(named: Any) -> Any:
-    """Return what a dotted name names; raises TargetError when there is no such thing."""
-    if not isinstance(named, str):
-        return named
     try:
-        return resolve_name(named)
+        return resolve_name(named) if isinstance(named, str) else named
     except (ValueError, AttributeError, ModuleNotFoundError) as error:
         raise TargetError(f"{named!r} in a routing list cannot be imported: {error}") from error
 
 
-def _compiled(filters: Mapping[str, str]) -> dict[str, re.Pattern[str]]:
+def _compiled(filters: Mapping[str, str]) -> tuple[tuple[str, re.Pattern[str]], ...]:
     try:
-        return {name: re.compile(pattern) for name, pattern in filters.items()}
+        return tuple((name, re.compile(pattern)) for name, pattern in filters.items())
     except re.error as error:
         raise TargetError(f"a routing list has a pattern that is none: {error.pattern!r}: {error}") from None
-
-
-def _matches(filters: Mapping[str, re.Pattern[str]], content: Content) -> dict[str, re.Match[str]] | None:
-    """Match each field that has a pattern, from its beginning; None unless all do."""
-    found = {}
-    for name, pattern in filters.items():
-        value = content.get(name)
-        match = pattern.match(value) if isinstance(value, str) else None
-        if match is None:
-            return None
-        found[name] = match
-    return found
-
-
-def _captured(matches: Mapping[str, re.Match[str]]) -> dict[str, Any]:
-    return {name: value for match in matches.values() for name, value in match.groupdict().items()}

@@ -105,12 +105,6 @@ class Message:
         return self._turn.user
 
     @property
-    def is_waiting(self) -> bool:
-        """Whether the handshake is neither accepted nor refused yet."""
-        outcome = self._outcome
-        return isinstance(self._turn.event, Connect) and outcome.accept is None and outcome.close is None
-
-    @property
     def _outcome(self) -> Outcome:
         """Raises ConsumerError once the event is over, as in a thread that outlives it: nothing would be sent."""
         if self._turn.outcome.is_over:

@@ -4,7 +4,12 @@ from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from urllib.parse import urlsplit
 
+from asgictl.messages import Close, plain_text
+
 DEFAULT_PORTS = {"http": 80, "https": 443}
+POLICY_VIOLATION = 1008  # RFC 6455, section 7.4.1
+WHY = "This page's origin may not open WebSockets here: see --allowed-origins."
+REFUSAL = Close(POLICY_VIOLATION, "", 403, *plain_text(WHY))
 
 
 def is_allowed(headers: Iterable[tuple[bytes, bytes]], allowed: Sequence[str]) -> bool:

@@ -14,30 +14,16 @@ from asgictl.configuration import Limits
 from asgictl.connection import Connection, State
 from asgictl.figures import Figures
 from asgictl.interface.groups import Groups
-from asgictl.interface.origin import is_allowed
+from asgictl.interface.origin import REFUSAL, is_allowed
 from asgictl.interface.outbox import ASGIMessage, Outbox, Send
 from asgictl.layers.base import Position
 from asgictl.manifest import Path
-from asgictl.messages import (
-    Accept,
-    Close,
-    Connect,
-    Done,
-    Frame,
-    Frames,
-    Reply,
-    Scope,
-    TurnEvent,
-    encode_scope,
-    plain_text,
-)
+from asgictl.messages import Accept, Close, Connect, Done, Frame, Frames, Reply, Scope, TurnEvent, encode_scope
 from asgictl.shed import Shed
 
 logger = logging.getLogger("asgictl.interface")
 
 Receive = Callable[[], Awaitable[ASGIMessage]]
-FOREIGN = "This page's origin may not open WebSockets here: see --allowed-origins."
-POLICY_VIOLATION = 1008  # RFC 6455, section 7.4.1
 INTERNAL_ERROR = 1011  # RFC 6455, section 7.4.1
 ABNORMAL_CLOSURE = 1006  # RFC 6455, section 7.4.1: what a consumer hears when no close frame came
 TRY_AGAIN_LATER = 1013  # IANA's WebSocket close codes: the reader is too slow
@@ -86,7 +72,7 @@ class Session:
         await receive()  # websocket.connect
         if self._is_foreign:
             self._host.shed.add("handshakes refused with 403: their Origin is not allowed")
-            self._close(Close(POLICY_VIOLATION, "", 403, *plain_text(FOREIGN)))
+            self._close(REFUSAL)
         elif self._path.connect:
             loop = asyncio.get_running_loop()
             self._deadline = loop.call_later(self._host.limits.connect_deadline_seconds, self._too_late)

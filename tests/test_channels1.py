@@ -96,8 +96,14 @@ def test_a_message_has_the_keys_of_its_kind() -> None:
     seen: list[Message] = []
     for kind, event in (("connect", CONNECT), ("receive", receive("t", b"b")), ("disconnect", DISCONNECT)):
         ran([route(f"websocket.{kind}", seen.append)], event)
-    both = {"reply_channel": OWN, "path": "/chat/hall/", "root_path": "/sub", "scheme": "ws", "query_string": b"a=b"}
-    both |= {"headers": HEADERS, "client": ("c", 1)}
+    both: dict[str, Any] = {
+        "reply_channel": OWN,
+        "path": "/chat/hall/",
+        "root_path": "/sub",
+        "scheme": "ws",
+        "query_string": b"a=b",
+    }
+    both |= {"headers": HEADERS, "client": ("c", 1), "server": None}
     assert [each.content for each in seen] == [
         both | more for more in ({}, {"text": "t"}, {"bytes": b"b"}, {"code": 1001})
     ]
