@@ -18,6 +18,7 @@ from asgictl.loadtests.usage import Usage
 from asgictl.loadtests.verdicts import judge
 from benchmarks.sides import APPLICATIONS, gthread, split, uvicorn
 
+BROADCAST = "ws:/broadcast"  # to 1,000 sockets: what is counted are deliveries
 GRANIAN = f"granian --interface wsgi --host 127.0.0.1 --port {{port}} --no-access-log {APPLICATIONS}:django_wsgi"
 
 
@@ -46,21 +47,18 @@ COMPARISONS: dict[str, tuple[Side, Side, float]] = {
     "equal-budget": (split("django_wsgi", workers=2), gthread("django_wsgi", processes=3), 1.0),
     "echo-channels": (split("echo", "ws:/ws"), uvicorn("django_channels", "ws:/ws"), 4.0),
     "echo-asgi": (split("echo", "ws:/ws"), uvicorn("asgi", "ws:/ws"), 0.45),
+    "broadcast-loop": (split("broadcast", BROADCAST), uvicorn("broadcast_loop", BROADCAST), 0.75),
+    "broadcast-channels": (split("broadcast", BROADCAST), uvicorn("django_broadcast", BROADCAST), 10.0),
     "two-workers": (split("wsgi", "/sleep", workers=2), split("wsgi", "/sleep"), 1.9),
 }
 
 
 def drive(url: str, load: str, seconds: float) -> float:
-    """Return requests or echoes a second; raises RuntimeError when any request failed."""
+    """Return requests, echoes or deliveries a second; raises RuntimeError when any request failed."""
     if load.startswith("ws:"):
-        command = [
-            sys.executable,
-            "-m",
-            "benchmarks.echo_client",
-            url.replace("http", "ws") + load[3:],
-            "20",
-            str(seconds),
-        ]
+        client, clients = ("broadcast_client", 1000) if load == BROADCAST else ("echo_client", 20)
+        address = url.replace("http", "ws") + load[3:]
+        command = [sys.executable, "-m", f"benchmarks.{client}", address, str(clients), str(seconds)]
         return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     command = ["wrk", "-t1", "-c64", f"-d{seconds:.0f}s", url + load]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
