@@ -2,7 +2,9 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, Generator, MutableMapping
+from functools import partial
+from types import coroutine
 from typing import Any
 
 from asgictl.messages import Accept, Close, Frame
@@ -25,7 +27,8 @@ class Outbox:
         self._can_deny = can_deny
         self._has_written = written
         self._messages: deque[tuple[ASGIMessage, int]] = deque()
-        self._writer: asyncio.Task[None] | None = None
+        self._is_writing = False
+        self._writer: asyncio.Task[None] | None = None  # which the loop alone would not keep alive
 
     def accept(self, accept: Accept) -> None:
         """Open the socket, unless the client has left."""
@@ -49,12 +52,20 @@ class Outbox:
         self.is_open = False
 
     def _put(self, message: ASGIMessage, size: int = 0) -> None:
+        """Write now as far as the server takes it, which spares most frames a task of their own; the rest in a task."""
         self._messages.append((message, size))
-        if self._writer is None:
-            self._writer = asyncio.get_running_loop().create_task(self._write())
+        if self._is_writing:
+            return
+        self._is_writing = True
+        started = self._write()
+        try:
+            waits_for = started.send(None)
+        except StopIteration:
+            return
+        self._writer = asyncio.get_running_loop().create_task(_finish(started, waits_for))
 
     async def _write(self) -> None:
-        """Write all that waits; lives only while there is something to write."""
+        """Write all that waits; lives only while there is something to write. Ends the socket rather than raise."""
         try:
             while self._messages:
                 message, size = self._messages[0]
@@ -66,8 +77,28 @@ class Outbox:
         except OSError:  # the client has gone (ASGI: send may raise it); the reader hears websocket.disconnect
             self.is_open = False
             self._messages.clear()
+        except Exception as error:  # noqa: BLE001 - the server's fault with one socket is not to reach a group's others
+            self.is_open = False
+            self._messages.clear()
+            what = {"message": "a WebSocket's server failed to send", "exception": error}
+            asyncio.get_running_loop().call_exception_handler(what)
         finally:
-            self._writer = None
+            self._is_writing, self._writer = False, None
+
+
+@coroutine
+def _finish(started: Coroutine[Any, None, None], waits_for: Any) -> Generator[Any, None, None]:
+    """Go on with a coroutine that has begun outside of any task, and waits. Python 3.12 has eager tasks for this."""
+    while True:
+        step = partial(started.send, None)
+        try:
+            yield waits_for
+        except BaseException as error:  # noqa: BLE001 - what it waited for has failed, or this task is cancelled
+            step = partial(started.throw, error)
+        try:
+            waits_for = step()
+        except StopIteration:
+            return
 
 
 def denial(close: Close, can_deny: bool) -> list[ASGIMessage]:

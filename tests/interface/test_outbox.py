@@ -118,3 +118,63 @@ async def test_a_client_that_has_gone_is_written_nothing_more(server: Server) ->
     await settled()
     assert server.types() == ["accept"]
     assert server.written == []
+
+
+@scenario
+async def test_what_the_server_takes_at_once_needs_no_task(server: Server) -> None:
+    server.outbox.accept(Accept(None, []))
+    server.outbox.frame("a")
+    assert server.types() == ["accept", "send"]
+    server.may_write.clear()
+    server.outbox.frame("b")
+    server.outbox.frame("c")
+    await settled()
+    assert (server.types(), server.outbox.bytes) == (["accept", "send"], 2)
+    server.may_write.set()
+    await settled()
+    server.outbox.frame("d")
+    assert [message.get("text") for message in server.sent] == [None, "a", "b", "c", "d"]
+
+
+@scenario
+async def test_a_servers_fault_is_told_and_reaches_nobody_who_writes(server: Server) -> None:
+    told: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, what: told.append(what["exception"]))
+    server.outbox.accept(Accept(None, []))
+    server.error = ValueError("the server's")
+    server.outbox.frame("a")
+    server.outbox.frame("b")
+    assert told == [server.error]
+    assert not server.outbox.is_open
+
+
+@scenario
+async def test_a_write_that_fails_while_it_waits_ends_the_socket(server: Server) -> None:
+    drained: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def send(_message: MutableMapping[str, Any]) -> None:
+        await drained
+
+    outbox = Outbox(send, True)
+    outbox.accept(Accept(None, []))
+    outbox.frame("a")
+    await settled()
+    drained.set_exception(ConnectionResetError())
+    await settled()
+    assert not outbox.is_open
+
+
+@scenario
+async def test_a_write_may_wait_several_times(server: Server) -> None:
+    written: list[str] = []
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        for _ in range(3):
+            await asyncio.sleep(0)
+        written.append(message["type"])
+
+    outbox = Outbox(send, True)
+    outbox.accept(Accept(None, []))
+    outbox.frame("a")
+    await settled()
+    assert written == ["websocket.accept", "websocket.send"]
