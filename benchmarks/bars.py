@@ -9,6 +9,7 @@ events          server-sent events: the longest from being sent to being read
 long-polls      1,000 requests that take 10 s each, on one worker: how many were not answered, and how long they took
 overload        ten times the capacity: the answers, memory once it has settled, p50 two seconds after
 background      10,000 delayed jobs, while Redis is killed, and the controller: how many were lost, early or repeated
+deploys         20 reloads in --deploys seconds of 500 sockets and 500 requests a second: what closed, failed, was wrong
 soak            sockets that come and go while workers are killed, for --soak seconds: errors, memory afterwards
 
 Exits 1 when a bar is not met.
@@ -23,6 +24,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from http.client import HTTPConnection, HTTPException
@@ -57,6 +59,9 @@ JOBS = 10_000
 FIRST_SECONDS = 10  # the first job's delay, and what the last has to run in
 SPREAD_SECONDS = 20  # from the first to the last
 WAVE_SOCKETS = 100
+RELOADS = 20
+DEPLOY_SOCKETS = 500
+REQUESTS_A_SECOND = 500
 WARMING_WAVES = 6
 RETENTION_SECONDS = 70  # after which no broadcast is kept
 WAVE_SECONDS = 10
@@ -201,6 +206,30 @@ def background(_arguments: argparse.Namespace) -> Iterator[Reading]:
         yield verdicts.background(late, JOBS)
 
 
+def deploys(arguments: argparse.Namespace) -> Iterator[Reading]:
+    side = Side("deploys", "asgictl start benchmarks.numbered:app --workers 2 --bind {bind} -d")
+    answers: list[Answer] = []
+
+    async def requests(port: int) -> None:
+        clients = (ask(port, "/", arguments.deploys, answers.append, 0.1) for _ in range(REQUESTS_A_SECOND // 10))
+        await asyncio.gather(*clients)
+
+    with (
+        serving(side) as server,
+        Load(server.url, sockets=DEPLOY_SOCKETS, pace_seconds=1, http=False) as load,
+        ThreadPoolExecutor(1) as thread,
+    ):
+        asking = thread.submit(uvloop.run, requests(server.port))
+        for _ in range(RELOADS):
+            began = time.monotonic()
+            server.run("asgictl", "reload")
+            time.sleep(max(0, arguments.deploys / RELOADS - (time.monotonic() - began)))
+        asking.result()
+    failed = [answer for answer in answers if answer.status != 200]
+    note = f"{load.messages} messages, {len(answers)} requests, longest stall {load.longest_stall_seconds:.2f} s; "
+    yield Reading("deploys", len(load.wrong) + len(failed), 0, "", note + "; ".join(load.wrong[:3]))
+
+
 def soak(arguments: argparse.Namespace) -> Iterator[Reading]:
     """The first waves, which are not measured, let every process reach its usual size."""
     side = Side("soak", "asgictl start benchmarks.numbered:app --workers 2 --bind {bind} -d")
@@ -239,6 +268,7 @@ BARS = {
     "long-polls": long_polls,
     "overload": overload,
     "background": background,
+    "deploys": deploys,
     "soak": soak,
 }
 
@@ -247,6 +277,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BARS)}; all without one")
     parser.add_argument("--seconds", type=float, default=60, help="how long overload lasts (60)")
+    parser.add_argument("--deploys", type=float, default=600, help="how long deploys lasts (600)")
     parser.add_argument("--soak", type=float, default=900, help="how long soak lasts (900)")
     parser.add_argument("--full", action="store_true", help="the whole download at 5 MB/s: 215 s")
     arguments = parser.parse_args()

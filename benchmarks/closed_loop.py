@@ -16,7 +16,7 @@ class Answer(NamedTuple):
     seconds: float
 
 
-async def ask(port: int, path: str, seconds: float, heard: Callable[[Answer], None]) -> None:
+async def ask(port: int, path: str, seconds: float, heard: Callable[[Answer], None], pause_seconds: float = 0) -> None:
     """Be one client, for at least one answer. Raises OSError or EOFError when the server cuts it off."""
     request = f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
     until = perf_counter() + seconds
@@ -31,6 +31,7 @@ async def ask(port: int, path: str, seconds: float, heard: Callable[[Answer], No
                 await reader.readexactly(int(length[1]) if length else 0)
                 kept = b"\r\nconnection: close" not in head
                 heard(Answer(int(head[9:12]), b"\r\nretry-after:" in head, perf_counter() - began))
+                await asyncio.sleep(pause_seconds)
 
 
 async def times(port: int, path: str, seconds: float, clients: int = 1) -> list[float]:

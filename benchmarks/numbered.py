@@ -40,11 +40,14 @@ app = Application(http=wsgi, websocket=[path("/numbers", connect=accept, receive
 class Load:
     """Clients in a thread of their own, from `with` to its end. wrong: one line for each thing that must not be."""
 
-    def __init__(self, url: str, *, sockets: int, pace_seconds: float = 0.1, listeners: int = 2) -> None:
+    def __init__(
+        self, url: str, *, sockets: int, pace_seconds: float = 0.1, listeners: int = 2, http: bool = True
+    ) -> None:
         self._url = url
         self._sockets = sockets
         self._pace_seconds = pace_seconds
         self._listeners = listeners
+        self._http = http
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
         self._sent: dict[str, int] = defaultdict(int)
@@ -69,7 +72,8 @@ class Load:
             for _ in range(self._listeners):
                 group.create_task(self._listen())
             sending = [group.create_task(self._send(f"s{number}")) for number in range(self._sockets)]
-            sending.append(group.create_task(self._ask()))
+            if self._http:
+                sending.append(group.create_task(self._ask()))
             self._ready.set()
             await asyncio.wait(sending)
 
