@@ -1,4 +1,4 @@
-"""Processes that a killed supervisord has left behind: they carry the run directory in their environment."""
+"""Processes that a killed supervisord has left behind: they carry the run directory in their environment or title."""
 
 import os
 from collections.abc import Callable
@@ -19,7 +19,9 @@ def orphans(run_dir: Path) -> list[psutil.Process]:
 
 def _belongs(process: psutil.Process, run_dir: Path) -> bool:
     try:
-        return bool(process.environ().get("ASGICTL_RUN_DIR") == str(run_dir))
+        if process.environ().get("ASGICTL_RUN_DIR") == str(run_dir):
+            return True
+        return any(f"{run_dir}/redis.sock" in word for word in process.cmdline())  # Redis's title overwrites the rest
     except psutil.Error:  # it has ended, or is somebody else's
         return False
 

@@ -157,12 +157,15 @@ class Machine:
 
     def pids(self) -> list[int]:
         """Return the live processes of every instance that was started here."""
-        mark = f"XDG_RUNTIME_DIR={self.runtime}".encode()
+        mark, title = f"XDG_RUNTIME_DIR={self.runtime}".encode(), f"{self.runtime}/asgictl/".encode()
         found = []
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit() and int(entry.name) != os.getpid():
                 try:
-                    if mark in (entry / "environ").read_bytes().split(b"\0"):
+                    if (
+                        mark in (entry / "environ").read_bytes().split(b"\0")
+                        or title in (entry / "cmdline").read_bytes()
+                    ):
                         found.append(int(entry.name))
                 except OSError:
                     continue
