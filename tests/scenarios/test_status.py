@@ -46,7 +46,7 @@ def status(machine: Machine) -> dict[str, Any]:
 def running(machine: Machine) -> list[str]:
     """Return what is said of the processes that run the application."""
     lines = machine.run("status").stdout.splitlines()
-    return [line.split()[1] for line in lines if line.startswith(("worker-", "server ")) and "RUNNING" not in line]
+    return [line.split()[1] for line in lines if line.startswith(("worker-", "server-")) and "RUNNING" not in line]
 
 
 @contextmanager
