@@ -30,7 +30,6 @@ from asgictl.configuration import Bind, InstanceConfig
 from asgictl.errors import AsgictlError
 from asgictl.logs import masked
 from asgictl.settings import told
-from asgictl.slots import Interrupted
 from asgictl.tail import FOLLOW_SECONDS, Logs
 
 
@@ -100,6 +99,7 @@ def start(
         options={variable(key): text(value) for key, value in roles.items()},
     )
     from asgictl.instance import Instance
+    from asgictl.slots import Interrupted
     from asgictl.status import status, summary
 
     stopping = threading.Event()
@@ -135,6 +135,8 @@ def start(
 def _watch(instance: Any, role: str, stopping: threading.Event) -> None:
     """Deploy on each change, until it is to stop; a change that does not start leaves what runs."""
     from watchfiles import PythonFilter, watch
+
+    from asgictl.slots import Interrupted
 
     for _ in watch(".", watch_filter=PythonFilter(), stop_event=stopping):
         try:
