@@ -14,6 +14,7 @@ from tests.conftest import MODES, Machine, until
 from tests.scenarios.test_demo import SECONDS, get
 
 ROOT = Path(__file__).parents[2]
+RUNS = {"STARTING", "RUNNING"}  # supervisord says the latter after a second
 APPLICATION = """
 import asyncio, os, signal, time
 from asgictl import Application, Channel, Group, RetryLater, path
@@ -87,7 +88,7 @@ def has_run(machine: Machine, line: str, times: int = 1) -> Callable[[], bool]:
 
 def pids(machine: Machine, role: str) -> list[int]:
     processes = json.loads(machine.run("status", "--json").stdout)["processes"]
-    return [process["pid"] for process in processes if process["role"] == role and process["state"] == "RUNNING"]
+    return [process["pid"] for process in processes if process["role"] == role and process["state"] in RUNS]
 
 
 @pytest.mark.parametrize("mode", MODES)
