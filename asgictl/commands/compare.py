@@ -1,13 +1,12 @@
 """asgictl compare."""
 
-import signal
-import threading
 from pathlib import Path
 from typing import Any
 
 import click
 
 from asgictl.commands.options import COUNTS, option, options, target_argument, threads_option
+from asgictl.commands.signals import told_to_end
 from asgictl.loadtests.scenarios import MOST_ROUNDS, SCENARIOS
 
 compare_options = options(
@@ -44,7 +43,4 @@ def compare(target: str, **asked: Any) -> None:
     from asgictl.compare import CompareConfig
     from asgictl.compare import compare as measure
 
-    stopping = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda _number, _frame: stopping.set())
-    measure(CompareConfig(target, **asked), stopping)
+    measure(CompareConfig(target, **asked), told_to_end())

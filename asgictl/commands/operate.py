@@ -1,17 +1,16 @@
 """What an operator does with an instance that runs: status, reload, restart, scale, logs."""
 
 import json
-import signal
 import sys
-import threading
 import time
 from collections.abc import Callable
-from functools import partial
+from operator import methodcaller
 from typing import TYPE_CHECKING
 
 import click
 
 from asgictl.commands.options import COUNTS, name_option, release_option
+from asgictl.commands.signals import told_to_end
 from asgictl.tail import FOLLOW_SECONDS, TAIL_BYTES, Logs
 
 if TYPE_CHECKING:
@@ -55,7 +54,7 @@ def reload(interfaces: bool, release: str, name: str) -> None:
     if interfaces and not split:
         raise click.UsageError("--interfaces means nothing in --mode=inprocess: there are none")
     role = "interface" if interfaces else "worker" if split else "server"
-    _change(name, f"reloaded {role}s", lambda instance: instance.replace(role, release))
+    _change(name, f"reloaded {role}s", methodcaller("replace", role, release))
 
 
 @click.command()
@@ -63,7 +62,7 @@ def reload(interfaces: bool, release: str, name: str) -> None:
 @name_option
 def restart(role: str, name: str) -> None:
     """Replace the processes of a role by new ones, as reload does; Redis and the controller stop first."""
-    _change(name, f"restarted {role}", lambda instance: instance.replace(role))
+    _change(name, f"restarted {role}", methodcaller("replace", role))
 
 
 @click.command()
@@ -79,11 +78,7 @@ def scale(ctx: click.Context, counts: tuple[str, ...], name: str) -> None:
             raise click.UsageError(f"{each}: use worker=N, interface=N")
         wanted.append((role, int(COUNTS[role](count, ctx=ctx))))
     for role, number in wanted:
-        _change(name, f"{role}: {number}", partial(_scale, role, number))
-
-
-def _scale(role: str, number: int, instance: "Instance") -> "Cost":
-    return instance.scale(role, number)
+        _change(name, f"{role}: {number}", methodcaller("scale", role, number))
 
 
 def _change(name: str, done: str, change: Callable[["Instance"], "Cost"]) -> None:
@@ -91,11 +86,8 @@ def _change(name: str, done: str, change: Callable[["Instance"], "Cost"]) -> Non
     from asgictl.instance import Instance
     from asgictl.slots import Interrupted
 
-    stopping = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda _number, _frame: stopping.set())
     try:
-        cost = change(Instance(name, stopping))
+        cost = change(Instance(name, told_to_end()))
     except Interrupted:
         raise click.ClickException("given up before all was ready: what had started stops, the old go on") from None
     closed = f"; {cost.closed} WebSockets were closed with 1012" if cost.closed else ""

@@ -1,7 +1,6 @@
 """asgictl start, stop, config show."""
 
 import json
-import signal
 import threading
 from typing import Any
 
@@ -26,6 +25,7 @@ from asgictl.commands.options import (
     variable,
     worker_options,
 )
+from asgictl.commands.signals import told_to_end
 from asgictl.configuration import Bind, InstanceConfig
 from asgictl.errors import AsgictlError
 from asgictl.logs import masked
@@ -102,9 +102,7 @@ def start(
     from asgictl.slots import Interrupted
     from asgictl.status import status, summary
 
-    stopping = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda _number, _frame: stopping.set())
+    stopping = told_to_end()
     instance = Instance(name, stopping)
     try:
         instance.start(configured)
