@@ -94,6 +94,8 @@ class Controller:
             while line := await reader.readline():
                 heard = json.loads(line)
                 if "ask" in heard:
+                    if heard["ask"] == "forget":
+                        self._forget(heard["processes"])
                     answer = await self.status() if heard["ask"] == "status" else self._reports()
                     writer.write(json.dumps(answer).encode() + b"\n")
                 elif "figures" in heard and report:
@@ -149,6 +151,12 @@ class Controller:
             del self._unready[report["process"]]
         elif report["state"] == "failed":
             self._failed[report["process"]] = report
+
+    def _forget(self, processes: list[str]) -> None:
+        """What starts in these slots now has no part in how others have failed there."""
+        for process in processes:
+            self._failed.pop(process, None)
+            del self._unready[process]
 
     def _died(self, report: dict[str, Any]) -> None:
         if report["state"] == "starting":

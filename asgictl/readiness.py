@@ -13,7 +13,7 @@ import resource
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +30,15 @@ PUSH_SECONDS = 1.0
 ASK_SECONDS = 2.0
 
 
-def ask(run_dir: Path, question: str) -> Any:
-    """Return the controller's answer: "reports" or "status". Raises OSError while it is away."""
+def ask(run_dir: Path, question: str, processes: Sequence[str] = ()) -> Any:
+    """Return the controller's answer: "reports" or "status". Raises OSError while it is away.
+
+    "forget": how those that ran in these slots before have failed; then it is the reports.
+    """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line, line.makefile("rb") as answer:
         line.settimeout(ASK_SECONDS)
         line.connect(str(run_dir / SOCKET))
-        line.sendall(b'{"ask": "%b"}\n' % question.encode())
+        line.sendall(json.dumps({"ask": question} | ({"processes": processes} if processes else {})).encode() + b"\n")
         if not (text := answer.readline()).endswith(b"\n"):
             raise ConnectionResetError("the controller ended while it answered")
         return json.loads(text)

@@ -6,6 +6,7 @@ A change never makes a gap: what is new starts in free slots, and only once all 
 import threading
 import time
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -69,14 +70,14 @@ class Slots:
         free = self._in(group, ENDED)[:count]
         if len(free) < count:
             raise StartError(f"only {len(free)} more {group} can start now; asgictl status shows those that drain")
-        before = [(failure["process"], failure["pid"]) for failure in self.reports()["failed"]]
+        self._forget(free)
         try:
             for name in [*free, *([HOLDERS[group]] if group in HOLDERS else [])]:
                 self._supervisor.start(group, name)
             while not (is_ready(free) if is_ready else self.ready(free) >= count):
                 if self._stopping.wait(POLL_SECONDS):
                     raise Interrupted
-                self._raise_failure(group, free, before)
+                self._raise_failure(group, free)
                 if time.monotonic() > deadline:
                     raise StartError(f"gave up waiting for {', '.join(free)} to become ready:\n{self._tails(free)}")
         except BaseException:
@@ -99,10 +100,15 @@ class Slots:
             killed += slot["exitstatus"] < 0
         return killed
 
-    def _raise_failure(self, group: str, names: list[str], before: Collection[tuple[str, int]]) -> None:
-        """Raise what a process of these has died of; `before` are failures of others that ran in their slots."""
+    def _forget(self, names: list[str]) -> None:
+        """Have the controller forget how others failed in these slots; without one there is nothing to forget."""
+        with suppress(OSError):
+            ask(self._run_dir, "forget", names)
+
+    def _raise_failure(self, group: str, names: list[str]) -> None:
+        """Raise what a process of these has died of."""
         for failure in self.reports()["failed"]:
-            if failure["process"] in names and (failure["process"], failure["pid"]) not in before:
+            if failure["process"] in names:
                 error = StartError(f"{failure['process']}: {failure['reason'] or UNREADY + self._tails(names)}")
                 error.exit_code = failure["exit_code"]
                 raise error

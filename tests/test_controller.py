@@ -296,3 +296,18 @@ def test_a_controller_that_ends_takes_nobody_for_dead(monkeypatch: pytest.Monkey
     with socket.socket(socket.AF_UNIX) as line:
         run(scenario)
     assert died == []
+
+
+def test_what_failed_in_a_slot_is_forgotten_when_another_process_starts_there() -> None:
+    async def scenario() -> None:
+        lines = [await reporting(pid=7, state="failed", reason="of another", exit_code=3)]
+        lines.append(await reporting(pid=8, process="worker-01", state="failed", reason="its own", exit_code=3))
+        async with asyncio.timeout(10):
+            while len((await reports())["failed"]) < 2:
+                pass
+        found = await asyncio.to_thread(ask, Path(), "forget", ["worker-00"])
+        assert [failure["process"] for failure in found["failed"]] == ["worker-01"]
+        for line in lines:
+            line.close()
+
+    run(scenario)

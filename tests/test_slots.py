@@ -29,6 +29,9 @@ class Supervised(Slots):
         supervisor: Any = self
         self._supervisor = self.play = Play(supervisor)  # type: ignore[assignment]
 
+    def _forget(self, names: list[str]) -> None:
+        self.failures[:] = [failure for failure in self.failures if failure["process"] not in names]
+
     def reports(self) -> dict[str, Any]:
         return {"ready": self.ready_reports, "failed": self.failures, "shed": {}}
 
