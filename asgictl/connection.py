@@ -13,7 +13,7 @@ After a death the frames of its turn go one by one, so that one frame that kills
 
 from collections import deque
 from dataclasses import dataclass, field
-from enum import Enum, auto
+from enum import IntEnum, auto
 
 from msgspec.structs import replace
 
@@ -22,13 +22,13 @@ from asgictl.errors import TransitionError
 from asgictl.messages import Connect, Disconnect, Done, Frame, Receive, TurnEvent
 
 
-class State(Enum):
+class State(IntEnum):  # whose hash is C
     IDLE = auto()
     OPEN = auto()
     CLOSED = auto()
 
 
-class Trigger(Enum):
+class Trigger(IntEnum):
     TURN = auto()
     DONE = auto()
     LOST = auto()

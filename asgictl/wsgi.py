@@ -8,7 +8,6 @@ import re
 import sys
 from collections.abc import Callable, Iterable
 from functools import lru_cache
-from http import HTTPStatus
 from io import BufferedReader, BytesIO, RawIOBase
 from time import perf_counter
 from typing import Any, BinaryIO, Protocol
@@ -25,6 +24,8 @@ SOFTWARE = f"asgictl/{__version__}"
 INPUT_BYTES = 64 << 10
 PART_BYTES = WINDOW_BYTES // 4  # a larger body goes in parts of this
 MAX_VARIABLES = 1000  # names of headers are the client's choice; the cache must not grow with them
+BODILESS = {204, 304}  # RFC 9110, sections 15.3.5 and 15.4.5
+_is_status = re.compile(r"[1-9]\d\d( |$)").match
 
 
 class ClientDisconnected(ConnectionResetError):
@@ -188,7 +189,7 @@ class WSGIRun:
             raise exc_info[1].with_traceback(exc_info[2])
         if self._headers is not None and not exc_info:
             raise RuntimeError("start_response was called twice without exc_info")
-        if not re.match(r"[1-9]\d\d( |$)", status):
+        if not _is_status(status):
             raise ValueError(f"start_response({status!r}): a status is three digits and a reason, such as '200 OK'")
         self._status, self._length = int(status[:3]), None
         self._written.clear()  # of the response that this one replaces
@@ -230,11 +231,7 @@ class WSGIRun:
 
     def _may_have_body(self) -> bool:
         # HEAD's Content-Length would be that of GET's body, which is not known here (RFC 9110, section 8.6).
-        return (
-            self._status >= 200
-            and self._status not in {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED}
-            and (self._event.scope.method != "HEAD")
-        )
+        return self._status >= 200 and self._status not in BODILESS and self._event.scope.method != "HEAD"
 
     def _part(self, body: bytes, *, more: bool = False, aborted: bool = False) -> Response:
         if self._headers is None:

@@ -16,6 +16,7 @@ class Corked:
         self._transport = transport
         self._written: list[bytes] = []
         self._call_soon = asyncio.get_running_loop().call_soon
+        self.is_closing = transport.is_closing  # which uvicorn asks for each response
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)

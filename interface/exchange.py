@@ -59,7 +59,7 @@ class Exchange:
         self._owner = ""  # the inbox of the worker that was heard, and the entry that it runs
         self._entry = b""
         self._wanted = 0  # bytes of the request's body that the worker waits for
-        self._wanting = asyncio.Event()
+        self._wanting: asyncio.Event | None = None
         self._written = 0  # bytes of the response's body that it has not been told of
         self._reader: asyncio.Task[None] | None = None
         self._is_gone = False
@@ -101,7 +101,8 @@ class Exchange:
             return
         self._entry, self._owner = want.entry, want.inbox
         self._wanted += want.size
-        self._wanting.set()
+        if self._wanting:
+            self._wanting.set()
         self.listen()
 
     def fail(self, status: int, text: str) -> None:
@@ -186,7 +187,7 @@ class Exchange:
                 continue  # an empty body has a message too
             data, more = message.get("body", b""), message.get("more_body", False)
             while data and self._wanted <= 0:
-                self._wanting.clear()
+                self._wanting = asyncio.Event()
                 await self._wanting.wait()
             received += len(data)
             if received > self._body_limit:

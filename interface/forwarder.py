@@ -240,18 +240,18 @@ class Forwarder:
             self._end_relays(reply.worker + ".")
         elif isinstance(reply, Lost):
             self._flights.lost(reply)
+        elif exchange := self._exchanges.get(reply.connection):
+            if isinstance(reply, Response):
+                exchange.put(reply)
+            elif isinstance(reply, Want):
+                exchange.want(reply)
+            if exchange.is_answered:  # a client that is slow to take it keeps no room on the channel
+                self._flights.land(reply.connection)
         elif session := self._sessions.get(reply.connection):
             if session.is_answered_by(reply):
                 self._flights.land(reply.connection)
             session.answer(reply, position)
-        elif isinstance(reply, Response | Want):
-            if exchange := self._exchanges.get(reply.connection):
-                exchange.put(reply) if isinstance(reply, Response) else exchange.want(reply)
-                if exchange.is_answered:  # a client that is slow to take it keeps no room on the channel
-                    self._flights.land(reply.connection)
-            elif reply.inbox:
-                self._tell_gone(reply)
-        elif isinstance(reply, Done) and reply.inbox:
+        elif isinstance(reply, (Response, Want, Done)) and reply.inbox:
             self._tell_gone(reply)
 
     def _tell_gone(self, reply: Response | Want | Done) -> None:

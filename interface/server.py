@@ -1,5 +1,7 @@
 """One interface server, in the foreground: the forwarder on a server."""
 
+import gc
+
 from asgictl.configuration import InterfaceConfig
 from asgictl.hosting import check_server, host
 from asgictl.interface.forwarder import Forwarder
@@ -13,6 +15,9 @@ def serve(config: InterfaceConfig, readiness: Readiness) -> bool:
     check_redis(config.redis_url)
     listener = config.bind.listen()
     forwarder = Forwarder(config, readiness)
+    # Nearly all that an interface makes dies by its reference count: looking for cycles each 700 objects cost 5%.
+    gc.freeze()
+    gc.set_threshold(5000, 5, 2)
     started = host(forwarder, listener, config.server, config.limits, config.trusted, config.root_path, config.uvicorn)
     config.bind.release()
     return started

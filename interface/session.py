@@ -236,7 +236,7 @@ def travelling(scope: MutableMapping[str, Any]) -> Scope:
         path,
         scope.get("raw_path") or path.encode(),
         scope.get("query_string", b""),
-        [(bytes(name), bytes(value)) for name, value in scope["headers"]],
+        [(name, value) for name, value in scope["headers"]],
         tuple(scope["client"]) if scope.get("client") else None,
         tuple(scope["server"]) if scope.get("server") else None,
         scope.get("subprotocols", []),

@@ -63,7 +63,7 @@ class ASGIRuns:
 
     def serves(self, entry: Entry) -> bool:
         """Whether an event is for an ASGI application."""
-        return self._application_of(entry) is not None
+        return bool(self._applications) and self._application_of(entry) is not None
 
     def begin(self, entry: Entry) -> bool:
         """Run an event; returns whether there is no room for another."""

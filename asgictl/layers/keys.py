@@ -3,6 +3,8 @@
 All stand under one hash tag, so that they share a slot and a cluster works; instances spread over its nodes.
 """
 
+from functools import lru_cache
+
 WORKERS = "workers"  # the consumer group through which workers compete for events
 
 
@@ -11,6 +13,7 @@ class Keys:
 
     def __init__(self, name: str) -> None:
         self._prefix = f"asgictl:{{{name}}}:"
+        self.of_interface = lru_cache(64)(self._of_interface)
         self.broadcast = self._prefix + "bc"
         self.manifest = self._prefix + "manifest"
         self.channels = self._prefix + "channels"  # every channel's stream that a worker has read
@@ -27,6 +30,10 @@ class Keys:
     def delayed(self, channel: str) -> str:
         """The zset of messages that wait for their time, by Redis milliseconds; only of background channels."""
         return self.channel(channel) + ":delayed"
+
+    def _of_interface(self, interface: str) -> tuple[str, str, str]:
+        """Reply stream, turns and farewells of an interface."""
+        return self.replies(interface), self.turns(interface), self.farewells(interface)
 
     def replies(self, connection: str) -> str:
         """The reply stream of the interface that holds `connection`; only that interface creates it."""

@@ -29,6 +29,7 @@ logger = logging.getLogger("asgictl.layers")
 MINIMUM_VERSION = (6, 2)
 READ_COUNT = 1000  # of entries a read; a bound on what one reply of Redis can weigh
 BLOCK_MILLISECONDS = 1000
+TRIM_BYTES = 64 << 10  # of replies that were applied, and may stand in Redis still
 BROADCAST_RETENTION_MILLISECONDS = 60_000
 _REMOVE = """
 if #redis.call('XPENDING', KEYS[1], 'workers', ARGV[1], ARGV[1], 1) > 0 then return 0 end
@@ -83,6 +84,7 @@ class StreamReader:
         self._replies = ""
         self._on_reply: OnReply = _ignored
         self._positions: dict[str, bytes] = {}
+        self._untrimmed_bytes = 0
         self._link = Link(url, self._begin)
 
     def follow(self, replies: str, on_reply: OnReply) -> None:
@@ -129,6 +131,7 @@ class StreamReader:
         streams = {key.decode(): entries for key, entries in reply or ()}
         replies = streams.get(self._replies, [])
         for entry_id, fields in replies:
+            self._untrimmed_bytes += len(fields[1])
             try:
                 position = position_of(fields[3]) if len(fields) > 2 else None
                 self._on_reply(decode_reply(fields[0], fields[1]), position)
@@ -136,7 +139,9 @@ class StreamReader:
                 logger.error("reply %s passed over: %s", entry_id.decode(), error)
         if replies:
             self._positions[self._replies] = last = replies[-1][0]
-            self._link.call("XTRIM", self._replies, "MINID", _after(last), answered=_ignored)
+            if self._untrimmed_bytes > TRIM_BYTES:
+                self._untrimmed_bytes = 0
+                self._link.call("XTRIM", self._replies, "MINID", _after(last), answered=_ignored)
         if len(replies) < READ_COUNT:
             for entry_id, fields in streams.get(self._keys.broadcast, ()):
                 self._positions[self._keys.broadcast] = entry_id

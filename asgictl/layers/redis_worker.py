@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from asgictl.errors import WireError
 from asgictl.layers.base import Entry
-from asgictl.layers.keys import WORKERS, Keys
+from asgictl.layers.keys import WORKERS, Keys, interface_of
 from asgictl.layers.leases import LEASE_MILLISECONDS, give_back_command
 from asgictl.layers.link import BACKOFF_SECONDS, pack
 from asgictl.layers.redis import BLOCK_MILLISECONDS, READ_COUNT
@@ -67,18 +67,12 @@ def commit_arguments(
     if farewell:  # it goes to the pool that serves this connection
         pool = entry.stream.decode().partition(entry.event.channel)[2]
         farewell = keys.channel(Disconnect.channel + pool).encode() + b" " + farewell
-    is_turn = isinstance(reply, Done) and reply.number > 0  # an ASGI application's handshake is none
-    turn, joins = (reply.number, bool(reply.joins)) if isinstance(reply, Done) and is_turn else ("", False)
+    # an ASGI application's handshake is no turn
+    turn, joins = (reply.number, int(bool(reply.joins))) if isinstance(reply, Done) and reply.number else ("", 0)
+    replies, turns, farewells = keys.of_interface(interface_of(connection))
     return (
-        *(
-            5,
-            entry.stream,
-            keys.replies(connection),
-            keys.turns(connection),
-            keys.broadcast,
-            keys.farewells(connection),
-        ),
-        *(entry.id, connection, turn, int(isinstance(entry.event, Disconnect)), int(joins), farewell),
+        *(5, entry.stream, replies, turns, keys.broadcast, farewells),
+        *(entry.id, connection, turn, int(isinstance(entry.event, Disconnect)), joins, farewell),
         *(encode(reply) if reply else (str(VERSION), b"")),
         *(argument for sent in sends for argument in send_arguments(keys, sent)),
     )
