@@ -156,7 +156,7 @@ class Want(Wire, tag="want", frozen=True):
     """Reply: the application reads its request's body, so send `size` more bytes of it to this inbox.
 
     Of an ASGI application also: it has taken so many bytes of frames, in sequence with its own; and, of size 0, it
-    waits to hear that its client has left.
+    waits to hear that its client has left. sequence: from 1.
     """
 
     connection: str
@@ -271,7 +271,7 @@ class Ended(Wire, tag="ended", frozen=True):
 
 
 class Chunk(Wire, tag="chunk", frozen=True):
-    """Letter: the next part of a request's body, from sequence 0; `more` says that another follows when wanted."""
+    """Letter: the next part of a request's body; `more` says that another follows when wanted. sequence: from 1."""
 
     connection: str
     entry: bytes
@@ -283,7 +283,7 @@ class Chunk(Wire, tag="chunk", frozen=True):
 class Credit(Wire, tag="credit", frozen=True):
     """Letter: the client was sent `size` bytes of the response's body, so as many more may follow.
 
-    Of a socket's frames also, in sequence with its Incoming.
+    In sequence with the request's Chunks; of a socket's frames, with its Incoming.
     """
 
     connection: str

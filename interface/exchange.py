@@ -2,7 +2,8 @@
 
 A small body travels with the event. A larger one is pulled: nothing of it is read from the client, and no 100 Continue
 is sent (RFC 9110, section 10.1.1), before the application asks. The response's parts flow under credit: a worker sends
-as much as it was told may be on its way, and is told of more when the client was written to.
+as much as it was told may be on its way, and is told of more when the client was written to. What both sides say is
+numbered and, after a cut, said again: a connection to Redis that is lost loses nothing of a body.
 """
 
 import asyncio
@@ -15,6 +16,8 @@ from msgspec.structs import replace
 from asgictl.access_log import Answer
 from asgictl.interface.outbox import Send
 from asgictl.interface.session import Receive
+from asgictl.layers.base import Answered
+from asgictl.layers.lane import Lane
 from asgictl.messages import Chunk, Credit, Gone, Letter, Request, Response, Want, may_repeat, plain_text
 
 INLINE_BYTES = 64 << 10  # a body up to here travels with its event
@@ -58,6 +61,8 @@ class Exchange:
         self._next = 0
         self._owner = ""  # the inbox of the worker that was heard, and the entry that it runs
         self._entry = b""
+        self._lane: Lane[Chunk | Credit] | None = None  # to it
+        self._wants = 0  # how often it has asked
         self._wanted = 0  # bytes of the request's body that the worker waits for
         self._wanting: asyncio.Event | None = None
         self._written = 0  # bytes of the response's body that it has not been told of
@@ -99,7 +104,9 @@ class Exchange:
         if want.attempt != self.event.attempt or self._entry not in (b"", want.entry) or self._is_gone:
             self._post(want.inbox, Gone(want.connection, want.entry), _ignored)
             return
-        self._entry, self._owner = want.entry, want.inbox
+        if want.sequence <= self._wants:
+            return  # sent again after a cut
+        self._entry, self._owner, self._wants = want.entry, want.inbox, want.sequence
         self._wanted += want.size
         if self._wanting:
             self._wanting.set()
@@ -116,7 +123,7 @@ class Exchange:
         """The worker died. A request that it had not started is sent again; one that it had, only if repeatable."""
         if self._next == 0 and (not started or self.repeatable):
             self.event = replace(self.event, attempt=self.event.attempt + started)
-            self._entry, self._owner = b"", ""
+            self._entry, self._owner, self._lane, self._wants = b"", "", None, 0
             return self.event
         self.fail(502, "The worker that ran this request died.")
         return None
@@ -176,11 +183,24 @@ class Exchange:
         """Tell the worker in quarters of what it may have on its way, so that it never runs dry unheard."""
         self._written += size
         if self._owner and self._written >= self.event.credit // 4:
-            self._post(self._owner, Credit(self.event.connection, self._entry, self._written), _ignored)
+            lane = self._to_worker()
+            lane.send(Credit(self.event.connection, self._entry, self._written, lane.next_sequence()))
             self._written = 0
 
+    def _to_worker(self) -> Lane[Chunk | Credit]:
+        def add(letter: Chunk | Credit, answered: Answered) -> None:
+            self._post(self._owner, letter, answered)
+
+        self._lane = self._lane or Lane(add, self._unheard)
+        return self._lane
+
+    def _unheard(self) -> None:
+        """The worker is no more, or Redis has lost its inbox."""
+        if not self.is_answered:
+            self.fail(502, "A part of this request's body was lost.")
+
     async def _read(self) -> None:
-        sequence = received = 0
+        received = 0
         more = self.event.more
         while (message := await self._receive())["type"] == "http.request":
             if not more:
@@ -195,17 +215,12 @@ class Exchange:
             self._wanted -= len(data)
             if self._next == 0:
                 self._postpone()
-            chunk = Chunk(self.event.connection, self._entry, sequence, data, more)
-            self._post(self._owner, chunk, self._sent)
-            sequence += 1
+            lane = self._to_worker()
+            lane.send(Chunk(self.event.connection, self._entry, lane.next_sequence(), data, more))
         self._is_gone = True
         self._tell_gone()
         self._wake()
         return None
-
-    def _sent(self, reply: object) -> None:
-        if not isinstance(reply, bytes):  # Redis has lost the chunk, or the inbox
-            self.fail(502, "A part of this request's body was lost.")
 
     def _tell_gone(self) -> None:
         if self._owner:

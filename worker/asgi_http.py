@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from asgictl.asgi_messages import headers_of, status_of
 from asgictl.layers.base import Entry
+from asgictl.layers.lane import Lane, Sequence
 from asgictl.layers.redis_worker import commit_arguments
 from asgictl.messages import (
     WINDOW_BYTES,
@@ -57,7 +58,9 @@ class HTTPRun:
         self._inline: bytes | None = None if event.more else event.body
         self._chunks: deque[tuple[bytes, bool]] = deque()
         self._due = WINDOW_BYTES  # bytes of the body that may be asked for
-        self._chunk_sequence = 0
+        self._lane: Lane[Response | Want] = Lane(events.reply, self.end_early)
+        self._heard = Sequence(self.end_early)
+        self._wants = 0
         self._has_ended = False
         self._is_listening = False  # the interface knows whom to tell when the client leaves
         self._credit = event.credit
@@ -93,12 +96,13 @@ class HTTPRun:
 
     def take(self, letter: Letter) -> None:
         """Hear a letter."""
-        if isinstance(letter, Credit):
-            self._credit += letter.size
-        elif not isinstance(letter, Chunk) or letter.sequence > self._chunk_sequence:  # gone, or a part was lost
+        if not isinstance(letter, Chunk | Credit):
             self.end_early()
-        elif letter.sequence == self._chunk_sequence:
-            self._chunk_sequence += 1
+        elif not self._heard.is_next(letter.sequence):
+            pass
+        elif isinstance(letter, Credit):
+            self._credit += letter.size
+        else:
             self._due += len(letter.data)
             if not self._status:
                 extend(self._limit, self._timeout_seconds)
@@ -125,20 +129,20 @@ class HTTPRun:
                 self._has_ended = not more
                 return {"type": "http.request", "body": data, "more_body": more}
             if self._due >= WINDOW_BYTES // 2:
-                self._want(self._due, self._answered)
+                self._want(self._due)
                 self._due = 0
             self._moved.clear()
             await self._moved.wait()
         if not (self._is_listening or self._over.is_set()):
-            self._want(0, _ignored)
+            self._want(0)
         await self._over.wait()
         return {"type": "http.disconnect"}
 
-    def _want(self, size: int, answered: Callable[[object], None]) -> None:
+    def _want(self, size: int) -> None:
         event = self._event
         self._is_listening = True
-        want = Want(event.connection, event.attempt, self._entry.id, self._events.inbox, size)
-        self._events.reply(want, answered)
+        self._wants += 1
+        self._lane.send(Want(event.connection, event.attempt, self._entry.id, self._events.inbox, size, self._wants))
 
     async def _send(self, message: Message) -> None:
         kind = message["type"]
@@ -191,11 +195,7 @@ class HTTPRun:
     def _push(self, body: bytes) -> None:
         self._credit -= len(body)
         self._is_listening = True
-        self._events.reply(self._part(body, more=True), self._answered)
-
-    def _answered(self, reply: object) -> None:
-        if not isinstance(reply, bytes):  # the interface is gone, or Redis has lost it
-            self.end_early()
+        self._lane.send(self._part(body, more=True))
 
     async def _fail(self) -> None:
         self._finish()
@@ -221,6 +221,7 @@ class HTTPRun:
         self.has_failed = is_error(part) and not self._is_gone
         arguments = commit_arguments(self._events.keys, self._entry, part, self._outcome.sends)
         self._outcome.sends.clear()
+        await self._lane.settle()  # so that the last part comes last
         await self._events.commit(*arguments)
 
 
@@ -228,7 +229,3 @@ def extend(limit: asyncio.Timeout, seconds: float) -> None:
     """Cancel the application in so many seconds from now, 0 for never; nothing happens once it has ended."""
     with suppress(RuntimeError):
         limit.reschedule(asyncio.get_running_loop().time() + seconds if seconds else None)
-
-
-def _ignored(_answer: object) -> None:
-    """What is sent outside of a commit may be lost with Redis."""

@@ -6,15 +6,17 @@ response. What it sends ahead of its commit is answered before it goes on, so pa
 
 from collections import deque
 from collections.abc import Callable
-from time import monotonic
+from time import monotonic, sleep
 
 from asgictl.layers.base import Entry, WorkerLayer
-from asgictl.messages import WINDOW_BYTES, Chunk, Credit, Request, Response, Want
+from asgictl.layers.lane import Sequence
+from asgictl.messages import WINDOW_BYTES, Chunk, Credit, Letter, Request, Response, Want
 from asgictl.wsgi import ClientDisconnected
 
 TIMED_OUT = "The application took too long."
 STALL_SECONDS = 60.0  # without a byte in the direction that is waited for
 WAIT_SECONDS = 1.0  # a blocking read ends after that, to look at the time
+RESEND_SECONDS = 0.1  # between attempts while Redis is away
 
 
 class LayerFlow:
@@ -32,7 +34,8 @@ class LayerFlow:
         self._progressed = progressed
         self.credit = event.credit
         self._due = WINDOW_BYTES  # bytes of the request's body that may be asked for
-        self._sequence = 0
+        self._wants = 0
+        self._heard = Sequence(self._miss)
         self._has_ended = not event.more
         self._chunks: deque[bytes] = deque()
 
@@ -46,7 +49,8 @@ class LayerFlow:
             want = None
             if self._due >= WINDOW_BYTES // 2:
                 event = self.event
-                want = Want(event.connection, event.attempt, self.entry, self.inbox, self._due)
+                self._wants += 1
+                want = Want(event.connection, event.attempt, self.entry, self.inbox, self._due, self._wants)
                 self._due = 0
             self._exchange(want, WAIT_SECONDS)
             if monotonic() > stalled_at:
@@ -70,22 +74,35 @@ class LayerFlow:
                 raise TimeoutError(f"the client took nothing of the response for {STALL_SECONDS:.0f} s")
 
     def _exchange(self, reply: Want | Response | None, wait_seconds: float) -> None:
-        is_heard, letters = self._layer.mail(reply, wait_seconds)
+        is_heard, letters = self._mail(reply, wait_seconds)
         self._progressed()
         if not is_heard:
             raise ClientDisconnected("the interface that held this request is gone")
         for letter in letters:
             if (letter.connection, letter.entry) != (self.event.connection, self.entry):
                 continue  # of a request that is over
+            if not isinstance(letter, (Chunk, Credit)):
+                raise ClientDisconnected("the client has gone")
+            if not self._heard.is_next(letter.sequence):
+                continue  # sent again after a cut
             if isinstance(letter, Credit):
                 self.credit += letter.size
-            elif not isinstance(letter, Chunk):
-                raise ClientDisconnected("the client has gone")
-            elif letter.sequence == self._sequence:
-                self._sequence += 1
+            else:
                 self._due += len(letter.data)
                 self._has_ended = not letter.more
                 if letter.data:
                     self._chunks.append(letter.data)
-            elif letter.sequence > self._sequence:
-                raise ConnectionResetError("a part of the request's body was lost")
+
+    def _mail(self, reply: Want | Response | None, wait_seconds: float) -> tuple[bool, list[Letter]]:
+        """Insist while Redis is away: what is sent twice is numbered, so it is heard once."""
+        give_up_at = monotonic() + STALL_SECONDS
+        while True:
+            try:
+                return self._layer.mail(reply, wait_seconds)
+            except ConnectionResetError:
+                if monotonic() > give_up_at:
+                    raise
+                sleep(RESEND_SECONDS)
+
+    def _miss(self) -> None:
+        raise ConnectionResetError("a part of what the interface said of this request was lost")

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Coroutine, MutableMapping
 from functools import wraps
+from itertools import count
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from asgictl.interface.exchange import (
     error_response,
     read_body,
 )
+from asgictl.layers.lane import RESEND_SECONDS
 from asgictl.messages import Chunk, Credit, Gone, Letter, Request, Response, Scope, Want
 from tests.conftest import scenario as with_deadline
 from tests.interface.conftest import settled
@@ -34,8 +36,11 @@ def part(sequence: int, body: bytes, *, more: bool = False, aborted: bool = Fals
     return Response("i/1", sequence, 200, [] if sequence else OK, body, more, aborted, 1, ENTRY, INBOX if more else "")
 
 
+wants = count(1)
+
+
 def want(size: int, entry: bytes = ENTRY, inbox: str = INBOX, attempt: int = 1) -> Want:
-    return Want("i/1", attempt, entry, inbox, size)
+    return Want("i/1", attempt, entry, inbox, size, next(wants))
 
 
 def chunk(body: bytes, *, more: bool) -> ASGIMessage:
@@ -280,7 +285,7 @@ async def test_nothing_of_a_body_that_is_pulled_is_read_before_a_worker_wants_it
     assert client.reads == 0
     client.exchange.want(want(2))
     await settled()
-    assert client.letters == [(INBOX, Chunk("i/1", ENTRY, 0, b"abc", True))]
+    assert client.letters == [(INBOX, Chunk("i/1", ENTRY, 1, b"abc", True))]
     client.exchange.put(part(0, b""))
     await client.writes()
 
@@ -291,11 +296,11 @@ async def test_a_body_is_read_one_message_ahead_of_what_is_wanted() -> None:
     await client.says(*[chunk(b"abc", more=True)] * 4)
     client.exchange.want(want(4))
     await settled()
-    assert [letter.sequence for letter in client.told() if isinstance(letter, Chunk)] == [0, 1]
+    assert [letter.sequence for letter in client.told() if isinstance(letter, Chunk)] == [1, 2]
     assert client.reads == 3
     client.exchange.want(want(3))
     await settled()
-    assert [letter.sequence for letter in client.told() if isinstance(letter, Chunk)] == [2]
+    assert [letter.sequence for letter in client.told() if isinstance(letter, Chunk)] == [3]
     client.exchange.put(part(0, b""))
     await client.writes()
 
@@ -305,7 +310,7 @@ async def test_the_last_chunk_says_so_and_nothing_follows_it() -> None:
     client = Client("POST", more=True)
     client.exchange.want(want(100))
     await client.says(chunk(b"a", more=True), chunk(b"b", more=False), chunk(b"", more=False))
-    assert client.told() == [Chunk("i/1", ENTRY, 0, b"a", True), Chunk("i/1", ENTRY, 1, b"b", False)]
+    assert client.told() == [Chunk("i/1", ENTRY, 1, b"a", True), Chunk("i/1", ENTRY, 2, b"b", False)]
     client.exchange.put(part(0, b""))
     await client.writes()
 
@@ -319,7 +324,8 @@ async def test_a_bodys_end_without_bytes_needs_no_want_so_that_the_clients_leavi
     await client.says(chunk(b"b", more=True), chunk(b"", more=False), LEFT)
     with pytest.raises(ClientGone):
         await writing
-    assert client.told() == [Chunk("i/1", ENTRY, 0, b"b", True), Chunk("i/1", ENTRY, 1, b"", False), Gone("i/1", ENTRY)]
+    sent = {Chunk("i/1", ENTRY, 1, b"b", True), Chunk("i/1", ENTRY, 2, b"", False)}
+    assert set(client.told()) == {*sent, Gone("i/1", ENTRY)}
 
 
 @given(st.lists(st.binary(min_size=1, max_size=9), min_size=1), st.integers(1, 12), st.integers(0, 12))
@@ -352,7 +358,7 @@ async def test_a_second_entry_that_wants_the_body_is_told_that_nobody_waits_for_
     client.exchange.want(want(10, ENTRY, "worker.3", attempt=2))
     assert client.letters == [("worker.2", Gone("i/1", b"2-0")), ("worker.3", Gone("i/1", ENTRY))]
     await client.says(chunk(b"abc", more=False))
-    assert client.letters[-1] == (INBOX, Chunk("i/1", ENTRY, 0, b"abc", False))
+    assert client.letters[-1] == (INBOX, Chunk("i/1", ENTRY, 1, b"abc", False))
     client.exchange.put(part(0, b""))
     await client.writes()
 
@@ -365,21 +371,57 @@ async def test_a_body_that_becomes_too_large_is_a_413_and_its_worker_is_told_to_
     await client.says(chunk(b"12345", more=True), chunk(b"6", more=True), chunk(b"7", more=True))
     await writing
     assert client.sent[0]["status"] == 413
-    assert client.told() == [Chunk("i/1", ENTRY, 0, b"12345", True), Gone("i/1", ENTRY)]
+    assert set(client.told()) == {Chunk("i/1", ENTRY, 1, b"12345", True), Gone("i/1", ENTRY)}
     assert client.incoming.qsize() == 1, "it is not read on"
 
 
-@pytest.mark.parametrize("answer", [None, ConnectionError("lost"), RuntimeError("refused")])
 @scenario
-async def test_a_part_of_the_body_that_did_not_arrive_is_a_502(answer: object) -> None:
+async def test_a_part_of_the_body_for_a_worker_that_is_no_more_is_a_502() -> None:
     client = Client("POST", more=True)
     writing = client.writes()
     client.exchange.want(want(100))
     await client.says(chunk(b"a", more=True), chunk(b"b", more=True))
     client.answers[0](b"1-0")
-    client.answers[1](answer)
+    client.answers[1](None)
     await writing
     assert client.sent[0]["status"] == 502
+
+
+@scenario
+async def test_a_part_of_the_body_that_a_cut_may_have_lost_is_sent_again() -> None:
+    client = Client("POST", more=True)
+    client.exchange.want(want(100))
+    await client.says(chunk(b"a", more=True), chunk(b"b", more=False))
+    sent = client.told()
+    client.answers[0](ConnectionError("lost"))
+    await asyncio.sleep(2 * RESEND_SECONDS)
+    assert client.told() == sent
+    client.exchange.put(part(0, b""))
+    await client.writes()
+
+
+@scenario
+async def test_a_want_that_comes_twice_counts_once() -> None:
+    client = Client("POST", more=True)
+    asked = want(1)
+    client.exchange.want(asked)
+    client.exchange.want(asked)
+    await client.says(chunk(b"a", more=True), chunk(b"b", more=True))
+    assert client.told() == [Chunk("i/1", ENTRY, 1, b"a", True)]
+    client.exchange.put(part(0, b""))
+    await client.writes()
+
+
+@scenario
+async def test_a_worker_that_ends_behind_its_response_cuts_nothing_off() -> None:
+    client = Client(credit=4)
+    writing = client.writes()
+    client.exchange.put(part(0, b"abcd", more=True))
+    await settled()
+    client.exchange.put(part(1, b"e"))
+    client.answers[0](None)
+    await writing
+    assert client.sent[-1]["body"] == b"e"
 
 
 @scenario
@@ -427,7 +469,7 @@ async def test_nothing_is_credited_before_it_was_written() -> None:
     assert client.told() == []
     writing = client.writes()
     await settled()
-    assert client.letters == [(INBOX, Credit("i/1", ENTRY, 4))]
+    assert client.letters == [(INBOX, Credit("i/1", ENTRY, 4, 1))]
     client.exchange.put(part(1, b""))
     await writing
 
@@ -456,7 +498,7 @@ async def test_a_client_that_leaves_within_its_body_is_gone_and_its_worker_hears
     await client.says(chunk(b"a", more=True), LEFT)
     with pytest.raises(ClientGone):
         await writing
-    assert client.told() == [Chunk("i/1", ENTRY, 0, b"a", True), Gone("i/1", ENTRY)]
+    assert set(client.told()) == {Chunk("i/1", ENTRY, 1, b"a", True), Gone("i/1", ENTRY)}
 
 
 @scenario

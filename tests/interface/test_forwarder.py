@@ -282,7 +282,7 @@ async def test_a_large_body_is_pulled(interface: Interface) -> None:
     interface.forwarder._look()
     await settled()
     assert client.incoming.qsize() == 1, "nobody has asked for it"
-    interface.forwarder._on_reply(Want(interface.event.connection, 1, b"1-0", WORKER, 10), None)
+    interface.forwarder._on_reply(Want(interface.event.connection, 1, b"1-0", WORKER, 10, 1), None)
     await settled()
     assert [inbox for inbox, _ in interface.layer.letters] == [WORKER]
     await interface.replies()

@@ -3,7 +3,12 @@
 import json
 import os
 import signal
+import threading
+import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
 
 import pytest
 import redis
@@ -77,8 +82,7 @@ def test_redis_is_killed(loaded: Machine) -> None:
     with Load(loaded.url, sockets=SOCKETS) as load:
         for _ in range(3):
             flows(load)
-            processes = json.loads(loaded.run("status", "--json").stdout)["processes"]
-            os.kill(next(p["pid"] for p in processes if p["role"] == "redis"), signal.SIGKILL)
+            os.kill(process(loaded, "redis"), signal.SIGKILL)
             flows(load)
     assert load.wrong == []
 
@@ -102,6 +106,73 @@ def test_connections_to_redis_are_cut(loaded: Machine) -> None:
             client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
         flows(load)
     assert load.wrong == []
+
+
+PIECES, PIECE = 1000, bytes(range(256)) * 128  # 31 MiB, which take five seconds
+
+
+def slow_bodies(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+    """GET: a response in pieces; POST: says whether its body came as it was sent."""
+    if environ["REQUEST_METHOD"] == "GET":
+        start_response("200 OK", [("Content-Type", "application/octet-stream")])
+        return pieces()
+    read = environ["wsgi.input"].read
+    came = b"".join(iter(lambda: read(1 << 16), b""))
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"whole" if came == PIECE * PIECES else b"%d bytes" % len(came)]
+
+
+async def slow_asgi(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    """The same as ASGI."""
+    came = b""
+    while scope["method"] == "POST" and (message := await receive())["type"] == "http.request":
+        came += message.get("body", b"")
+        if not message.get("more_body"):
+            break
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    for piece in pieces() if scope["method"] == "GET" else ():
+        await send({"type": "http.response.body", "body": piece, "more_body": True})
+    answer = b"" if scope["method"] == "GET" else b"whole" if came == PIECE * PIECES else b"%d bytes" % len(came)
+    await send({"type": "http.response.body", "body": answer})
+
+
+def pieces() -> Iterator[bytes]:
+    for _ in range(PIECES):
+        time.sleep(0.005)
+        yield PIECE
+
+
+@pytest.mark.parametrize("kind", ["slow_bodies", "slow_asgi"])
+def test_bodies_on_their_way_lose_nothing_when_redis_is_cut_off_and_killed(loaded: Machine, kind: str) -> None:
+    loaded.start(f"tests.scenarios.test_faults:{kind}", "--workers", "2")
+    answers: dict[str, bytes] = {}
+
+    def carry(method: str, body: Iterable[bytes] | None) -> None:
+        headers = {"Transfer-Encoding": "chunked"} if body else {}
+        request = Request(loaded.url + "/", body, headers, method=method)
+        with urlopen(request, timeout=60) as response:
+            answers[method] = response.read()
+
+    carrying = [threading.Thread(target=carry, args=each) for each in (("GET", None), ("POST", pieces()))]
+    for each in carrying:
+        each.start()
+    with client_of(loaded) as client:
+        until(lambda: client.xlen(next(iter(client.scan_iter("*:re:*")))), "the response is on its way")
+        for _ in range(5):
+            client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+            for each in carrying:
+                each.join(0.2)  # in which some of it gets through
+    redis_pid = process(loaded, "redis")
+    assert all(each.is_alive() for each in carrying), "it is over before Redis is killed"
+    os.kill(redis_pid, signal.SIGKILL)
+    for each in carrying:
+        each.join(60)
+    assert answers == {"GET": PIECE * PIECES, "POST": b"whole"}
+
+
+def process(machine: Machine, role: str) -> int:
+    processes = json.loads(machine.run("status", "--json").stdout)["processes"]
+    return int(next(each["pid"] for each in processes if each["role"] == role))
 
 
 def test_a_killed_interface_takes_only_its_own_sockets_along(loaded: Machine) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
+from itertools import count
 from typing import Any
 
 from asgictl.layers.base import Answered, Entry
@@ -41,6 +42,7 @@ class Client:
         self.sent: list[Want | Response] = []
         self.waited = 0.0
         self.is_there = True
+        self._numbers = count(1)
 
     @property
     def parts(self) -> list[Response]:
@@ -60,7 +62,7 @@ class Client:
                 raise letters
             return self.is_there, list(letters)
         size = len(reply.body) if isinstance(reply, Response) else 0
-        return self.is_there, [Credit("i/1", b"5-0", size)] if size else []
+        return self.is_there, [Credit("i/1", b"5-0", size, next(self._numbers))] if size else []
 
 
 def flow_of(client: Client, event: Request, entry: bytes = b"5-0") -> LayerFlow:

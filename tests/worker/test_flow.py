@@ -17,7 +17,7 @@ REQUEST = Request("i/1", 1, scope("POST"), b"", more=True, credit=10)
 
 
 def chunk(sequence: int, data: bytes = b"x", *, more: bool = True, entry: bytes = b"5-0") -> Chunk:
-    return Chunk("i/1", entry, sequence, data, more)
+    return Chunk("i/1", entry, sequence + 1, data, more)
 
 
 def part(body: bytes) -> Response:
@@ -91,9 +91,31 @@ def test_when_nobody_waits_any_more_reading_and_writing_is_an_oserror(is_there: 
         assert isinstance(caught.value, OSError)
 
 
-def test_a_lost_redis_is_an_oserror_too() -> None:
+@pytest.fixture
+def cut(clock: Client, monkeypatch: pytest.MonkeyPatch) -> Client:
+    """A client whom time passes for while Redis is away."""
+
+    def sleep(seconds: float) -> None:
+        clock.waited += seconds
+
+    monkeypatch.setattr(module, "sleep", sleep)
+    clock.script.clear()
+    return clock
+
+
+def test_a_redis_that_is_away_for_a_moment_is_waited_for_and_told_again(cut: Client) -> None:
+    lost = ConnectionResetError("Redis was lost")
+    cut.script.extend([lost, lost, [chunk(0, more=False)]])
+    assert flow_of(cut, REQUEST).pull() == b"x"
+    assert len(cut.sent) == 3
+    assert len(set(map(repr, cut.sent))) == 1
+
+
+def test_a_redis_that_stays_away_is_an_oserror(cut: Client) -> None:
+    cut.script.extend([ConnectionResetError("Redis was lost")] * 1000)
     with pytest.raises(OSError, match="Redis was lost"):
-        flow_of(Client(ConnectionResetError("Redis was lost")), REQUEST).pull()
+        flow_of(cut, REQUEST).pull()
+    assert cut.waited == pytest.approx(STALL_SECONDS, abs=1)
 
 
 @pytest.mark.parametrize("use", [LayerFlow.pull, lambda flow: flow.push(part(b"x" * 10))], ids=["reading", "writing"])
@@ -105,15 +127,15 @@ def test_a_client_that_stalls_is_a_timeout(use: Any, clock: Client) -> None:
 
 
 def test_a_client_that_is_slow_is_no_timeout_while_it_takes_something(clock: Client) -> None:
-    slow: list[list[Letter]] = [*[[]] * 50, [Credit("i/1", b"5-0", 1)]]
     clock.script.clear()
-    clock.script.extend(slow * 3)
+    for number in (1, 2, 3):
+        clock.script.extend([*[[]] * 50, [Credit("i/1", b"5-0", 1, number)]])
     flow_of(clock, REQUEST).push(part(b"x" * 12))
     assert clock.waited > 2 * STALL_SECONDS
 
 
 def test_a_part_within_the_credit_is_not_waited_for_and_one_that_uses_it_up_is() -> None:
-    client = Client([], [], [], [Credit("i/1", b"5-0", 4)], [Credit("i/1", b"5-0", 6)])
+    client = Client([], [], [], [Credit("i/1", b"5-0", 4, 1)], [Credit("i/1", b"5-0", 6, 2)])
     flow = flow_of(client, REQUEST)
     flow.push(part(b"x" * 6))
     assert (client.waited, flow.credit) == (0, 4)
