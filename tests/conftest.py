@@ -92,6 +92,18 @@ def url(request: pytest.FixtureRequest) -> Iterator[str]:
         yield served
 
 
+@pytest.fixture(scope="session")
+def url_of_valkey() -> Iterator[str]:
+    with redis_server("valkey-8") as served:
+        yield served
+
+
+@pytest.fixture(scope="session")
+def url_of_redis() -> Iterator[str]:
+    with redis_server("redis-6.2") as served:
+        yield served
+
+
 @pytest.fixture
 def client(url: str) -> Iterator[Any]:
     """Looks at what is stored, and sets the server up; its settings are the default ones again afterwards."""

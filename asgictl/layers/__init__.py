@@ -1,1 +1,18 @@
-"""Channel layers: what carries events between processes."""
+"""Channel layers: what carries events between processes.
+
+RedisChannelLayer and InMemoryChannelLayer are for CHANNEL_LAYERS of Channels 3 and 4, which alone needs them.
+"""
+
+from typing import Any
+
+
+def __getattr__(name: str) -> Any:
+    if name == "RedisChannelLayer":
+        from asgictl.layers.redis_channel_layer import RedisChannelLayer
+
+        return RedisChannelLayer
+    if name == "InMemoryChannelLayer":
+        from asgictl.layers.channel_layer import InMemoryChannelLayer
+
+        return InMemoryChannelLayer
+    raise AttributeError(name)

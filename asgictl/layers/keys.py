@@ -22,6 +22,7 @@ class Keys:
         self.epoch = self._prefix + "epoch"  # lost when Redis forgets all
         self.clock = self._prefix + "clock"  # when anybody last beat
         self.grace = self._prefix + "grace"  # until when nobody is taken for dead
+        self.layer = self._prefix + "layer:"  # what all keys of a Channels channel layer begin with
 
     def channel(self, channel: str) -> str:
         """The stream of a channel's events."""

@@ -1,0 +1,290 @@
+"""The channel layer for Channels 3 and 4 on Redis.
+
+A group message stands in one stream that every process reads, and each gives it to those of its own channels that are
+members: so it costs for each process, not for each member, and who joins or leaves writes nothing. What goes to one
+process's channels stands in a stream of that process. A channel that many processes receive from has a stream of its
+own, from which a process moves to its own stream as many messages as somebody waits for there.
+"""
+
+import asyncio
+import os
+import secrets
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
+from time import monotonic
+from typing import Any
+
+from asgiref.sync import AsyncToSync
+from channels.exceptions import ChannelFull, InvalidChannelLayerError
+
+from asgictl.errors import RedisError
+from asgictl.layers.channel_layer import ChannelLayer, decode, encode
+from asgictl.layers.channel_links import Order, OrderSender, PositionReader, ignored
+from asgictl.layers.keys import Keys
+from asgictl.layers.link import Link
+from asgictl.layers.mailboxes import BEGINNING
+from asgictl.layers.redis import position_of
+from asgictl.sender import ask
+
+DEFAULT_HOST = "redis://localhost:6379"
+LOOK_SECONDS = 1  # after which it is looked again for messages of whose coming Redis has forgotten to tell
+
+
+def url_of(hosts: Sequence[Any] | None) -> str:
+    """Return what channels_redis's hosts say: a URL, (host, port) or {"address": URL}; by default the instance's."""
+    if not hosts:
+        return os.environ.get("ASGICTL_REDIS", DEFAULT_HOST)
+    if isinstance(hosts, str) or len(hosts) > 1:
+        raise InvalidChannelLayerError("hosts is a list of one: this layer keeps all that it has in one Redis")
+    match hosts[0]:
+        case str(url) | {"address": str(url)}:
+            return url
+        case (str(host), int(port)):
+            return f"redis://{host}:{port}"
+    raise InvalidChannelLayerError('a host is a URL as redis://:password@host:6379/0, (host, port) or {"address": URL}')
+
+
+class RedisChannelLayer(ChannelLayer):
+    """Works on any number of event loops, and through a Redis that restarts; Redis 6.2 or Valkey 8.
+
+    hosts: of one Redis. prefix: of its keys, so that several may share it. The others are ChannelLayer's. Calls raise
+    RedisError when Redis cannot be reached at first, or does not answer for 5 s; then nobody knows whether it did.
+    """
+
+    def __init__(self, hosts: Sequence[Any] | None = None, prefix: str = "asgi", **options: Any) -> None:
+        super().__init__(**options)
+        self._url = url_of(hosts)
+        self._keys = Keys(prefix).layer
+        self._groups = self._keys + "groups"
+        self._inbox = self._inbox_of(self._client)
+        self._senders: dict[asyncio.AbstractEventLoop, OrderSender] = {}
+        self._positions = {self._inbox: b"0", self._groups: b""}
+        self._sent = BEGINNING  # where the newest group message of this process stands
+        self._reader: PositionReader | None = None  # on whichever loop first needed it
+        self._waiting: Counter[str] = Counter()  # receivers of channels that other processes receive from too
+        self._taking: Counter[str] = Counter()  # messages of these that are on their way here
+        self._told: set[str] = set()  # of these, where there is more since one was asked for
+        self._next_look = 0.0
+
+    async def new_channel(self, prefix: str = "specific") -> str:
+        """Return the name of a channel that only this process receives from."""
+        await self._listen()
+        return await super().new_channel(prefix)
+
+    async def receive(self, channel: str) -> dict[str, Any]:
+        """Return the next message of a channel; if it has a "!", of this process. A cancelled call takes none."""
+        self.require_valid_channel_name(channel)
+        await self._listen()
+        if self._is_ours(channel):
+            received = await self._mailboxes.receive(channel)
+            if received.is_counted:
+                self._tell_left(channel, (await self._sender()).link)
+        elif "!" in channel:
+            raise ValueError(f"{channel} is a channel of another process: receive from what new_channel() returned")
+        else:
+            sender = await self._sender()
+            self._waiting[channel] += 1
+            try:
+                self._take(channel, sender)
+                received = await self._mailboxes.receive(channel)
+            finally:
+                self._waiting[channel] -= 1
+                self._give_back(channel, sender)
+        message: dict[str, Any] = decode(received.data)
+        return message
+
+    async def flush(self) -> None:
+        """Forget every message and every membership, in every process as it hears of it."""
+        await self._ask(self._order("flush", self._groups, field=self._keys, payload=self._client.encode()))
+        self._mailboxes.clear()
+
+    def _send(self, channel: str, message: dict[str, Any]) -> Order:
+        self.require_valid_channel_name(channel)
+        data, capacity = encode(message), self.get_capacity(channel)
+        if "!" not in channel:
+            return self._order("shared", self._shared(channel), self._groups, capacity, channel, data)
+        client = client_of(channel)
+        return self._order("local", self._inbox_of(client), self._held(client), capacity, channel, data)
+
+    def _group_send(self, group: str, message: dict[str, Any]) -> Order:
+        self.require_valid_group_name(group)
+        return self._order("group", self._groups, self._members(group), 0, group, encode(message))
+
+    def _group_add(self, group: str, channel: str) -> Order | None:
+        self._check(group, channel)
+        if self._is_ours(channel):
+            self._mailboxes.join(group, channel, max(self._sent, position_of(self._positions[self._groups] or b"0")))
+            return None
+        if "!" in channel:
+            return self._letter("+" + group, channel)
+        capacity, expiry = self.get_capacity(channel), int(self.group_expiry * 1000)
+        return self._order("join", self._shared(channel), self._members(group), capacity, channel)._replace(
+            expiry_milliseconds=expiry
+        )
+
+    def _group_discard(self, group: str, channel: str) -> Order | None:
+        self._check(group, channel)
+        if self._is_ours(channel):
+            self._mailboxes.leave(group, channel)
+            return None
+        if "!" in channel:
+            return self._letter("!" + group, channel)
+        return self._order("leave", self._shared(channel), self._members(group))
+
+    def _letter(self, what: str, channel: str) -> Order:
+        """Tell the process that a channel belongs to; no channel's name begins as `what` does."""
+        return self._order("letter", self._inbox_of(client_of(channel)), field=what, payload=channel.encode())
+
+    def _order(
+        self, what: str, stream: str, beside: str = "", capacity: int = 0, field: str = "", payload: bytes = b""
+    ) -> Order:
+        return Order(what, stream, beside, int(self.expiry * 1000), capacity, field, payload)
+
+    def _is_ours(self, channel: str) -> bool:
+        return channel.partition("!")[0].endswith("." + self._client)
+
+    def _shared(self, channel: str) -> str:
+        return f"{self._keys}ch:{channel}"
+
+    def _inbox_of(self, client: str) -> str:
+        return f"{self._keys}in:{client}"
+
+    def _held(self, client: str) -> str:
+        return f"{self._keys}held:{client}"
+
+    def _members(self, group: str) -> str:
+        return f"{self._keys}group:{group}"
+
+    def _arrived(self, stream: str, entry: bytes, field: bytes, value: bytes) -> None:
+        """Hear what the reader has read, on its loop."""
+        name, position = field.decode(), position_of(entry)
+        sender = self._senders[asyncio.get_running_loop()]
+        if stream == self._groups:
+            if name == self._keys and value.decode() != self._client:
+                self._mailboxes.clear()
+            elif name[0] == "!":  # there is more in a channel that processes share
+                self._told.add(name[1:])
+                self._take(name[1:], sender)
+            else:
+                self._mailboxes.deliver(name, value, position)
+        elif name[0] == "+":
+            self._mailboxes.join(name[1:], value.decode(), (position[0], -1))  # the same clock, another sequence
+        elif name[0] == "!":
+            self._mailboxes.leave(name[1:], value.decode())
+        else:
+            self._mailboxes.put(name, value, is_counted="!" in name)
+            if "!" not in name:
+                self._taking[name] = max(0, self._taking[name] - 1)
+                self._give_back(name, sender)
+
+    def _has_read(self) -> None:
+        """Look again, now and then: what was on its way may be lost with what Redis has lost."""
+        if monotonic() >= self._next_look:
+            self._next_look = monotonic() + LOOK_SECONDS
+            self._taking.clear()
+            self._waiting = +self._waiting
+            for channel in self._waiting:
+                self._take(channel, self._senders[asyncio.get_running_loop()])
+
+    def _take(self, channel: str, sender: OrderSender) -> None:
+        """Have as many messages moved here as are waited for."""
+        here = self._taking[channel] + len(self._mailboxes[channel].messages)
+        for _ in range(self._waiting[channel] - here):
+            self._taking[channel] += 1
+            self._told.discard(channel)
+            _, taken = sender.post(self._order("take", self._shared(channel), self._inbox, field=channel))
+            taken.add_done_callback(partial(self._has_taken, channel, sender))
+
+    def _has_taken(self, channel: str, sender: OrderSender, taken: asyncio.Future[Any]) -> None:
+        if not taken.cancelled() and taken.result() == 0:
+            self._taking[channel] = max(0, self._taking[channel] - 1)
+            if channel in self._told:
+                self._take(channel, sender)
+
+    def _give_back(self, channel: str, sender: OrderSender) -> None:
+        """Let others have what nobody waits for here any more."""
+        while not self._waiting[channel] and (message := self._mailboxes[channel].take(monotonic())):
+            sender.post(self._order("shared", self._shared(channel), self._groups, 0, channel, message.data))
+
+    def _tell_left(self, channel: str, link: Link) -> None:
+        """Let senders know how much room there is in a channel of ours."""
+        held, counted = self._held(self._client), self._mailboxes[channel].counted
+        if counted:
+            link.call("HSET", held, channel, counted, answered=ignored)
+        else:
+            link.call("HDEL", held, channel, answered=ignored)
+
+    def _restored(self, link: Link) -> None:
+        """A cut may have swallowed what senders were told, so tell all of it."""
+        link.call("DEL", self._held(self._client), answered=ignored)
+        for channel in self._mailboxes.counted():
+            self._tell_left(channel, link)
+
+    async def _carry_out(self, name: str, order: Order | None) -> None:
+        if order:
+            self._heard(name, await self._ask(order))
+
+    def _carry_out_sync(self, name: str, order: Order | None) -> None:
+        if order:
+            self._heard(name, self._ask_sync(order))
+
+    def _heard(self, name: str, answer: Any) -> None:
+        if answer == 0:
+            raise ChannelFull(name)
+        if isinstance(answer, bytes):  # where a group message stands
+            self._sent = max(self._sent, position_of(answer))
+
+    async def _ask(self, order: Order) -> Any:
+        if asyncio.get_running_loop() in AsyncToSync.loop_thread_executors:  # made for this call: nobody else waits
+            return self._ask_sync(order)
+        return await (await self._sender()).send(order)
+
+    def _ask_sync(self, order: Order) -> Any:
+        """Ask from a thread of its own; once more after a cut, which Redis recognises."""
+        command = order.command(f"{self._keys}last:{secrets.token_hex(8)}", 1)
+        with suppress(RedisError):
+            return ask(self._url, lambda client: client.execute_command(*command))
+        return ask(self._url, lambda client: client.execute_command(*command))
+
+    async def _sender(self) -> OrderSender:
+        """Return the running loop's."""
+        loop = asyncio.get_running_loop()
+        sender = self._senders.get(loop)
+        if sender is None:
+            self._senders = {loop: each for loop, each in self._senders.items() if not loop.is_closed()}
+            sender = OrderSender(self._url, self._keys + "last:", self._restored, partial(self._left, loop))
+            self._senders[loop] = sender
+            await sender.start()
+        if not sender.link.has_started:
+            await sender.link.be_started()
+        return sender
+
+    async def _listen(self) -> None:
+        """See to it that somebody reads what comes for this process."""
+        reader, loop = self._reader, asyncio.get_running_loop()
+        if loop not in self._senders:  # should the reader's loop end, this one goes on
+            await self._sender()
+        if reader is None or reader.loop.is_closed():
+            reader = self._reader = PositionReader(self._url, self._positions, self._arrived, self._has_read)
+        elif reader.link.has_started:
+            return
+        if reader.loop is loop:
+            self._senders[loop].links.add(reader.link)
+            await reader.link.be_started()
+        else:
+            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._listen(), reader.loop))
+
+    def _left(self, loop: asyncio.AbstractEventLoop) -> None:
+        """A loop has ended: if it was the one that reads, another that runs goes on."""
+        self._senders.pop(loop, None)
+        if self._reader and self._reader.loop is loop:
+            self._reader = None
+            if running := [each for each in self._senders if each.is_running()]:
+                asyncio.run_coroutine_threadsafe(self._listen(), running[0])
+
+
+def client_of(channel: str) -> str:
+    """Return which process receives from a process-local channel."""
+    return channel.partition("!")[0].rpartition(".")[2]

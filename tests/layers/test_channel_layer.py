@@ -1,0 +1,353 @@
+"""The contract of a Channels layer: every test runs in memory, and on each Redis that is promised."""
+
+import asyncio
+import re
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from asgiref.sync import async_to_sync
+from channels.layers import channel_layers
+
+from asgictl.layers import InMemoryChannelLayer, RedisChannelLayer
+from asgictl.layers.channel_layer import MESSAGE_BYTES, ChannelLayer
+from tests.conftest import SERVERS, scenario
+
+Make = Callable[..., ChannelLayer]
+NOTHING_SECONDS = 0.3  # in which what must not come would have come
+HELLO = {"type": "said", "text": "hello"}
+
+
+@pytest.fixture(params=["memory", *SERVERS])
+def make(request: pytest.FixtureRequest, name: str) -> Make:
+    """Makes layers that reach each other: in memory that is one."""
+    if request.param == "memory":
+        made: list[ChannelLayer] = []
+
+        def memory(**options: Any) -> ChannelLayer:
+            made.extend([] if made and not options else [InMemoryChannelLayer(**options)])
+            return made[-1]
+
+        return memory
+    url = request.getfixturevalue(f"url_of_{request.param.partition('-')[0]}")
+    return lambda **options: RedisChannelLayer(hosts=[url], prefix=name, **options)
+
+
+async def nothing(layer: ChannelLayer, channel: str) -> None:
+    """Wait for what must not come; the wait is cancelled, which loses nothing."""
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(layer.receive(channel), NOTHING_SECONDS)
+
+
+async def numbers(layer: ChannelLayer, channel: str, count: int) -> list[int]:
+    return [(await layer.receive(channel))["n"] for _ in range(count)]
+
+
+@scenario
+async def test_a_message_arrives_as_it_was(make: Make) -> None:
+    layer = make()
+    channel = await layer.new_channel()
+    message = {
+        "type": "x", "bytes": b"\xff\0", "text": "ü\U0001f600", "int": -(2**63), "float": 0.1, "list": [1, [None]],
+        "dict": {"a": {"b": True}}, "big": 2**63 - 1, "": "",
+    }  # fmt: skip
+    await layer.send(channel, message)
+    assert await layer.receive(channel) == message
+    await layer.send(channel, {"tuple": (1, 2)})
+    assert await layer.receive(channel) == {"tuple": [1, 2]}
+
+
+@scenario
+async def test_names_of_new_channels_are_valid_and_differ(make: Make) -> None:
+    layer = make()
+    names = {await layer.new_channel() for _ in range(100)} | {await layer.new_channel(prefix="http") for _ in range(9)}
+    assert len(names) == 109
+    for name in names:
+        assert layer.require_valid_channel_name(name)
+        assert re.fullmatch(r"(specific|http)\.\w+!\w+", name)
+
+
+@scenario
+async def test_order_is_kept_and_channels_do_not_mix(make: Make) -> None:
+    layer, other = make(capacity=200), make()
+    one, two = await layer.new_channel(), await layer.new_channel()
+    await layer.group_add("g", one)
+    for n in range(0, 100, 2):
+        await other.send(one, {"n": n})
+        await other.send(two, {"n": n})
+        await other.group_send("g", {"n": n + 1})
+        assert await numbers(layer, one, 2) == [n, n + 1]
+    assert await numbers(layer, two, 50) == list(range(0, 100, 2))
+
+
+@scenario
+async def test_every_message_of_a_shared_channel_is_received_once(make: Make) -> None:
+    layers = [make(capacity=1000) if n == 0 else make() for n in range(3)]
+    heard: asyncio.Queue[int] = asyncio.Queue()
+
+    async def receive(layer: ChannelLayer) -> None:
+        while True:
+            heard.put_nowait((await layer.receive("work"))["n"])
+
+    tasks = [asyncio.create_task(receive(layer)) for layer in layers for _ in range(2)]
+    for n in range(300):
+        await layers[0].send("work", {"n": n})
+    assert sorted([await heard.get() for _ in range(300)]) == list(range(300))
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    assert heard.empty()
+
+
+@scenario
+async def test_messages_that_wait_in_a_shared_channel_come_in_order(make: Make) -> None:
+    layer, other = make(), make()
+    for n in range(50):
+        await layer.send("work", {"n": n})
+    assert await numbers(other, "work", 50) == list(range(50))
+    await nothing(layer, "work")
+
+
+@pytest.mark.parametrize("is_local", [True, False])
+@scenario
+async def test_a_cancelled_receive_loses_nothing(make: Make, is_local: bool) -> None:
+    """Cancelled before a message comes, while it comes, and once it has come."""
+    layer, other = make(capacity=1000), make()
+    channel = await layer.new_channel() if is_local else "work"
+    heard: list[int] = []
+    for n in range(200):
+        task = asyncio.create_task(layer.receive(channel))
+        await asyncio.sleep(0.001 * (n % 3))
+        await other.send(channel, {"n": n})
+        await asyncio.sleep(0.0005 * (n % 4))
+        task.cancel()
+        try:
+            heard.append((await task)["n"])
+        except asyncio.CancelledError:
+            heard.append((await layer.receive(channel))["n"])
+    assert sorted(heard) == list(range(200))
+    assert not is_local or heard == sorted(heard)
+
+
+@scenario
+async def test_a_receive_that_is_cancelled_leaves_a_shared_message_to_others(make: Make) -> None:
+    layer, other = make(), make()
+    for _ in range(20):
+        task = asyncio.create_task(layer.receive("work"))
+        await asyncio.sleep(0)
+        await other.send("work", HELLO)
+        task.cancel()
+        if not (await asyncio.wait([task]))[0].pop().cancelled():
+            continue
+        assert await other.receive("work") == HELLO
+
+
+@scenario
+async def test_groups(make: Make) -> None:
+    layer, other = make(), make()
+    one, two, three = [await layer.new_channel() for _ in range(3)]
+    await layer.group_send("g", {"n": 0})  # nobody is there, nor hears of it later
+    for channel in (one, two, three, one):
+        await layer.group_add("g", channel)
+    await layer.group_discard("g", two)
+    await layer.group_discard("g", two)
+    await layer.group_discard("unknown", two)
+    await other.group_send("g", {"n": 1})
+    await other.group_send("elsewhere", {"n": 2})
+    assert await numbers(layer, one, 1) == await numbers(layer, three, 1) == [1]
+    for channel in (one, two, three):
+        await nothing(layer, channel)
+
+
+@scenario
+async def test_members_may_change_what_they_receive(make: Make) -> None:
+    layer = make()
+    one, two = await layer.new_channel(), await layer.new_channel()
+    for channel in (one, two):
+        await layer.group_add("g", channel)
+    sent = {"type": "x", "deep": {"list": [1]}}
+    await layer.group_send("g", sent)
+    heard = await layer.receive(one)
+    heard["deep"]["list"].append(2)
+    assert await layer.receive(two) == sent == {"type": "x", "deep": {"list": [1]}}
+
+
+@scenario
+async def test_any_channel_can_be_a_member(make: Make) -> None:
+    """One of another process, and one that many processes receive from."""
+    layer, other = make(capacity=3), make()
+    channel = await layer.new_channel()
+    await other.group_add("g", channel)
+    await layer.group_add("g", channel)
+    await layer.group_add("g", "work")
+    await other.group_send("g", {"n": 1})
+    assert await numbers(layer, channel, 1) == await numbers(other, "work", 1) == [1]
+    for n in range(5):
+        await other.group_send("g", {"n": n})
+    assert await numbers(layer, channel, 3) == await numbers(other, "work", 3) == [0, 1, 2], "a full one goes without"
+    await other.group_discard("g", channel)
+    await layer.group_discard("g", "work")
+    await other.group_send("g", {"n": 9})
+    await nothing(layer, channel)
+    await nothing(layer, "work")
+
+
+@pytest.mark.parametrize("is_local", [True, False])
+@scenario
+async def test_a_full_channel_says_so_until_there_is_room(make: Make, is_local: bool) -> None:
+    layer = make(capacity=3)
+    channel = await layer.new_channel() if is_local else "work"
+    for n in range(3):
+        await layer.send(channel, {"n": n})
+    with pytest.raises(layer.ChannelFull):
+        await layer.send(channel, {"n": 3})
+    with pytest.raises(layer.ChannelFull):
+        layer.send_sync(channel, {"n": 3})
+    if is_local:  # its neighbours have room
+        neighbour = await layer.new_channel()
+        await layer.send(neighbour, HELLO)
+        assert await layer.receive(neighbour) == HELLO
+    assert await numbers(layer, channel, 1) == [0]
+    await layer.send(channel, {"n": 4})
+    assert await numbers(layer, channel, 3) == [1, 2, 4]
+
+
+@scenario
+async def test_capacities_by_pattern(make: Make) -> None:
+    layer = make(capacity=3, channel_capacity={"mail.*": 1, re.compile(r"specific\..*"): 2, "mail.slow": 9})
+    for channel, capacity in [("mail.slow", 1), ("other", 3), (await layer.new_channel(), 2)]:
+        for _ in range(capacity):
+            await layer.send(channel, HELLO)
+        with pytest.raises(layer.ChannelFull):
+            await layer.send(channel, HELLO)
+
+
+@scenario
+async def test_what_nobody_received_in_time_expires_and_leaves_its_groups(make: Make) -> None:
+    layer = make(expiry=0.4)
+    channel, idle = await layer.new_channel(), await layer.new_channel()
+    for member in (channel, idle):
+        await layer.group_add("g", member)
+    for name in (channel, "work"):
+        await layer.send(name, {"n": 0})
+    await layer.group_send("g", {"n": 0})
+    await asyncio.sleep(0.5)
+    await layer.group_send("g", {"n": 1})
+    await layer.send(channel, {"n": 1})
+    await layer.send("work", {"n": 1})
+    assert await numbers(layer, channel, 1) == await numbers(layer, "work", 1) == [1]
+    await nothing(layer, idle)
+    await nothing(layer, channel)
+
+
+@scenario
+async def test_a_membership_expires_unless_it_is_renewed(make: Make) -> None:
+    layer = make(group_expiry=0.5)
+    one, two = await layer.new_channel(), await layer.new_channel()
+    for channel in (one, two, "work", "more"):
+        await layer.group_add("g", channel)
+    await asyncio.sleep(0.3)
+    for channel in (two, "more"):
+        await layer.group_add("g", channel)
+    await asyncio.sleep(0.3)
+    await layer.group_send("g", HELLO)
+    assert await layer.receive(two) == await layer.receive("more") == HELLO
+    await nothing(layer, one)
+    await nothing(layer, "work")
+
+
+@scenario
+async def test_flush_leaves_nothing(make: Make) -> None:
+    layer = make()
+    channel = await layer.new_channel()
+    for member in (channel, "work"):
+        await layer.group_add("g", member)
+        await layer.send(member, HELLO)
+    await layer.group_send("g", HELLO)
+    await layer.flush()
+    await layer.group_send("g", HELLO)
+    await nothing(layer, channel)
+    await nothing(layer, "work")
+    await layer.group_add("g", channel)
+    await layer.group_send("g", HELLO)
+    assert await layer.receive(channel) == HELLO
+
+
+@scenario
+async def test_a_megabyte_as_json_passes_and_more_than_the_limit_is_refused(make: Make) -> None:
+    layer = make()
+    message = {"floats": [1.0] * 250_000}
+    await layer.send("work", message)
+    assert await layer.receive("work") == message
+    for send in (layer.send, layer.group_send):
+        with pytest.raises(layer.MessageTooLarge, match="send it in parts"):
+            await send("work", {"x": bytes(MESSAGE_BYTES)})
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a!b!c", "ü", "a" * 100, "a/b", None, b"a", "!a"])
+@scenario
+async def test_names_that_are_none(make: Make, name: Any) -> None:
+    layer = make()
+    calls: list[Callable[[], Any]] = [
+        lambda: layer.send(name, HELLO),
+        lambda: layer.receive(name),
+        lambda: layer.group_add("g", name),
+        lambda: layer.group_discard("g", name),
+        lambda: layer.group_send(name, HELLO),
+        lambda: layer.group_add(name, "work"),
+    ]
+    for call in calls:
+        with pytest.raises(TypeError, match="name must be a valid unicode string"):
+            await call()
+
+
+@pytest.mark.parametrize("message", ["text", None, ["x"], {"x": object()}, {"x": 2**64}, {b"k" * 9: 1j}])
+@scenario
+async def test_messages_that_are_none(make: Make, message: Any) -> None:
+    layer = make()
+    for send in (layer.send, layer.group_send):
+        with pytest.raises(TypeError, match=r"a message is a dict, not|this message cannot be sent: .*; it may hold"):
+            await send("work", message)
+
+
+def test_sync_code_sends_with_and_without_an_event_loop_of_its_own(make: Make) -> None:
+    layer = make()
+    heard: list[int] = []
+    channels: list[str] = []
+    ready = threading.Event()
+
+    async def serve() -> None:
+        channels.append(await layer.new_channel())
+        ready.set()
+        heard.extend(await numbers(layer, channels[0], 4))
+
+    server = threading.Thread(target=lambda: asyncio.run(serve()))
+    server.start()
+    assert ready.wait(10)
+    layer.group_add_sync("g", channels[0])
+    layer.send_sync(channels[0], {"n": 0})
+    async_to_sync(layer.send)(channels[0], {"n": 1})
+    layer.group_send_sync("g", {"n": 2})
+    async_to_sync(layer.group_send)("g", {"n": 3})
+    server.join(10)
+    assert sorted(heard) == [0, 1, 2, 3]
+    layer.group_discard_sync("g", channels[0])
+
+
+def test_a_channel_outlives_the_loop_that_it_was_made_on(make: Make) -> None:
+    layer = make()
+    channel = async_to_sync(layer.new_channel)()
+    async_to_sync(layer.group_add)("g", channel)
+    async_to_sync(layer.group_send)("g", {"n": 1})
+    layer.send_sync(channel, {"n": 2})
+    assert {asyncio.run(layer.receive(channel))["n"], async_to_sync(layer.receive)(channel)["n"]} == {1, 2}
+
+
+def test_channels_finds_it_by_its_name_in_the_settings(make: Make) -> None:
+    backend = type(make())
+    configs = {"default": {"BACKEND": f"asgictl.layers.{backend.__name__}", "CONFIG": {"capacity": 7}}}
+    manager = type("Manager", (type(channel_layers),), {"configs": configs})()
+    assert type(manager["default"]) is backend
+    assert manager["default"].capacity == 7
+    assert set(manager["default"].extensions) == {"groups", "flush"}
