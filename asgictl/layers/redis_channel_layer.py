@@ -263,9 +263,10 @@ class RedisChannelLayer(ChannelLayer):
 
     async def _listen(self) -> None:
         """See to it that somebody reads what comes for this process."""
-        reader, loop = self._reader, asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
         if loop not in self._senders:  # should the reader's loop end, this one goes on
             await self._sender()
+        reader = self._reader
         if reader is None or reader.loop.is_closed():
             reader = self._reader = PositionReader(self._url, self._positions, self._arrived, self._has_read)
         elif reader.link.has_started:

@@ -269,3 +269,16 @@ async def test_a_key_of_somebody_elses_is_a_clear_error(url: str, client: Any, n
     for send in (layer.send, lambda *message: asyncio.to_thread(layer.send_sync, *message)):
         with pytest.raises((RedisError, redis.ResponseError), match="WRONGTYPE"):
             await send("work", {"n": 1})
+
+
+@scenario
+async def test_a_process_reads_once_however_many_begin_together(url: str, client: Any, name: str) -> None:
+    layer = RedisChannelLayer([url], name)
+    tasks = [asyncio.create_task(layer.receive(f"work{n}")) for n in range(20)]
+    channels = await asyncio.gather(*(layer.new_channel() for _ in range(20)))
+    for n in range(20):
+        await layer.send(channels[n], {"n": n})
+        await layer.send(f"work{n}", {"n": n})
+    assert [(await task)["n"] for task in tasks] == list(range(20))
+    assert [(await layer.receive(channel))["n"] for channel in channels] == list(range(20))
+    assert all(not layer._mailboxes[channel].messages for channel in channels)
