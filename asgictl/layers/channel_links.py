@@ -17,7 +17,7 @@ import hiredis
 import redis
 
 from asgictl.errors import RedisError
-from asgictl.layers.link import Link
+from asgictl.layers.link import BACKOFF_SECONDS, Link
 from asgictl.layers.redis import BLOCK_MILLISECONDS, READ_COUNT, position_of
 
 logger = logging.getLogger("asgictl.layers")
@@ -52,14 +52,22 @@ class SharedLink(Link):
     async def be_started(self) -> None:
         """Connect; from then on it comes back by itself. Raises RedisError, and the next call tries again."""
         if self._starting is None:
-            self._starting = asyncio.get_running_loop().create_task(self.start())
-        try:
-            await asyncio.shield(self._starting)
-            self.has_started = True
-        except (OSError, redis.RedisError, hiredis.ReplyError) as error:
-            self._starting = None
-            await self.stop()
-            raise RedisError(f"Redis cannot be used: {error}; is it running, are hosts right?") from error
+            self._starting = asyncio.get_running_loop().create_task(self._start())
+        await asyncio.shield(self._starting)
+
+    async def _start(self) -> None:
+        for pause_seconds in (*BACKOFF_SECONDS, None):  # a cut may come at any time
+            try:
+                await self.start()
+            except (OSError, redis.RedisError, hiredis.ReplyError) as error:
+                await self.stop()
+                if pause_seconds is None:
+                    self._starting = None
+                    raise RedisError(f"Redis cannot be used: {error}; is it running, are hosts right?") from error
+                await asyncio.sleep(pause_seconds)
+            else:
+                self.has_started = True
+                return
 
 
 class OrderSender:
