@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import subprocess
 import time
 from collections.abc import Callable, Iterable
 from itertools import repeat
@@ -11,7 +10,7 @@ from typing import Any
 from a2wsgi import WSGIMiddleware
 
 from asgictl import Application, Group, Message, path, runtime
-from asgictl.instance import find_redis_server
+from benchmarks import layers
 
 HELLO = b"Hello, world!"
 PAUSE_SECONDS = {"/sleep": 0.005, "/slow": 5}
@@ -117,7 +116,7 @@ echo = Application(http=wsgi, websocket=[path("/ws", connect=accept, receive=say
 
 
 def django(kind: str) -> Any:
-    """Return a Django project of one view, as its `kind` of application: wsgi, asgi, channels (echo) or broadcast."""
+    """Return a Django project of one view, as its `kind` of application: wsgi, asgi, channels, broadcast_LAYER."""
     from django.conf import settings
 
     if not settings.configured:
@@ -134,8 +133,8 @@ def django(kind: str) -> Any:
     if kind == "asgi":
         return get_asgi_application()
     get_asgi_application()
-    if kind == "broadcast":
-        return channels_broadcast()
+    if kind.startswith("broadcast_"):
+        return layers.broadcast(*kind.split("_")[1:])
     from channels.generic.websocket import WebsocketConsumer
 
     class Echo(WebsocketConsumer):  # type: ignore[misc]  # Channels has no types
@@ -143,28 +142,6 @@ def django(kind: str) -> Any:
             self.send(text_data=text_data)
 
     return Echo.as_asgi()
-
-
-def channels_broadcast() -> Any:
-    """Return a consumer of Channels 4 whose group is kept by channels_redis, with a Redis of this process's own."""
-    from channels.generic.websocket import AsyncWebsocketConsumer
-    from django.conf import settings
-
-    path = f"{os.environ['XDG_RUNTIME_DIR']}/redis.sock"
-    subprocess.Popen([find_redis_server(), "--port", "0", "--save", "", "--unixsocket", path])
-    layer = "channels_redis.pubsub.RedisPubSubChannelLayer"
-    settings.CHANNEL_LAYERS = {"default": {"BACKEND": layer, "CONFIG": {"hosts": [f"unix://{path}"]}}}
-
-    class Member(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels has no types
-        groups = ("all",)
-
-        async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
-            await self.channel_layer.group_send("all", {"type": "said", "text": text_data})
-
-        async def said(self, event: dict[str, Any]) -> None:
-            await self.send(text_data=event["text"])
-
-    return Member.as_asgi()
 
 
 def hello_view(_request: Any) -> Any:

@@ -2,6 +2,7 @@
 
 latency         p50 of one client: split less uvicorn with the same hello as plain ASGI, median of three runs in turn
 idle            memory of the interface for each idle WebSocket
+layer-latency   p50 from a channel layer's send to receive between two processes: ours by channels_redis core's
 slow-neighbour  the longest of fast requests on two workers: beside one of 5 s, less without it
 upload          memory of any process, Redis's included, while 1 GiB goes up
 download        the same while 1 GiB goes down to a slow reader
@@ -37,7 +38,7 @@ import uvloop
 from picows import WSListener, ws_connect
 
 from asgictl.loadtests.servers import Server, Side, SideError, serving
-from benchmarks import verdicts
+from benchmarks import layers, verdicts
 from benchmarks.applications import EVENTS, GIBIBYTE
 from benchmarks.closed_loop import Answer, ask, times
 from benchmarks.jobs import notes, send_all
@@ -92,6 +93,15 @@ def idle(_arguments: argparse.Namespace) -> Iterator[Reading]:
     with serving(split("echo", "ws:/ws")) as server:
         interface = server.pids()["interface-00"]
         yield verdicts.idle(*uvloop.run(hold()), SOCKETS)
+
+
+def layer_latency(_arguments: argparse.Namespace) -> Iterator[Reading]:
+    taken: tuple[list[float], list[float]] = ([], [])
+    with layers.redis_url() as url:
+        for _ in range(ROUNDS):
+            for layer, runs in zip(("ours", "core"), taken, strict=True):
+                runs.append(layers.took(layer, url, SECONDS))
+    yield verdicts.layer_latency(*taken)
 
 
 def slow_neighbour(_arguments: argparse.Namespace) -> Iterator[Reading]:
@@ -261,6 +271,7 @@ def settled(server: Server) -> dict[str, float]:
 BARS = {
     "latency": latency,
     "idle": idle,
+    "layer-latency": layer_latency,
     "slow-neighbour": slow_neighbour,
     "upload": upload,
     "download": download,

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from statistics import median
 from typing import NamedTuple
 
@@ -18,8 +19,14 @@ from asgictl.loadtests.usage import Usage
 from asgictl.loadtests.verdicts import judge
 from benchmarks.sides import APPLICATIONS, gthread, split, uvicorn
 
+WARM_SECONDS = 2  # in which even the slowest tell 1,000 sockets something
 BROADCAST = "ws:/broadcast"  # to 1,000 sockets: what is counted are deliveries
 GRANIAN = f"granian --interface wsgi --host 127.0.0.1 --port {{port}} --no-access-log {APPLICATIONS}:django_wsgi"
+
+
+def layer(name: str) -> Side:
+    """Channels 4's consumers on one uvicorn, with a channel layer of benchmarks.layers."""
+    return replace(uvicorn(f"django_broadcast_{name}", BROADCAST), name=name)
 
 
 class Sample(NamedTuple):
@@ -48,7 +55,12 @@ COMPARISONS: dict[str, tuple[Side, Side, float]] = {
     "echo-channels": (split("echo", "ws:/ws"), uvicorn("django_channels", "ws:/ws"), 4.0),
     "echo-asgi": (split("echo", "ws:/ws"), uvicorn("asgi", "ws:/ws"), 0.45),
     "broadcast-loop": (split("broadcast", BROADCAST), uvicorn("broadcast_loop", BROADCAST), 0.75),
-    "broadcast-channels": (split("broadcast", BROADCAST), uvicorn("django_broadcast", BROADCAST), 10.0),
+    "broadcast-channels": (split("broadcast", BROADCAST), uvicorn("django_broadcast_pubsub", BROADCAST), 10.0),
+    "layer-core": (layer("ours"), layer("core"), 3.0),
+    "layer-pubsub": (layer("ours"), layer("pubsub"), 1.5),
+    "layer-ceiling": (layer("memory"), layer("pubsub"), 1.5),
+    "layer-core-bare": (layer("ours_bare"), layer("core_bare"), 3.0),
+    "layer-pubsub-bare": (layer("ours_bare"), layer("pubsub_bare"), 1.5),
     "two-workers": (split("wsgi", "/sleep", workers=2), split("wsgi", "/sleep"), 1.9),
 }
 
@@ -74,7 +86,7 @@ def measure(side: Side, seconds: float) -> Sample:
     """Start a side, warm it up, measure it and stop it."""
     with serving(side) as server:
         usage = Usage(server.runtime, "server")
-        drive(server.url, side.load, 1)
+        drive(server.url, side.load, WARM_SECONDS)
         usage.sample()
         began = time.perf_counter()
         rate = drive(server.url, side.load, seconds)
@@ -93,7 +105,7 @@ def main() -> None:
         parser.error(f"no comparison {', '.join(sorted(unknown))}; there are {', '.join(COMPARISONS)}")
     if not shutil.which("wrk"):
         parser.error("wrk was not found; apt-get install wrk")
-    print(f"{'comparison':<16}{'ratio':>7}{'spread':>14}{'at least':>9}   rates and CPU µs each")
+    print(f"{'comparison':<18}{'ratio':>7}{'spread':>14}{'at least':>9}   rates and CPU µs each")
     for name in arguments.names or COMPARISONS:
         ours, theirs, at_least = COMPARISONS[name]
         samples: tuple[list[Sample], list[Sample]] = ([], [])
@@ -103,7 +115,7 @@ def main() -> None:
         found = judge(*([sample.rate for sample in taken] for taken in samples))
         cpu = [median(sample.cpu_microseconds for sample in taken) for taken in samples]
         print(
-            f"{name:<16}{found.ratio:>7.2f}{found.low:>7.2f}–{found.high:<6.2f}{at_least:>9.2f}"
+            f"{name:<18}{found.ratio:>7.2f}{found.low:>7.2f}–{found.high:<6.2f}{at_least:>9.2f}"
             f"{'  ' if found.ratio >= at_least else ' !'} {ours.name}: {found.ours:,.0f}/s {cpu[0]:.0f} µs"
             f" · {theirs.name}: {found.theirs:,.0f}/s {cpu[1]:.0f} µs",
             flush=True,

@@ -14,7 +14,7 @@ from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 from asgictl.runtime import raise_file_limit
 
 ON_THEIR_WAY = 4
-HANDSHAKES = 50  # at a time
+HANDSHAKES = 20  # at a time: channels_redis has 100 connections in all
 WARM_SECONDS = 1
 
 

@@ -39,6 +39,14 @@ def idle(before: float, after: float, sockets: int) -> Reading:
     return Reading("idle", (after - before) / 1024 / sockets, 26, "KiB", note)
 
 
+def layer_latency(ours: list[float], theirs: list[float]) -> Reading:
+    """Compare the medians of what messages took from send to receive, in seconds, run by run."""
+    note = f"ours {median(ours) * 1e3:.2f} ms, channels_redis core {median(theirs) * 1e3:.2f}"
+    return Reading(
+        "layer-latency", median(mine / other for mine, other in zip(ours, theirs, strict=True)), 0.7, "x", note
+    )
+
+
 def slow_neighbour(alone: list[float], beside: list[float]) -> Reading:
     """Compare the longest of fast requests, in seconds, without a slow one and beside it."""
     note = f"longest of {len(alone)} and {len(beside)}: {max(alone) * 1e3:.1f} → {max(beside) * 1e3:.1f} ms"

@@ -46,7 +46,7 @@ class Mailbox:
         self.waiters: deque[asyncio.Future[None]] = deque()
 
     def put(self, message: Message, here: asyncio.AbstractEventLoop | None) -> None:
-        """Add a message. here: the loop that runs in this thread."""
+        """Add a message. here: the event loop that runs in this thread."""
         self.counted += message.is_counted
         self.messages.append(message)
         if self.waiters:
@@ -54,27 +54,31 @@ class Mailbox:
 
     def take(self, now: float) -> Message | None:
         """Return the oldest message that has not expired."""
-        with suppress(IndexError):  # another thread has taken the last
-            while True:
+        try:
+            while self.messages:
                 message = self.messages.popleft()
                 self.counted -= message.is_counted
                 if message.until > now:
                     return message
+        except IndexError:  # another thread has taken the last
+            pass
         return None
 
     def wake(self, here: asyncio.AbstractEventLoop | None) -> None:
         """Let one who waits look again."""
-        with suppress(IndexError):
-            while (waiter := self.waiters.popleft()).done():
-                pass
-            loop = waiter.get_loop()
-            if loop is here:
-                waiter.set_result(None)
-                return
+        while self.waiters:
             try:
-                loop.call_soon_threadsafe(_resolve, waiter)
-            except RuntimeError:  # it was closed, and who waited there is no more
-                self.wake(here)
+                waiter = self.waiters.popleft()
+                loop = waiter.get_loop()
+                if waiter.done():
+                    continue
+                if loop is here:
+                    waiter.set_result(None)
+                else:
+                    loop.call_soon_threadsafe(_resolve, waiter)
+            except (IndexError, RuntimeError):  # another thread was quicker; a loop has ended with who waited there
+                continue
+            return
 
 
 def _resolve(waiter: asyncio.Future[None]) -> None:
@@ -105,6 +109,10 @@ class Mailboxes:
         self._groups: dict[str, dict[Mailbox, Membership]] = {}
         self._next_look = 0.0
 
+    def __contains__(self, channel: str) -> bool:
+        """Whether somebody uses the channel here, so that its name has been looked at."""
+        return channel in self._mailboxes
+
     def __getitem__(self, channel: str) -> Mailbox:
         """Return the mailbox of a channel, which comes to be when it is asked for."""
         mailbox = self._mailboxes.get(channel)
@@ -120,8 +128,8 @@ class Mailboxes:
 
     async def receive(self, channel: str) -> Message:
         """Return the next message; without any wait when there is one."""
-        while (message := self[channel].take(monotonic())) is None:
-            mailbox, loop = self[channel], asyncio.get_running_loop()
+        while (message := (mailbox := self[channel]).take(monotonic())) is None:
+            loop = asyncio.get_running_loop()
             waiter = loop.create_future()
             mailbox.waiters.append(waiter)
             if mailbox.messages:  # put by another thread, which saw nobody wait
@@ -129,7 +137,7 @@ class Mailboxes:
             try:
                 await waiter
             except asyncio.CancelledError:
-                with suppress(ValueError):
+                if waiter in mailbox.waiters:
                     mailbox.waiters.remove(waiter)
                 if mailbox.messages:  # one may have been put for us alone
                     mailbox.wake(loop)

@@ -75,9 +75,13 @@ class RedisChannelLayer(ChannelLayer):
 
     async def receive(self, channel: str) -> dict[str, Any]:
         """Return the next message of a channel; if it has a "!", of this process. A cancelled call takes none."""
-        self.require_valid_channel_name(channel)
-        await self._listen()
-        if self._is_ours(channel):
+        is_ours = channel in self._mailboxes and "!" in channel
+        if not is_ours:
+            self.require_valid_channel_name(channel)
+            is_ours = self._is_ours(channel)
+        if not (self._reader and self._reader.link.up and asyncio.get_running_loop() in self._senders):
+            await self._listen()
+        if is_ours:
             received = await self._mailboxes.receive(channel)
             if received.is_counted:
                 self._tell_left(channel, (await self._sender()).link)

@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks import verdicts
-from benchmarks.verdicts import MIB, Reading, growth, idle, latency, recovery, refusals, slow_neighbour
+from benchmarks.verdicts import MIB, Reading, growth, idle, latency, layer_latency, recovery, refusals, slow_neighbour
 
 SPLIT_RUNS = [[0.00047, 0.00049, 0.00912], [0.00042, 0.00044, 0.00051], [0.00049, 0.00050, 0.00050]]
 INPROCESS_RUNS = [[0.00014, 0.00015, 0.00019], [0.00016, 0.00017, 0.00030], [0.00013, 0.00015, 0.00015]]
@@ -15,6 +15,13 @@ def test_latency_is_the_median_of_what_neighbouring_medians_differ_by() -> None:
     assert found.figure == pytest.approx(0.34)
     assert found.note == "0.27–0.35; split 0.49, in-process 0.15"
     assert not found.met
+
+
+def test_a_layer_is_compared_run_by_run() -> None:
+    found = layer_latency([0.0003, 0.0004, 0.0002], [0.001, 0.0005, 0.001])
+    assert found.figure == pytest.approx(0.3)
+    assert found.met
+    assert found.note == "ours 0.30 ms, channels_redis core 1.00"
 
 
 def test_an_idle_socket_costs_its_share_of_what_the_interface_grew_by() -> None:
