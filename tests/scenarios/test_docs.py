@@ -37,6 +37,9 @@ def written(page: str, directory: Path) -> list[str]:
     for name, source in re.findall(r"```python\n# (\S+)\n(.*?)```", text, re.DOTALL):
         (directory / name).parent.mkdir(exist_ok=True)
         (directory / name).write_text(source)
+    for name, source in re.findall(r"```python\n# (\S+), at its end\n(.*?)```", text, re.DOTALL):
+        with (directory / name).open("a") as module:
+            module.write(source)
     return re.findall(r"```sh\nasgictl start (\S+)\n```", text)
 
 
@@ -51,8 +54,6 @@ def project(machine: Machine, tmp_path: Path) -> tuple[Machine, dict[str, str]]:
     """A Django project with a user who is logged in; and the header that says so."""
     machine.directory = tmp_path
     run(tmp_path, "-m", "django", "startproject", "mysite", ".")
-    with (tmp_path / "mysite" / "settings.py").open("a") as settings:
-        settings.write('CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}\n')
     run(tmp_path, "manage.py", "migrate")
     return machine, {"Cookie": "sessionid=" + run(tmp_path, "-c", LOG_IN)}
 
@@ -109,14 +110,20 @@ def test_channels_4_before_and_after(project: tuple[Machine, dict[str, str]], mo
     machine, cookie = project
     assert machine.directory
     (target,) = written("from-channels-4.md", machine.directory)
+    with (machine.directory / "mysite" / "urls.py").open("a") as urls:
+        urls.write("from chat.views import announce\nurlpatterns += [path('announce/<room>', announce)]\n")
     for each in ("mysite.asgi:application", target):
-        machine.start(each, "--mode", mode, "--workers", "1")
+        machine.start(each, "--mode", mode, "--workers", "2")
         url = f"{machine.ws}/ws/chat/hall/"
         with connect(url, additional_headers=cookie) as ann, connect(url) as guest:
             says(ann, message="hi")
             for socket in (ann, guest):
                 assert json.loads(socket.recv(SECONDS)) == {"name": "ann", "message": "hi"}
-        assert get(machine.url + "/")[0] == 200
+            if each != target:
+                assert get(machine.url + "/announce/hall?message=tea")[2] == b"said"
+                for socket in (ann, guest):
+                    assert json.loads(socket.recv(SECONDS)) == {"name": "the house", "message": "tea"}
+        assert get(machine.url + "/admin/login/")[0] == 200
         machine.stop()
 
 
