@@ -15,6 +15,7 @@ class Keys:
         self._prefix = f"asgictl:{{{name}}}:"
         self.of_interface = lru_cache(64)(self._of_interface)
         self.broadcast = self._prefix + "bc"
+        self.trimmed = self._prefix + "bc:trimmed"  # the newest broadcast that is kept no more
         self.manifest = self._prefix + "manifest"
         self.channels = self._prefix + "channels"  # every channel's stream that a worker has read
         self.dead = self._prefix + "dead"  # events that were given up

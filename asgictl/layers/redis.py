@@ -11,6 +11,8 @@ import re
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import hiredis
@@ -31,6 +33,9 @@ READ_COUNT = 1000  # of entries a read; a bound on what one reply of Redis can w
 BLOCK_MILLISECONDS = 1000
 TRIM_BYTES = 64 << 10  # of replies that were applied, and may stand in Redis still
 BROADCAST_RETENTION_MILLISECONDS = 60_000
+BROADCAST_RETENTION_BYTES = 64 << 20
+SLOW_READ_SECONDS = 0.1  # less than any time in which as much comes as is kept
+_TRIM = Path(__file__).with_name("trim.lua").read_text()
 _REMOVE = """
 if #redis.call('XPENDING', KEYS[1], 'workers', ARGV[1], ARGV[1], 1) > 0 then return 0 end
 return redis.call('XDEL', KEYS[1], ARGV[1])
@@ -85,6 +90,7 @@ class StreamReader:
         self._on_reply: OnReply = _ignored
         self._positions: dict[str, bytes] = {}
         self._untrimmed_bytes = 0
+        self._read_at = 0.0  # when the last read was sent, 0 for one that left something behind
         self._link = Link(url, self._begin)
 
     def follow(self, replies: str, on_reply: OnReply) -> None:
@@ -111,10 +117,22 @@ class StreamReader:
     async def _begin(self) -> None:
         if self._keys.broadcast not in self._positions:
             last = await self._link.ask("XREVRANGE", self._keys.broadcast, "+", "-", "COUNT", 1)
-            self._positions[self._keys.broadcast] = last[0][0] if last else b"0"
+            trimmed = await self._link.ask("GET", self._keys.trimmed)
+            self._positions[self._keys.broadcast] = last[0][0] if last else trimmed or b"0"
+        self._read_at = 0
         self._read()
 
+    def _look(self, trimmed: object) -> None:
+        """Tell of broadcasts that were forgotten before they were read."""
+        if isinstance(trimmed, bytes) and position_of(trimmed) > position_of(self._positions[self._keys.broadcast]):
+            logger.error("group messages were lost: this process was away for longer than they are kept")
+            self._positions[self._keys.broadcast] = trimmed
+
     def _read(self) -> None:
+        now = monotonic()
+        if now - self._read_at > SLOW_READ_SECONDS:
+            self._link.call("GET", self._keys.trimmed, answered=self._look)
+        self._read_at = now
         self._link.call(
             *("XREAD", "COUNT", READ_COUNT, "BLOCK", BLOCK_MILLISECONDS, "STREAMS"),
             *self._positions,
@@ -149,6 +167,8 @@ class StreamReader:
                     self._on_broadcast(decode_broadcast(fields[0], fields[1]), position_of(entry_id))
                 except WireError as error:
                     logger.error("broadcast %s passed over: %s", entry_id.decode(), error)
+        if len(replies) == READ_COUNT or len(streams.get(self._keys.broadcast, ())) == READ_COUNT:
+            self._read_at = 0
         self._read()
 
 
@@ -209,14 +229,12 @@ class RedisGroupLayer:
             self._refresh()
 
     def _refresh(self) -> None:
-        """Each second: forget broadcasts past their retention, by Redis's own clock, which the ids are made of."""
-
-        def trim(reply: object) -> None:
-            if isinstance(reply, list):
-                oldest = int(reply[0]) * 1000 - BROADCAST_RETENTION_MILLISECONDS
-                self._link.call("XTRIM", self._keys.broadcast, "MINID", oldest, answered=_ignored)
-
-        self._link.call("TIME", answered=trim)
+        """Each second: forget broadcasts past their retention."""
+        keys, kept = (
+            (self._keys.broadcast, self._keys.trimmed),
+            (BROADCAST_RETENTION_MILLISECONDS, BROADCAST_RETENTION_BYTES),
+        )
+        self._link.call("EVAL", _TRIM, 2, *keys, *kept, answered=_ignored)
 
 
 class RedisEventLayer(RedisGroupLayer):

@@ -91,6 +91,35 @@ async def test_a_broadcast_past_its_retention_is_forgotten_though_no_other_comes
 
 
 @scenario
+async def test_broadcasts_are_kept_up_to_so_many_bytes_and_a_reader_behind_them_tells_of_the_gap(
+    url: str, name: str, client: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("asgictl.layers.redis.BROADCAST_RETENTION_BYTES", 1 << 20)
+    keys = Keys(name)
+    async with serving(url, name) as interface:
+        await interface.layer._reader.stop()  # away, as with a cut connection
+        for number in range(3000):
+            interface.layer.publish(Broadcast("g", f"{number} " + "x" * 1000))
+            if number % 100 == 0:
+                await interface.layer._link.ask("PING")
+        while client.memory_usage(keys.broadcast) > 1 << 20:  # noqa: ASYNC110 - within the scenario's deadline
+            await asyncio.sleep(0.01)
+        kept = client.xlen(keys.broadcast)
+        assert 0 < kept < 3000
+        assert "were lost" not in caplog.text
+        await interface.layer._reader.start()
+        heard = [str((await interface.broadcasts.get())[0].frame).split()[0] for _ in range(kept)]
+        assert heard == [str(number) for number in range(3000 - kept, 3000)]
+        assert caplog.text.count("group messages were lost") == 1
+        interface.layer.publish(Broadcast("g", "on"))
+        assert (await interface.broadcasts.get())[0].frame == "on"
+    async with serving(url, name) as interface:  # which has missed nothing
+        interface.layer.publish(Broadcast("g", "on"))
+        assert (await interface.broadcasts.get())[0].frame == "on"
+    assert caplog.text.count("group messages were lost") == 1
+
+
+@scenario
 async def test_a_reply_or_broadcast_of_an_unknown_version_is_passed_over(
     url: str, name: str, worker: Workers, client: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
