@@ -67,7 +67,7 @@ def uvicorn_settings(limits: Limits, root_path: str, options: dict[str, Any]) ->
     """Return what interface servers and in-process servers have alike, for uvicorn.Config."""
     return {
         "loop": "uvloop",
-        "ws": "websockets-sansio",
+        "ws": "asgictl.interface.framed:FramedProtocol",
         "ws_max_size": limits.message_bytes,
         "ws_ping_timeout": PING_TIMEOUT_SECONDS,
         "ws_per_message_deflate": False,

@@ -3,6 +3,8 @@
 latency         p50 of one client: split less uvicorn with the same hello as plain ASGI, median of three runs in turn
 idle            memory of the interface for each idle WebSocket
 layer-latency   p50 from a channel layer's send to receive between two processes: ours by channels_redis core's
+memberships     memory of a process for each of 100,000 memberships in 10,000 groups
+groups          10,000 numbered messages to a group while Redis connections are cut 50 times, a worker killed 10 times
 slow-neighbour  the longest of fast requests on two workers: beside one of 5 s, less without it
 upload          memory of any process, Redis's included, while 1 GiB goes up
 download        the same while 1 GiB goes down to a slow reader
@@ -34,10 +36,13 @@ from pathlib import Path
 from subprocess import SubprocessError
 from tempfile import TemporaryDirectory
 
+import redis
 import uvloop
 from picows import WSListener, ws_connect
 
+from asgictl.interface.groups import Groups
 from asgictl.loadtests.servers import Server, Side, SideError, serving
+from asgictl.messages import Frame
 from benchmarks import layers, verdicts
 from benchmarks.applications import EVENTS, GIBIBYTE
 from benchmarks.closed_loop import Answer, ask, times
@@ -60,6 +65,11 @@ JOBS = 10_000
 FIRST_SECONDS = 10  # the first job's delay, and what the last has to run in
 SPREAD_SECONDS = 20  # from the first to the last
 WAVE_SOCKETS = 100
+MEMBERS = 100_000
+GROUPS = 10_000
+MESSAGES = 10_000
+CUTS = 50
+KILLS = 10
 RELOADS = 20
 DEPLOY_SOCKETS = 500
 REQUESTS_A_SECOND = 500
@@ -102,6 +112,46 @@ def layer_latency(_arguments: argparse.Namespace) -> Iterator[Reading]:
             for layer, runs in zip(("ours", "core"), taken, strict=True):
                 runs.append(layers.took(layer, url, SECONDS))
     yield verdicts.layer_latency(*taken)
+
+
+def memberships(_arguments: argparse.Namespace) -> Iterator[Reading]:
+    class Member:
+        """As a session: it knows its groups."""
+
+        def __init__(self) -> None:
+            self.joined = {""}
+
+        def deliver(self, frame: Frame, may_drop: bool = False) -> None: ...
+
+    groups, members = Groups(), [Member() for _ in range(MEMBERS)]
+    before = resident_bytes(os.getpid())
+    for number, member in enumerate(members):
+        name = f"room-{number % GROUPS}"
+        groups.join(name, member, (time.time_ns() // 1_000_000, number))
+        member.joined.add(name)
+    yield verdicts.memberships(before, resident_bytes(os.getpid()), MEMBERS, GROUPS)
+
+
+def groups(_arguments: argparse.Namespace) -> Iterator[Reading]:
+    side = Side("groups", "asgictl start benchmarks.numbered:app --workers 2 --bind {bind} -d")
+    with serving(side) as server:
+        path = f"{server.environment['XDG_RUNTIME_DIR']}/asgictl/default/redis.sock"
+        with (
+            redis.Redis(unix_socket_path=path) as client,
+            Load(server.url, sockets=50, pace_seconds=0.05, listeners=20, http=False) as load,
+        ):
+            done = 0
+            while load.messages < MESSAGES and not load.wrong:
+                if done < CUTS and load.messages >= MESSAGES * done // (CUTS + 1):
+                    client.client_kill_filter(_type="normal", skipme=True)
+                    done += 1
+                    if done % (CUTS // KILLS) == 0:
+                        os.kill(server.pids()["worker-00"], signal.SIGKILL)
+                time.sleep(0.05)
+    note = f"{load.messages} messages to 20 listeners, {done} cuts, {done * KILLS // CUTS} kills; " + "; ".join(
+        load.wrong[:3]
+    )
+    yield Reading("groups", len(load.wrong) + (load.messages < MESSAGES), 0, "", note)
 
 
 def slow_neighbour(_arguments: argparse.Namespace) -> Iterator[Reading]:
@@ -272,6 +322,8 @@ BARS = {
     "latency": latency,
     "idle": idle,
     "layer-latency": layer_latency,
+    "memberships": memberships,
+    "groups": groups,
     "slow-neighbour": slow_neighbour,
     "upload": upload,
     "download": download,

@@ -47,6 +47,11 @@ def layer_latency(ours: list[float], theirs: list[float]) -> Reading:
     )
 
 
+def memberships(before: float, after: float, count: int, groups: int) -> Reading:
+    """Share what a process grew by, in bytes, among memberships."""
+    return Reading("memberships", (after - before) / 1024 / count, 1, "KiB", f"{count} members in {groups} groups")
+
+
 def slow_neighbour(alone: list[float], beside: list[float]) -> Reading:
     """Compare the longest of fast requests, in seconds, without a slow one and beside it."""
     note = f"longest of {len(alone)} and {len(beside)}: {max(alone) * 1e3:.1f} → {max(beside) * 1e3:.1f} ms"

@@ -17,6 +17,12 @@ def test_latency_is_the_median_of_what_neighbouring_medians_differ_by() -> None:
     assert not found.met
 
 
+def test_memberships_share_what_a_process_grew_by() -> None:
+    found = verdicts.memberships(10 * MIB, 30 * MIB, 20_000, 100)
+    assert found.figure == pytest.approx(1.024)
+    assert not found.met
+
+
 def test_a_layer_is_compared_run_by_run() -> None:
     found = layer_latency([0.0003, 0.0004, 0.0002], [0.001, 0.0005, 0.001])
     assert found.figure == pytest.approx(0.3)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from asgictl.errors import RedisError
 from asgictl.interface.groups import Groups
@@ -88,6 +89,43 @@ async def test_a_broadcast_past_its_retention_is_forgotten_though_no_other_comes
     async with serving(url, name):
         while client.xlen(keys.broadcast):  # noqa: ASYNC110 - within the scenario's deadline
             await asyncio.sleep(0.05)
+
+
+@scenario
+async def test_joining_and_leaving_write_nothing_to_redis(url: str, name: str, worker: Workers, client: Any) -> None:
+    """A turn with memberships causes the same commands as one without."""
+
+    def written(before: dict[str, Any]) -> dict[str, int]:
+        now = client.info("commandstats")
+        calls = {each: now[each]["calls"] - before.get(each, {"calls": 0})["calls"] for each in now}
+        writing = (
+            "xadd",
+            "hset",
+            "set",
+            "sadd",
+            "zadd",
+            "hincrby",
+            "lpush",
+            "rpush",
+            "eval",
+            "evalsha",
+            "xack",
+            "xdel",
+        )
+        return {each: calls.get(f"cmdstat_{each}", 0) for each in writing}
+
+    layer, counts = worker(name), []
+    async with serving(url, name) as interface:
+        for number, memberships in enumerate(([], ["a", "b", "c"], ["d"]), 1):
+            await interface.append(receive(number, "x"))
+            entry = await taken(layer)
+            interface.layer._ticker.cancel()  # type: ignore[union-attr]  # whose beats count too
+            before = client.info("commandstats")
+            await committed(layer, entry, replace(done(number), joins=memberships, leaves=memberships))
+            await interface.replies.get()
+            counts.append(written(before))
+    assert counts[0] == counts[1] == counts[2]
+    assert counts[0]["xadd"] == 1, "the reply"
 
 
 @scenario
