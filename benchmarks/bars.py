@@ -13,6 +13,10 @@ long-polls      1,000 requests that take 10 s each, on one worker: how many were
 overload        ten times the capacity: the answers, memory once it has settled, p50 two seconds after
 background      10,000 delayed jobs, while Redis is killed, and the controller: how many were lost, early or repeated
 deploys         20 reloads in --deploys seconds of 500 sockets and 500 requests a second: what closed, failed, was wrong
+deploys-asgi    the same with sockets of an ASGI application: what ended otherwise than by its worker's drain
+deploys-beside  the same in-process, and by gunicorn's HUP: counted alone, for comparison
+broken-deploys  the same as deploys with 20 that do not start: what closed or failed, what reload said nothing of
+scaling         the same as deploys, between one worker and four
 soak            sockets that come and go while workers are killed, for --soak seconds: errors, memory afterwards
 
 Exits 1 when a bar is not met.
@@ -27,7 +31,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from http.client import HTTPConnection, HTTPException
@@ -43,7 +46,7 @@ from picows import WSListener, ws_connect
 from asgictl.interface.groups import Groups
 from asgictl.loadtests.servers import Server, Side, SideError, serving
 from asgictl.messages import Frame
-from benchmarks import layers, verdicts
+from benchmarks import deploys, layers, verdicts
 from benchmarks.applications import EVENTS, GIBIBYTE
 from benchmarks.closed_loop import Answer, ask, times
 from benchmarks.jobs import notes, send_all
@@ -70,9 +73,6 @@ GROUPS = 10_000
 MESSAGES = 10_000
 CUTS = 50
 KILLS = 10
-RELOADS = 20
-DEPLOY_SOCKETS = 500
-REQUESTS_A_SECOND = 500
 WARMING_WAVES = 6
 RETENTION_SECONDS = 70  # after which no broadcast is kept
 WAVE_SECONDS = 10
@@ -266,30 +266,6 @@ def background(_arguments: argparse.Namespace) -> Iterator[Reading]:
         yield verdicts.background(late, JOBS)
 
 
-def deploys(arguments: argparse.Namespace) -> Iterator[Reading]:
-    side = Side("deploys", "asgictl start benchmarks.numbered:app --workers 2 --bind {bind} -d")
-    answers: list[Answer] = []
-
-    async def requests(port: int) -> None:
-        clients = (ask(port, "/", arguments.deploys, answers.append, 0.1) for _ in range(REQUESTS_A_SECOND // 10))
-        await asyncio.gather(*clients)
-
-    with (
-        serving(side) as server,
-        Load(server.url, sockets=DEPLOY_SOCKETS, pace_seconds=1, http=False) as load,
-        ThreadPoolExecutor(1) as thread,
-    ):
-        asking = thread.submit(uvloop.run, requests(server.port))
-        for _ in range(RELOADS):
-            began = time.monotonic()
-            server.run("asgictl", "reload")
-            time.sleep(max(0, arguments.deploys / RELOADS - (time.monotonic() - began)))
-        asking.result()
-    failed = [answer for answer in answers if answer.status != 200]
-    note = f"{load.messages} messages, {len(answers)} requests, longest stall {load.longest_stall_seconds:.2f} s; "
-    yield Reading("deploys", len(load.wrong) + len(failed), 0, "", note + "; ".join(load.wrong[:3]))
-
-
 def soak(arguments: argparse.Namespace) -> Iterator[Reading]:
     """The first waves, which are not measured, let every process reach its usual size."""
     side = Side("soak", "asgictl start benchmarks.numbered:app --workers 2 --bind {bind} -d")
@@ -331,7 +307,11 @@ BARS = {
     "long-polls": long_polls,
     "overload": overload,
     "background": background,
-    "deploys": deploys,
+    "deploys": deploys.consumers,
+    "deploys-asgi": deploys.asgi,
+    "deploys-beside": deploys.beside,
+    "broken-deploys": deploys.broken,
+    "scaling": deploys.scaling,
     "soak": soak,
 }
 
@@ -340,7 +320,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BARS)}; all without one")
     parser.add_argument("--seconds", type=float, default=60, help="how long overload lasts (60)")
-    parser.add_argument("--deploys", type=float, default=600, help="how long deploys lasts (600)")
+    parser.add_argument("--deploys", type=float, default=600, help="how long each of deploys lasts (600)")
     parser.add_argument("--soak", type=float, default=900, help="how long soak lasts (900)")
     parser.add_argument("--full", action="store_true", help="the whole download at 5 MB/s: 215 s")
     arguments = parser.parse_args()

@@ -24,7 +24,7 @@ async def ask(port: int, path: str, seconds: float, heard: Callable[[Answer], No
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         kept = True
         with closing(writer):
-            while kept and (began := perf_counter()) < until:
+            while kept and not reader.at_eof() and (began := perf_counter()) < until:
                 writer.write(request)
                 head = (await reader.readuntil(b"\r\n\r\n")).lower()
                 length = re.search(rb"\r\ncontent-length: *(\d+)", head)

@@ -2,23 +2,26 @@
 
 Each socket sends 1, 2, 3 ...; its consumer counts in the connection's state and replies "number:count", so the two
 agree for ever or something was lost or ran twice with effect. Each message also goes to a group, whose listeners
-expect every sender's numbers in order and once. HTTP requests go beside.
+expect every sender's numbers in order and once. HTTP requests go beside. `asgi` counts by itself, so a socket of it
+begins anew wherever it is opened again.
 """
 
 import asyncio
 import threading
 import time
 import urllib.request
-from collections import defaultdict
+from collections import Counter, defaultdict
 from types import TracebackType
+from typing import Any
 
 from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
 from asgictl import Application, Group, Message, path
-from benchmarks.applications import wsgi
+from benchmarks import applications
 
 ANSWER_SECONDS = 60
+ABNORMAL_CLOSURE = 1006  # RFC 6455, section 7.4.1: no close frame came
 
 
 def accept(message: Message) -> None:
@@ -34,25 +37,50 @@ def count(message: Message) -> None:
     message.reply(text=f"{number}:{message.state['count']}")
 
 
-app = Application(http=wsgi, websocket=[path("/numbers", connect=accept, receive=count)])
+app = Application(http=applications.wsgi, websocket=[path("/numbers", connect=accept, receive=count)])
+
+
+async def asgi(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    """Plain ASGI of sockets without a group, and of requests."""
+    if scope["type"] != "websocket":
+        return await applications.asgi(scope, receive, send)
+    await receive()
+    await send({"type": "websocket.accept"})
+    counted = 0
+    while (message := await receive())["type"] == "websocket.receive":
+        counted += 1
+        await send({"type": "websocket.send", "text": f"{message['text'].split()[1]}:{counted}"})
+    return None
 
 
 class Load:
-    """Clients in a thread of their own, from `with` to its end. wrong: one line for each thing that must not be."""
+    """Clients in a thread of their own, from `with` to its end. wrong: one line for each thing that must not be.
+
+    again: sockets that the server closes open again, and are counted in `closed`, by code.
+    """
 
     def __init__(
-        self, url: str, *, sockets: int, pace_seconds: float = 0.1, listeners: int = 2, http: bool = True
+        self,
+        url: str,
+        *,
+        sockets: int,
+        pace_seconds: float = 0.1,
+        listeners: int = 2,
+        http: bool = True,
+        again: bool = False,
     ) -> None:
         self._url = url
         self._sockets = sockets
         self._pace_seconds = pace_seconds
         self._listeners = listeners
         self._http = http
+        self._again = again
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
         self._sent: dict[str, int] = defaultdict(int)
         self._ready = threading.Event()
         self.wrong: list[str] = []
+        self.closed: Counter[int] = Counter()
         self.messages = 0
         self.requests = 0
         self.longest_stall_seconds = 0.0
@@ -78,24 +106,39 @@ class Load:
             await asyncio.wait(sending)
 
     async def _send(self, name: str) -> None:
-        try:
-            async with connect(self._url.replace("http", "ws") + "/numbers", open_timeout=30) as ws:
-                while not self._stopping.is_set():
-                    number = self._sent[name] + 1
-                    self._sent[name] = number
-                    began = time.monotonic()
-                    await ws.send(f"{name} {number}")
-                    answer = await asyncio.wait_for(ws.recv(decode=True), ANSWER_SECONDS)
-                    self.longest_stall_seconds = max(self.longest_stall_seconds, time.monotonic() - began)
-                    self.messages += 1
-                    if answer != f"{number}:{number}":
-                        self.wrong.append(f"{name} sent {number}, heard {answer}")
-                        return
-                    await asyncio.sleep(self._pace_seconds)
-        except ConnectionClosed as error:
-            self.wrong.append(f"{name} was closed: {error}")
-        except TimeoutError:
-            self.wrong.append(f"{name} heard nothing for {ANSWER_SECONDS} s after {self._sent[name]}")
+        while not self._stopping.is_set():
+            try:
+                await self._talk(name)
+                return  # it is over, or went wrong
+            except ConnectionClosed as error:
+                self.closed[error.rcvd.code if error.rcvd else ABNORMAL_CLOSURE] += 1
+                if not self._again:
+                    self.wrong.append(f"{name} was closed: {error}")
+                    return
+                self._sent[name] = 0
+            except TimeoutError:
+                self.wrong.append(f"{name} heard nothing for {ANSWER_SECONDS} s after {self._sent[name]}")
+                return
+            except (OSError, InvalidHandshake) as error:
+                self.wrong.append(f"{name} could not connect: {error}")
+                if not self._again:
+                    return
+                await asyncio.sleep(self._pace_seconds)
+
+    async def _talk(self, name: str) -> None:
+        async with connect(self._url.replace("http", "ws") + "/numbers", open_timeout=30) as ws:
+            while not self._stopping.is_set():
+                number = self._sent[name] + 1
+                self._sent[name] = number
+                began = time.monotonic()
+                await ws.send(f"{name} {number}")
+                answer = await asyncio.wait_for(ws.recv(decode=True), ANSWER_SECONDS)
+                self.longest_stall_seconds = max(self.longest_stall_seconds, time.monotonic() - began)
+                self.messages += 1
+                if answer != f"{number}:{number}":
+                    self.wrong.append(f"{name} sent {number}, heard {answer}")
+                    return
+                await asyncio.sleep(self._pace_seconds)
 
     async def _listen(self) -> None:
         heard: dict[str, int] = {}

@@ -1,0 +1,164 @@
+"""Deploys under load: sockets that count and requests at a steady pace, while a server is changed twenty times."""
+
+import argparse
+import asyncio
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import chdir
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import uvloop
+
+from asgictl.loadtests.servers import Server, Side, SideError, serving
+from benchmarks.closed_loop import Answer, ask
+from benchmarks.numbered import Load
+from benchmarks.verdicts import Reading
+
+CHANGES = 20
+SOCKETS = 500
+CLIENTS = 50
+PAUSE_SECONDS = 0.1  # of each client, between two requests: 500 a second
+SERVICE_RESTART = 1012  # IANA's WebSocket close codes: what a drain ends with
+WORKING = """
+import sys
+sys.path.append({root!r})
+from benchmarks.numbered import app
+"""
+LIFESPAN = """
+async def app(scope, receive, send):
+    await receive()
+    await send({"type": "lifespan.startup.failed", "message": "the cellar is flooded"})
+"""
+BROKEN = (  # what is deployed, and what the command must say of it
+    ("def (", "invalid syntax"),
+    ("import absent_module", "absent_module"),
+    (LIFESPAN, "the cellar is flooded"),
+    ("import time; print('waits for a database', flush=True); time.sleep(600)", "waits for a database"),
+)
+
+
+@dataclass
+class Asked:
+    """Requests of CLIENTS, until `stopping` is set. A client that is cut off connects again."""
+
+    answers: list[Answer] = field(default_factory=list)
+    cut: int = 0
+    stopping: threading.Event = field(default_factory=threading.Event)
+
+    async def run(self, port: int) -> None:
+        await asyncio.gather(*(self._client(port) for _ in range(CLIENTS)))
+
+    async def _client(self, port: int) -> None:
+        while not self.stopping.is_set():
+            try:
+                await ask(port, "/", 1, self.answers.append, PAUSE_SECONDS)
+            except (OSError, EOFError):
+                self.cut += 1
+                await asyncio.sleep(PAUSE_SECONDS)
+
+    @property
+    def failed(self) -> int:
+        return self.cut + sum(answer.status != 200 for answer in self.answers)
+
+
+def changed(
+    name: str,
+    side: Side,
+    seconds: float,
+    change: Callable[[Server, int], None],
+    *,
+    again: bool = False,
+    at_most: float = 0,
+) -> Reading:
+    """Change a server CHANGES times under load, and count what failed.
+
+    again: sockets open again. One that ended with 1012 has failed nothing then, unless `at_most` allows for failures.
+    """
+    listeners, asked = (0 if again else 2), Asked()
+    with serving(side) as server:
+        loaded = Load(server.url, sockets=SOCKETS, pace_seconds=1, http=False, listeners=listeners, again=again)
+        with loaded as load, ThreadPoolExecutor(1) as thread:
+            asking = thread.submit(uvloop.run, asked.run(server.port))
+            try:
+                for number in range(CHANGES):
+                    began = time.monotonic()
+                    change(server, number)
+                    time.sleep(max(0, seconds / CHANGES - (time.monotonic() - began)))
+            finally:
+                asked.stopping.set()
+            asking.result()
+    closed = sum(times for code, times in load.closed.items() if at_most or code != SERVICE_RESTART)
+    failed = len(load.wrong) + asked.failed + (closed if again else 0)
+    by_code = ", ".join(f"{times} with {code}" for code, times in sorted(load.closed.items()))
+    note = (
+        f"{load.messages} messages, {len(asked.answers)} requests, longest stall {load.longest_stall_seconds:.2f} s; "
+        f"sockets closed: {by_code or 'none'}; requests failed: {asked.failed}; {'; '.join(load.wrong[:3])}"
+    )
+    return Reading(name, failed, at_most, "", note)
+
+
+def reload(server: Server, _number: int) -> None:
+    server.run("asgictl", "reload")
+
+
+def hang_up(server: Server, _number: int) -> None:
+    assert server.leader  # noqa: S101 - gunicorn's
+    os.kill(server.leader, signal.SIGHUP)
+
+
+def consumers(arguments: argparse.Namespace) -> Iterator[Reading]:
+    side = Side("deploys", "asgictl start benchmarks.numbered:app --workers 2 --bind {bind} -d")
+    yield changed("deploys", side, arguments.deploys, reload)
+
+
+def asgi(arguments: argparse.Namespace) -> Iterator[Reading]:
+    drain = f"--drain-seconds {arguments.deploys / CHANGES / 3:.1f}"
+    side = Side("deploys-asgi", f"asgictl start benchmarks.numbered:asgi --workers 2 --bind {{bind}} {drain} -d")
+    yield changed("deploys-asgi", side, arguments.deploys, reload, again=True)
+
+
+def beside(arguments: argparse.Namespace) -> Iterator[Reading]:
+    inprocess = "asgictl start benchmarks.numbered:asgi --mode inprocess --workers 2 --bind {bind} -d"
+    gunicorn = "gunicorn benchmarks.numbered:asgi -b {bind} -w 2 -k uvicorn_worker.UvicornWorker --no-control-socket"
+    infinite = {"again": True, "at_most": float("inf")}
+    for name, command, change in (("in-process reload", inprocess, reload), ("gunicorn HUP", gunicorn, hang_up)):
+        yield changed(name, Side(name, command), arguments.deploys, change, **infinite)
+
+
+def scaling(arguments: argparse.Namespace) -> Iterator[Reading]:
+    def scale(server: Server, number: int) -> None:
+        server.run("asgictl", "scale", f"worker={(4, 1)[number % 2]}")
+
+    side = Side("scaling", "asgictl start benchmarks.numbered:app --workers 1 --bind {bind} -d")
+    yield changed("scaling", side, arguments.deploys, scale)
+
+
+def broken(arguments: argparse.Namespace) -> Iterator[Reading]:
+    silent: list[str] = []
+
+    def deploy(server: Server, number: int) -> None:
+        code, cause = BROKEN[number % len(BROKEN)]
+        Path("deployed.py").write_text(code)
+        before = server.pids()
+        try:
+            server.run("asgictl", "reload")
+            silent.append(f"{cause}: it was deployed")
+        except SideError as error:
+            if cause not in str(error):
+                silent.append(f"{cause} is not in: {error}")
+        if server.pids() != before:
+            silent.append(f"{cause}: not the processes of before")
+
+    options = "--workers 2 --start-seconds 5 --bind {bind} -d"
+    with TemporaryDirectory() as directory:
+        Path(directory, "deployed.py").write_text(WORKING.format(root=os.getcwd()))
+        with chdir(directory):
+            side = Side("broken-deploys", f"asgictl start deployed:app {options}")
+            yield changed("broken-deploys", side, arguments.deploys, deploy)
+    yield Reading("broken untold", len(silent), 0, "", "; ".join(silent[:3]))
