@@ -140,8 +140,8 @@ def _buckets(counts: list[float]) -> list[tuple[str, float]]:
 
 
 def _labels(pid: int, report: dict[str, Any]) -> list[str]:
-    role = report["role"]
-    return [role, f"server-{pid}" if role == "server" else report["process"]]  # gunicorn's workers share a slot
+    role, process = report["role"], report["process"]
+    return [role, f"{process}/{pid}" if role == "server" else process]  # gunicorn's workers share a slot
 
 
 class Hosted(uvicorn.Server):

@@ -37,12 +37,12 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Bind:
-    """An address to listen on: `host:port`, `unix:/path`, or `fd://N` (a listening socket that was inherited)."""
+    """An address to listen on: `host:port`, `[IPv6]:port`, `unix:/path` or `fd://N` (a listening socket, inherited)."""
 
     text: str
 
     def __post_init__(self) -> None:
-        match = re.fullmatch(r"unix:/.+|fd://\d+|[^:/\s]+:(\d{1,5})", self.text)
+        match = re.fullmatch(r"unix:/.+|fd://\d+|(?:\[[\da-fA-F:.]+\]|[^][:/\s]+):(\d{1,5})", self.text)
         if not match or (match[1] and not 0 < int(match[1]) < 65536):
             raise AddressError(f"--bind {self.text}: not an address; use 127.0.0.1:8000 or unix:/path/to.sock")
 
@@ -65,7 +65,8 @@ class Bind:
             except OSError as error:
                 raise AddressError(f"--bind {self.text}: {error.strerror}; it must be an inherited socket") from None
         path = self.text.removeprefix("unix:")
-        listener = socket.socket(socket.AF_UNIX if path != self.text else socket.AF_INET, socket.SOCK_STREAM)
+        family = socket.AF_INET6 if self.text.startswith("[") else socket.AF_INET
+        listener = socket.socket(socket.AF_UNIX if path != self.text else family, socket.SOCK_STREAM)
         try:
             if path != self.text:
                 self._remove_stale(path)
@@ -75,9 +76,9 @@ class Bind:
                 finally:
                     os.umask(umask)
             else:
-                host, port = self.text.split(":")
+                host, _, port = self.text.rpartition(":")
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                listener.bind((host, int(port)))
+                listener.bind((host.strip("[]"), int(port)))
             listener.listen(2048)
         except OSError as error:  # the kernel refuses
             listener.close()

@@ -250,7 +250,8 @@ class InProcess:
         except (Exception, SystemExit):
             failures.exception("%s %s failed", scope["method"], scope["path"])
             await body.fail()
-        self._publish(outcome)
+        finally:
+            self._publish(outcome.sent_with(body.answer.status))
 
     def submit(self, session: Session, event: TurnEvent) -> None:
         """Run a turn in the pool, or on this loop when its consumer is async."""
@@ -268,7 +269,7 @@ class InProcess:
         self.figures.events += 1
         self.figures.errors += is_error(done)
         session.done(done, None)
-        self._publish(turn.outcome)
+        self._publish(turn.outcome.sends)
 
     def _send_now(self, session: Session | None, sent: Frames | Sent) -> None:
         """For immediately=True, from whichever thread the consumer or view runs in."""
@@ -286,8 +287,8 @@ class InProcess:
     def give_up(self, session: Session, event: TurnEvent, reason: str) -> None:
         """No turn is lost without the process that holds its socket."""
 
-    def _publish(self, outcome: Outcome) -> None:
-        for sent in outcome.sends:
+    def _publish(self, sends: list[Sent]) -> None:
+        for sent in sends:
             self._layer.publish(sent)
 
     def _run_background(self) -> None:

@@ -135,7 +135,7 @@ class Instance:
     def _open_sockets(self, names: list[str]) -> int:
         """Return how many WebSockets interfaces or servers hold, which end with them; workers hold none."""
         processes = status(self._name)["processes"]
-        return sum(each.get("websockets", 0) for each in processes if each["process"] in names)
+        return sum(each.get("websockets", 0) for each in processes if each["process"].partition("/")[0] in names)
 
     def _restart(self, described: dict[str, Any], role: str, old: list[str]) -> "Cost":
         """Restart what there is only one of; connections wait for it."""
@@ -234,7 +234,7 @@ class Instance:
             environment["ASGICTL_REDIS"] = self._embedded_url
             environment["ASGICTL_REDIS_SERVER"] = server
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "supervisor.supervisord", "-n", "-c", str(CONFIGURATION)],
+            [sys.executable, "-P", "-m", "asgictl.supervisord", "-n", "-c", str(CONFIGURATION)],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

@@ -31,23 +31,49 @@ def suggestion(name: str, known: Iterable[str]) -> str:
 def read_settings(directory: Path, command: click.Command) -> tuple[str, dict[str, Any]]:
     """Return the name of the first file that is there, and its values by parameter of `command`; else ("", {}).
 
-    What the environment cannot give, a file cannot either. Raises SettingsError, which names file and key. A value is
-    of the right type, and no more is known of it: the command that takes it looks at the rest.
+    What the environment cannot give, a file cannot either. A value is of the right type, and no more is known of it:
+    the command that takes it looks at the rest. After a mistake in the file, each parameter that it does not give
+    rightly has a function for a value, as click calls it: one that raises SettingsError, which names file and key. So
+    `stop --name` works beside any mistake, and no command takes a default for what the file may have meant to say.
     """
     for name, tables in (("asgictl.toml", ()), ("pyproject.toml", ("tool", "asgictl"))):
+        mistake = ""
         try:
             found: Any = tomllib.loads((directory / name).read_text())
         except FileNotFoundError:
             continue
         except (OSError, ValueError) as error:  # unreadable; no UTF-8, no TOML
-            raise SettingsError(f"{name}: {error}") from None
+            found, mistake = {}, str(error)
         for table in tables:
             found = found.get(table, {}) if isinstance(found, dict) else {}
         if not isinstance(found, dict):
-            raise SettingsError(f"{name}: {'.'.join(tables)} must be a table")
-        if found or not tables:
-            return name, _checked(name, found, command)
+            found, mistake = {}, f"{'.'.join(tables)} must be a table"
+        if found or mistake or not tables:
+            return name, _checked(name, found, command, mistake)
     return "", {}
+
+
+def _checked(file: str, found: dict[str, Any], command: click.Command, mistake: str) -> dict[str, Any]:
+    known = {str(each.name).replace("_", "-"): each for each in command.params if each.envvar}
+    right, mistakes = {}, [mistake] if mistake else []
+    for key, value in found.items():
+        if key not in known:
+            mistakes.append(f"there is no {key}" + suggestion(key, known))
+            continue
+        wanted, many = _types(known[key]), known[key].multiple
+        if isinstance(value, list) is not many or not all(
+            type(each) in wanted for each in (value if many else [value])
+        ):
+            mistakes.append(f"{key} must be {'a list of ' if many else ''}{wanted[0].__name__}")
+        else:
+            right[str(known[key].name)] = value
+
+    def refuse(key: str) -> Any:
+        without = "; --name does without the file" if key == "name" else ""
+        raise SettingsError(f"{file}: {mistakes[0]}{without}")
+
+    missing = (str(each.name) for each in known.values() if mistakes and each.name not in right)
+    return right | {key: (lambda key=key: refuse(key)) for key in missing}
 
 
 def defaults(group: click.Group, settings: dict[str, Any]) -> dict[str, Any]:
@@ -97,22 +123,7 @@ class Words(click.types.StringParamType):
             self.fail(f"{masked(rv)!r}: {error}")
 
 
-def _checked(file: str, found: dict[str, Any], command: click.Command) -> dict[str, Any]:
-    known = {str(each.name).replace("_", "-"): each for each in command.params if each.envvar}
-    for key, value in found.items():
-        if key not in known:
-            raise SettingsError(f"{file}: there is no {key}" + suggestion(key, known))
-        wanted = _type(known[key])
-        if not all(type(each) in wanted for each in (value if isinstance(value, list) else [value])) or (
-            isinstance(value, list) is not known[key].multiple
-        ):
-            raise SettingsError(
-                f"{file}: {key} must be {'a list of ' if known[key].multiple else ''}{wanted[0].__name__}"
-            )
-    return {str(known[key].name): value for key, value in found.items()}
-
-
-def _type(parameter: click.Parameter) -> tuple[type, ...]:
+def _types(parameter: click.Parameter) -> tuple[type, ...]:
     """Return the types of TOML that a parameter takes: click by itself would make 1 of 1.5, and text of anything."""
     if isinstance(parameter.type, click.types.IntParamType):
         return (int,)

@@ -52,17 +52,17 @@ def look(run_dir: Path, known: dict[str, Any]) -> dict[str, Any]:
     ]
     slotted = {process["pid"] for process in shown}
     shown += [  # gunicorn's workers have no slots
-        {"role": report["role"], "process": report["process"], "state": "RUNNING", "pid": pid}
+        {"role": report["role"], "process": f"{report['process']}/{pid}", "state": "RUNNING", "pid": pid}
         for pid, report in reports.items()
         if pid not in slotted
     ]
     processes = [_process(each, reports.get(each["pid"], {}), known["figures"].get(each["pid"])) for each in shown]
     threads = configuration["workers"] * configuration["threads"]
     warnings = [
-        f"{each['process']} is given up, for it does not start: "
+        f"{each['process']} {'is given up, for it does' if 'is_given_up' in each else 'does'} not start: "
         + (each["reason"].rpartition("\n")[2] or "see asgictl logs")
         for each in known["failed"]
-        if "is_given_up" in each
+        if "is_given_up" in each or any(process["process"] == each["process"] for process in shown)
     ]
     releases = sorted({each["release"] for each in processes if each["release"]})
     return {

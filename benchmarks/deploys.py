@@ -126,9 +126,8 @@ def asgi(arguments: argparse.Namespace) -> Iterator[Reading]:
 def beside(arguments: argparse.Namespace) -> Iterator[Reading]:
     inprocess = "asgictl start benchmarks.numbered:asgi --mode inprocess --workers 2 --bind {bind} -d"
     gunicorn = "gunicorn benchmarks.numbered:asgi -b {bind} -w 2 -k uvicorn_worker.UvicornWorker --no-control-socket"
-    infinite = {"again": True, "at_most": float("inf")}
     for name, command, change in (("in-process reload", inprocess, reload), ("gunicorn HUP", gunicorn, hang_up)):
-        yield changed(name, Side(name, command), arguments.deploys, change, **infinite)
+        yield changed(name, Side(name, command), arguments.deploys, change, again=True, at_most=float("inf"))
 
 
 def scaling(arguments: argparse.Namespace) -> Iterator[Reading]:

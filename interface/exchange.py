@@ -129,10 +129,10 @@ class Exchange:
         return None
 
     def refused(self) -> bool:
-        """Redis has no room for the event; should an earlier sending of it have been heard, that one goes on."""
+        """Redis has not taken the event; should an earlier sending of it have been heard, that one goes on."""
         if self._next:
             return True
-        self.fail(503, "Redis is out of memory.")
+        self.fail(503, "Redis refused this request.")
         return False
 
     def listen(self) -> None:

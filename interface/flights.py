@@ -32,7 +32,7 @@ class Owner(Protocol):
         """A worker that held the event died; return what to send again, or None to give up."""
 
     def refused(self) -> bool:
-        """The layer has no room for the event; return whether to try again."""
+        """The layer has not taken the event; return whether to try again."""
 
 
 class Stage(Enum):
@@ -61,10 +61,12 @@ class Flights:
     """All events of an interface that are open: at most one for each connection.
 
     capacity: of a channel, in events; what other interfaces have in it is known from the layer, each second.
+    shed: told of each sending that Redis has refused, in its words.
     """
 
-    def __init__(self, layer: EventLayer, capacity: int) -> None:
+    def __init__(self, layer: EventLayer, capacity: int, shed: Callable[[str], None]) -> None:
         self._layer = layer
+        self._shed = shed
         self._capacity = capacity
         self._flights: dict[str, Flight] = {}
         self._waiting: dict[str, deque[Flight]] = {}  # by channel
@@ -157,6 +159,7 @@ class Flights:
         elif self._is_over(flight):
             return
         elif not isinstance(reply, ConnectionError):  # refused, so it is certain that Redis has not taken it
+            self._shed(f"events refused by Redis: {reply}")
             if flight.owner.refused():
                 self._launch_later(flight)
             else:

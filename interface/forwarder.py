@@ -77,7 +77,7 @@ class Forwarder:
             on_forgotten=self._forgotten,
             on_fenced=self._fenced,
         )
-        self._flights: Flights = Flights(self._layer, config.limits.channel_events)
+        self._flights: Flights = Flights(self._layer, config.limits.channel_events, self.shed.add)
         self._budget = BUDGET_BYTES
         self._router: Router | None = None
         self._routed: bytes | None = None  # the encoded manifest that _router was made from

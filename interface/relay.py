@@ -131,7 +131,7 @@ class Relay:
         return None
 
     def refused(self) -> bool:
-        """Redis has no room: the handshake waits, until its deadline."""
+        """Redis takes none: the handshake waits, until its deadline."""
         return True
 
     def died(self) -> None:

@@ -156,7 +156,7 @@ class Session:
         self._advance()
 
     def refused(self) -> bool:
-        """Redis has no room: a frame waits, and a handshake until its deadline."""
+        """Redis takes none: a frame waits, and a handshake until its deadline."""
         return True
 
     def deliver_all(self, frames: list[Frame]) -> None:

@@ -115,7 +115,7 @@ def test_metrics_are_what_processes_have_counted() -> None:
         }
         who = (("process", "worker-00"), ("role", "worker"))
         assert samples["asgictl_events_total", *who] == 7
-        assert samples["asgictl_events_total", ("process", "server-8"), ("role", "server")] == 1
+        assert samples["asgictl_events_total", ("process", "server/8"), ("role", "server")] == 1
         assert samples["asgictl_requests_total", *who, ("status", "200")] == 3
         assert samples["asgictl_shed_total", who[0], ("reason", 'a "late" one'), who[1]] == 2
         assert samples["asgictl_open_websockets", *who] == 4

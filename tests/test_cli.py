@@ -281,6 +281,18 @@ def test_every_command_takes_what_it_has_from_the_file(served: list[WorkerConfig
     assert "'shop'" in run("status").stderr
 
 
+@pytest.mark.parametrize("text", ["broken", "workerz = 2", "name = 5"])
+def test_beside_a_mistake_in_the_file_a_named_instance_can_be_operated(text: str) -> None:
+    Path("asgictl.toml").write_text(text)
+    refused = run("stop")
+    assert refused.exit_code == 2
+    assert refused.stderr.startswith("Error: asgictl.toml: ")
+    assert "; --name does without the file" in refused.stderr
+    assert "no instance 'shop' runs" in run("stop", "--name", "shop").stderr
+    assert run("status", "--help").exit_code == 0
+    assert run("start").exit_code == run("config", "show").exit_code == 2
+
+
 def test_a_process_of_an_instance_does_not_read_the_file_again(
     served: list[WorkerConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:

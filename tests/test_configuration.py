@@ -16,12 +16,32 @@ def taken() -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
-@pytest.mark.parametrize("text", ["127.0.0.1:8000", "localhost:1", "0.0.0.0:65535", "unix:/run/x.sock", "fd://0"])
+@pytest.mark.parametrize(
+    "text", ["127.0.0.1:8000", "localhost:1", "0.0.0.0:65535", "[::1]:8000", "unix:/run/x.sock", "fd://0"]
+)
 def test_an_address_is_a_host_a_path_or_an_inherited_socket(text: str) -> None:
     assert Bind(text).text == text
 
 
-@pytest.mark.parametrize("text", ["", "8000", ":8000", "h:0", "h:65536", "h:x", "unix:", "unix:rel", "fd://x", "a b:1"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "8000",
+        ":8000",
+        "h:0",
+        "h:65536",
+        "h:x",
+        "::1:80",
+        "[::1]",
+        "[]:80",
+        "[h]:80",
+        "unix:",
+        "unix:rel",
+        "fd://x",
+        "a b:1",
+    ],
+)
 def test_anything_else_is_no_address(text: str) -> None:
     with pytest.raises(AddressError, match=r"use 127\.0\.0\.1:8000 or unix:/path"):
         Bind(text)
@@ -29,6 +49,7 @@ def test_anything_else_is_no_address(text: str) -> None:
 
 def test_an_address_is_spelled_for_people_and_for_supervisord() -> None:
     assert (Bind("h:1").url, Bind("h:1").supervisor_url) == ("http://h:1", "tcp://h:1")
+    assert (Bind("[::1]:1").url, Bind("[::1]:1").supervisor_url) == ("http://[::1]:1", "tcp://[::1]:1")
     assert (Bind("unix:/x").url, Bind("unix:/x").supervisor_url) == ("unix:/x", "unix:///x")
 
 

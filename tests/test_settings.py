@@ -51,7 +51,7 @@ def test_a_value_has_the_type_of_its_option(tmp_path: Path) -> None:
 def test_a_mistake_is_told_with_its_file_and_key(text: str, said: str, tmp_path: Path) -> None:
     (tmp_path / "asgictl.toml").write_text(text)
     with pytest.raises(SettingsError) as refused:
-        read_settings(tmp_path, start)
+        read_settings(tmp_path, start)[1]["target"]()
     assert refused.value.message.startswith(f"asgictl.toml: {said}")
     assert refused.value.exit_code == 2
 
@@ -59,13 +59,23 @@ def test_a_mistake_is_told_with_its_file_and_key(text: str, said: str, tmp_path:
 def test_a_table_that_is_none_is_a_mistake(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text("[tool]\nasgictl = 3\n")
     with pytest.raises(SettingsError, match=r"tool\.asgictl must be a table"):
-        read_settings(tmp_path, start)
+        read_settings(tmp_path, start)[1]["target"]()
 
 
 def test_a_file_that_is_not_text_is_a_mistake(tmp_path: Path) -> None:
     (tmp_path / "asgictl.toml").write_bytes(b"\xff")
     with pytest.raises(SettingsError, match=r"asgictl\.toml: "):
-        read_settings(tmp_path, start)
+        read_settings(tmp_path, start)[1]["target"]()
+
+
+@pytest.mark.parametrize("text", ["nmae = 'shop'", "name = 5", "workers =", "workerz = 1"])
+def test_beside_a_mistake_nothing_is_a_default_but_what_is_right_counts(text: str, tmp_path: Path) -> None:
+    (tmp_path / "asgictl.toml").write_text(text)
+    with pytest.raises(SettingsError, match="--name does without the file"):
+        read_settings(tmp_path, start)[1]["name"]()
+    if text != "workers =":
+        (tmp_path / "asgictl.toml").write_text(f"redis = 'redis://h'\n{text}")
+        assert read_settings(tmp_path, start)[1]["redis"] == "redis://h"
 
 
 def test_the_settings_in_the_docs_are_settings(tmp_path: Path) -> None:

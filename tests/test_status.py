@@ -64,6 +64,13 @@ def test_a_process_is_what_supervisord_the_system_and_it_itself_say(run_dir: Pat
 def test_processes_of_gunicorn_have_no_slot_and_are_shown(run_dir: Path) -> None:
     found = look(run_dir, known({"pid": PID}, {"pid": os.getppid(), "role": "server"}))
     assert [each["role"] for each in found["processes"]] == ["worker", "worker", "server"]
+    assert found["processes"][2]["process"] == f"x/{os.getppid()}"
+
+
+def test_a_process_that_does_not_start_is_warned_of_unless_it_is_gone(run_dir: Path) -> None:
+    failures = [{"process": f"worker-0{number}", "reason": "Traceback\nSyntaxError"} for number in (1, 2)]
+    found = look(run_dir, known() | {"failed": failures})
+    assert found["warnings"] == ["worker-01 does not start: SyntaxError"]
 
 
 def test_mixed_releases_are_warned_of(run_dir: Path) -> None:

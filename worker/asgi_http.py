@@ -219,7 +219,8 @@ class HTTPRun:
     async def _commit(self, part: Response) -> None:
         self._is_committed = True
         self.has_failed = is_error(part) and not self._is_gone
-        arguments = commit_arguments(self._events.keys, self._entry, part, self._outcome.sends)
+        sends = self._outcome.sent_with(self._status)
+        arguments = commit_arguments(self._events.keys, self._entry, part, sends)
         self._outcome.sends.clear()
         await self._lane.settle()  # so that the last part comes last
         await self._events.commit(*arguments)

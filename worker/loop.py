@@ -146,7 +146,7 @@ class Loop:
             with outcome:
                 reply = self._http(entry, entry.event)
             self.errors += is_error(reply)
-            self.layer.commit(entry, reply, outcome.sends)
+            self.layer.commit(entry, reply, outcome.sent_with(reply.status))
         elif not self._async_turns.holds(entry):
             turn: RunningTurn | RunningJob
             try:

@@ -43,7 +43,7 @@ def _process(role: str) -> str:
 
 
 @click.command()
-@option("--bind", default=DEFAULT_BIND, help="host:port, unix:/path (0600), or fd://N for an inherited socket.")
+@option("--bind", default=DEFAULT_BIND, help="host:port, [IPv6]:port, unix:/path (0600), or fd://N, inherited.")
 @needed_redis_option
 @interface_options
 @log_format_option

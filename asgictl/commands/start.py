@@ -36,7 +36,7 @@ from asgictl.tail import FOLLOW_SECONDS, Logs
 @click.command()
 @target_argument
 @option("--mode", type=click.Choice(["split", "inprocess"]), default="split", help="Where the application runs.")
-@option("--bind", default=DEFAULT_BIND, help="host:port, or unix:/path (0600).")
+@option("--bind", default=DEFAULT_BIND, help="host:port, [IPv6]:port, or unix:/path (0600).")
 @option("--interfaces", type=COUNTS["interface"], default=1, help="Interface servers (split).")
 @option("--workers", type=COUNTS["worker"], default=CORES, help="Processes that run the application.")
 @threads_option

@@ -80,7 +80,8 @@ class Sky:
         loop.time = lambda: self.now
         self.layer = Layer()
         layer: Any = self.layer
-        self.flights = Flights(layer, capacity)
+        self.refusals: list[str] = []
+        self.flights = Flights(layer, capacity, self.refusals.append)
 
     def send(self, *events: Event, owner: Owner | None = None) -> None:
         for event in events:

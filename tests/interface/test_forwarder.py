@@ -121,7 +121,7 @@ class Interface:
         self.layer = Layer()
         layer: Any = self.layer
         self.forwarder._layer = layer
-        self.forwarder._flights = Flights(layer, config.limits.channel_events)
+        self.forwarder._flights = Flights(layer, config.limits.channel_events, self.forwarder.shed.add)
 
     async def requests(
         self, path: str = "/", method: str = "GET", headers: list[tuple[bytes, bytes]] | None = None
@@ -349,6 +349,7 @@ async def test_a_post_that_may_have_run_is_a_502_and_one_that_redis_refused_a_50
     interface.layer.answer = RuntimeError("OOM")
     assert (await interface.requests(method="POST")).status == 503
     assert len(interface.layer.added) == 2
+    assert interface.forwarder.shed.tell()["events refused by Redis: OOM"] == 1
 
 
 def test_a_full_channel_refuses_requests_and_handshakes_and_holds_frames_back() -> None:

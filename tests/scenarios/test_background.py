@@ -26,6 +26,8 @@ def log(*words):
 def view(environ, start_response):
     name = environ["PATH_INFO"].strip("/")
     Channel(name).send({"from": "a view"}, immediately=environ["QUERY_STRING"] == "now")
+    if environ["QUERY_STRING"] == "raise":
+        raise ValueError("theirs")
     start_response("200 OK", [("Content-Length", "0")])
     return []
 
@@ -111,8 +113,9 @@ def test_jobs_of_views_consumers_jobs_and_commands_run_in_both_modes(jobs: Machi
         assert ws.recv(SECONDS) == "tell {'later': 3}", "a call that is to be repeated has sent nothing"
         assert has_run(jobs, "later 2")()
         get(jobs.url + "/fail")
+        assert get(jobs.url + "/tell?raise")[0] == 500
         get(jobs.url + "/tell")
-        assert ws.recv(SECONDS) == "tell {'from': 'a view'}", "a call that failed has sent nothing"
+        assert ws.recv(SECONDS) == "tell {'from': 'a view'}", "a call or a view that failed has sent nothing"
     process = "worker-00" if mode == "split" else "server-00"
     until(lambda: jobs.log(process).count("jobs:app: background.fail failed") == 1, "its exception is logged")
 

@@ -54,6 +54,14 @@ def test_status_says_what_start_said(machine: Machine, mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
+def test_an_address_may_be_ipv6s(machine: Machine, mode: str) -> None:
+    url = f"http://[::1]:{machine.port}"
+    done = machine.run("start", "--mode", mode, "--workers", "1", "--bind", url.removeprefix("http://"), "-d")
+    assert url in done.stdout, done.stderr
+    assert get(url + "/hello")[0] == 200
+
+
+@pytest.mark.parametrize("mode", MODES)
 def test_unix_socket_is_its_owners_alone_and_is_removed(machine: Machine, mode: str) -> None:
     path = machine.runtime / "site.sock"
     done = machine.run("start", "--mode", mode, "--workers", "1", "--bind", f"unix:{path}", "-d")

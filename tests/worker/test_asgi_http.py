@@ -390,3 +390,14 @@ async def test_broadcasts_leave_with_the_response_and_those_behind_it_at_the_end
     run = Run(application)
     await run.ends()
     assert [each.frame for each in run.events.published] == ["with it", "at once", "behind it"]
+
+
+@scenario
+async def test_what_was_sent_before_an_exception_does_not_leave() -> None:
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        Group("g").send(text="never")
+        raise ValueError("theirs")
+
+    run = Run(application)
+    assert (await run.ends()).status == 500
+    assert run.events.published == []

@@ -166,6 +166,17 @@ def test_what_a_view_sends_to_a_group_is_committed_with_its_response() -> None:
     assert broadcasts == [Broadcast("g", "from a view")]
 
 
+def test_what_a_view_sent_before_it_raised_leaves_no_more_than_its_response() -> None:
+    def failing(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        Group("g").send(text="never")
+        raise ValueError("theirs")
+
+    layer, _ = ran(Application(http=failing), request())
+    _, reply, sends = layer.commits[0]
+    assert isinstance(reply, Response)
+    assert (reply.status, sends) == (500, [])
+
+
 def test_a_path_that_this_worker_cannot_serve_is_answered() -> None:
     layer, _ = ran(Application(http={"/hello": hello}), request("/other"))
     reply = layer.commits[0][1]
