@@ -11,42 +11,34 @@ from uvicorn.main import main as uvicorn_command
 
 from asgictl.settings import suggestion
 
-_UVICORN_REFUSED = {
-    "TARGET says what is served": "app app_dir factory interface lifespan version",
-    "--bind says where": "host port uds fd",
-    "asgictl starts and restarts processes": "workers timeout_worker_healthcheck reload reload_dirs reload_includes"
-    " reload_excludes reload_delay env_file",
+_REFUSED = {  # names of uvicorn's and of gunicorn's, by the reason
+    "TARGET says what is served": "app app_dir factory interface lifespan version wsgi_app paste raw_paste_global_conf"
+    " default_proc_name",
+    "--bind says where": "host port uds fd bind reuse_port",
+    "asgictl starts, restarts and stops processes": "timeout_worker_healthcheck reload reload_dirs reload_includes"
+    " reload_excludes reload_delay reload_engine reload_extra_files env_file config daemon pidfile check_config"
+    " print_config control_socket control_socket_mode control_socket_disable worker_class worker_tmp_dir",
     "forwarding is written for what asgictl sets": "loop http http2 ws ws_max_queue h11_max_incomplete_event_size",
-    "use --max-message-bytes": "ws_max_size",
-    "it must exceed the 60 s for which a socket may go unread": "ws_ping_timeout",
-    "use --forwarded-allow-ips": "forwarded_allow_ips",
-    "use --root-path": "root_path",
-    "use --log-format": "log_config log_level access_log use_colors",
-    "a drain has its own deadline": "timeout_graceful_shutdown",
-}
-_GUNICORN_REFUSED = {
-    "TARGET says what is served": "wsgi_app paste raw_paste_global_conf default_proc_name",
-    "--bind says where": "bind reuse_port",
-    "asgictl starts, restarts and stops processes": "config daemon pidfile reload reload_engine reload_extra_files"
-    " check_config print_config control_socket control_socket_mode control_socket_disable worker_class worker_tmp_dir",
     "the application is loaded in each process": "preload_app",
     "use --workers": "workers",
     "use --threads": "threads",
     "all processes of an instance have one user and one directory": "user group initgroups chdir",
+    "it must exceed the 60 s for which a socket may go unread": "ws_ping_timeout",
+    "use --max-message-bytes": "ws_max_size websocket_max_message_size",
     "use --forwarded-allow-ips": "forwarded_allow_ips",
     "use --root-path": "root_path",
-    "use --max-message-bytes": "websocket_max_message_size",
-    "use --log-format": "accesslog access_log_format errorlog loglevel capture_output logger_class logconfig"
-    " logconfig_dict logconfig_json",
-    "a drain has its own deadline": "graceful_timeout",
+    "use --log-format": "log_config log_level access_log use_colors accesslog access_log_format errorlog loglevel"
+    " capture_output logger_class logconfig logconfig_dict logconfig_json",
+    "a drain has its own deadline": "timeout_graceful_shutdown graceful_timeout",
 }
+_REASONS = {name: reason for reason, names in _REFUSED.items() for name in names.split()}
 
 
 def uvicorn_options(given: Iterable[str]) -> dict[str, Any]:
     """Return keywords of uvicorn.Config, of their types. Raises click.BadParameter, which says what is wrong."""
     known = {str(option.name): option for option in uvicorn_command.params}
     keywords: dict[str, Any] = {}
-    for name, value in _pairs(given, known, _UVICORN_REFUSED):
+    for name, value in _pairs(given, known):
         if name == "headers":  # may be repeated: headers=Name:value
             header, _, content = value.partition(":")
             keywords.setdefault(name, []).append((header.strip(), content.strip()))
@@ -69,7 +61,7 @@ def uvicorn_options(given: Iterable[str]) -> dict[str, Any]:
 def gunicorn_settings(given: Iterable[str]) -> dict[str, str]:
     """Return settings as gunicorn's Config.set() takes them. Raises click.BadParameter, which says what is wrong."""
     known = gunicorn.config.make_settings()
-    settings = dict(_pairs(given, known, _GUNICORN_REFUSED))
+    settings = dict(_pairs(given, known))
     for name, value in settings.items():
         try:
             known[name].set(value)
@@ -81,14 +73,13 @@ def gunicorn_settings(given: Iterable[str]) -> dict[str, str]:
 async def _nothing(scope: Any, receive: Any, send: Any) -> None: ...  # were it to take less, uvicorn would call it
 
 
-def _pairs(given: Iterable[str], known: Iterable[str], refused: dict[str, str]) -> Iterable[tuple[str, str]]:
-    reasons = {name: reason for reason, names in refused.items() for name in names.split()}
+def _pairs(given: Iterable[str], known: Iterable[str]) -> Iterable[tuple[str, str]]:
     for text in given:
         name, equals, value = text.partition("=")
         if not equals:
             raise click.BadParameter(f"{name} has no value: write NAME=VALUE")
-        if name in reasons:
-            raise click.BadParameter(f"{name} cannot be set: {reasons[name]}")
+        if name in _REASONS:
+            raise click.BadParameter(f"{name} cannot be set: {_REASONS[name]}")
         if name not in known:
-            raise click.BadParameter(f"there is no {name}" + suggestion(name, {*known} - {*reasons}))
+            raise click.BadParameter(f"there is no {name}" + suggestion(name, {*known} - {*_REASONS}))
         yield name, value

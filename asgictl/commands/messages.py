@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from asgictl.commands.options import name_option, redis_option
+from asgictl.commands.options import name_option, options, redis_option
 
 
 @click.group("dead-letters")
@@ -14,47 +14,47 @@ def dead_letters() -> None:
     """Events that were given up: their workers died of them, or they took too long."""
 
 
+ids_argument = click.argument("ids", metavar="[ID]...", nargs=-1)
+where = options(redis_option, name_option)
+
+
 @dead_letters.command("list")
-@redis_option
-@name_option
-def list_(redis: str | None, name: str) -> None:
+@where
+def list_(**instance: Any) -> None:
     """List them, the oldest first."""
-    for letter in _dead_letters(redis, name).all():
+    for letter in _dead_letters(**instance).all():
         click.echo(letter.line)
 
 
 @dead_letters.command()
 @click.argument("id")
-@redis_option
-@name_option
-def show(id: str, redis: str | None, name: str) -> None:
+@where
+def show(id: str, **instance: Any) -> None:
     """Show one: what was asked, and what it carried."""
-    click.echo(_dead_letters(redis, name).one(id).text)
+    click.echo(_dead_letters(**instance).one(id).text)
 
 
 @dead_letters.command()
-@click.argument("ids", metavar="[ID]...", nargs=-1)
-@redis_option
-@name_option
-def purge(ids: tuple[str, ...], redis: str | None, name: str) -> None:
+@ids_argument
+@where
+def purge(ids: tuple[str, ...], **instance: Any) -> None:
     """Delete these, or all."""
-    click.echo(f"{_dead_letters(redis, name).purge(ids)} deleted")
+    click.echo(f"{_dead_letters(**instance).purge(ids)} deleted")
 
 
-def _dead_letters(redis_url: str | None, name: str) -> Any:
+@dead_letters.command()
+@ids_argument
+@where
+def requeue(ids: tuple[str, ...], **instance: Any) -> None:
+    """Send these background messages to their channels again, or all."""
+    click.echo(f"{_dead_letters(**instance).requeue(ids)} sent again")
+
+
+def _dead_letters(redis: str | None, name: str) -> Any:
     from asgictl.dead_letters import DeadLetters
     from asgictl.instance import Instance
 
-    return DeadLetters(redis_url or Instance(name).redis_url(), name)
-
-
-@dead_letters.command()
-@click.argument("ids", metavar="[ID]...", nargs=-1)
-@redis_option
-@name_option
-def requeue(ids: tuple[str, ...], redis: str | None, name: str) -> None:
-    """Send these background messages to their channels again, or all."""
-    click.echo(f"{_dead_letters(redis, name).requeue(ids)} sent again")
+    return DeadLetters(redis or Instance(name).redis_url(), name)
 
 
 @click.command()
@@ -64,8 +64,7 @@ def requeue(ids: tuple[str, ...], redis: str | None, name: str) -> None:
 @click.option("--group", metavar="NAME", help="A group of WebSockets; with --text or --data-file.")
 @click.option("--text", help="The frame for each.")
 @click.option("--data-file", type=click.File("rb"), help="The same, binary; - for standard input.")
-@redis_option
-@name_option
+@where
 def send(
     channel: str | None,
     content: str | None,

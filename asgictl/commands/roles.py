@@ -2,7 +2,10 @@
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -26,11 +29,18 @@ from asgictl.readiness import Readiness
 from asgictl.runtime import raise_file_limit
 
 
-def _readiness(role: str) -> Readiness:
+@contextmanager
+def _reporting(role: str, log_format: str) -> Iterator[Readiness]:
+    """Log, and tell the controller that this process starts, then whether it is ready or why it never will be."""
+    set_up(log_format, _process(role))
     raise_file_limit()
     readiness = Readiness(_run_dir(), role, _process(role))
     readiness.starting()
-    return readiness
+    try:
+        yield readiness
+    except AsgictlError as error:
+        readiness.failed(error)
+        raise
 
 
 def _run_dir() -> Path | None:
@@ -48,42 +58,25 @@ def _process(role: str) -> str:
 @interface_options
 @log_format_option
 @name_option
-def interface(
-    bind: str,
-    redis: str,
-    name: str,
-    server: str,
-    max_message_bytes: int,
-    max_body_bytes: int,
-    capacity: int,
-    forwarded_allow_ips: str,
-    allowed_origins: tuple[str, ...],
-    root_path: str,
-    uvicorn_option: tuple[str, ...],
-    access_log: bool,
-    log_format: str,
-) -> None:
+def interface(bind: str, redis: str, name: str, log_format: str, server: str, **given: Any) -> None:
     """Run one interface server in the foreground, as in a container."""
     from asgictl.interface.server import serve
     from asgictl.server_options import uvicorn_options
 
-    check_server(server, uvicorn_option)
-    set_up(log_format, _process("interface"))
-    readiness = _readiness("interface")
-    sizes = {"message_bytes": max_message_bytes, "body_bytes": max_body_bytes, "channel_events": capacity}
-    limits = Limits(**sizes, allowed_origins=allowed_origins)
-    try:
-        started = serve(
-            InterfaceConfig(
-                *(name, redis, Bind(bind), limits, forwarded_allow_ips, root_path.rstrip("/")),
-                *(server, uvicorn_options(uvicorn_option), access_log),
-            ),
-            readiness,
+    check_server(server, given["uvicorn_option"])
+    with _reporting("interface", log_format) as readiness:
+        limits = Limits(
+            message_bytes=given["max_message_bytes"],
+            body_bytes=given["max_body_bytes"],
+            channel_events=given["capacity"],
+            allowed_origins=given["allowed_origins"],
         )
-    except AsgictlError as error:
-        readiness.failed(error)
-        raise
-    sys.exit(0 if started else 1)
+        root_path, trusted = given["root_path"].rstrip("/"), given["forwarded_allow_ips"]
+        passed_on = uvicorn_options(given["uvicorn_option"])
+        config = InterfaceConfig(
+            *(name, redis, Bind(bind), limits, trusted, root_path, server, passed_on, given["access_log"])
+        )
+        sys.exit(0 if serve(config, readiness) else 1)
 
 
 @click.command()
@@ -95,18 +88,7 @@ def interface(
 @release_option
 @name_option
 def worker(
-    target: str,
-    redis: str,
-    threads: int | None,
-    release: str,
-    name: str,
-    timeout: float,
-    only_channels: tuple[str, ...],
-    exclude_channels: tuple[str, ...],
-    max_events: int,
-    max_memory_mib: int,
-    drain_seconds: float,
-    log_format: str,
+    target: str, redis: str, threads: int | None, release: str, name: str, log_format: str, **given: Any
 ) -> None:
     """Run one worker in the foreground, as in a container.
 
@@ -117,22 +99,12 @@ def worker(
     from asgictl.runtime import Runtime, enter
     from asgictl.worker.server import serve
 
-    set_up(log_format, _process("worker"))
     os.environ |= {"ASGICTL_REDIS": redis, "ASGICTL_NAME": name}  # where threads of the application's own send to
-    readiness = _readiness("worker")
-    enter(Runtime("split", _process("worker"), target))
-    try:
-        serve(
-            WorkerConfig(
-                *(name, redis, target, threads or 1, only_channels or ("*",), exclude_channels),
-                *(timeout, max_events, max_memory_mib << 20, drain_seconds, release),
-            ),
-            readiness,
-            _run_dir(),
-        )
-    except AsgictlError as error:
-        readiness.failed(error)
-        raise
+    with _reporting("worker", log_format) as readiness:
+        enter(Runtime("split", _process("worker"), target))
+        channels = given["only_channels"] or ("*",), given["exclude_channels"]
+        ends = given["timeout"], given["max_events"], given["max_memory_mib"] << 20, given["drain_seconds"]
+        serve(WorkerConfig(name, redis, target, threads or 1, *channels, *ends, release), readiness, _run_dir())
 
 
 @click.command(hidden=True)

@@ -2,6 +2,7 @@
 
 import json
 import threading
+from dataclasses import fields
 from typing import Any
 
 import click
@@ -53,21 +54,7 @@ from asgictl.tail import FOLLOW_SECONDS, Logs
 @click.option("--reload", "watches", is_flag=True, help="For development: deploy whenever a Python file changes.")
 @click.option("-d", "--detach", is_flag=True, help="Return once ready, and leave it running.")
 def start(
-    target: str,
-    mode: str,
-    bind: str,
-    interfaces: int,
-    workers: int,
-    threads: int | None,
-    redis: str | None,
-    start_seconds: float,
-    release: str,
-    server: str,
-    admin_port: int | None,
-    name: str,
-    watches: bool,
-    detach: bool,
-    **roles: Any,
+    mode: str, bind: str, redis: str | None, threads: int | None, watches: bool, detach: bool, **given: Any
 ) -> None:
     """Start TARGET (module:attribute; the demo without one) and everything that it needs.
 
@@ -75,51 +62,47 @@ def start(
     split mode, where a worker is a process, and to what Python's thread pools default to in-process.
     """
     other = "interfaces" if mode == "inprocess" else "gunicorn_option"
-    given = click.get_current_context().get_parameter_source(other)
-    if given == ParameterSource.COMMANDLINE:  # a file or the environment may serve both modes
+    source = click.get_current_context().get_parameter_source(other)
+    if source == ParameterSource.COMMANDLINE:  # a file or the environment may serve both modes
         raise click.UsageError(f"--{other.replace('_', '-')} means nothing in --mode={mode}")
-    check_server(server, roles["uvicorn_option"], roles["gunicorn_option"])
+    check_server(given["server"], given["uvicorn_option"], given["gunicorn_option"])
     if watches and detach:
         raise click.UsageError("--reload watches files from the foreground: leave -d away")
     if bind.startswith("fd:"):
         raise click.UsageError("--bind fd://N is for a process that runs alone; use host:port or unix:/path")
-    configured = InstanceConfig(
-        name=name,
-        mode=mode,
-        target=target,
-        bind=Bind(bind),
-        workers=workers,
-        threads=threads or (1 if mode == "split" else min(32, CORES + 4)),
-        interfaces=interfaces,
-        redis_url=redis,
-        start_seconds=start_seconds,
-        release=release,
-        server=server,
-        admin_port=admin_port,
-        options={variable(key): text(value) for key, value in roles.items()},
+    threads = threads or (1 if mode == "split" else min(32, CORES + 4))
+    ours = {each.name: given.pop(each.name) for each in fields(InstanceConfig) if each.name in given}
+    roles = {variable(key): text(value) for key, value in given.items()}
+    _run(
+        InstanceConfig(mode=mode, bind=Bind(bind), redis_url=redis, threads=threads, options=roles, **ours),
+        detach,
+        watches,
     )
+
+
+def _run(config: InstanceConfig, detach: bool, watches: bool) -> None:
     from asgictl.instance import Instance
     from asgictl.slots import Interrupted
     from asgictl.status import status, summary
 
     stopping = told_to_end()
-    instance = Instance(name, stopping)
+    instance = Instance(config.name, stopping)
     try:
-        instance.start(configured)
+        instance.start(config)
     except Interrupted:
         click.echo("stopped before it was ready", err=True)
         return
     if instance.orphans:
         click.echo(f"ended {instance.orphans} processes that a killed supervisord had left", err=True)
-    click.echo(summary(status(name)))
+    click.echo(summary(status(config.name)))
     if detach:
         click.echo("asgictl status | stop")
         return
     click.echo("Ctrl-C drains and stops · asgictl status")
     if watches:
-        role = "worker" if mode == "split" else "server"
-        threading.Thread(target=_watch, args=(Instance(name, stopping), role, stopping), name="watch").start()
-    shown = Logs(instance.run_dir / "log", as_json=roles["log_format"] == "json")
+        role = "worker" if config.mode == "split" else "server"
+        threading.Thread(target=_watch, args=(Instance(config.name, stopping), role, stopping), name="watch").start()
+    shown = Logs(instance.run_dir / "log", as_json=config.options["ASGICTL_LOG_FORMAT"] == "json")
     while not stopping.wait(FOLLOW_SECONDS):
         shown.show()
         if instance.ended():  # `asgictl stop` elsewhere, or somebody killed it
