@@ -16,7 +16,10 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import uvicorn
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily as Counter
+from prometheus_client.core import GaugeMetricFamily as Gauge
+from prometheus_client.core import HistogramMetricFamily as Histogram
+from prometheus_client.core import Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
@@ -32,20 +35,17 @@ if TYPE_CHECKING:
 logger = logging.getLogger("asgictl.controller")
 SOCKET = "admin.sock"
 MOST_CONNECTIONS = 100  # past it 503
-COUNTERS = {
-    "events": "Events that the application has handled, and requests and turns in-process.",
-    "errors": "Of them, those that ended with 5xx or 1011.",
-    "busy_seconds": "Seconds that threads for sync code have run it.",
-    "cpu_seconds": "CPU seconds of the process.",
-}
-KEYED = {
-    "requests": ("status", "Requests; 499 when the client left before the response."),
-    "shed": ("reason", "What was refused or dropped."),
-}
-GAUGES = {
-    "http": ("open_requests", "Requests open now."),
-    "websockets": ("open_websockets", "WebSockets open now."),
-    "running": ("running_events", "Events that the application runs now."),
+WHO = ("role", "process")
+FIGURES: dict[str, Any] = {  # by field: the kind of family, its name, what it is, and the label of a count by something
+    "events": (Counter, "events", "Events that the application has handled, and requests and turns in-process."),
+    "errors": (Counter, "errors", "Of them, those that ended with 5xx or 1011."),
+    "busy_seconds": (Counter, "busy_seconds", "Seconds that threads for sync code have run it."),
+    "cpu_seconds": (Counter, "cpu_seconds", "CPU seconds of the process."),
+    "requests": (Counter, "requests", "Requests; 499 when the client left before the response.", "status"),
+    "shed": (Counter, "shed", "What was refused or dropped.", "reason"),
+    "http": (Gauge, "open_requests", "Requests open now."),
+    "websockets": (Gauge, "open_websockets", "WebSockets open now."),
+    "running": (Gauge, "running_events", "Events that the application runs now."),
 }
 CHANNELS = {
     "depth": "Events in the channel.",
@@ -57,7 +57,6 @@ TIMES = {
     "wait_seconds": ("wait_seconds", "Of that, what the application did not take."),
     "run_seconds": ("run_seconds", "Of that, what the application took."),
 }
-WHO = ("role", "process")
 
 
 class Admin:
@@ -97,33 +96,34 @@ class Figured(Collector):
         who, latest = self._controller.who(), self._controller.history.latest()
         everybody = [(_labels(pid, who[pid]), latest[pid]) for pid in who if pid in latest]
         named = [(labels, figures) for labels, figures in everybody if labels[0] in ROLES]
-        for field, text in COUNTERS.items():
-            having = everybody if field == "cpu_seconds" else named
-            yield _family(CounterMetricFamily, field, text, WHO, [(who, getattr(each, field)) for who, each in having])
-        for field, (key, text) in KEYED.items():
+        for field, (make, name, text, *key) in FIGURES.items():
             counts = [
-                ([*labels, str(value)], times)
-                for labels, each in named
-                for value, times in getattr(each, field).items()
+                sample
+                for labels, each in (everybody if field == "cpu_seconds" else named)
+                for sample in _samples(labels, getattr(each, field))
             ]
-            yield _family(CounterMetricFamily, field, text, (*WHO, key), counts)
+            yield _family(make, name, text, (*WHO, *key), counts)
         for field in HISTOGRAMS:
             kind, _, rest = field.partition("_")
             filled = [(labels, counts) for labels, each in named if any(counts := getattr(each, field))]
             times = [(labels, _buckets(counts), counts[-1]) for labels, counts in filled]
-            yield _family(HistogramMetricFamily, f"{kind}_{TIMES[rest][0]}", TIMES[rest][1], WHO, times)
-        for field, (name, text) in GAUGES.items():
-            yield _family(GaugeMetricFamily, name, text, WHO, [(who, getattr(each, field)) for who, each in named])
+            yield _family(Histogram, f"{kind}_{TIMES[rest][0]}", TIMES[rest][1], WHO, times)
         for field, text in CHANNELS.items():
             depths = [([name], getattr(channel, field)) for name, channel in self._controller.channels.items()]
-            yield _family(GaugeMetricFamily, f"channel_{field}", text, ("channel",), depths)
+            yield _family(Gauge, f"channel_{field}", text, ("channel",), depths)
         threads = [(_labels(pid, each), each["threads"]) for pid, each in who.items() if "threads" in each]
-        yield _family(GaugeMetricFamily, "threads", "For sync code: the most database connections.", WHO, threads)
+        yield _family(Gauge, "threads", "For sync code: the most database connections.", WHO, threads)
         memory = []
         for pid, report in who.items():
             with suppress(psutil.Error):  # it has just ended
                 memory.append((_labels(pid, report), psutil.Process(pid).memory_info().rss))
-        yield _family(GaugeMetricFamily, "resident_memory_bytes", "Of the process.", WHO, memory)
+        yield _family(Gauge, "resident_memory_bytes", "Of the process.", WHO, memory)
+
+
+def _samples(labels: list[str], value: Any) -> list[tuple[list[str], float]]:
+    return (
+        [([*labels, str(key)], count) for key, count in value.items()] if isinstance(value, dict) else [(labels, value)]
+    )
 
 
 def _family(make: Any, name: str, text: str, labels: tuple[str, ...], samples: list[Any]) -> Metric:

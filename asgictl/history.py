@@ -61,13 +61,9 @@ class History:
 
 
 def _timing(kind: str, recent: Figures, ever: Figures, rates: dict[str, float]) -> dict[str, Any]:
-    def quantiles(name: str) -> dict[str, float | None]:
-        return {key: quantile(getattr(recent, name), share) for key, share in SHARES.items()}
-
-    return {
-        "total": int(sum(getattr(ever, kind + "_seconds")[:-1])),
-        "per_second": rates[kind],
-        **quantiles(kind + "_seconds"),
-        "wait": quantiles(kind + "_wait_seconds"),
-        "run": quantiles(kind + "_run_seconds"),
-    }
+    whole, wait, run = (
+        {key: quantile(getattr(recent, f"{kind}_{part}seconds"), share) for key, share in SHARES.items()}
+        for part in ("", "wait_", "run_")
+    )
+    total = int(sum(getattr(ever, kind + "_seconds")[:-1]))
+    return {"total": total, "per_second": rates[kind], **whole, "wait": wait, "run": run}

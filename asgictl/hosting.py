@@ -11,6 +11,7 @@ import math
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -142,7 +143,6 @@ def _hypercorn(door: "Door", listener: socket.socket, limits: Limits) -> bool:
 
 def _daphne(door: "Door", listener: socket.socket, limits: Limits) -> bool:
     from daphne.server import Server, twisted_loop  # first: it installs Twisted's asyncio reactor
-    from daphne.ws_protocol import WebSocketProtocol
     from twisted.internet import reactor as any_reactor
 
     from asgictl.lifespan import Lifespan
@@ -151,38 +151,13 @@ def _daphne(door: "Door", listener: socket.socket, limits: Limits) -> bool:
     loop: asyncio.AbstractEventLoop = twisted_loop
     reactor: Any = any_reactor  # zope's interfaces confuse mypy
     lifespan, stopping = Lifespan(door), asyncio.Event()
-    ports: list[Any] = []
-
-    class Protocol(WebSocketProtocol):  # type: ignore[misc]  # daphne has no types
-        failByDrop = False  # noqa: N815 - else too large a message closes nothing, it cuts
-
-        def handle_reply(self, message: Any) -> None:
-            """Close as asked for: daphne's own way takes neither a reason nor IANA's codes, such as 1012."""
-            if message["type"] == "websocket.close" and self.state == self.STATE_OPEN:
-                reason = message.get("reason") or ""
-                self.sendCloseFrame(code=message.get("code", 1000), reasonUtf8=reason.encode())
-            else:
-                super().handle_reply(message)
+    stoppers: list[asyncio.Task[None]] = []
 
     def listen() -> None:
-        server.ws_factory.protocol = Protocol
+        server.ws_factory.protocol = _daphne_protocol()
         listener.setblocking(False)  # Twisted accepts until there is nobody left
-        ports.append(reactor.adoptStreamPort(listener.fileno(), listener.family, server.http_factory))
-
-    async def stop() -> None:
-        await stopping.wait()
-        for port in ports:
-            port.stopReading()  # stopListening would remove a Unix socket that is not only ours
-        door.close()
-        deadline = loop.time() + limits.drain_seconds
-        await door.drain(limits.drain_seconds)
-        while reactor.getWriters() and loop.time() < deadline:  # noqa: ASYNC110 - Twisted tells nobody
-            await asyncio.sleep(FLUSH_SECONDS)
-        # of a connection that has no application at this moment daphne would know only a KeyError
-        server.connections = {
-            each: known for each, known in server.connections.items() if "application_instance" in known
-        }
-        server.stop()
+        port = reactor.adoptStreamPort(listener.fileno(), listener.family, server.http_factory)
+        stoppers.append(loop.create_task(_stop_daphne(server, port, reactor, door, stopping, limits.drain_seconds)))
 
     server = Server(
         door,
@@ -204,13 +179,43 @@ def _daphne(door: "Door", listener: socket.socket, limits: Limits) -> bool:
     server.endpoints.clear()
     for number in SIGNALS:
         loop.add_signal_handler(number, stopping.set)
-    stopper = loop.create_task(stop())
     try:
         loop.run_until_complete(lifespan.start())
     except TargetError as error:
         logger.error("%s", error)
-        stopper.cancel()
         return False
     server.run()
     loop.run_until_complete(lifespan.stop(2 * limits.drain_seconds))
     return True
+
+
+def _daphne_protocol() -> Any:
+    from daphne.ws_protocol import WebSocketProtocol
+
+    class Protocol(WebSocketProtocol):  # type: ignore[misc]  # daphne has no types
+        failByDrop = False  # noqa: N815 - else too large a message closes nothing, it cuts
+
+        def handle_reply(self, message: Any) -> None:
+            """Close as asked for: daphne's own way takes neither a reason nor IANA's codes, such as 1012."""
+            if message["type"] == "websocket.close" and self.state == self.STATE_OPEN:
+                reason = message.get("reason") or ""
+                self.sendCloseFrame(code=message.get("code", 1000), reasonUtf8=reason.encode())
+            else:
+                super().handle_reply(message)
+
+    return Protocol
+
+
+async def _stop_daphne(
+    server: Any, port: Any, reactor: Any, door: "Door", stopping: asyncio.Event, seconds: float
+) -> None:
+    await stopping.wait()
+    port.stopReading()  # stopListening would remove a Unix socket that is not only ours
+    door.close()
+    deadline = time.monotonic() + seconds
+    await door.drain(seconds)
+    while reactor.getWriters() and time.monotonic() < deadline:  # noqa: ASYNC110 - Twisted tells nobody
+        await asyncio.sleep(FLUSH_SECONDS)
+    # of a connection that has no application at this moment daphne would know only a KeyError
+    server.connections = {each: known for each, known in server.connections.items() if "application_instance" in known}
+    server.stop()

@@ -259,26 +259,20 @@ class Instance:
 
     def _environment(self, config: InstanceConfig) -> dict[str, str]:
         """What supervisor.conf and the processes read. The Redis URL travels here: `ps` would show an argument."""
-        environment = os.environ | {
-            "ASGICTL_NAME": config.name,
-            "ASGICTL_MODE": config.mode,
-            "ASGICTL_TARGET": config.target,
-            "ASGICTL_SERVER": config.server,
-            "ASGICTL_THREADS": str(config.threads),
-            "ASGICTL_WORKERS": str(config.workers),
+        told = ("name", "mode", "target", "server", "threads", "workers")
+        drain_seconds = float(config.options.get("ASGICTL_DRAIN_SECONDS", 0))
+        environment = os.environ | {f"ASGICTL_{each.upper()}": str(getattr(config, each)) for each in told}
+        environment |= config.options | {
             "ASGICTL_ADMIN_PORT": str(config.admin_port or 0),
             "ASGICTL_SOCKET": config.bind.supervisor_url,
             "ASGICTL_RUN_DIR": str(self.run_dir),
             "ASGICTL_PYTHON": sys.executable,
             "ASGICTL_REDIS_SERVER": "redis-server",
+            "ASGICTL_WORKER_STOP_SECONDS": str(int(drain_seconds) + WORKER_STOP_SECONDS),
             "PYTHONUNBUFFERED": "1",
         }
-        drain_seconds = float(config.options.get("ASGICTL_DRAIN_SECONDS", 0))
-        environment |= config.options | {"ASGICTL_WORKER_STOP_SECONDS": str(int(drain_seconds) + WORKER_STOP_SECONDS)}
         environment.pop("ASGICTL_REDIS", None)
-        if config.redis_url:
-            environment["ASGICTL_REDIS"] = config.redis_url
-        return environment
+        return environment | ({"ASGICTL_REDIS": config.redis_url} if config.redis_url else {})
 
     def _alive(self, pid: int) -> bool:
         if self._process is not None:
@@ -344,13 +338,8 @@ def has_background(config: InstanceConfig, environment: dict[str, str]) -> bool:
     command = [sys.executable, "-P", "-c", code, config.target]
     try:
         asked = subprocess.run(
-            command,
-            env=environment,
-            capture_output=True,
-            stdin=subprocess.DEVNULL,
-            timeout=config.start_seconds,
-            check=False,
-        )
+            command, env=environment, capture_output=True, stdin=subprocess.DEVNULL, timeout=config.start_seconds
+        )  # fmt: skip
     except subprocess.TimeoutExpired:
         return False
     return asked.returncode == 71

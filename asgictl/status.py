@@ -126,38 +126,33 @@ def tables(status: dict[str, Any]) -> "list[RenderableType]":
     processes = [
         (
             *(each["process"], _state(each), each["pid"] or "", _span(each["uptime_seconds"])),
-            *(_share(each.get("cpu_share")), _mebibytes(each["rss_bytes"]), _share(each["busy_share"])),
-            *_open(each),
-            each["release"],
+            _shown("{:.0%}", each.get("cpu_share")),
+            _shown("{:.0f} MiB", each["rss_bytes"] and each["rss_bytes"] / (1 << 20)),
+            *(_shown("{:.0%}", each["busy_share"]), *_open(each), each["release"]),
         )
         for each in status["processes"]
     ]
-    columns = ("process", "state", "pid", "up", "CPU", "RSS", "busy", "runs", "HTTP", "WebSockets", "release")
-    shown = [_table(columns, processes)]
     channels = [
         (name, each["depth"], each["taken"], _span(each["oldest_seconds"])) for name, each in status["channels"].items()
     ]
-    if channels:
-        shown.append(_table(("channel", "events", "taken", "oldest waits"), channels))
-    if status["requests"]:
-        shown.append(
-            _table(
-                ("last 10 s", "a second", "p50 ms", "p95 ms", "p99 ms", "p50 wait", "p50 run", "in all"),
-                [_timing(kind, status[kind]) for kind in ("requests", "turns")],
-            )
-        )
-    most = status["database_connections_at_most"]
-    return [*shown, f"database connections at most: {most} (workers × threads)"]
+    times = [_timing(kind, status[kind]) for kind in ("requests", "turns") if status[kind]]
+    shown = {
+        "process state pid up CPU RSS busy runs HTTP WebSockets release": processes,
+        "channel events taken oldest_waits": channels,
+        "last_10_s a_second p50_ms p95_ms p99_ms p50_wait p50_run in_all": times,
+    }
+    most = f"database connections at most: {status['database_connections_at_most']} (workers × threads)"
+    return [*(_table(columns, rows) for columns, rows in shown.items() if rows), most]
 
 
-def _table(columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> "RenderableType":
+def _table(columns: str, rows: list[tuple[Any, ...]]) -> "RenderableType":
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for index, column in enumerate(columns):
+    for index, column in enumerate(columns.split()):
         is_text = index == 0 or column in {"state", "release"}
-        table.add_column(column, justify="left" if is_text else "right", no_wrap=True)
+        table.add_column(column.replace("_", " "), justify="left" if is_text else "right", no_wrap=True)
     for row in rows:
         table.add_row(*(Text(str(cell)) for cell in row))  # no markup: a release may hold anything
     return table
@@ -181,23 +176,17 @@ def _open(process: dict[str, Any]) -> list[object]:
 def _timing(kind: str, timing: dict[str, Any]) -> tuple[object, ...]:
     quantiles = [timing[key] for key in ("p50_seconds", "p95_seconds", "p99_seconds")]
     quantiles += [timing[part]["p50_seconds"] for part in ("wait", "run")]
-    shown = ("–" if value is None else f"{value * 1000:.1f}" for value in quantiles)
-    return (kind, f"{timing['per_second']:.1f}", *shown, timing["total"])
+    milliseconds = (_shown("{:.1f}", value and value * 1000) for value in quantiles)
+    return (kind, f"{timing['per_second']:.1f}", *milliseconds, timing["total"])
 
 
-def _share(value: float | None) -> str:
-    return "–" if value is None else f"{value:.0%}"
-
-
-def _mebibytes(value: int | None) -> str:
-    return "–" if value is None else f"{value / (1 << 20):.0f} MiB"
+def _shown(form: str, value: float | None) -> str:
+    return "–" if value is None else form.format(value)
 
 
 def _span(seconds: float | None) -> str:
     """Return seconds as a person reads them: 3.2 s, 4 min, 5 h, 6 d."""
-    if seconds is None:
-        return "–"
     for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * size:
+        if seconds and seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.1f} s"
+    return _shown("{:.1f} s", seconds)
