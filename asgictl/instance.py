@@ -109,6 +109,8 @@ class Instance:
         Slots.start(): the old have gone on then, and the new are gone.
         """
         with self._changing() as described:
+            if role in ({"server"} if described["mode"] == "split" else {"worker", "interface"}):
+                raise NotRunning(f"--mode={described['mode']} has no {role}")
             old = self._slots.serving(group_of(described, role))
             if role in ("redis", "controller"):
                 return self._restart(described, role, old)

@@ -14,7 +14,7 @@ from asgictl.errors import StartError
 from asgictl.readiness import ask
 from asgictl.status import UNKNOWN
 from asgictl.supervisor import HOLDERS, SERVING, Supervisor
-from asgictl.tail import tail
+from asgictl.tail import size, tail
 
 POLL_SECONDS = 0.02
 UNREADY = "ended before it was ready; its last lines:\n"
@@ -36,6 +36,7 @@ class Slots:
     def __init__(self, run_dir: Path, stopping: threading.Event) -> None:
         self._run_dir = run_dir
         self._stopping = stopping
+        self._logged: dict[str, int] = {}  # by process, before it was started
         self._supervisor = Supervisor(run_dir)
 
     def serving(self, group: str) -> list[str]:
@@ -71,6 +72,7 @@ class Slots:
         if len(free) < count:
             raise StartError(f"only {len(free)} more {group} can start now; asgictl status shows those that drain")
         self._forget(free)
+        self._logged |= {name: size(self._log(name)) for name in free}
         try:
             for name in [*free, *([HOLDERS[group]] if group in HOLDERS else [])]:
                 self._supervisor.start(group, name)
@@ -109,7 +111,9 @@ class Slots:
         """Raise what a process of these has died of."""
         for failure in self.reports()["failed"]:
             if failure["process"] in names:
-                error = StartError(f"{failure['process']}: {failure['reason'] or UNREADY + self._tails(names)}")
+                error = StartError(
+                    f"{failure['process']}: {failure['reason'] or UNREADY + self._tails([failure['process']])}"
+                )
                 error.exit_code = failure["exit_code"]
                 raise error
         for name in names:
@@ -117,4 +121,7 @@ class Slots:
                 raise StartError(f"{name}: {UNREADY}{self._tails([name])}")
 
     def _tails(self, names: Collection[str]) -> str:
-        return "\n".join(tail(self._run_dir / "log" / f"{name}.log") for name in names)
+        return "\n".join(tail(self._log(name), self._logged[name]) for name in names)
+
+    def _log(self, name: str) -> Path:
+        return self._run_dir / "log" / f"{name}.log"

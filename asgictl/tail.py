@@ -10,12 +10,15 @@ TAIL_BYTES = 4 << 10  # of each log that `logs` begins with
 FOLLOW_SECONDS = 0.2
 
 
-def tail(log: Path) -> str:
-    """Return the last lines of a log."""
-    try:
-        return "\n".join(log.read_text(errors="replace").splitlines()[-TAIL_LINES:])
-    except OSError:
-        return ""
+def size(log: Path) -> int:
+    """Return how many bytes a log has, which may not be there."""
+    return log.stat().st_size if log.exists() else 0
+
+
+def tail(log: Path, since: int = 0) -> str:
+    """Return the last lines of a log, of those behind so many bytes."""
+    logged = log.read_bytes() if log.exists() else b""
+    return "\n".join(logged[since if since <= len(logged) else 0 :].decode(errors="replace").splitlines()[-TAIL_LINES:])
 
 
 class Logs:

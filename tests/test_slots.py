@@ -53,6 +53,10 @@ class Play:
         slots = self._slots
         slots.ordered.append(f"start {group}:{name}")
         slots.states[name] = slots.becomes
+        if name == "worker-00" and slots.becomes != "RUNNING":
+            (slots._run_dir / "log").mkdir(exist_ok=True)
+            with slots._log(name).open("a") as log:
+                log.write("out of luck\n")
         if slots.becomes == "RUNNING":
             slots.ready_reports.append({"process": name})
 
@@ -85,10 +89,11 @@ def test_more_than_are_free_cannot_start(tmp_path: Path) -> None:
 @pytest.mark.parametrize("state", ["BACKOFF", "EXITED", "FATAL"])
 def test_one_that_ends_takes_those_beside_it_and_its_last_lines_are_told(tmp_path: Path, state: str) -> None:
     (tmp_path / "log").mkdir()
-    (tmp_path / "log" / "worker-00.log").write_text("out of luck\n")
+    (tmp_path / "log" / "worker-00.log").write_text("of another, before\n")
     slots = Supervised(tmp_path, state)
-    with pytest.raises(StartError, match=r"worker-00.*\nout of luck"):
+    with pytest.raises(StartError, match=r"worker-00.*\nout of luck") as caught:
         slots.start("worker", 2, soon())
+    assert "of another" not in str(caught.value)
     assert slots.ordered[-2:] == ["stop worker:worker-00", "stop worker:worker-01"]
 
 

@@ -74,7 +74,7 @@ def scale(ctx: click.Context, counts: tuple[str, ...], name: str) -> None:
     wanted = []
     for each in counts:
         role, _, count = each.partition("=")
-        if role not in COUNTS:
+        if role not in COUNTS or not count:
             raise click.UsageError(f"{each}: use worker=N, interface=N")
         wanted.append((role, int(COUNTS[role](count, ctx=ctx))))
     for role, number in wanted:
@@ -105,6 +105,8 @@ def logs(role: str, follow: bool, name: str) -> None:
 
     instance = Instance(name)
     as_json = instance.described()["options"].get("ASGICTL_LOG_FORMAT") == "json"
+    if not any((instance.run_dir / "log").glob(f"{role}*.log")):
+        raise click.UsageError(f"no process {role} has a log; asgictl status names them")
     shown = Logs(instance.run_dir / "log", role, TAIL_BYTES, as_json=as_json)
     shown.show()
     while follow:

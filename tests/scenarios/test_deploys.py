@@ -285,6 +285,9 @@ def test_restart_and_reload_of_every_role(site: Machine) -> None:
         workers = processes(site, "worker")
         assert site.run("reload", "--interfaces").returncode == 0
         assert closed_with(ws) == 1012
+    done = site.run("restart", "server")
+    assert (done.returncode, done.stderr) == (7, "Error: --mode=split has no server\n")
+    assert site.run("logs", "wroker").returncode == 2
     assert served(site) == b"one"
     assert processes(site, "worker") == workers
     assert "fenced" not in "".join(site.log(worker) for worker in workers)
