@@ -31,7 +31,7 @@ from asgictl.logs import masked
 from asgictl.orphans import end, orphans
 from asgictl.readiness import SOCKET
 from asgictl.slots import POLL_SECONDS, Interrupted, Slots
-from asgictl.status import DESCRIPTION, status
+from asgictl.status import DESCRIPTION, not_running, status
 from asgictl.supervisor import Supervisor
 from asgictl.tail import tail
 
@@ -176,7 +176,7 @@ class Instance:
             with contextlib.suppress(OSError):
                 described: dict[str, Any] = json.loads((self.run_dir / DESCRIPTION).read_text())
                 return described
-        raise NotRunning(f"no instance {self._name!r} runs; start one with asgictl start")
+        raise not_running(self._name)
 
     def _start(self, described: dict[str, Any], role: str, count: int) -> list[str]:
         """Start processes of a role, and return their slots once they are ready."""

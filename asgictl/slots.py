@@ -17,10 +17,10 @@ from asgictl.supervisor import HOLDERS, SERVING, Supervisor
 from asgictl.tail import size, tail
 
 POLL_SECONDS = 0.02
-UNREADY = "ended before it was ready; its last lines:\n"
 # supervisord's states of a process
 ENDED = {"STOPPED", "EXITED", "FATAL"}
 FAILED = {"BACKOFF", "EXITED", "FATAL"}
+ENDED_EARLY = "ended before it was ready"
 
 
 class Interrupted(Exception):
@@ -81,7 +81,7 @@ class Slots:
                     raise Interrupted
                 self._raise_failure(group, free)
                 if time.monotonic() > deadline:
-                    raise StartError(f"gave up waiting for {', '.join(free)} to become ready:\n{self._tails(free)}")
+                    raise StartError(f"gave up waiting for {', '.join(free)} to become ready{self._said(free)}")
         except BaseException:
             self.stop(group, free)
             raise
@@ -110,18 +110,17 @@ class Slots:
     def _raise_failure(self, group: str, names: list[str]) -> None:
         """Raise what a process of these has died of."""
         for failure in self.reports()["failed"]:
-            if failure["process"] in names:
-                error = StartError(
-                    f"{failure['process']}: {failure['reason'] or UNREADY + self._tails([failure['process']])}"
-                )
+            if (name := failure["process"]) in names:
+                error = StartError(f"{name}: {failure['reason'] or ENDED_EARLY + self._said([name])}")
                 error.exit_code = failure["exit_code"]
                 raise error
         for name in names:
             if self._supervisor.process(group, name)["statename"] in FAILED:
-                raise StartError(f"{name}: {UNREADY}{self._tails([name])}")
+                raise StartError(f"{name}: {ENDED_EARLY}{self._said([name])}")
 
-    def _tails(self, names: Collection[str]) -> str:
-        return "\n".join(tail(self._log(name), self._logged[name]) for name in names)
+    def _said(self, names: Collection[str]) -> str:
+        lines = "\n".join(filter(None, (tail(self._log(name), self._logged[name]) for name in names)))
+        return f"; the last lines:\n{lines}" if lines else "; it logged nothing"
 
     def _log(self, name: str) -> Path:
         return self._run_dir / "log" / f"{name}.log"

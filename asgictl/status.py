@@ -14,6 +14,7 @@ import asgictl
 from asgictl.configuration import run_directory
 from asgictl.errors import NotRunning
 from asgictl.readiness import PUSH_SECONDS, ask
+from asgictl.supervisor import PID_FILE, Supervisor
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -32,13 +33,18 @@ def status(name: str) -> dict[str, Any]:
     try:
         return found or look(run_dir, UNKNOWN)
     except NotRunning:
-        raise NotRunning(f"no instance {name!r} runs; start one with asgictl start") from None
+        raise not_running(name) from None
+
+
+def not_running(name: str) -> NotRunning:
+    """Return what is to be raised where supervisord does not answer."""
+    was_killed = (run_directory(name) / PID_FILE).exists()
+    left = "its supervisord is gone, and what that left goes on until asgictl start, or stop"
+    return NotRunning(f"no instance {name!r} runs; {left if was_killed else 'start one with asgictl start'}")
 
 
 def look(run_dir: Path, known: dict[str, Any]) -> dict[str, Any]:
     """Return the configuration, every started process and what the controller knows; raises NotRunning."""
-    from asgictl.supervisor import Supervisor
-
     slots = Supervisor(run_dir).processes()
     try:
         configuration = json.loads((run_dir / DESCRIPTION).read_text())

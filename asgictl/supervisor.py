@@ -11,6 +11,7 @@ from supervisor.xmlrpc import Faults, SupervisorTransport
 from asgictl.errors import NotRunning
 
 SOCKET = "supervisor.sock"
+PID_FILE = "supervisord.pid"
 SERVING = {"STARTING", "RUNNING", "BACKOFF"}  # states of a process that runs, or is to
 # Slots that only keep a listening socket open: see supervisor.conf.
 HOLDERS = {"interface": "interface-32", "server": "server-128", "gunicorn": "server-02"}
@@ -24,7 +25,7 @@ class Supervisor:
     """The supervisord of one instance. Every call raises NotRunning when it does not answer."""
 
     def __init__(self, run_dir: Path) -> None:
-        self._pid_file = run_dir / "supervisord.pid"
+        self._pid_file = run_dir / PID_FILE
         self._url = f"unix://{run_dir / SOCKET}"
 
     def _call(self, method: str, *arguments: object) -> Any:

@@ -323,6 +323,7 @@ def test_what_a_killed_supervisord_leaves_serves_on_until_the_next_start_ends_it
             ws.send("x")
             assert ws.recv(SECONDS) == "1 x"
         assert served(site) == b"one"
+        assert "goes on until asgictl start, or stop" in site.run("status").stderr
         deploy(site, "two")
         done = site.run("start", "deployed:app", "--mode", mode, "--bind", f"127.0.0.1:{site.port}", "-d")
         assert done.returncode == 0, done.stderr
