@@ -35,9 +35,10 @@ class Logs:
         for log in sorted(self._directory.glob(self._logs)):
             if log.stem == "supervisord":
                 continue
+            if (shown := self._shown.get(log, 0)) > size(log):
+                shown = 0  # a log that was rotated begins anew
             with log.open("rb") as file:
-                shown = self._shown.get(log, 0)
-                file.seek(shown if shown <= log.stat().st_size else 0)  # a log that was rotated begins anew
+                file.seek(shown)
                 lines, _, _ = file.read().rpartition(b"\n")
             if lines:
                 self._shown[log] = shown + len(lines) + 1

@@ -40,3 +40,13 @@ def test_of_a_role_the_last_bytes_are_shown_then_what_follows(
         more.write("new\nhalf a li")
     logs.show()
     assert capsys.readouterr().out == "worker-00 | last\nworker-00 | new\n"
+
+
+def test_a_log_that_was_rotated_is_shown_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = tmp_path / "worker-00.log"
+    log.write_text("of before\n" * 9)
+    logs = Logs(tmp_path)
+    log.write_text("new\n")
+    logs.show()
+    logs.show()
+    assert capsys.readouterr().out == "worker-00 | new\n"
