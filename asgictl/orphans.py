@@ -1,7 +1,6 @@
 """Processes that a killed supervisord has left behind: they carry the run directory in their environment or title."""
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -28,16 +27,14 @@ def _belongs(process: psutil.Process, run_dir: Path) -> bool:
 
 def end(processes: list[psutil.Process], front_seconds: float = FRONT_SECONDS, seconds: float = BACK_SECONDS) -> None:
     """Have servers drain and end, then the others, then kill what is left."""
-    _terminate(processes, _is_in_front, front_seconds)
-    for process in _terminate(processes, lambda _process: True, seconds):
+    _terminate([process for process in processes if _is_in_front(process)], front_seconds)
+    for process in _terminate(processes, seconds):
         process.kill()
 
 
-def _terminate(
-    processes: list[psutil.Process], chosen: Callable[[psutil.Process], bool], seconds: float
-) -> list[psutil.Process]:
-    """Terminate those that are chosen and wait; returns what has not ended."""
-    told = [process for process in processes if process.is_running() and chosen(process)]
+def _terminate(processes: list[psutil.Process], seconds: float) -> list[psutil.Process]:
+    """Terminate these and wait; returns what has not ended."""
+    told = [process for process in processes if process.is_running()]
     for process in told:
         process.terminate()
     left: list[psutil.Process] = psutil.wait_procs(told, timeout=seconds)[1]

@@ -14,7 +14,6 @@ import asgictl
 from asgictl.configuration import run_directory
 from asgictl.errors import NotRunning
 from asgictl.readiness import PUSH_SECONDS, ask
-from asgictl.supervisor import PID_FILE, Supervisor
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -38,6 +37,8 @@ def status(name: str) -> dict[str, Any]:
 
 def not_running(name: str) -> NotRunning:
     """Return what is to be raised where supervisord does not answer."""
+    from asgictl.supervisor import PID_FILE
+
     was_killed = (run_directory(name) / PID_FILE).exists()
     left = "its supervisord is gone, and what that left goes on until asgictl start, or stop"
     return NotRunning(f"no instance {name!r} runs; {left if was_killed else 'start one with asgictl start'}")
@@ -45,6 +46,8 @@ def not_running(name: str) -> NotRunning:
 
 def look(run_dir: Path, known: dict[str, Any]) -> dict[str, Any]:
     """Return the configuration, every started process and what the controller knows; raises NotRunning."""
+    from asgictl.supervisor import Supervisor  # not what `status` usually needs, and slow to load
+
     slots = Supervisor(run_dir).processes()
     try:
         configuration = json.loads((run_dir / DESCRIPTION).read_text())
