@@ -67,7 +67,7 @@ class HTTPRun:
         self._moved = asyncio.Event()  # a letter has come, or it is over
         self._over = asyncio.Event()  # the response is complete, or nobody waits for it
         self._is_gone = False
-        self._is_committed = False
+        self._commit: asyncio.Task[None] | None = None
         self._status = 0
         self._headers: Headers = []
         self._left: int | None = None  # of the body, as the headers have it
@@ -89,8 +89,7 @@ class HTTPRun:
             logger.info("%s %s ended early: %s", event.scope.method, event.scope.path, error)
         except (Exception, SystemExit):
             failures.exception("%s %s failed", event.scope.method, event.scope.path)
-        if not self._is_committed:
-            await self._fail()
+        await (self._commit or self._fail())
         for sent in self._outcome.sends:  # of a task that the application runs behind its response
             self._events.publish(sent)
 
@@ -180,8 +179,7 @@ class HTTPRun:
             at += size
             await self._wait_for_credit()
         if not more:
-            self._finish()
-            await self._commit(self._part(body[at:]))
+            await asyncio.shield(self._complete(self._part(body[at:])))
 
     async def _wait_for_credit(self) -> None:
         """Raises ClientDisconnected, and TimeoutError when the client took nothing for STALL_SECONDS."""
@@ -197,14 +195,12 @@ class HTTPRun:
         self._is_listening = True
         self._lane.send(self._part(body, more=True))
 
-    async def _fail(self) -> None:
-        self._finish()
+    def _fail(self) -> asyncio.Task[None]:
         if self._sequence:
-            await self._commit(self._part(b"", aborted=True))
-            return
+            return self._complete(self._part(b"", aborted=True))
         self._status, text = (504, TIMED_OUT) if self._limit.expired() else (500, "Internal Server Error")
         self._headers, body = plain_text(text)
-        await self._commit(self._part(body))
+        return self._complete(self._part(body))
 
     def _part(self, body: bytes, *, more: bool = False, aborted: bool = False) -> Response:
         event, headers = self._event, [] if self._sequence else self._headers
@@ -216,12 +212,16 @@ class HTTPRun:
         self._sequence += 1
         return part
 
-    async def _commit(self, part: Response) -> None:
-        self._is_committed = True
+    def _complete(self, part: Response) -> asyncio.Task[None]:
+        """Commit in a task of its own: an application that hears of the response's end may cancel whoever sent it."""
+        self._finish()
         self.has_failed = is_error(part) and not self._is_gone
-        sends = self._outcome.sent_with(self._status)
-        arguments = commit_arguments(self._events.keys, self._entry, part, sends)
+        arguments = commit_arguments(self._events.keys, self._entry, part, self._outcome.sent_with(self._status))
         self._outcome.sends.clear()
+        self._commit = asyncio.get_running_loop().create_task(self._send_last(*arguments))
+        return self._commit
+
+    async def _send_last(self, *arguments: str | bytes | int) -> None:
         await self._lane.settle()  # so that the last part comes last
         await self._events.commit(*arguments)
 

@@ -193,7 +193,8 @@ class WebSocketRun:
         inbox = self._events.inbox if accept else ""
         event = self._event
         done = Done(event.connection, 0, [], b"", accept, close, [], [], event.attempt, self._entry.id, inbox)
-        if await self._events.commit(*commit_arguments(self._events.keys, self._entry, done, [])) == INTERFACE_GONE:
+        commit = self._events.commit(*commit_arguments(self._events.keys, self._entry, done, []))
+        if await asyncio.shield(commit) == INTERFACE_GONE:  # whoever answers may be cancelled meanwhile
             self._lost()
 
     def _end(self, code: int, reason: str, state: State = State.GONE) -> None:

@@ -106,6 +106,24 @@ async def test_the_head_leaves_at_once_when_no_body_follows() -> None:
 
 
 @scenario
+async def test_a_response_ends_though_its_end_cancels_whoever_sent_it() -> None:
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        async def respond() -> None:
+            await send(START)
+            await send(body(b"a", more=True))
+            await send(body(b"b"))
+
+        await receive()
+        sender = asyncio.create_task(respond())
+        assert await receive() == {"type": "http.disconnect"}  # as Django listens for it, and then cancels
+        sender.cancel()
+
+    run = Run(application)
+    assert (await run.ends()).body == b"b"
+    assert run.whole == b"ab"
+
+
+@scenario
 async def test_a_body_flows_under_credit() -> None:
     async def application(scope: Any, receive: Any, send: Any) -> None:
         await send(START)
