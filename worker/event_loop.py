@@ -25,7 +25,6 @@ from asgictl.messages import Closed, Event, Frames, Job, Letter, Response, Sent,
 logger = logging.getLogger("asgictl.worker")
 T = TypeVar("T")
 RETRY_SECONDS = 0.2
-AWAY = ("LOADING", "MASTERDOWN", "READONLY", "BUSY ", "TRYAGAIN")  # what a Redis says that is not yet itself
 SOFTWARE_STATUS = 70  # sysexits.h, EX_SOFTWARE
 
 
@@ -46,7 +45,6 @@ class EventLoop:
         self._reader = Link(url, self._read_first)
         self._position = b"0"  # of the last letter
         self._has_inbox = False
-        self._next_read: asyncio.TimerHandle | None = None
         self._sha = b""
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -114,8 +112,6 @@ class EventLoop:
             except hiredis.ReplyError as error:
                 if str(error).startswith("NOSCRIPT"):
                     await self._load()
-                elif str(error).startswith(AWAY):
-                    await asyncio.sleep(RETRY_SECONDS)
                 else:
                     logger.error("Redis refused a commit: %s", error)
                     return None
@@ -133,8 +129,6 @@ class EventLoop:
         except hiredis.ReplyError as error:
             if "BUSYGROUP" not in str(error):
                 raise
-        if self._next_read:
-            self._next_read.cancel()
         self._read()
 
     def _creation(self) -> tuple[str, ...]:
@@ -155,9 +149,9 @@ class EventLoop:
 
     def _take(self, reply: Any) -> None:
         if isinstance(reply, Exception):
-            if isinstance(reply, hiredis.ReplyError):
+            if self._reader.up:
                 logger.error("Redis refused a read: %s", reply)
-                self._next_read = self._loop.call_later(1, self._read)
+                self._loop.call_later(1, self._reader.drop)
             return  # a lost connection comes back through _read_first
         if not reply:  # perhaps because there is no inbox any more
             self._reader.call(*self._creation(), answered=self._created)

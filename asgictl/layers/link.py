@@ -6,6 +6,7 @@ talks through hiredis alone, which measured two to three times the commands a se
 
 import asyncio
 import logging
+import re
 from collections import deque
 from collections.abc import Callable
 from typing import Any, cast
@@ -17,6 +18,8 @@ from redis.exceptions import RedisError as ClientError
 from asgictl.layers.base import NotSent
 
 logger = logging.getLogger("asgictl.layers")
+# So says a Redis that is not itself, and has done nothing; 6.2 of a script's first write, in words of its own.
+AWAY = re.compile("((ERR )?Error running script .* -)?(LOADING|MASTERDOWN|READONLY|BUSY|TRYAGAIN) ")
 BACKOFF_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0)  # Redis restarts in a few tenths of a second; then once a second
 
 
@@ -27,7 +30,7 @@ def pack(command: tuple[str | bytes | int, ...]) -> bytes:
 
 
 class Link(asyncio.Protocol):
-    """A connection that comes back by itself.
+    """A connection that comes back by itself. What a Redis that is not yet itself refuses counts as not sent.
 
     restored: awaited after each connect, before `up` is set, with the link ready for commands.
     """
@@ -112,6 +115,11 @@ class Link(asyncio.Protocol):
             await self._restored()
         self.up = True
 
+    def drop(self) -> None:
+        """Let go of this connection, and connect anew."""
+        if self._transport is not None:
+            self._transport.abort()
+
     def _flush(self) -> None:
         output, self._output = self._output, []
         if self._transport is not None:
@@ -128,6 +136,8 @@ class Link(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._reader.feed(data)
         while (reply := self._reader.gets()) is not False:
+            if type(reply) is hiredis.ReplyError and AWAY.match(str(reply)):
+                reply = NotSent(str(reply))
             self._waiting.popleft()(reply)
 
     def connection_lost(self, exc: Exception | None) -> None:

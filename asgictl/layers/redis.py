@@ -142,9 +142,9 @@ class StreamReader:
 
     def _take(self, reply: Any) -> None:
         if isinstance(reply, Exception):
-            if isinstance(reply, hiredis.ReplyError):
+            if self._link.up:
                 logger.error("Redis refused a read: %s", reply)
-                asyncio.get_running_loop().call_later(1, self._read)
+                asyncio.get_running_loop().call_later(1, self._link.drop)
             return  # a lost connection comes back through _begin
         streams = {key.decode(): entries for key, entries in reply or ()}
         replies = streams.get(self._replies, [])

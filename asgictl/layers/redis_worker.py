@@ -14,7 +14,7 @@ from asgictl.errors import WireError
 from asgictl.layers.base import Entry
 from asgictl.layers.keys import WORKERS, Keys, interface_of
 from asgictl.layers.leases import LEASE_MILLISECONDS, give_back_command
-from asgictl.layers.link import BACKOFF_SECONDS, pack
+from asgictl.layers.link import AWAY, BACKOFF_SECONDS, pack
 from asgictl.layers.redis import BLOCK_MILLISECONDS, READ_COUNT
 from asgictl.layers.sends import SEND, send_arguments, send_command
 from asgictl.manifest import Manifest, encode_manifest
@@ -266,10 +266,10 @@ class RedisWorkerLayer:
         while self._unanswered:
             try:
                 answer = self._receive()
-            except redis.exceptions.NoScriptError as error:  # connecting loads it; then this commit is sent again
-                self._disconnect()  # the answers behind this one are not to be taken for others
-                raise redis.ConnectionError("Redis has forgotten the commit script") from error
             except redis.ResponseError as error:
+                if isinstance(error, (redis.exceptions.NoScriptError, redis.ReadOnlyError)) or AWAY.match(str(error)):
+                    self._disconnect()  # the answers behind this one are not to be taken for others
+                    raise redis.ConnectionError(str(error)) from error  # connecting anew, this commit is sent again
                 logger.error("Redis refused a commit: %s", error)
                 answer = 1
             self._unanswered.pop(0)

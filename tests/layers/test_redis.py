@@ -10,11 +10,12 @@ from msgspec.structs import replace
 
 from asgictl.errors import RedisError
 from asgictl.interface.groups import Groups
+from asgictl.layers.base import NotSent
 from asgictl.layers.keys import Keys
 from asgictl.layers.leases import member, reap
 from asgictl.layers.redis import RedisGroupLayer, _after, check_redis, position_of
 from asgictl.messages import VERSION, Broadcast, Connect, Frame, Lost, encode
-from tests.conftest import scenario
+from tests.conftest import scenario, until
 from tests.layers.conftest import (
     INTERFACE,
     Interface,
@@ -206,6 +207,37 @@ async def test_an_interface_whose_links_were_killed_hears_what_came_meanwhile(
         for _ in range(2):
             await asyncio.to_thread(layer.read, 1)
         assert (await interface.replies.get())[0] == response()
+
+
+@scenario
+async def test_after_a_refused_read_each_broadcast_is_heard_once(url: str, name: str, client: Any) -> None:
+    async with serving(url, name) as interface:
+
+        def reading() -> set[str]:
+            return {each["id"] for each in client.client_list() if each["cmd"] == "xread"}
+
+        await asyncio.to_thread(until, reading, "it reads")
+        (before,) = reading()
+        client.client_unblock(before, error=True)
+        await asyncio.to_thread(until, lambda: reading() - {before}, "it reads again")
+        for number in range(3):
+            interface.layer.publish(Broadcast("g", str(number)))
+        assert [(await interface.broadcasts.get())[0].frame for _ in range(3)] == ["0", "1", "2"]
+        assert interface.broadcasts.empty()
+
+
+@scenario
+async def test_a_replica_takes_no_event_and_once_it_is_the_master_all(url: str, name: str, client: Any) -> None:
+    """A failover in which the connection to the old master lives on."""
+    async with serving(url, name) as interface:
+        client.replicaof("127.0.0.1", 1)
+        heard: asyncio.Queue[object] = asyncio.Queue()
+        interface.layer.append("http.request", request("host.1.aa/2"), heard.put_nowait)
+        refused = await heard.get()
+        client.replicaof("NO", "ONE")
+        assert isinstance(refused, NotSent), refused
+        interface.layer.append("http.request", request("host.1.aa/2"), heard.put_nowait)
+        assert isinstance(await heard.get(), bytes)
 
 
 @scenario

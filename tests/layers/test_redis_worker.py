@@ -177,6 +177,22 @@ async def test_nothing_is_lost_when_redis_has_forgotten_the_script_of_a_commit(
         assert (layer.settled, layer.refused) == (True, 0)
 
 
+@scenario
+async def test_a_commit_that_a_replica_refused_is_sent_again(url: str, name: str, worker: Workers, client: Any) -> None:
+    layer = worker(name)
+    async with serving(url, name) as interface:
+        await interface.append(request())
+        layer.commit(await taken(layer), response(), [])
+        client.replicaof("127.0.0.1", 1)
+        layer.settle()
+        client.replicaof("NO", "ONE")
+        assert not layer.settled
+        for _ in range(2):
+            await asyncio.to_thread(layer.read, 1)
+        assert (await interface.replies.get())[0] == response()
+        assert (layer.settled, layer.refused) == (True, 0)
+
+
 def post(client: Any, layer: RedisWorkerLayer, *letters: Letter) -> None:
     for letter in letters:
         client.xadd(layer.keys.inbox(layer.inbox), {f"{VERSION}": encode(letter)[1]})

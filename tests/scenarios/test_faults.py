@@ -87,6 +87,25 @@ def test_redis_is_killed(loaded: Machine) -> None:
     assert load.wrong == []
 
 
+def test_redis_is_a_replica_for_a_while(loaded: Machine) -> None:
+    """As in a failover of which nobody has told us yet: it takes nothing, and connections stay."""
+    loaded.start("benchmarks.numbered:app", "--workers", "2")
+    with Load(loaded.url, sockets=SOCKETS) as load, client_of(loaded) as client:
+        for _ in range(3):
+            flows(load)
+            client.config_resetstat()
+            client.replicaof("127.0.0.1", 1)
+            until(lambda: refusals(client) > 10, "it refuses what comes")
+            client.replicaof("NO", "ONE")
+            flows(load)
+    assert load.wrong == []
+
+
+def refusals(client: redis.Redis) -> int:
+    found: Any = client.info("errorstats")
+    return int(found.get("errorstat_READONLY", {"count": 0})["count"])
+
+
 def test_redis_forgets_everything(loaded: Machine) -> None:
     """FLUSHALL: turns stay exact; group messages may be lost or repeated, so nobody listens."""
     loaded.start("benchmarks.numbered:app", "--workers", "2")
