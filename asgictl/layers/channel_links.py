@@ -136,6 +136,7 @@ class OrderSender:
     def _answered(self, number: int, reply: object) -> None:
         if isinstance(reply, ConnectionError):
             self._is_open = False
+            self.link.drop()  # a Redis that is not itself keeps its connections
         elif (sent := self._unanswered.pop(number, None)) and not sent[1].done():
             sent[1].set_result(reply)
 
@@ -159,7 +160,6 @@ class PositionReader:
         self._positions = positions
         self._on_entry = on_entry
         self._on_read = on_read
-        self._again: asyncio.TimerHandle | None = None
 
     async def _begin(self) -> None:
         for stream, position in self._positions.items():
@@ -171,8 +171,6 @@ class PositionReader:
         self._read()
 
     def _read(self) -> None:
-        if self._again:
-            self._again.cancel()
         self.link.call(
             *("XREAD", "COUNT", READ_COUNT, "BLOCK", BLOCK_MILLISECONDS, "STREAMS"),
             *self._positions,
@@ -182,9 +180,9 @@ class PositionReader:
 
     def _take(self, reply: Any) -> None:
         if isinstance(reply, Exception):
-            if isinstance(reply, hiredis.ReplyError):
+            if self.link.up:
                 logger.error("Redis refused a read: %s", reply)
-                self._again = self.loop.call_later(RETRY_SECONDS, self._read)
+                self.loop.call_later(RETRY_SECONDS, self.link.drop)
             return  # a lost connection comes back through _begin
         found = {stream.decode(): entries for stream, entries in reply or ()}
         ours, of_all = self._positions

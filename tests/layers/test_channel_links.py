@@ -39,6 +39,18 @@ async def test_orders_leave_in_turn_whatever_becomes_of_the_link(url: str, clien
 
 
 @scenario
+async def test_what_a_replica_did_not_take_it_takes_as_master(url: str, client: Any, name: str) -> None:
+    sender = await made(url, restored := [])
+    await sender.link.be_started()
+    client.replicaof("127.0.0.1", 1)
+    orders = [asyncio.create_task(sender.send(letter(name, b"%d" % n))) for n in range(3)]
+    await asyncio.to_thread(until, lambda: len(restored) > 1, "it has connected anew")
+    client.replicaof("NO", "ONE")
+    assert await asyncio.gather(*orders) == [1, 1, 1]
+    assert [int(fields[b"f"]) for _, fields in client.xrange(name)] == [0, 1, 2]
+
+
+@scenario
 async def test_an_order_that_came_twice_is_done_once(url: str, client: Any, name: str) -> None:
     for _ in range(2):
         client.execute_command(*letter(name, b"x").command(f"{name}:last", 7))
