@@ -251,7 +251,7 @@ class InProcess:
             failures.exception("%s %s failed", scope["method"], scope["path"])
             await body.fail()
         finally:
-            self._publish(outcome.sent_with(body.answer.status))
+            self._publish(outcome.sent_with(body.answer.status, cut_off=not body.has_ended))
 
     def submit(self, session: Session, event: TurnEvent) -> None:
         """Run a turn in the pool, or on this loop when its consumer is async."""

@@ -55,9 +55,9 @@ class Outcome:
             raise ConsumerError("immediately=True works in a consumer or a view that asgictl runs")
         self.now(sent)
 
-    def sent_with(self, status: int) -> list[Sent]:
-        """Return what leaves with a response: nothing with a 5xx, as of a view that raises, or without one (0)."""
-        return self.sends if 0 < status < 500 else []
+    def sent_with(self, status: int, *, cut_off: bool) -> list[Sent]:
+        """Return what leaves with a response: nothing of a view that raised, took too long, or was cut off."""
+        return [] if cut_off or status in {500, 504} else self.sends
 
     def __enter__(self) -> None:
         """From here on what this thread or task sends to groups and channels lands here."""

@@ -216,7 +216,8 @@ class HTTPRun:
         """Commit in a task of its own: an application that hears of the response's end may cancel whoever sent it."""
         self._finish()
         self.has_failed = is_error(part) and not self._is_gone
-        arguments = commit_arguments(self._events.keys, self._entry, part, self._outcome.sent_with(self._status))
+        sends = self._outcome.sent_with(part.status, cut_off=part.aborted)
+        arguments = commit_arguments(self._events.keys, self._entry, part, sends)
         self._outcome.sends.clear()
         self._commit = asyncio.get_running_loop().create_task(self._send_last(*arguments))
         return self._commit

@@ -146,7 +146,7 @@ class Loop:
             with outcome:
                 reply = self._http(entry, entry.event)
             self.errors += is_error(reply)
-            self.layer.commit(entry, reply, outcome.sent_with(reply.status))
+            self.layer.commit(entry, reply, outcome.sent_with(reply.status, cut_off=reply.aborted))
         elif not self._async_turns.holds(entry):
             turn: RunningTurn | RunningJob
             try:

@@ -40,7 +40,8 @@ async def test_orders_leave_in_turn_whatever_becomes_of_the_link(url: str, clien
 
 @scenario
 async def test_what_a_replica_did_not_take_it_takes_as_master(url: str, client: Any, name: str) -> None:
-    sender = await made(url, restored := [])
+    restored: list[Link] = []
+    sender = await made(url, restored)
     await sender.link.be_started()
     client.replicaof("127.0.0.1", 1)
     orders = [asyncio.create_task(sender.send(letter(name, b"%d" % n))) for n in range(3)]
