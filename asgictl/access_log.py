@@ -4,16 +4,15 @@ client "method path" connection status bytes milliseconds, and where they are kn
 """
 
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import MutableMapping
 from time import perf_counter
 from typing import Any
 from urllib.parse import quote
 
+from asgictl.asgi_messages import ASGIMessage, Receive, Send
+from asgictl.messages import ABNORMAL_CLOSURE
+
 logger = logging.getLogger("asgictl.access")
-ASGIMessage = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[ASGIMessage]]
-Send = Callable[[ASGIMessage], Awaitable[None]]
-ABNORMAL_CLOSURE = 1006  # RFC 6455, section 7.4.1
 
 
 class Answer:

@@ -1,16 +1,19 @@
-"""What an ASGI application says, checked where it says it: so a mistake is its exception, whichever server there is."""
+"""The messages of ASGI; what an application says is checked where it says it, so a mistake is its exception."""
 
 import re
-from collections.abc import MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from asgictl.messages import Headers
 
+ASGIMessage = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[ASGIMessage]]
+Send = Callable[[ASGIMessage], Awaitable[None]]
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.1
 _NO_VALUE = re.compile(rb"[\0-\x08\n-\x1f\x7f]")  # section 5.5
 
 
-def headers_of(message: MutableMapping[str, Any]) -> Headers:
+def headers_of(message: ASGIMessage) -> Headers:
     """Return the headers of an ASGI message; raises TypeError or ValueError for what are none."""
     headers = [(bytes(name).lower(), bytes(value)) for name, value in message.get("headers") or ()]
     for name, value in headers:
@@ -19,7 +22,7 @@ def headers_of(message: MutableMapping[str, Any]) -> Headers:
     return headers
 
 
-def status_of(message: MutableMapping[str, Any], least: int = 100) -> int:
+def status_of(message: ASGIMessage, least: int = 100) -> int:
     """Return the status of a response's start; raises TypeError or ValueError for what is none."""
     status = message["status"]
     if not isinstance(status, int) or not least <= status < 600:

@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import Awaitable, MutableMapping
 from typing import Any, TypeVar
 
+from asgictl.asgi_messages import Receive, Send
 from asgictl.interface.exchange import Aborted
-from asgictl.interface.outbox import Send
-from asgictl.interface.session import Receive, travelling
+from asgictl.interface.session import travelling
 from asgictl.messages import WINDOW_BYTES, Request, Response
 from asgictl.wsgi import ClientDisconnected
 

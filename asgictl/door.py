@@ -5,12 +5,12 @@ from collections.abc import Callable, MutableMapping
 from contextlib import suppress
 from typing import Any
 
-from asgictl.interface.outbox import ASGIMessage, Send, denial
-from asgictl.interface.session import Receive, can_deny
-from asgictl.messages import Close
+from asgictl.asgi_messages import ASGIMessage, Receive, Send
+from asgictl.interface.outbox import denial
+from asgictl.interface.session import can_deny
+from asgictl.messages import SERVICE_RESTART, Close
 
 CLOSE_SECONDS = 5.0  # in which a client answers that its socket is closed; then it is cut
-SERVICE_RESTART = 1012  # IANA's WebSocket close codes: what a client may answer by connecting again
 
 
 class Door:

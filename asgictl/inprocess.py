@@ -24,6 +24,7 @@ from uvicorn_worker import UvicornWorker
 
 from asgictl.access_log import WebSocketLog, log_request
 from asgictl.application import Application
+from asgictl.asgi_messages import Receive, Send
 from asgictl.configuration import Bind, Limits, WorkerConfig
 from asgictl.direct_flow import DirectFlow
 from asgictl.errors import AsgictlError, RedisError
@@ -31,8 +32,8 @@ from asgictl.figures import CLIENT_GONE, Figures
 from asgictl.hosting import host, uvicorn_settings
 from asgictl.interface.exchange import Aborted
 from asgictl.interface.groups import Groups
-from asgictl.interface.outbox import Send, denial
-from asgictl.interface.session import Receive, Session, can_deny, local_path
+from asgictl.interface.outbox import denial
+from asgictl.interface.session import Session, can_deny, local_path
 from asgictl.layers.base import GroupLayer, process_id
 from asgictl.layers.memory import MemoryGroupLayer
 from asgictl.layers.redis import RedisGroupLayer
@@ -40,7 +41,7 @@ from asgictl.lifespan import Lifespan
 from asgictl.limited_body import LimitedBody
 from asgictl.logs import formatter, set_up
 from asgictl.manifest import Router, manifest_of
-from asgictl.messages import Close, Frames, Sent, TurnEvent, is_error
+from asgictl.messages import INTERNAL_ERROR, Close, Frames, Sent, TurnEvent, is_error
 from asgictl.outcome import Outcome
 from asgictl.readiness import Readiness
 from asgictl.release import release_of
@@ -361,7 +362,7 @@ async def _closing(application: Any, scope: MutableMapping[str, Any], receive: R
             raise RuntimeError("the application returned without answering the handshake")
     except (Exception, SystemExit):
         failures.exception("WebSocket %s failed", scope["path"])
-        code = 1011
+        code = INTERNAL_ERROR
     ending = [{"type": "websocket.close", "code": code}] if is_open else denial(Close(code, "", 500), can_deny(scope))
     if is_open or not is_answered:
         with suppress(OSError):  # the client has left meanwhile

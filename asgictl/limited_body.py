@@ -4,10 +4,8 @@ from collections.abc import MutableMapping
 from typing import Any
 
 from asgictl.access_log import Answer
-from asgictl.asgi_messages import headers_of, status_of
+from asgictl.asgi_messages import Receive, Send, headers_of, status_of
 from asgictl.interface.exchange import Aborted, error_response
-from asgictl.interface.outbox import Send
-from asgictl.interface.session import Receive
 
 
 class LimitedBody:

@@ -18,6 +18,8 @@ from asgictl.errors import WireError
 
 VERSION = 1
 WINDOW_BYTES = 1 << 20  # of a body that may be on its way, in either direction
+# Close codes (RFC 6455, section 7.4.1; the last two are IANA's). 1006: no close frame came.
+ABNORMAL_CLOSURE, POLICY_VIOLATION, INTERNAL_ERROR, SERVICE_RESTART, TRY_AGAIN_LATER = 1006, 1008, 1011, 1012, 1013
 _KNOWN = {b"%d" % version: version for version in range(max(VERSION - 1, 1), VERSION + 2)}
 
 if TYPE_CHECKING:
@@ -347,7 +349,7 @@ def is_error(reply: Response | Done | None) -> bool:
     """Whether an event ended with 5xx, 1011, or a response cut off; a job, whose reply is None, has no such end."""
     if isinstance(reply, Response):
         return reply.status >= 500 or reply.aborted
-    return reply is not None and reply.close is not None and reply.close.code == 1011
+    return reply is not None and reply.close is not None and reply.close.code == INTERNAL_ERROR
 
 
 def may_repeat(event: Event) -> bool:

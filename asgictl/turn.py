@@ -18,6 +18,8 @@ from asgictl.application import Application, Consumer, Route, group_name
 from asgictl.django_session import session_of, user_of
 from asgictl.errors import ConsumerError
 from asgictl.messages import (
+    ABNORMAL_CLOSURE,
+    INTERNAL_ERROR,
     Accept,
     Close,
     Connect,
@@ -37,7 +39,6 @@ from asgictl.outcome import Outcome, SendNow, frame_of
 from asgictl.runtime import failures
 
 LAST_TURN = 1 << 40  # newer than any that the interface itself has numbered
-ABNORMAL_CLOSURE = 1006  # RFC 6455, section 7.4.1: no close frame came
 STATE_BYTES = 64 << 10
 
 
@@ -259,7 +260,7 @@ class RunningTurn:
         if "state" in self.__dict__:  # only a state that was looked at can have changed
             state = self._encoded_state()
         if isinstance(event, Connect) and not self._found:
-            outcome.close = Close(1011, "", 404)  # another release had the path
+            outcome.close = Close(INTERNAL_ERROR, "", 404)  # another release had the path
         elif isinstance(event, Connect) and self.consumer is None:
             outcome.accept = Accept(None, [])
         if isinstance(event, Connect) and outcome.accept is None and outcome.close is None:
@@ -291,7 +292,7 @@ class RunningTurn:
         failures.exception("%s of %s failed", self.event.channel, self.scope.path)
         self.outcome = Outcome(is_over=True)
         status = 500 if isinstance(self.event, Connect) else 403
-        close, event = Close(1011, "", status), self.event
+        close, event = Close(INTERNAL_ERROR, "", status), self.event
         return Done(
             *(event.connection, event.number, [], b"", None, close, [], [], event.attempt), run_seconds=self.run_seconds
         )

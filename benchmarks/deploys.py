@@ -16,6 +16,7 @@ from tempfile import TemporaryDirectory
 import uvloop
 
 from asgictl.loadtests.servers import Server, Side, SideError, serving
+from asgictl.messages import SERVICE_RESTART
 from benchmarks.closed_loop import Answer, ask
 from benchmarks.numbered import Load
 from benchmarks.verdicts import Reading
@@ -24,7 +25,6 @@ CHANGES = 20
 SOCKETS = 500
 CLIENTS = 50
 PAUSE_SECONDS = 0.1  # of each client, between two requests: 500 a second
-SERVICE_RESTART = 1012  # IANA's WebSocket close codes: what a drain ends with
 WORKING = """
 import sys
 sys.path.append({root!r})

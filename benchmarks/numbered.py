@@ -18,10 +18,10 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
 from asgictl import Application, Group, Message, path
+from asgictl.messages import ABNORMAL_CLOSURE
 from benchmarks import applications
 
 ANSWER_SECONDS = 60
-ABNORMAL_CLOSURE = 1006  # RFC 6455, section 7.4.1: no close frame came
 
 
 def accept(message: Message) -> None:

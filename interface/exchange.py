@@ -14,8 +14,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from asgictl.access_log import Answer
-from asgictl.interface.outbox import Send
-from asgictl.interface.session import Receive
+from asgictl.asgi_messages import Receive, Send
 from asgictl.layers.base import Answered
 from asgictl.layers.lane import Lane
 from asgictl.messages import Chunk, Credit, Gone, Letter, Request, Response, Want, may_repeat, plain_text

@@ -14,15 +14,16 @@ from math import inf
 from typing import Any
 
 from asgictl.access_log import WebSocketLog, log_request
+from asgictl.asgi_messages import Receive, Send
 from asgictl.configuration import InterfaceConfig
 from asgictl.errors import AsgictlError, WireError
 from asgictl.figures import CLIENT_GONE, Figures
 from asgictl.interface.exchange import BodyTooLarge, ClientGone, Exchange, read_body
 from asgictl.interface.flights import Flights
 from asgictl.interface.groups import Groups
-from asgictl.interface.outbox import Send, denial
+from asgictl.interface.outbox import denial
 from asgictl.interface.relay import Relay
-from asgictl.interface.session import Receive, Session, can_deny, local_path, travelling
+from asgictl.interface.session import Session, can_deny, local_path, travelling
 from asgictl.layers.base import Answered, EventLayer, Position, process_id
 from asgictl.layers.redis import RedisEventLayer
 from asgictl.manifest import Router

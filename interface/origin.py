@@ -4,10 +4,9 @@ from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from urllib.parse import urlsplit
 
-from asgictl.messages import Close, plain_text
+from asgictl.messages import POLICY_VIOLATION, Close, plain_text
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
-POLICY_VIOLATION = 1008  # RFC 6455, section 7.4.1
 WHY = "This page's origin may not open WebSockets here: see --allowed-origins."
 REFUSAL = Close(POLICY_VIOLATION, "", 403, *plain_text(WHY))
 

@@ -2,15 +2,13 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Generator, MutableMapping
+from collections.abc import Callable, Coroutine, Generator
 from functools import partial
 from types import coroutine
 from typing import Any
 
+from asgictl.asgi_messages import ASGIMessage, Send
 from asgictl.messages import Accept, Close, Frame
-
-ASGIMessage = MutableMapping[str, Any]
-Send = Callable[[ASGIMessage], Awaitable[None]]
 
 
 class Outbox:

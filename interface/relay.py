@@ -8,12 +8,17 @@ import asyncio
 from collections.abc import MutableMapping
 from typing import Any, Protocol
 
+from asgictl.asgi_messages import Receive, Send
 from asgictl.configuration import Limits
-from asgictl.interface.outbox import Outbox, Send
-from asgictl.interface.session import ABNORMAL_CLOSURE, INTERNAL_ERROR, TRY_AGAIN_LATER, Receive, can_deny, travelling
+from asgictl.interface.outbox import Outbox
+from asgictl.interface.session import can_deny, travelling
 from asgictl.layers.base import Answered, Position
 from asgictl.layers.lane import FRAME_BYTES, Lane, Sequence, weight
 from asgictl.messages import (
+    ABNORMAL_CLOSURE,
+    INTERNAL_ERROR,
+    SERVICE_RESTART,
+    TRY_AGAIN_LATER,
     Close,
     Closed,
     Connect,
@@ -29,8 +34,6 @@ from asgictl.messages import (
     encode_scope,
 )
 from asgictl.shed import Shed
-
-SERVICE_RESTART = 1012  # IANA's WebSocket close codes: what a client may answer by connecting again
 
 
 class Host(Protocol):

@@ -6,27 +6,37 @@ and `done` hears of the outcome. So a consumer's socket behaves the same in both
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import MutableMapping
 from time import perf_counter
 from typing import Any, Protocol
 
+from asgictl.asgi_messages import Receive, Send
 from asgictl.configuration import Limits
 from asgictl.connection import Connection, State
 from asgictl.figures import Figures
 from asgictl.interface.groups import Groups
 from asgictl.interface.origin import REFUSAL, is_allowed
-from asgictl.interface.outbox import ASGIMessage, Outbox, Send
+from asgictl.interface.outbox import Outbox
 from asgictl.layers.base import Position
 from asgictl.manifest import Path
-from asgictl.messages import Accept, Close, Connect, Done, Frame, Frames, Reply, Scope, TurnEvent, encode_scope
+from asgictl.messages import (
+    ABNORMAL_CLOSURE,
+    INTERNAL_ERROR,
+    TRY_AGAIN_LATER,
+    Accept,
+    Close,
+    Connect,
+    Done,
+    Frame,
+    Frames,
+    Reply,
+    Scope,
+    TurnEvent,
+    encode_scope,
+)
 from asgictl.shed import Shed
 
 logger = logging.getLogger("asgictl.interface")
-
-Receive = Callable[[], Awaitable[ASGIMessage]]
-INTERNAL_ERROR = 1011  # RFC 6455, section 7.4.1
-ABNORMAL_CLOSURE = 1006  # RFC 6455, section 7.4.1: what a consumer hears when no close frame came
-TRY_AGAIN_LATER = 1013  # IANA's WebSocket close codes: the reader is too slow
 
 
 class Host(Protocol):

@@ -27,7 +27,7 @@ from asgictl.messages import (
     encode_scope,
     encode_state,
 )
-from asgictl.turn import ABNORMAL_CLOSURE, LAST_TURN, Message, RunningTurn
+from asgictl.turn import LAST_TURN, Message, RunningTurn
 
 
 @pytest.fixture(autouse=True)
@@ -145,10 +145,10 @@ def test_a_turn_that_opens_or_changes_a_connection_leaves_its_farewell() -> None
 
     state = encode_state({"n": 1})
     assert farewell(connect(), connect=accept, disconnect=leave) == Disconnect(
-        "i/1", LAST_TURN, 1, SCOPE, b"", ABNORMAL_CLOSURE, ""
+        "i/1", LAST_TURN, 1, SCOPE, b"", 1006, ""
     )
     assert farewell(receive(["x"]), receive=remember, disconnect=leave) == Disconnect(
-        "i/1", LAST_TURN, 1, SCOPE, state, ABNORMAL_CLOSURE, ""
+        "i/1", LAST_TURN, 1, SCOPE, state, 1006, ""
     )
 
 

@@ -3,12 +3,12 @@
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable
 from contextlib import suppress
 from time import perf_counter
 from typing import Any, cast
 
-from asgictl.asgi_messages import headers_of, status_of
+from asgictl.asgi_messages import ASGIMessage, headers_of, status_of
 from asgictl.layers.base import Entry
 from asgictl.layers.lane import Lane, Sequence
 from asgictl.layers.redis_worker import commit_arguments
@@ -32,7 +32,6 @@ from asgictl.worker.flow import STALL_SECONDS, TIMED_OUT
 from asgictl.wsgi import PART_BYTES, ClientDisconnected
 
 logger = logging.getLogger("asgictl.worker")
-Message = MutableMapping[str, Any]
 
 
 class HTTPRun:
@@ -118,7 +117,7 @@ class HTTPRun:
         self._over.set()
         self._moved.set()
 
-    async def _receive(self) -> Message:
+    async def _receive(self) -> ASGIMessage:
         while not (self._has_ended or self._over.is_set()):
             if self._inline is not None:
                 self._has_ended = True
@@ -143,7 +142,7 @@ class HTTPRun:
         self._wants += 1
         self._lane.send(Want(event.connection, event.attempt, self._entry.id, self._events.inbox, size, self._wants))
 
-    async def _send(self, message: Message) -> None:
+    async def _send(self, message: ASGIMessage) -> None:
         kind = message["type"]
         if self._is_gone:
             raise ClientDisconnected("the client has gone")

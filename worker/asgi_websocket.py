@@ -2,18 +2,21 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable
 from enum import Enum, auto
 from typing import Any
 
 from websockets.frames import Close as CloseFrame
 from websockets.frames import Frame, Opcode
 
-from asgictl.asgi_messages import headers_of, status_of
+from asgictl.asgi_messages import ASGIMessage, headers_of, status_of
 from asgictl.layers.base import Entry
 from asgictl.layers.lane import Lane, Sequence, weight
 from asgictl.layers.redis_worker import commit_arguments
 from asgictl.messages import (
+    ABNORMAL_CLOSURE,
+    INTERNAL_ERROR,
+    SERVICE_RESTART,
     WINDOW_BYTES,
     Accept,
     Close,
@@ -34,8 +37,6 @@ from asgictl.worker.asgi_http import extend
 from asgictl.worker.event_loop import EventLoop
 from asgictl.wsgi import ClientDisconnected
 
-Message = MutableMapping[str, Any]
-ABNORMAL_CLOSURE, INTERNAL_ERROR, SERVICE_RESTART = 1006, 1011, 1012
 INTERFACE_GONE = -1  # as commit.lua says it
 
 
@@ -64,7 +65,7 @@ class WebSocketRun:
         self._is_listening = False  # the interface knows whom to tell when the client leaves
         self._lane: Lane[Frames | Want | Closed] = Lane(events.reply, self._lost)
         self._heard = Sequence(self.restart)
-        self._incoming: deque[Message] = deque([{"type": "websocket.connect"}])
+        self._incoming: deque[ASGIMessage] = deque([{"type": "websocket.connect"}])
         self._arrived = asyncio.Event()
         self._taken = 0  # bytes of frames that the interface was not told of
         self._credit = WINDOW_BYTES
@@ -116,7 +117,7 @@ class WebSocketRun:
         else:
             self._end(SERVICE_RESTART, "")
 
-    async def _receive(self) -> Message:
+    async def _receive(self) -> ASGIMessage:
         if not (self._incoming or self._is_answered or self._is_listening):
             self._is_listening = True
             self._events.reply(self._want(0, 0), lambda _answer: None)
@@ -137,7 +138,7 @@ class WebSocketRun:
         event = self._event
         return Want(event.connection, event.attempt, self._entry.id, self._events.inbox, size, sequence)
 
-    async def _send(self, message: Message) -> None:
+    async def _send(self, message: ASGIMessage) -> None:
         kind, state = message["type"], self._state
         if state is State.GONE:
             raise ClientDisconnected("the client has gone")
@@ -165,7 +166,7 @@ class WebSocketRun:
         self._state = State.OPEN
         await self._answer(accept=Accept(subprotocol, headers))
 
-    async def _send_frame(self, message: Message) -> None:
+    async def _send_frame(self, message: ASGIMessage) -> None:
         data = message.get("bytes")
         frame = message["text"] if data is None else bytes(data)
         if not isinstance(frame, str | bytes):
@@ -204,7 +205,7 @@ class WebSocketRun:
             self._room.set()
             self._put({"type": "websocket.disconnect", "code": code, "reason": reason})
 
-    def _put(self, message: Message) -> None:
+    def _put(self, message: ASGIMessage) -> None:
         self._incoming.append(message)
         self._arrived.set()
 

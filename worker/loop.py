@@ -14,7 +14,7 @@ from asgictl.application import Application
 from asgictl.background import RunningJob
 from asgictl.errors import WireError
 from asgictl.layers.base import Entry, WorkerLayer
-from asgictl.messages import Close, Done, Job, Request, Response, is_error, may_repeat, plain_text
+from asgictl.messages import INTERNAL_ERROR, Close, Done, Job, Request, Response, is_error, may_repeat, plain_text
 from asgictl.outcome import Outcome
 from asgictl.started import Started
 from asgictl.turn import RunningTurn
@@ -108,7 +108,7 @@ class Loop:
             return None
         if isinstance(event, Request):
             return wsgi.failure(status, text) if wsgi and wsgi.entry == entry.id else plain(event, status, text)
-        close = Close(1011, text, status)
+        close = Close(INTERNAL_ERROR, text, status)
         return Done(event.connection, event.number, [], b"", None, close, [], [], event.attempt)
 
     def _run(self, entry: Entry) -> None:
