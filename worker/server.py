@@ -20,6 +20,7 @@ from asgictl.manifest import encode_manifest, manifest_of
 from asgictl.messages import BACKGROUND
 from asgictl.readiness import Readiness
 from asgictl.release import release_of
+from asgictl.signals import set_by
 from asgictl.started import Started
 from asgictl.target import kind_of, load_target
 from asgictl.worker.asgi import ASGIRuns
@@ -41,8 +42,7 @@ def serve(config: WorkerConfig, readiness: Readiness, run_dir: Path | None = Non
     worker = Worker(application, config, process_id(), stopping, run_dir)
     worker.start()
     # What is told to stop before it serves, as a deploy that is given up, has nothing to drain.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda _number, _frame: stopping.set())
+    set_by(stopping, signal.SIGTERM, signal.SIGINT)
     kind = websockets_of(application)
     readiness.ready(
         worker.figures, id=worker.identity, threads=config.threads, websocket=kind, release=worker.manifest.release

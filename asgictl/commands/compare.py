@@ -6,8 +6,8 @@ from typing import Any
 import click
 
 from asgictl.commands.options import COUNTS, option, options, target_argument, threads_option
-from asgictl.commands.signals import told_to_end
 from asgictl.loadtests.scenarios import MOST_ROUNDS, SCENARIOS
+from asgictl.signals import told_to_end
 
 compare_options = options(
     click.option("-f", "--locustfile", metavar="FILE", help="Users of your own, instead of the scenarios."),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from asgictl.commands.options import COUNTS, name_option, release_option
-from asgictl.commands.signals import told_to_end
+from asgictl.signals import told_to_end
 from asgictl.tail import FOLLOW_SECONDS, TAIL_BYTES, Logs
 
 if TYPE_CHECKING:

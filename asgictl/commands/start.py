@@ -26,11 +26,11 @@ from asgictl.commands.options import (
     variable,
     worker_options,
 )
-from asgictl.commands.signals import told_to_end
 from asgictl.configuration import Bind, InstanceConfig
 from asgictl.errors import AsgictlError
 from asgictl.logs import masked
 from asgictl.settings import told
+from asgictl.signals import told_to_end
 from asgictl.tail import FOLLOW_SECONDS, Logs
 
 
