@@ -16,7 +16,7 @@ from asgictl.status import UNKNOWN
 from asgictl.supervisor import HOLDERS, SERVING, Supervisor
 from asgictl.tail import size, tail
 
-POLL_SECONDS = 0.02
+POLL_SECONDS = 0.05
 # supervisord's states of a process
 ENDED = {"STOPPED", "EXITED", "FATAL"}
 FAILED = {"BACKOFF", "EXITED", "FATAL"}
