@@ -50,7 +50,7 @@ class Outcome:
     _token: Token["Outcome"] | None = None
 
     def send_now(self, sent: Frames | Sent) -> None:
-        """Send at once what cannot wait for the commit. Raises ConnectionResetError while Redis is away."""
+        """Send at once what cannot wait for the commit. Raises ConnectionResetError when Redis stays away."""
         if self.now is None:
             raise ConsumerError("immediately=True works in a consumer or a view that asgictl runs")
         self.now(sent)
@@ -78,7 +78,7 @@ def current() -> Outcome | None:
 def send(sent: Sent, *, immediately: bool) -> None:
     """Send with the commit of the event being handled, or at once; outside of an event always at once.
 
-    Raises ConnectionResetError while Redis is away, and outside of an event RedisError.
+    Raises ConnectionResetError when Redis stays away, and outside of an event RedisError.
     """
     outcome = current()
     if outcome is None:

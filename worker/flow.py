@@ -6,17 +6,16 @@ response. What it sends ahead of its commit is answered before it goes on, so pa
 
 from collections import deque
 from collections.abc import Callable
-from time import monotonic, sleep
+from time import monotonic
 
 from asgictl.layers.base import Entry, WorkerLayer
 from asgictl.layers.lane import Sequence
-from asgictl.messages import WINDOW_BYTES, Chunk, Credit, Letter, Request, Response, Want
+from asgictl.messages import WINDOW_BYTES, Chunk, Credit, Request, Response, Want
 from asgictl.wsgi import ClientDisconnected
 
 TIMED_OUT = "The application took too long."
 STALL_SECONDS = 60.0  # without a byte in the direction that is waited for
 WAIT_SECONDS = 1.0  # a blocking read ends after that, to look at the time
-RESEND_SECONDS = 0.1  # between attempts while Redis is away
 
 
 class LayerFlow:
@@ -74,7 +73,7 @@ class LayerFlow:
                 raise TimeoutError(f"the client took nothing of the response for {STALL_SECONDS:.0f} s")
 
     def _exchange(self, reply: Want | Response | None, wait_seconds: float) -> None:
-        is_heard, letters = self._mail(reply, wait_seconds)
+        is_heard, letters = self._layer.mail(reply, wait_seconds)
         self._progressed()
         if not is_heard:
             raise ClientDisconnected("the interface that held this request is gone")
@@ -92,17 +91,6 @@ class LayerFlow:
                 self._has_ended = not letter.more
                 if letter.data:
                     self._chunks.append(letter.data)
-
-    def _mail(self, reply: Want | Response | None, wait_seconds: float) -> tuple[bool, list[Letter]]:
-        """Insist while Redis is away: what is sent twice is numbered, so it is heard once."""
-        give_up_at = monotonic() + STALL_SECONDS
-        while True:
-            try:
-                return self._layer.mail(reply, wait_seconds)
-            except ConnectionResetError:
-                if monotonic() > give_up_at:
-                    raise
-                sleep(RESEND_SECONDS)
 
     def _miss(self) -> None:
         raise ConnectionResetError("a part of what the interface said of this request was lost")

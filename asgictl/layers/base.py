@@ -106,12 +106,13 @@ class WorkerLayer(Protocol):
         """
 
     def send_now(self, sent: Frames | Sent) -> None:
-        """Send something outside of the commit. Raises ConnectionResetError when the layer is away."""
+        """Send something outside of the commit; twice, perhaps, over a cut. Raises as mail() does."""
 
     def mail(self, reply: Want | Response | None, wait_seconds: float = 0) -> tuple[bool, list[Letter]]:
         """Send something ahead of the commit, and return whether its interface lives and which letters have come.
 
-        Waits for the first letter as long as is said. Raises ConnectionResetError when the layer is away.
+        Waits for the first letter as long as is said. Insists while the layer is away, so it may come twice; raises
+        ConnectionResetError when it stays away.
         """
 
     def give_back(self, entries: list[Entry]) -> None:

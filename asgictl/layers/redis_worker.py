@@ -34,6 +34,8 @@ from asgictl.messages import (
 )
 
 logger = logging.getLogger("asgictl.layers")
+AWAY_SECONDS = 30.0  # for which a handler waits for Redis
+RESEND_SECONDS = 0.1  # between its attempts
 COMMIT = SEND + Path(__file__).with_name("commit.lua").read_text()
 
 
@@ -188,7 +190,7 @@ class RedisWorkerLayer:
         self._buffer("EVALSHA", self._sha, *commit_arguments(self.keys, entry, reply, sends, farewell))
 
     def send_now(self, sent: Frames | Sent) -> None:
-        """Send something outside of the commit. Raises ConnectionResetError when Redis is lost."""
+        """Send something outside of the commit; twice, perhaps, over a cut. Raises as mail() does."""
         if isinstance(sent, Frames):
             self._ask_mail(("XADD", self.keys.replies(sent.connection), "NOMKSTREAM", "*", *encode(sent)))
         else:
@@ -197,8 +199,8 @@ class RedisWorkerLayer:
     def mail(self, reply: Want | Response | None, wait_seconds: float = 0) -> tuple[bool, list[Letter]]:
         """Send something ahead of the commit, and return whether its interface lives and which letters have come.
 
-        Waits for the first letter as long as is said. Raises ConnectionResetError when Redis is lost: whether it
-        arrived is not known then.
+        Waits for the first letter as long as is said. Insists while Redis is away, so it may come twice; raises
+        ConnectionResetError after AWAY_SECONDS.
         """
         commands: list[tuple[str | bytes | int, ...]] = []
         inbox = self.keys.inbox(self.inbox)
@@ -214,16 +216,20 @@ class RedisWorkerLayer:
         return answers != [None], [decode_letter(*fields[:2]) for _, fields in entries]
 
     def _ask_mail(self, *commands: tuple[str | bytes | int, ...]) -> list[Any]:
-        try:
-            if self._mail is None or was_cut(self._mail):
-                self._mail = open_connection(self._url)
-            self._mail.send_packed_command([pack(command) for command in commands], check_health=False)
-            return [self._mail.read_response(disable_decoding=True) for _ in commands]
-        except (redis.RedisError, OSError) as error:
-            if self._mail:
-                self._mail.disconnect()
-            self._mail = None
-            raise ConnectionResetError(f"Redis was lost: {error}") from error
+        give_up_at = monotonic() + AWAY_SECONDS
+        while True:
+            try:
+                if self._mail is None or was_cut(self._mail):
+                    self._mail = open_connection(self._url)
+                self._mail.send_packed_command([pack(command) for command in commands], check_health=False)
+                return [self._mail.read_response(disable_decoding=True) for _ in commands]
+            except (redis.RedisError, OSError) as error:
+                if self._mail:
+                    self._mail.disconnect()
+                self._mail = None
+                if monotonic() > give_up_at:
+                    raise ConnectionResetError(f"Redis was lost: {error}") from error
+            sleep(RESEND_SECONDS)
 
     def settle(self) -> None:
         """Send what was buffered and wait for the answers; a lost connection shows at the next read."""

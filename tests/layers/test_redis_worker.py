@@ -5,7 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
+from asgictl.layers import redis_worker as module
 from asgictl.layers.keys import WORKERS, Keys
 from asgictl.layers.leases import member, reap
 from asgictl.layers.redis_worker import RedisWorkerLayer
@@ -13,6 +15,7 @@ from asgictl.messages import VERSION, Broadcast, Connect, Credit, Disconnect, Le
 from tests.conftest import scenario, until
 from tests.layers.conftest import (
     CHANNELS,
+    INTERFACE,
     Workers,
     committed,
     done,
@@ -229,15 +232,28 @@ def test_a_connection_for_letters_that_was_cut_while_it_was_idle_is_made_anew_un
     assert layer.mail(None) == (True, [LETTERS[2]])
 
 
-def test_a_connection_that_is_cut_while_a_letter_is_waited_for_raises_and_the_next_mail_connects(
-    name: str, worker: Workers, client: Any
-) -> None:
+def test_a_reply_whose_answer_a_cut_takes_is_sent_again(name: str, worker: Workers, client: Any) -> None:
     layer = worker(name)
+    replies = layer.keys.replies(INTERFACE)
+    client.xadd(replies, {"there": ""})
     with ThreadPoolExecutor() as pool:
-        waiting = pool.submit(layer.mail, None, 15)
+        waiting = pool.submit(layer.mail, replace(response(), more=True), 15)
         until(lambda: client.info("clients")["blocked_clients"], "a worker waits for a letter")
         kill_mail(client, layer)
+        post(client, layer, LETTERS[0])
+        assert waiting.result(20) == (True, [LETTERS[0]])
+    assert client.xlen(replies) == 1 + 2
+
+
+def test_a_handler_waits_for_a_redis_that_is_away_but_not_for_ever(
+    name: str, worker: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer, passed = worker(name), [0.0]
+    monkeypatch.setattr(layer, "_url", "unix:///absent")
+    monkeypatch.setattr(module, "monotonic", lambda: passed[0])
+    monkeypatch.setattr(module, "sleep", lambda seconds: passed.append(passed.pop() + seconds))
+    for use in (lambda: layer.mail(None), lambda: layer.send_now(Broadcast("g", "x"))):
+        began = passed[0]
         with pytest.raises(ConnectionResetError, match="Redis was lost"):
-            waiting.result(5)
-    post(client, layer, LETTERS[0])
-    assert layer.mail(None) == (True, [LETTERS[0]])
+            use()
+        assert passed[0] - began == pytest.approx(module.AWAY_SECONDS, abs=1)

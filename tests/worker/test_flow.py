@@ -91,33 +91,6 @@ def test_when_nobody_waits_any_more_reading_and_writing_is_an_oserror(is_there: 
         assert isinstance(caught.value, OSError)
 
 
-@pytest.fixture
-def cut(clock: Client, monkeypatch: pytest.MonkeyPatch) -> Client:
-    """A client whom time passes for while Redis is away."""
-
-    def sleep(seconds: float) -> None:
-        clock.waited += seconds
-
-    monkeypatch.setattr(module, "sleep", sleep)
-    clock.script.clear()
-    return clock
-
-
-def test_a_redis_that_is_away_for_a_moment_is_waited_for_and_told_again(cut: Client) -> None:
-    lost = ConnectionResetError("Redis was lost")
-    cut.script.extend([lost, lost, [chunk(0, more=False)]])
-    assert flow_of(cut, REQUEST).pull() == b"x"
-    assert len(cut.sent) == 3
-    assert len(set(map(repr, cut.sent))) == 1
-
-
-def test_a_redis_that_stays_away_is_an_oserror(cut: Client) -> None:
-    cut.script.extend([ConnectionResetError("Redis was lost")] * 1000)
-    with pytest.raises(OSError, match="Redis was lost"):
-        flow_of(cut, REQUEST).pull()
-    assert cut.waited == pytest.approx(STALL_SECONDS, abs=1)
-
-
 @pytest.mark.parametrize("use", [LayerFlow.pull, lambda flow: flow.push(part(b"x" * 10))], ids=["reading", "writing"])
 def test_a_client_that_stalls_is_a_timeout(use: Any, clock: Client) -> None:
     with pytest.raises(TimeoutError, match="the client"):
