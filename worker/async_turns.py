@@ -47,14 +47,7 @@ class AsyncTurns:
 
     def _send_now(self, sent: Frames | Sent) -> None:
         """For immediately=True, on the event loop or in a thread that sync_to_async runs."""
-
-        def send() -> None:
-            if isinstance(sent, Frames):
-                self._events.reply(sent, _ignored)
-            else:
-                self._events.publish(sent)
-
-        self._events.call(send)
+        self._events.call(lambda: self._events.publish(sent))
 
     async def _run(self, entry: Entry, turn: RunningTurn | RunningJob) -> None:
         try:
@@ -68,7 +61,3 @@ class AsyncTurns:
         finally:
             self._in_hand.discard((entry.stream, entry.id))
             self._room.release()
-
-
-def _ignored(_reply: object) -> None:
-    """What is sent outside of a commit may be lost with Redis."""

@@ -20,7 +20,7 @@ from asgictl.layers.link import Link
 from asgictl.layers.redis import BLOCK_MILLISECONDS
 from asgictl.layers.redis_worker import COMMIT
 from asgictl.layers.sends import send_command
-from asgictl.messages import Closed, Event, Frames, Job, Letter, Response, Sent, Want, decode_letter, encode
+from asgictl.messages import Broadcast, Closed, Event, Frames, Letter, Response, Sent, Want, decode_letter, encode
 
 logger = logging.getLogger("asgictl.worker")
 T = TypeVar("T")
@@ -83,16 +83,19 @@ class EventLoop:
             "XADD", self.keys.replies(reply.connection), "NOMKSTREAM", "*", *encode(reply), answered=answered
         )
 
-    def publish(self, sent: Sent) -> None:
-        """Send a broadcast or a job outside of a commit; a job again when the link was cut meanwhile."""
+    def publish(self, sent: Frames | Sent) -> None:
+        """Send something outside of a commit; all but a broadcast again when the link was cut meanwhile."""
 
         def answered(reply: object) -> None:
-            if isinstance(reply, ConnectionError) and isinstance(sent, Job):
+            if isinstance(reply, ConnectionError) and not isinstance(sent, Broadcast):
                 self._loop.call_later(RETRY_SECONDS, self.publish, sent)
             elif isinstance(reply, hiredis.ReplyError):
-                logger.error("a message to a group or a channel was refused by Redis: %s", reply)
+                logger.error("what a handler sent was refused by Redis: %s", reply)
 
-        self._link.call(*send_command(self.keys, sent), answered=answered)
+        if isinstance(sent, Frames):
+            self.reply(sent, answered)
+        else:
+            self._link.call(*send_command(self.keys, sent), answered=answered)
 
     async def commit(self, *arguments: str | bytes | int) -> object:
         """Commit for as long as Redis is away; a repeated commit is refused there. Returns what commit.lua says."""

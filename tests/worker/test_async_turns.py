@@ -39,11 +39,8 @@ class Events(EventLoop):
             self._thread.join()
         self._loop.close()
 
-    def reply(self, reply: object, answered: object) -> None:
-        self.sent.append((reply, threading.get_ident()))
-
-    def publish(self, broadcast: object) -> None:
-        self.sent.append((broadcast, threading.get_ident()))
+    def publish(self, sent: object) -> None:
+        self.sent.append((sent, threading.get_ident()))
 
     async def bury(self, event: Event, reason: str) -> None:
         self.buried.append((event, reason))

@@ -187,16 +187,17 @@ async def test_replies_go_to_their_interface_while_it_is_there(loop: Loop) -> No
 
 
 @scenario
-async def test_a_job_is_sent_again_when_the_link_was_cut_and_a_broadcast_is_not(loop: Loop) -> None:
+async def test_jobs_and_frames_are_sent_again_when_the_link_was_cut_and_a_broadcast_is_not(loop: Loop) -> None:
     later: list[object] = []
     clock: Any = SimpleNamespace(call_later=lambda _seconds, *call: later.append(call))
     own, loop._loop = loop._loop, clock
     loop.publish(Broadcast("g", "y"))
     loop.publish(job := Job("job.a", 1, "thumbs", b""))
-    for _ in range(2):
+    loop.publish(frames := Frames("i/1", ["x"]))
+    for _ in range(3):
         loop.commands.answer(ConnectionError("cut"))
     loop._loop = own
-    assert later == [(loop.publish, job)]
+    assert later == [(loop.publish, job), (loop.publish, frames)]
 
 
 @scenario
