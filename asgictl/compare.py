@@ -69,7 +69,7 @@ def compare(config: CompareConfig, stopping: threading.Event) -> None:
         _check_locustfile(config.locustfile)
     servers, load = share_cores()
     workers = config.workers or max(2, len(servers))
-    comparison = Comparison(_sides(config, workers), chosen, config.rounds, config.duration, servers, load)
+    comparison = Comparison(sides(config, workers), chosen, config.rounds, config.duration, servers, load)
     console = Console()
     columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[left]} left")
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
@@ -99,15 +99,16 @@ def compare(config: CompareConfig, stopping: threading.Event) -> None:
     console.print(f"{config.out / 'report.html'} · {config.out / 'report.json'}", highlight=False, soft_wrap=True)
 
 
-def _sides(config: CompareConfig, workers: int) -> list[Any]:
-    """Give in-process as many processes as split has interfaces and workers."""
+def sides(config: CompareConfig, workers: int) -> list[Any]:
+    """Give in-process as many processes as split has interfaces and workers, and both as many threads in all."""
     from asgictl.loadtests.servers import Side
 
     start = f"asgictl start {shlex.quote(config.target)} --bind {{bind}} -d"
-    start += f" --threads {config.threads}" if config.threads else ""
+    processes = config.interfaces + workers
+    split, inprocess = f"--interfaces {config.interfaces} --workers {workers}", f"--workers {processes}"
     sides = [
-        Side("split", f"{start} --mode split --interfaces {config.interfaces} --workers {workers}"),
-        Side("in-process", f"{start} --mode inprocess --workers {config.interfaces + workers}"),
+        Side("split", f"{start} --mode split {split} --threads {config.threads or processes}"),
+        Side("in-process", f"{start} --mode inprocess {inprocess} --threads {config.threads or workers}"),
     ]
     if config.also is not None:
         if "{bind}" not in config.also and "{port}" not in config.also:

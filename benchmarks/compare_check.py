@@ -18,7 +18,7 @@ from asgictl.loadtests.scenarios import DEMO, SCENARIOS, Scenario
 from asgictl.loadtests.servers import Side
 from asgictl.loadtests.verdicts import Answer, Run, answer
 
-MODES = {"split": "--mode split --workers 2", "in-process": "--mode inprocess --workers 3"}
+MODES = {"split": "--mode split --workers 2 --threads 3", "in-process": "--mode inprocess --workers 3 --threads 2"}
 RATED = replace(SCENARIOS["hello"], path="/", rate=50.0, metrics=("p99",))
 
 

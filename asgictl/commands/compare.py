@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from asgictl.commands.options import COUNTS, option, options, target_argument, threads_option
+from asgictl.commands.options import COUNTS, option, options, target_argument
 from asgictl.loadtests.scenarios import MOST_ROUNDS, SCENARIOS
 from asgictl.signals import told_to_end
 
@@ -34,7 +34,7 @@ compare_options = options(
 @compare_options
 @option("--workers", type=click.IntRange(1, 63), help="Of split; in-process has those of --interfaces more.")
 @option("--interfaces", type=COUNTS["interface"], default=1, help="Interface servers (split).")
-@threads_option
+@option("--threads", type=click.IntRange(1, 1024), help="Of each process, for sync code.  [default: as many in all]")
 def compare(target: str, **asked: Any) -> None:
     """Measure TARGET (the demo without one) in both modes, side by side, and say which is better at what.
 
