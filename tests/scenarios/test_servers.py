@@ -14,7 +14,7 @@ from websockets.sync.client import connect
 
 from asgictl.configuration import SERVERS
 from tests.conftest import MODES, Machine, new_machine, until
-from tests.scenarios.test_asgi import response_of, told
+from tests.scenarios.asgi_project import response_of, told
 from tests.scenarios.test_demo import SECONDS, closed_with, get
 from tests.scenarios.test_http import client
 
