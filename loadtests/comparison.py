@@ -127,15 +127,21 @@ def measure(
     side = replace(side, load=scenario.path if "Hello" in scenario.users or "Mixed" in scenario.users else "ws:")
     started, seconds = time.monotonic(), comparison.seconds(scenario)
     with ExitStack() as stack:
+        loads: list[Load] = []
+
+        def prepare(server: Server) -> None:
+            loads.append(stack.enter_context(loading(server, scenario, seconds, comparison.load_cores)))
+
         try:
-            server = stack.enter_context(serving(side, comparison.server_cores))
+            server = stack.enter_context(serving(side, comparison.server_cores, prepare))
         except (SideError, OSError, subprocess.SubprocessError) as error:
             raise NotServing(str(error)) from error
         usage = Usage(server.runtime, "controller" if side.detached else "server")
         usage.sample()
         comparison.facts.setdefault(side.name, facts(server, side, usage))
         comparison.stopped()
-        load = stack.enter_context(loading(server, scenario, seconds, comparison.load_cores))
+        (load,) = loads
+        load.begin()
         event = Event(server, scenario.event, usage)
         deadline = time.monotonic() + BEGIN_SECONDS
         while load.process.poll() is None:
@@ -162,7 +168,8 @@ def measure(
 
 def facts(server: Server, side: Side, usage: Usage) -> dict[str, Any]:
     """Return what a side consists of, and how it is set."""
-    found: dict[str, Any] = {"processes": {role: len(pids) for role, pids in usage.pids.items()}}
+    processes = {role: len(pids) for role, pids in usage.pids.items() if role != GENERATOR}
+    found: dict[str, Any] = {"processes": processes}
     if side.detached:
         keys = ("mode", "target", "workers", "threads", "interfaces", "options", "redis")
         found |= {key: value for key, value in server.status().items() if key in keys}
@@ -171,10 +178,15 @@ def facts(server: Server, side: Side, usage: Usage) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """A load generator that runs."""
+    """A load generator that runs, and begins when it is told to."""
 
     process: subprocess.Popen[bytes]
     file: Path
+
+    def begin(self) -> None:
+        """The server serves."""
+        assert self.process.stdin  # noqa: S101 - loading() made it
+        self.process.stdin.close()
 
     def began(self) -> float:
         """Return when its measuring began, 0 before."""
@@ -216,8 +228,9 @@ def loading(server: Server, scenario: Scenario, seconds: float, cores: list[int]
         }
         with pinned(cores), file.with_suffix(".log").open("wb") as log:
             process = subprocess.Popen(
-                command, env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
+                command, env=environment, stdout=log, stderr=log, stdin=subprocess.PIPE, start_new_session=True
             )
+        stack.enter_context(process)
         stack.callback(end, process, signal.SIGKILL)
         yield Load(process, file)
 

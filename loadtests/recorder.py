@@ -1,7 +1,7 @@
 """python -m asgictl.loadtests.recorder RECORD WARMUP SECONDS ARGUMENT...: runs locust, and writes down all that it saw.
 
-Measuring begins `WARMUP` seconds after all users have started; RECORD.begun then holds the time. It ends after
-`SECONDS` more, or when every user is done. RECORD then holds a Record as JSON.
+Waits for the end of its standard input. Measuring begins `WARMUP` seconds after all users have started; RECORD.begun
+then holds the time. It ends after `SECONDS` more, or when every user is done. RECORD then holds a Record as JSON.
 """
 
 from locust.main import main  # isort: skip  (it patches the standard library for gevent: before anything else)
@@ -94,4 +94,5 @@ class Recorder:
 if __name__ == "__main__":
     Recorder(Path(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3]))
     sys.argv = ["locust", "--stop-timeout", str(STOP_SECONDS), "--exit-code-on-error", "0", *sys.argv[4:]]
+    sys.stdin.read()  # until the server serves: it starts while this process loads
     main()

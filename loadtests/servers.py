@@ -11,7 +11,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,14 +100,20 @@ def pinned(cores: Iterable[int]) -> Iterator[None]:
 
 
 @contextmanager
-def serving(side: Side, cores: Iterable[int] = ()) -> Iterator[Server]:
-    """Run a side on these cores, or all; what it is given to begins with its first answer. Raises SideError."""
+def serving(
+    side: Side, cores: Iterable[int] = (), beside: Callable[[Server], None] = lambda _server: None
+) -> Iterator[Server]:
+    """Run a side on these cores, or all; what it is given to begins with its first answer. Raises SideError.
+
+    beside: called before it starts, with a Server of which all but the leader is known.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = shlex.split(side.command.replace("{bind}", f"127.0.0.1:{port}").replace("{port}", str(port)))
     with tempfile.TemporaryDirectory(prefix="ab-", dir="/tmp") as runtime, ExitStack() as stopping:
         server, started, log = Server(port, runtime, None), None, Path(runtime) / "log"
+        beside(server)
         with pinned(cores):
             if side.detached:
                 server.run(*command)

@@ -92,9 +92,10 @@ def summarise(
         spread = (timed.percentile(50), timed.percentile(99)) if timed else (None, None)
         seconds.append((done, wrong.total(), *spread))
     end = begin + duration
-    used, held, before = usage.cpu(begin, end), usage.memory(begin, end), usage.samples[0].memory
+    used, held, before = usage.cpu(begin, end), usage.memory(begin, end), dict(usage.samples[0].memory)
     generator = used.pop(GENERATOR, 0.0)
-    held.pop(GENERATOR, None)
+    for memory in (held, before):
+        memory.pop(GENERATOR, None)
     return Run(
         side, scenario.name, number, seconds, units / duration, failed, closed, record["errors"],
         [everything.percentile(percent) for percent in PERCENTILES] if everything else [],

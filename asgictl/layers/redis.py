@@ -220,6 +220,7 @@ class RedisGroupLayer:
     def _published(self, sent: Sent, reply: object) -> None:
         if isinstance(reply, ConnectionError) and isinstance(sent, Job):
             self._unsent.append(sent)
+            self._link.drop()  # a Redis that is not itself keeps its connections
         elif isinstance(reply, Exception):
             logger.error("a message to a group or a channel was lost: %s", reply)
 

@@ -14,7 +14,7 @@ from asgictl.layers.base import NotSent
 from asgictl.layers.keys import Keys
 from asgictl.layers.leases import member, reap
 from asgictl.layers.redis import RedisGroupLayer, _after, check_redis, position_of
-from asgictl.messages import VERSION, Broadcast, Connect, Frame, Lost, encode
+from asgictl.messages import VERSION, Broadcast, Connect, Frame, Job, Lost, encode
 from tests.conftest import scenario, until
 from tests.layers.conftest import (
     INTERFACE,
@@ -238,6 +238,22 @@ async def test_a_replica_takes_no_event_and_once_it_is_the_master_all(url: str, 
         assert isinstance(refused, NotSent), refused
         interface.layer.append("http.request", request("host.1.aa/2"), heard.put_nowait)
         assert isinstance(await heard.get(), bytes)
+
+
+@scenario
+async def test_jobs_that_a_replica_did_not_take_it_takes_as_master(url: str, name: str, client: Any) -> None:
+    layer, stream = RedisGroupLayer(url, name, lambda _broadcast, _position: None), Keys(name).channel("background.a")
+    await layer.start()
+    client.config_resetstat()
+    client.replicaof("127.0.0.1", 1)
+    for number in range(3):
+        layer.publish(Job(str(number), 1, "a", b""))
+    await asyncio.to_thread(until, lambda: client.info("errorstats"), "it refuses them")
+    client.replicaof("NO", "ONE")
+    await asyncio.to_thread(until, lambda: client.xlen(stream) == 3, "it takes them")
+    sent = [encode(Job(str(number), 1, "a", b""))[1] for number in range(3)]
+    assert [next(iter(fields.values())) for _, fields in client.xrange(stream)] == sent
+    await layer.stop()
 
 
 @scenario

@@ -32,7 +32,7 @@ def record(folder: Path, port: int, seconds: float, *arguments: str) -> dict[str
         "--host",
         f"http://127.0.0.1:{port}",
     ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(file.read_text())
     assert float((folder / "record.begun").read_text()) == found["begin"]
