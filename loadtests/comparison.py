@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from asgictl.loadtests.scenarios import Scenario
-from asgictl.loadtests.servers import Server, Side, SideError, end, pinned, serving
+from asgictl.loadtests.servers import Server, Side, SideError, end, pin, pinned, serving
 from asgictl.loadtests.usage import GENERATOR, Usage
 from asgictl.loadtests.verdicts import Run, summarise
 
@@ -133,12 +133,15 @@ def measure(
             loads.append(stack.enter_context(loading(server, scenario, seconds, comparison.load_cores)))
 
         try:
-            server = stack.enter_context(serving(side, comparison.server_cores, prepare))
+            server = stack.enter_context(serving(side, prepare))
         except (SideError, OSError, subprocess.SubprocessError) as error:
             raise NotServing(str(error)) from error
         usage = Usage(server.runtime, "controller" if side.detached else "server")
         usage.sample()
-        comparison.facts.setdefault(side.name, facts(server, side, usage))
+        servers = [pid for role, pids in usage.pids.items() if role != GENERATOR for pid in pids]
+        pin(servers, comparison.server_cores)  # only now: they start sooner on all
+        if side.name not in comparison.facts:
+            comparison.facts[side.name] = facts(server, side, usage)
         comparison.stopped()
         (load,) = loads
         load.begin()

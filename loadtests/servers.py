@@ -12,7 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,11 +99,18 @@ def pinned(cores: Iterable[int]) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
+def pin(pids: Iterable[int], cores: Iterable[int]) -> None:
+    """Have processes, their threads and what these start stay on these cores, where the platform can."""
+    if hasattr(os, "sched_setaffinity") and (kept := set(cores)):
+        for pid in pids:
+            with suppress(OSError):  # one has ended meanwhile
+                for thread in Path(f"/proc/{pid}/task").iterdir():
+                    os.sched_setaffinity(int(thread.name), kept)
+
+
 @contextmanager
-def serving(
-    side: Side, cores: Iterable[int] = (), beside: Callable[[Server], None] = lambda _server: None
-) -> Iterator[Server]:
-    """Run a side on these cores, or all; what it is given to begins with its first answer. Raises SideError.
+def serving(side: Side, beside: Callable[[Server], None] = lambda _server: None) -> Iterator[Server]:
+    """Run a side; what it is given to begins with its first answer. Raises SideError.
 
     beside: called before it starts, with a Server of which all but the leader is known.
     """
@@ -114,20 +121,19 @@ def serving(
     with tempfile.TemporaryDirectory(prefix="ab-", dir="/tmp") as runtime, ExitStack() as stopping:
         server, started, log = Server(port, runtime, None), None, Path(runtime) / "log"
         beside(server)
-        with pinned(cores):
-            if side.detached:
-                server.run(*command)
-                stopping.callback(server.run, "asgictl", "stop")
-            else:
-                try:
-                    started = subprocess.Popen(
-                        command, env=server.environment, stdout=log.open("wb"), stderr=subprocess.STDOUT,
-                        start_new_session=True,
-                    )  # fmt: skip
-                except OSError as error:
-                    raise SideError(f"{command[0]}: {error.strerror}") from error
-                stopping.callback(end, started)
-                server = Server(port, runtime, started.pid)
+        if side.detached:
+            server.run(*command)
+            stopping.callback(server.run, "asgictl", "stop")
+        else:
+            try:
+                started = subprocess.Popen(
+                    command, env=server.environment, stdout=log.open("wb"), stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )  # fmt: skip
+            except OSError as error:
+                raise SideError(f"{command[0]}: {error.strerror}") from error
+            stopping.callback(end, started)
+            server = Server(port, runtime, started.pid)
         wait_until_it_serves(server.url, side.load, started, log)
         yield server
 
