@@ -11,14 +11,8 @@ from supervisor.options import ServerOptions
 
 from asgictl.configuration import Bind
 
-CAUGHT = {
-    signal.SIGTERM,
-    signal.SIGINT,
-    signal.SIGQUIT,
-    signal.SIGHUP,
-    signal.SIGCHLD,
-    signal.SIGUSR2,
-}  # by supervisord
+# By supervisord itself.
+CAUGHT = {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR2}
 
 
 class IPv6Socket(InetStreamSocketConfig):  # type: ignore[misc]  # supervisor has no types
