@@ -38,7 +38,7 @@ compare_options = options(
 def compare(target: str, **asked: Any) -> None:
     """Measure TARGET (the demo without one) in both modes, side by side, and say which is better at what.
 
-    Writes report.html and report.json. Takes 14 minutes for all scenarios. Needs pip install 'asgictl[compare]'.
+    Writes report.html and report.json. Takes 15 minutes for all scenarios. Needs pip install 'asgictl[compare]'.
     """
     from asgictl.compare import CompareConfig
     from asgictl.compare import compare as measure
