@@ -1,6 +1,6 @@
 # Every target sets up what it needs. Nothing else on the machine: Python 3.11+, make, a C compiler.
 PYTHON ?= python3
-JOBS ?= 3
+JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 RUNTIME := $(VENV)/.runtime
@@ -16,7 +16,7 @@ start: $(RUNTIME)
 	exec $(BIN)/asgictl start $(TARGET) $(OPTIONS)
 
 test: $(DEVELOPMENT)
-	ASGICTL_REDIS_SERVER=$(WHEEL_REDIS) $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile $(TESTS)
+	ASGICTL_REDIS_SERVER=$(WHEEL_REDIS) $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder $(TESTS)
 
 check: $(DEVELOPMENT)
 	$(BIN)/ruff format --check .

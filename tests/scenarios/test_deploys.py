@@ -156,7 +156,7 @@ def test_reload_serves_the_new_code_and_drops_nothing(site: Machine) -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_broken_deploys_change_nothing_and_say_why(site: Machine, mode: str) -> None:
-    site.start("deployed:app", "--mode", mode, "--workers", "2", "--start-seconds", "5", "--release", "first")
+    site.start("deployed:app", "--mode", mode, "--workers", "2", "--start-seconds", "12", "--release", "first")
     role = "worker" if mode == "split" else "server"
     before = processes(site, role)
     with Load(site, 2) as load:
