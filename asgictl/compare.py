@@ -8,6 +8,7 @@ import importlib.util
 import os
 import resource
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -69,7 +70,9 @@ def compare(config: CompareConfig, stopping: threading.Event) -> None:
         _check_locustfile(config.locustfile)
     servers, load = share_cores()
     workers = config.workers or max(2, len(servers))
-    comparison = Comparison(sides(config, workers), chosen, config.rounds, config.duration, servers, load)
+    compared = sides(config, workers)
+    _check_programs(compared)
+    comparison = Comparison(compared, chosen, config.rounds, config.duration, servers, load)
     console = Console()
     columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[left]} left")
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
@@ -138,6 +141,15 @@ def _check_descriptors(sockets: int) -> None:
         )
     if soft != resource.RLIM_INFINITY and soft < needed:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _check_programs(sides: list[Any]) -> None:
+    from asgictl.loadtests.servers import search_path
+
+    for side in sides:
+        program = shlex.split(side.command)[0]
+        if not side.detached and not shutil.which(program, path=search_path()):
+            raise ComparisonError(f"--also: there is no program {program}")
 
 
 def _check_folder(folder: Path) -> None:

@@ -54,8 +54,7 @@ class Server:
 
     @property
     def environment(self) -> dict[str, str]:
-        environment = os.environ | {"XDG_RUNTIME_DIR": self.runtime}
-        environment["PATH"] = f"{Path(sys.executable).parent}:{environment.get('PATH', '')}"
+        environment = os.environ | {"XDG_RUNTIME_DIR": self.runtime, "PATH": search_path()}
         environment.pop("ASGICTL_REDIS", None)  # each side has one of its own, whose costs are seen
         return environment
 
@@ -83,6 +82,11 @@ class Server:
     def pids(self) -> dict[str, int]:
         """Return what an asgictl instance consists of, Redis included: each process's id, by its name."""
         return {each["process"]: each["pid"] for each in self.status()["processes"]}
+
+
+def search_path() -> str:
+    """Return where the programs of sides are looked for: what is installed beside asgictl comes first."""
+    return f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}"
 
 
 @contextmanager

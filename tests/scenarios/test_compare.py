@@ -125,6 +125,7 @@ MISTAKES = {
     "no such locustfile": (["-f", "/nowhere/x.py"], "there is no such file", 12),
     "a third side without an address": (["--also", "gunicorn x"], "--also needs {bind} or {port}", 12),
     "a third side that cannot be read": (["--also", "gunicorn '{bind}"], "No closing quotation", 12),
+    "a third side that is not installed": (["--also", "nosuchserver {bind}"], "there is no program nosuchserver", 12),
     "more users than descriptors": (["--users", "90000"], "file descriptors", 12),
 }
 
