@@ -61,6 +61,12 @@ def free_port() -> int:
         return port
 
 
+def is_listening(port: int) -> bool:
+    """Whether anybody takes connections on a port of this machine."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 @contextmanager
 def redis_server(name: str) -> Iterator[str]:
     """Run a server that a wheel brings; its socket's path is short, since one holds 107 bytes."""
@@ -211,6 +217,7 @@ class new_machine:  # noqa: N801
         shutil.rmtree(self._runtime)
         assert not pids, f"processes were left behind: {pids}"
         assert not left, f"files were left behind: {left}"
+        assert not is_listening(self.machine.port), f"port {self.machine.port} is still listened on"
 
 
 @pytest.fixture(scope="module", params=MODES)
