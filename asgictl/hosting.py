@@ -68,6 +68,7 @@ def uvicorn_settings(limits: Limits, root_path: str, options: dict[str, Any]) ->
     """Return what interface servers and in-process servers have alike, for uvicorn.Config."""
     return {
         "loop": "uvloop",
+        "http": "asgictl.interface.corked:CorkedProtocol",
         "ws": "asgictl.interface.framed:FramedProtocol",
         "ws_max_size": limits.message_bytes,
         "ws_ping_timeout": PING_TIMEOUT_SECONDS,
@@ -84,12 +85,9 @@ def uvicorn_settings(limits: Limits, root_path: str, options: dict[str, Any]) ->
 def _uvicorn(application: Application, listener: socket.socket, trusted: str, settings: dict[str, Any]) -> bool:
     import uvicorn
 
-    from asgictl.interface.corked import CorkedProtocol
-
     server = uvicorn.Server(
         uvicorn.Config(
             application,
-            http=CorkedProtocol,
             forwarded_allow_ips=trusted,
             access_log=False,
             log_config=None,

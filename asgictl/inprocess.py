@@ -60,7 +60,7 @@ class ServerWorker(UvicornWorker):  # type: ignore[misc]  # gunicorn has no type
     @property
     def CONFIG_KWARGS(self) -> dict[str, Any]:  # noqa: N802
         options = uvicorn_options(shlex.split(os.environ.get("ASGICTL_UVICORN_OPTION", "")))
-        return {"http": "httptools", **uvicorn_settings(limits_of(os.environ), root_path_of(os.environ), options)}
+        return uvicorn_settings(limits_of(os.environ), root_path_of(os.environ), options)
 
     async def callback_notify(self) -> None:
         """Each second. A killed gunicorn has a successor, which has servers of its own."""
