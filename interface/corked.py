@@ -210,6 +210,7 @@ class CorkedProtocol(HttpToolsProtocol):
         if method == b"CONNECT":  # llhttp's other upgrade, which has no body that could be told from a tunnel
             self._refuse("CONNECT is for proxies.")
         elif is_handshake(method, version, self.headers) and self._should_upgrade_to_ws() and not is_busy:
+            self.scope["method"] = "GET"
             self.scope["headers"] = [*without(self.headers, b"upgrade"), (b"upgrade", b"websocket")]
             self.handle_websocket_upgrade()
         else:
