@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from asgictl import outcome
 from asgictl.errors import ChannelFull, ConsumerError, TargetError, UnknownChannel, WireError
-from asgictl.messages import Broadcast, Job, decode_state, encode_state
+from asgictl.messages import Broadcast, Job, decode_state, encode_state, plain
 
 if TYPE_CHECKING:
     from asgictl.background import BackgroundMessage
@@ -111,14 +111,14 @@ def milliseconds(seconds: float) -> int:
 
 def channel_name(name: str) -> str:
     """Return the name; raises ConsumerError for one that the Channels specification does not allow."""
-    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_.-]{1,99}", name):
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_.-]{1,99}", plain(name)):
         raise ConsumerError(f"a channel's name is 1 to 99 of a-z, A-Z, 0-9, -, _ and ., not {name!r:.120}")
-    return name
+    return plain(name)
 
 
 def group_name(name: str) -> str:
     """Return the name; raises ConsumerError unless it is 1 to 100 characters."""
-    if not isinstance(name, str) or not 0 < len(name) <= NAME_LENGTH:
+    if not isinstance(name, str) or not 0 < len(plain(name)) <= NAME_LENGTH:
         raise ConsumerError(f"a group's name is a str of 1 to {NAME_LENGTH} characters, not {name!r:.120}")
     return outcome.encodable(name)
 
@@ -242,7 +242,7 @@ class Application:
         for route in self.routes:
             if not isinstance(route, Route):
                 raise TargetError(f"Application(websocket=[...]) takes path(...), not {route!r}")
-        self.background = dict(background or {})
+        self.background = {plain(name): consumer for name, consumer in (background or {}).items()}
         for name, consumer in self.background.items():
             try:
                 channel_name(name)

@@ -13,9 +13,14 @@ _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.1
 _NO_VALUE = re.compile(rb"[\0-\x08\n-\x1f\x7f]")  # section 5.5
 
 
+def bytes_of(value: Any) -> bytes:
+    """Return the bytes of any buffer; of a subclass's too, whatever its own methods say. Raises TypeError."""
+    return value if type(value) is bytes else memoryview(value).tobytes()
+
+
 def headers_of(message: ASGIMessage) -> Headers:
     """Return the headers of an ASGI message; raises TypeError or ValueError for what are none."""
-    headers = [(bytes(name).lower(), bytes(value)) for name, value in message.get("headers") or ()]
+    headers = [(bytes_of(name).lower(), bytes_of(value)) for name, value in message.get("headers") or ()]
     for name, value in headers:
         if not _NAME.fullmatch(name) or _NO_VALUE.search(value):
             raise ValueError(f"{message['type']}: {name!r}: {value!r} is no header")

@@ -8,9 +8,9 @@ from typing import Any
 from msgspec.structs import replace
 
 from asgictl.application import Application, is_async, milliseconds
+from asgictl.boundary import UserCode
 from asgictl.messages import Job, decode_state
 from asgictl.outcome import Outcome, SendNow
-from asgictl.runtime import failures
 from asgictl.turn import close_old_connections, close_old_connections_async
 
 
@@ -76,12 +76,12 @@ class RunningJob:
     @contextmanager
     def _ending(self) -> Iterator[None]:
         job = self._job
-        try:
-            with self.outcome:
-                yield
-        except RetryLater as later:
-            again = replace(job, attempt=job.attempt + 1, delay_milliseconds=later.milliseconds)
-            self.outcome = Outcome(sends=[again])
-        except Exception:  # whatever a consumer raises ends its message, never the worker
-            failures.exception("%s failed with message %s", job.channel, job.id)
+        with UserCode("%s failed with message %s", job.channel, job.id) as ended:
+            try:
+                with self.outcome:
+                    yield
+            except RetryLater as later:
+                again = replace(job, attempt=job.attempt + 1, delay_milliseconds=later.milliseconds)
+                self.outcome = Outcome(sends=[again])
+        if ended.error is not None:
             self.outcome = Outcome()

@@ -67,7 +67,7 @@ def host(
 def uvicorn_settings(limits: Limits, root_path: str, options: dict[str, Any]) -> dict[str, Any]:
     """Return what interface servers and in-process servers have alike, for uvicorn.Config."""
     return {
-        "loop": "uvloop",
+        "loop": "asgictl.loops:LastingLoop",
         "http": "asgictl.interface.corked:CorkedProtocol",
         "ws": "asgictl.interface.framed:FramedProtocol",
         "ws_max_size": limits.message_bytes,
@@ -102,10 +102,11 @@ def _uvicorn(application: Application, listener: socket.socket, trusted: str, se
 
 
 def _hypercorn(door: "Door", listener: socket.socket, limits: Limits) -> bool:
-    import uvloop
     from hypercorn.asyncio import serve
     from hypercorn.config import Config
     from hypercorn.utils import LifespanFailureError, LifespanTimeoutError
+
+    from asgictl.loops import LastingLoop
 
     config = Config()
     config.bind = [f"fd://{listener.detach()}"]
@@ -131,7 +132,7 @@ def _hypercorn(door: "Door", listener: socket.socket, limits: Limits) -> bool:
 
     try:
         # asyncio's own loop waits without a deadline for every connection before hypercorn drains (Python 3.12)
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        with asyncio.Runner(loop_factory=LastingLoop) as runner:
             runner.run(main())
     except (LifespanFailureError, LifespanTimeoutError) as error:
         logger.error("%s", error)

@@ -25,6 +25,7 @@ from uvicorn_worker import UvicornWorker
 from asgictl.access_log import WebSocketLog, log_request
 from asgictl.application import Application
 from asgictl.asgi_messages import Receive, Send
+from asgictl.boundary import UserCode
 from asgictl.configuration import Bind, Limits, WorkerConfig
 from asgictl.direct_flow import DirectFlow
 from asgictl.errors import AsgictlError, RedisError
@@ -45,7 +46,7 @@ from asgictl.messages import INTERNAL_ERROR, Close, Frames, Sent, TurnEvent, is_
 from asgictl.outcome import Outcome
 from asgictl.readiness import Readiness
 from asgictl.release import release_of
-from asgictl.runtime import Runtime, enter, failures, raise_file_limit
+from asgictl.runtime import Runtime, enter, raise_file_limit
 from asgictl.server_options import gunicorn_settings, uvicorn_options
 from asgictl.shed import Shed
 from asgictl.target import asgi3, kind_of, load_target
@@ -241,16 +242,16 @@ class InProcess:
             await body.send({"type": "http.response.body", "body": b""})
             return
         outcome = Outcome(partial(self._send_now, None), self._application.depths)
+        method, path = scope["method"], scope["path"]
         try:
-            with outcome:
+            with UserCode("%s %s failed", method, path, expected=Aborted, is_cancellable=True) as ended, outcome:
                 body.answer.run_seconds = await served(scope, body.receive, body.send) or 0.0
                 if not body.has_ended:
                     raise RuntimeError("the application returned before its response was complete")
-        except Aborted:
-            raise
-        except (Exception, SystemExit):
-            failures.exception("%s %s failed", scope["method"], scope["path"])
-            await body.fail()
+            if isinstance(ended.error, Aborted):
+                raise ended.error
+            if ended.error is not None:
+                await body.fail()
         finally:
             self._publish(outcome.sent_with(body.answer.status, cut_off=not body.has_ended))
 
@@ -355,14 +356,11 @@ async def _closing(application: Any, scope: MutableMapping[str, Any], receive: R
         await send(message)
         is_answered, is_open = True, message["type"] in {"websocket.accept", "websocket.send"}
 
-    code = 1000
-    try:
+    with UserCode("WebSocket %s failed", scope["path"], is_cancellable=True) as ended:
         await application(scope, receiving, sending)
         if not is_answered:
             raise RuntimeError("the application returned without answering the handshake")
-    except (Exception, SystemExit):
-        failures.exception("WebSocket %s failed", scope["path"])
-        code = INTERNAL_ERROR
+    code = 1000 if ended.error is None else INTERNAL_ERROR
     ending = [{"type": "websocket.close", "code": code}] if is_open else denial(Close(code, "", 500), can_deny(scope))
     if is_open or not is_answered:
         with suppress(OSError):  # the client has left meanwhile

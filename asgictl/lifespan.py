@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, MutableMapping
 from typing import Any
 
+from asgictl.boundary import UserCode
 from asgictl.errors import TargetError
 from asgictl.runtime import failures
 
@@ -52,12 +53,12 @@ class Lifespan:
     async def _run(self) -> None:
         scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": self.state}
         try:
-            await self.application(scope, self._messages.get, self._send)
-        except (Exception, SystemExit) as error:
-            if self._heard:
-                failures.exception("lifespan failed")
-            else:
-                logger.info("the application has no lifespan: %r", error)
+            with UserCode("lifespan", expected=BaseException, is_cancellable=True) as ended:
+                await self.application(scope, self._messages.get, self._send)
+            if ended.error is not None and self._heard:
+                failures.error("lifespan failed", exc_info=ended.error)
+            elif ended.error is not None:
+                logger.info("the application has no lifespan: %r", ended.error)
         finally:
             self._answer.set()
 

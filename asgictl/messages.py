@@ -330,7 +330,32 @@ Letter = Chunk | Credit | Gone | Incoming | Ended | Buried
 
 _T = TypeVar("_T")
 _FIELD = b"%d" % VERSION
-_encoder = msgspec.msgpack.Encoder()
+
+
+def plain(value: _T) -> _T:
+    """Return text or bytes of a subclass as str or bytes, whatever its own methods say; anything else as it is.
+
+    Django's SafeString is one, whose __str__ returns itself.
+    """
+    if isinstance(value, str):
+        return "".join((value,))  # type: ignore[return-value]  # one of exactly str is returned itself
+    if isinstance(value, bytes):
+        return b"".join((value,))  # type: ignore[return-value]
+    return value
+
+
+def plain_value(value: object) -> object:
+    """Return what msgspec does not encode, a subclass's value, as the plain type; raises TypeError for all else."""
+    if isinstance(value, str | bytes):
+        return plain(value)
+    if isinstance(value, int):
+        return int.__int__(value)
+    if isinstance(value, float):
+        return float.__float__(value)
+    raise TypeError(f"a {type(value).__name__} cannot be encoded")
+
+
+_encoder = msgspec.msgpack.Encoder(enc_hook=plain_value)
 _events: msgspec.msgpack.Decoder[Event] = msgspec.msgpack.Decoder(Event)
 _replies: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
 _letters: msgspec.msgpack.Decoder[Letter] = msgspec.msgpack.Decoder(Letter)

@@ -5,7 +5,7 @@ from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
 
 from asgictl.errors import ConsumerError
-from asgictl.messages import Accept, Close, Frame, Frames, Sent
+from asgictl.messages import Accept, Close, Frame, Frames, Sent, plain
 
 SendNow = Callable[[Frames | Sent], object]
 _current: ContextVar["Outcome"] = ContextVar("asgictl_outcome")
@@ -18,11 +18,12 @@ def frame_of(text: str | None, data: bytes | None) -> Frame:
     frame = data if text is None else text
     if not isinstance(frame, bytes if text is None else str):
         raise ConsumerError(f"text= takes str and data= takes bytes, not {type(frame).__name__}")
-    return encodable(frame) if isinstance(frame, str) else frame
+    return encodable(frame) if isinstance(frame, str) else plain(frame)
 
 
 def encodable(text: str) -> str:
-    """Return the text; raises ConsumerError when UTF-8 cannot carry it, here where it still has a culprit."""
+    """Return text as a plain str; raises ConsumerError when UTF-8 cannot carry it, here where it has a culprit."""
+    text = plain(text)
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -43,8 +44,7 @@ class Outcome:
     frames: list[Frame] = field(default_factory=list)
     accept: Accept | None = None
     close: Close | None = None
-    joins: list[str] = field(default_factory=list)
-    leaves: list[str] = field(default_factory=list)
+    memberships: list[tuple[str, bool]] = field(default_factory=list)  # each call: its group, whether it was a join
     sends: list[Sent] = field(default_factory=list)
     is_over: bool = False  # for a task that outlives its handler, and has its context
     _token: Token["Outcome"] | None = None
@@ -54,6 +54,11 @@ class Outcome:
         if self.now is None:
             raise ConsumerError("immediately=True works in a consumer or a view that asgictl runs")
         self.now(sent)
+
+    def groups(self, *, joined: bool) -> list[str]:
+        """Return the groups that the connection joins, or those that it leaves: for each the last call counts."""
+        last = dict(self.memberships)
+        return [group for group, is_join in self.memberships if is_join is joined and last[group] is joined]
 
     def sent_with(self, status: int, *, cut_off: bool) -> list[Sent]:
         """Return what leaves with a response: nothing of a view that raised, took too long, or was cut off."""

@@ -37,7 +37,7 @@ def load_target(spec: str) -> Application:
                 f"TARGET {spec!r}: there is no module {error.name!r} in {os.getcwd()} or among the installed packages"
             ) from None
         raise _import_failed(spec, error) from None
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - a module may raise anything when it is imported
+    except BaseException as error:  # noqa: BLE001 - a module may raise anything when it is imported
         raise _import_failed(spec, error) from None
     for name in attribute.split("."):
         if not hasattr(found, name):

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
+from operator import index
 from time import perf_counter
 from typing import Any
 
@@ -15,6 +16,7 @@ import msgspec
 from asgiref.sync import sync_to_async
 
 from asgictl.application import Application, Consumer, Route, group_name
+from asgictl.boundary import UserCode
 from asgictl.django_session import session_of, user_of
 from asgictl.errors import ConsumerError
 from asgictl.messages import (
@@ -34,12 +36,15 @@ from asgictl.messages import (
     decode_state,
     encode,
     encode_state,
+    plain,
 )
-from asgictl.outcome import Outcome, SendNow, frame_of
-from asgictl.runtime import failures
+from asgictl.outcome import Outcome, SendNow, encodable, frame_of
 
 LAST_TURN = 1 << 40  # newer than any that the interface itself has numbered
 STATE_BYTES = 64 << 10
+# That an endpoint may send, and what a close frame holds beside its code (RFC 6455, sections 7.4 and 5.5).
+CLOSE_CODES = frozenset({1000, 1001, 1002, 1003, *range(1007, 1015), *range(3000, 5000)})
+CLOSE_REASON_BYTES = 123
 
 
 class Message:
@@ -50,14 +55,14 @@ class Message:
     frame; attempt: 1, and one more for each rerun. code and reason: how the connection ended (disconnect only).
     """
 
-    def __init__(self, turn: "RunningTurn", index: int, frame: Frame | None) -> None:
+    def __init__(self, turn: "RunningTurn", position: int, frame: Frame | None) -> None:
         event = turn.event
         self._turn = turn
         self.text = frame if isinstance(frame, str) else None
         self.data = frame if isinstance(frame, bytes) else None
         self.params = turn.params
         self.attempt = event.attempt
-        self.id = f"{event.connection}:{event.first + index if isinstance(event, Receive) else turn.kind}"
+        self.id = f"{event.connection}:{event.first + position if isinstance(event, Receive) else turn.kind}"
         self.code = event.code if isinstance(event, Disconnect) else None
         self.reason = event.reason if isinstance(event, Disconnect) else ""
 
@@ -119,9 +124,13 @@ class Message:
         if not isinstance(self._turn.event, Connect):
             raise ConsumerError("message.accept() belongs in a connect consumer")
         try:
-            self._outcome.accept = msgspec.convert((subprotocol, headers or []), Accept)
-        except msgspec.ValidationError as error:
+            pairs = [[plain(each) for each in header] for header in headers or ()]
+            accept = msgspec.convert((plain(subprotocol), pairs), Accept)
+        except (msgspec.ValidationError, TypeError) as error:
             raise ConsumerError(f"accept(subprotocol: str, headers: pairs of bytes): {error}") from None
+        if accept.subprotocol is not None:
+            encodable(accept.subprotocol)
+        self._outcome.accept = accept
 
     def reply(self, *, text: str | None = None, data: bytes | None = None, immediately: bool = False) -> None:
         """Send one frame to this connection when this turn commits: once, however often it runs.
@@ -143,23 +152,29 @@ class Message:
             raise ConsumerError("reply(immediately=True) belongs in a receive consumer: the connection must be open")
 
     def join(self, group: str) -> None:
-        """Make this connection a member of a group, until it leaves or ends."""
-        self._outcome.joins.append(group_name(group))
+        """Make this connection a member of a group, until it leaves or ends. The turn's last join or leave counts."""
+        self._outcome.memberships.append((group_name(group), True))
 
     def leave(self, group: str) -> None:
         """End this connection's membership."""
-        self._outcome.leaves.append(group_name(group))
+        self._outcome.memberships.append((group_name(group), False))
 
     def close(self, code: int = 1000, reason: str = "") -> None:
         """Close this connection after what was sent; in `connect`, before accept(), refuse it with HTTP 403.
 
         Raises ConsumerError for a code or reason that RFC 6455, section 7.4, does not let an endpoint send.
         """
-        if code not in {1000, 1001, 1002, 1003, *range(1007, 1015), *range(3000, 5000)}:
-            raise ConsumerError(f"close code {code} may not be sent; use 1000, 1001, 1007 to 1014 or 3000 to 4999")
-        if len(reason.encode()) > 123:
-            raise ConsumerError("a close reason is at most 123 bytes of UTF-8")
-        self._outcome.close = Close(code, reason)
+        try:
+            number = index(code)
+        except TypeError:
+            number = 0
+        if number not in CLOSE_CODES:
+            raise ConsumerError(
+                f"close code {code!r:.60} may not be sent; use 1000, 1001, 1007 to 1014 or 3000 to 4999"
+            )
+        if not isinstance(reason, str) or len((reason := encodable(reason)).encode()) > CLOSE_REASON_BYTES:
+            raise ConsumerError(f"a close reason is a str of at most {CLOSE_REASON_BYTES} bytes of UTF-8")
+        self._outcome.close = Close(number, reason)
 
 
 class RunningTurn:
@@ -218,9 +233,9 @@ class RunningTurn:
     def _messages(self) -> Iterator[Message]:
         """Yield what the consumer is called with; nothing after it closed the connection."""
         frames = self.event.frames if isinstance(self.event, Receive) else [None]
-        for index, frame in enumerate(frames):
+        for position, frame in enumerate(frames):
             if self.consumer and self.outcome.close is None:
-                yield Message(self, index, frame)
+                yield Message(self, position, frame)
 
     def run(self) -> Done:
         """Call the consumer, one message after another, in this thread; returns the reply to commit."""
@@ -245,14 +260,14 @@ class RunningTurn:
     def _answering(self) -> Iterator[None]:
         """Around the consumer's calls: afterwards there is a reply, whatever the consumer did."""
         began = perf_counter()
-        try:
+        with UserCode("%s of %s failed", self.event.channel, self.scope.path) as ended:
             with self.outcome:
                 try:
                     yield
                 finally:
                     self.run_seconds = perf_counter() - began
             self._reply = self._done()
-        except Exception:  # noqa: BLE001 - whatever a consumer raises ends its connection, never the worker
+        if ended.error is not None:
             self._reply = self._failed()
 
     def _done(self) -> Done:
@@ -272,8 +287,8 @@ class RunningTurn:
             state,
             outcome.accept,
             outcome.close,
-            outcome.joins,
-            outcome.leaves,
+            outcome.groups(joined=True),
+            outcome.groups(joined=False),
             event.attempt,
             run_seconds=self.run_seconds,
         )
@@ -289,7 +304,6 @@ class RunningTurn:
 
     def _failed(self) -> Done:
         """An exception's outcome: nothing of what was buffered leaves, and the connection ends."""
-        failures.exception("%s of %s failed", self.event.channel, self.scope.path)
         self.outcome = Outcome(is_over=True)
         status = 500 if isinstance(self.event, Connect) else 403
         close, event = Close(INTERNAL_ERROR, "", status), self.event

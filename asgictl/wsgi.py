@@ -14,8 +14,9 @@ from typing import Any, BinaryIO, Protocol
 from wsgiref.util import FileWrapper
 
 from asgictl import __version__
+from asgictl.boundary import UserCode
 from asgictl.messages import WINDOW_BYTES, Headers, Request, Response, Scope, plain_text
-from asgictl.runtime import current, failures
+from asgictl.runtime import current
 
 logger = logging.getLogger("asgictl.wsgi")
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
@@ -142,16 +143,15 @@ class WSGIRun:
         event = self._event
         self._began = perf_counter()  # in-process it may have waited for a thread
         body: BinaryIO = BufferedReader(Body(self._flow), INPUT_BYTES) if event.more else BytesIO(event.body)
-        try:
+        method, path = event.scope.method, event.scope.path
+        with UserCode("%s %s failed", method, path, expected=ClientDisconnected) as ended:
             result = application(environ_of(event.scope, body), self._start_response)
             try:
                 return self._collect(result)
             finally:
                 self._close(result)
-        except ClientDisconnected as error:
-            logger.info("%s %s ended early: %s", event.scope.method, event.scope.path, error)
-        except Exception:
-            failures.exception("%s %s failed", event.scope.method, event.scope.path)
+        if isinstance(ended.error, ClientDisconnected):
+            logger.info("%s %s ended early: %s", method, path, ended.error)
         return self.failure(500, "Internal Server Error")
 
     def failure(self, status: int, text: str) -> Response:
@@ -163,11 +163,10 @@ class WSGIRun:
         return self._part(body)
 
     def _close(self, result: Any) -> None:
-        try:
+        scope = self._event.scope
+        with UserCode("%s %s: close() failed", scope.method, scope.path):
             if hasattr(result, "close"):
                 result.close()
-        except Exception:
-            failures.exception("%s %s: close() failed", self._event.scope.method, self._event.scope.path)
 
     def _collect(self, result: Iterable[bytes]) -> Response:
         """Send parts as they come; a body that is known to be whole becomes a single one."""

@@ -126,6 +126,8 @@ class ASGIRuns:
                 run.restart()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=CLOSE_SECONDS)
+        for run in self._runs.values():
+            run.code.is_cancellable = True  # it is lost with this worker, and answered for elsewhere
         for task in self._tasks:
             logger.warning("an application did not end within %.0f s of its connection's end", CLOSE_SECONDS)
             task.cancel()

@@ -8,7 +8,8 @@ from contextlib import suppress
 from time import perf_counter
 from typing import Any, cast
 
-from asgictl.asgi_messages import ASGIMessage, headers_of, status_of
+from asgictl.asgi_messages import ASGIMessage, bytes_of, headers_of, status_of
+from asgictl.boundary import UserCode
 from asgictl.layers.base import Entry
 from asgictl.layers.lane import Lane, Sequence
 from asgictl.layers.redis_worker import commit_arguments
@@ -26,7 +27,7 @@ from asgictl.messages import (
     plain_text,
 )
 from asgictl.outcome import Outcome
-from asgictl.runtime import current, failures
+from asgictl.runtime import current
 from asgictl.worker.event_loop import EventLoop
 from asgictl.worker.flow import STALL_SECONDS, TIMED_OUT
 from asgictl.wsgi import PART_BYTES, ClientDisconnected
@@ -35,7 +36,7 @@ logger = logging.getLogger("asgictl.worker")
 
 
 class HTTPRun:
-    """Await run(); take() hears the letters to this request."""
+    """Await run(); take() hears the letters to this request. code: the application's, to be made cancellable."""
 
     def __init__(
         self,
@@ -72,22 +73,20 @@ class HTTPRun:
         self._left: int | None = None  # of the body, as the headers have it
         self._sequence = 0
         self._began = perf_counter()
+        self.code = UserCode("%s %s failed", event.scope.method, event.scope.path, expected=ClientDisconnected)
         self.has_failed = False
 
     async def run(self, application: Callable[..., Any]) -> None:
         """Run the application and commit; whatever it does, it ends with one response, or a connection that is cut."""
-        event = self._event
-        try:
+        with self.code as ended:
             async with self._limit:
                 extend(self._limit, self._timeout_seconds)
                 with self._outcome:
                     await application(self._scope, self._receive, self._send)
             if not self._over.is_set():
                 raise RuntimeError("the application returned before its response was complete")
-        except ClientDisconnected as error:
-            logger.info("%s %s ended early: %s", event.scope.method, event.scope.path, error)
-        except (Exception, SystemExit):
-            failures.exception("%s %s failed", event.scope.method, event.scope.path)
+        if isinstance(ended.error, ClientDisconnected):
+            logger.info("%s %s ended early: %s", self._event.scope.method, self._event.scope.path, ended.error)
         await (self._commit or self._fail())
         for sent in self._outcome.sends:  # of a task that the application runs behind its response
             self._events.publish(sent)
@@ -151,7 +150,7 @@ class HTTPRun:
         if kind == "http.response.start" and not self._status:
             self._begin(status_of(message), headers_of(message))
         elif kind == "http.response.body" and self._status:
-            await self._send_body(bytes(message.get("body", b"")), more=bool(message.get("more_body", False)))
+            await self._send_body(bytes_of(message.get("body", b"")), more=bool(message.get("more_body", False)))
         else:
             raise RuntimeError(f"{kind} out of order: http.response.start comes first, and once")
 

@@ -9,7 +9,8 @@ from typing import Any
 from websockets.frames import Close as CloseFrame
 from websockets.frames import Frame, Opcode
 
-from asgictl.asgi_messages import ASGIMessage, headers_of, status_of
+from asgictl.asgi_messages import ASGIMessage, bytes_of, headers_of, status_of
+from asgictl.boundary import UserCode
 from asgictl.layers.base import Entry
 from asgictl.layers.lane import Lane, Sequence, weight
 from asgictl.layers.redis_worker import commit_arguments
@@ -32,7 +33,6 @@ from asgictl.messages import (
     Want,
 )
 from asgictl.outcome import encodable
-from asgictl.runtime import failures
 from asgictl.worker.asgi_http import extend
 from asgictl.worker.event_loop import EventLoop
 from asgictl.wsgi import ClientDisconnected
@@ -49,7 +49,7 @@ class State(Enum):
 
 
 class WebSocketRun:
-    """Await run(); take() hears the letters to this socket."""
+    """Await run(); take() hears the letters to this socket. code: the application's, to be made cancellable."""
 
     def __init__(
         self, entry: Entry, event: Connect, scope: dict[str, Any], events: EventLoop, timeout_seconds: float = 0
@@ -72,24 +72,21 @@ class WebSocketRun:
         self._room = asyncio.Event()
         self._denial: tuple[int, Headers] = (403, [])
         self._denial_body = b""
+        # What it was told, and did not catch, is no failure.
+        self.code = UserCode("WebSocket %s failed", scope["path"], expected=ClientDisconnected)
         self.has_failed = False
 
     async def run(self, application: Callable[..., Any]) -> None:
         """Run the application; whatever it does, its handshake is answered and its socket closed when this returns."""
-        code = 1000
-        try:
+        with self.code as ended:
             async with self._limit:
                 extend(self._limit, self._timeout_seconds)
                 await application(self._scope, self._receive, self._send)
             if self._state in {State.CONNECTING, State.DENYING}:
                 raise RuntimeError("the application returned without answering the handshake")
-        except ClientDisconnected:
-            pass  # it was told, and did not catch it
-        except (Exception, SystemExit):
-            failures.exception("WebSocket %s failed", self._scope["path"])
-            code, self.has_failed = INTERNAL_ERROR, True
+        self.has_failed = not isinstance(ended.error, ClientDisconnected | None)
         if self._state is State.OPEN:
-            self._close(code, "")
+            self._close(INTERNAL_ERROR if self.has_failed else 1000, "")
         elif not self._is_answered:
             status = 503 if self._state is State.GONE else 504 if self._limit.expired() else 500
             await self._answer(close=Close(INTERNAL_ERROR, "", status))
@@ -147,14 +144,14 @@ class WebSocketRun:
         elif kind == "websocket.send" and state is State.OPEN:
             await self._send_frame(message)
         elif kind == "websocket.close" and state is State.OPEN:
-            self._close(message.get("code", 1000), message.get("reason") or "")
+            self._close(message.get("code", 1000), encodable(message.get("reason") or ""))
         elif kind == "websocket.close" and state is State.CONNECTING:
             await self._answer(close=Close(1000, "", 403))
         elif kind == "websocket.http.response.start" and state is State.CONNECTING:
             self._denial = status_of(message, 200), headers_of(message)
             self._state = State.DENYING
         elif kind == "websocket.http.response.body" and state is State.DENYING:
-            self._denial_body += bytes(message.get("body", b""))
+            self._denial_body += bytes_of(message.get("body", b""))
             if not message.get("more_body", False):
                 await self._answer(close=Close(1000, "", *self._denial, self._denial_body))
         else:
@@ -163,16 +160,17 @@ class WebSocketRun:
     async def _accept(self, subprotocol: str | None, headers: Headers) -> None:
         if not isinstance(subprotocol, str | None):
             raise TypeError(f"websocket.accept takes subprotocol: str, not {type(subprotocol).__name__}")
+        accept = Accept(subprotocol and encodable(subprotocol), headers)
         self._state = State.OPEN
-        await self._answer(accept=Accept(subprotocol, headers))
+        await self._answer(accept=accept)
 
     async def _send_frame(self, message: ASGIMessage) -> None:
         data = message.get("bytes")
-        frame = message["text"] if data is None else bytes(data)
+        frame = message["text"] if data is None else bytes_of(data)
         if not isinstance(frame, str | bytes):
             raise TypeError(f"websocket.send takes text: str or bytes: bytes, not {type(frame).__name__}")
-        frames = [encodable(frame) if isinstance(frame, str) else frame]
-        self._lane.send(Frames(self._event.connection, frames, self._lane.next_sequence(), self._entry.id))
+        frame = encodable(frame) if isinstance(frame, str) else frame
+        self._lane.send(Frames(self._event.connection, [frame], self._lane.next_sequence(), self._entry.id))
         self._credit -= weight(frame)
         while self._credit <= 0 and self._state is State.OPEN:
             self._room.clear()

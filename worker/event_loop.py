@@ -10,7 +10,6 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 import hiredis
-import uvloop
 
 from asgictl.dead_letters import Command, dead_letter
 from asgictl.errors import WireError
@@ -20,6 +19,7 @@ from asgictl.layers.link import Link
 from asgictl.layers.redis import BLOCK_MILLISECONDS
 from asgictl.layers.redis_worker import COMMIT
 from asgictl.layers.sends import send_command
+from asgictl.loops import LastingLoop
 from asgictl.messages import Broadcast, Closed, Event, Frames, Letter, Response, Sent, Want, decode_letter, encode
 
 logger = logging.getLogger("asgictl.worker")
@@ -40,7 +40,7 @@ class EventLoop:
         self.inbox = f"{identity}.asgi"
         self.on_letter: Callable[[Letter], None] = lambda _letter: None
         self.on_forgotten: Callable[[], None] = lambda: None
-        self._loop = uvloop.new_event_loop()
+        self._loop = LastingLoop()
         self._link = Link(url, self._restored)
         self._reader = Link(url, self._read_first)
         self._position = b"0"  # of the last letter
@@ -60,8 +60,8 @@ class EventLoop:
 
     def _run(self) -> None:
         try:
-            self._loop.run_forever()
-        except BaseException:  # an application's task raised SystemExit, and asyncio has let go of the loop
+            self._loop.run_until_complete(self._loop.create_future())
+        except BaseException:  # our own fault
             logger.exception("the event loop has ended; this worker ends")
             logging.shutdown()
             os._exit(SOFTWARE_STATUS)

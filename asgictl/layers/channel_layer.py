@@ -13,9 +13,10 @@ from channels.exceptions import ChannelFull, MessageTooLarge
 from channels.layers import BaseChannelLayer
 
 from asgictl.layers.mailboxes import Mailboxes
+from asgictl.messages import plain, plain_value
 
 MESSAGE_BYTES = 4 << 20  # what 1 MB of JSON can become: [1.0,1.0,...] grows by 9/4
-_encode = msgspec.msgpack.Encoder().encode
+_encode = msgspec.msgpack.Encoder(enc_hook=plain_value).encode
 decode = msgspec.msgpack.Decoder().decode
 
 
@@ -48,34 +49,35 @@ class ChannelLayer(BaseChannelLayer):  # type: ignore[misc]  # Channels has no t
 
     async def send(self, channel: str, message: dict[str, Any]) -> None:
         """Raises ChannelFull, MessageTooLarge, and TypeError for what is no name or no message."""
-        await self._carry_out(channel, self._send(channel, message))
+        await self._carry_out(channel, self._send(plain(channel), message))
 
     def send_sync(self, channel: str, message: dict[str, Any]) -> None:
-        self._carry_out_sync(channel, self._send(channel, message))
+        self._carry_out_sync(channel, self._send(plain(channel), message))
 
     async def group_send(self, group: str, message: dict[str, Any]) -> None:
         """Raises MessageTooLarge and TypeError. Members whose channels are full go without."""
-        await self._carry_out(group, self._group_send(group, message))
+        await self._carry_out(group, self._group_send(plain(group), message))
 
     def group_send_sync(self, group: str, message: dict[str, Any]) -> None:
-        self._carry_out_sync(group, self._group_send(group, message))
+        self._carry_out_sync(group, self._group_send(plain(group), message))
 
     async def group_add(self, group: str, channel: str) -> None:
         """Whoever joins receives what is sent from now on, until group_expiry seconds after the last call."""
-        await self._carry_out(group, self._group_add(group, channel))
+        await self._carry_out(group, self._group_add(plain(group), plain(channel)))
 
     def group_add_sync(self, group: str, channel: str) -> None:
-        self._carry_out_sync(group, self._group_add(group, channel))
+        self._carry_out_sync(group, self._group_add(plain(group), plain(channel)))
 
     async def group_discard(self, group: str, channel: str) -> None:
         """Discarding a stranger does nothing."""
-        await self._carry_out(group, self._group_discard(group, channel))
+        await self._carry_out(group, self._group_discard(plain(group), plain(channel)))
 
     def group_discard_sync(self, group: str, channel: str) -> None:
-        self._carry_out_sync(group, self._group_discard(group, channel))
+        self._carry_out_sync(group, self._group_discard(plain(group), plain(channel)))
 
     async def receive(self, channel: str) -> dict[str, Any]:
         """Return the next message of a channel. A cancelled call takes none."""
+        channel = plain(channel)
         if channel not in self._mailboxes:
             self.require_valid_channel_name(channel)
         message: dict[str, Any] = decode((await self._mailboxes.receive(channel)).data)

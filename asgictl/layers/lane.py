@@ -5,6 +5,7 @@ repeated, and nothing is ever missing from it; should something be, Redis has lo
 """
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -14,6 +15,7 @@ from typing import Generic, TypeVar
 from asgictl.layers.base import Answered
 from asgictl.messages import Frame
 
+logger = logging.getLogger("asgictl.layers")
 RESEND_SECONDS = 0.2
 FRAME_BYTES = 64  # that a frame counts for beside its own, so that empty ones count too
 Message = TypeVar("Message")
@@ -68,7 +70,11 @@ class Lane(Generic[Message]):
         while self._unsent:
             message = self._unsent.popleft()
             self._unanswered.append(message)
-            self._add(message, partial(self._answered, self._round))
+            try:
+                self._add(message, partial(self._answered, self._round))
+            except Exception:  # what cannot be added now never can be, and its number is missing from the sequence
+                logger.exception("a message of an ordered sender could not be sent; its socket ends")
+                self._answered(self._round, None)
 
     def _answered(self, round: int, reply: object) -> None:
         if round != self._round:

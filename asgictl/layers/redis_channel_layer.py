@@ -26,6 +26,7 @@ from asgictl.layers.keys import Keys
 from asgictl.layers.link import Link
 from asgictl.layers.mailboxes import BEGINNING
 from asgictl.layers.redis import position_of
+from asgictl.messages import plain
 from asgictl.sender import ask
 
 DEFAULT_HOST = "redis://localhost:6379"
@@ -75,6 +76,7 @@ class RedisChannelLayer(ChannelLayer):
 
     async def receive(self, channel: str) -> dict[str, Any]:
         """Return the next message of a channel; if it has a "!", of this process. A cancelled call takes none."""
+        channel = plain(channel)
         is_ours = channel in self._mailboxes and "!" in channel
         if not is_ours:
             self.require_valid_channel_name(channel)

@@ -13,6 +13,7 @@ from asgictl.layers.base import Entry
 from asgictl.messages import (
     VERSION,
     Broadcast,
+    Close,
     Connect,
     Disconnect,
     Done,
@@ -353,14 +354,14 @@ def test_what_runs_and_since_when_is_told_while_it_runs_alone() -> None:
     assert (loop.running, loop.events) == (None, 1)
 
 
-def test_a_consumer_that_fails_is_not_running_any_more_even_when_it_ends_the_thread() -> None:
+def test_a_consumer_that_raises_system_exit_is_not_running_any_more_and_its_thread_goes_on() -> None:
     def leave(message: Message) -> None:
         raise SystemExit
 
-    loop, _, _ = made(websocket(leave), [CONNECT])
-    with pytest.raises(SystemExit):
-        loop.run()
+    loop, layer, _ = made(websocket(leave), [CONNECT])
+    loop.run()
     assert loop.running is None
+    assert [reply.close for _, reply, _ in layer.commits if isinstance(reply, Done)] == [Close(1011, "", 500)]
 
 
 def job(content: bytes = b"", attempt: int = 1) -> Job:
