@@ -11,9 +11,13 @@ import json
 import logging
 import os
 import signal
+import socket
+import struct
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +26,8 @@ import msgspec
 import psutil
 import redis
 
-from asgictl import admin, channels
+from asgictl import admin, channels, silence
+from asgictl.configuration import SILENT_SECONDS
 from asgictl.errors import AsgictlError, StartError
 from asgictl.figures import Figures
 from asgictl.history import History
@@ -37,7 +42,7 @@ logger = logging.getLogger("asgictl.controller")
 LINE_BYTES = 1 << 20  # a failure's reason is a whole traceback
 LOOK_SECONDS = 1.0
 START_BUDGET = 5  # times that a process may end before it is ready; supervisord's own counts the first second alone
-SILENT_SECONDS = 15.0  # after which a process that stands still is not ready: every lease has lapsed by then
+THREADS = 4  # that see to the dead and the silent; as many more ask supervisord, which may not answer
 ALARM_SECONDS = 10.0  # that an event may wait for a worker
 ALARM_AGAIN_SECONDS = 60.0  # between two alarms about one channel
 
@@ -45,19 +50,31 @@ ALARM_AGAIN_SECONDS = 60.0  # between two alarms about one channel
 class Controller:
     """Knows what each ready process last said, by pid, and the last words of those that could not start, by slot.
 
-    admin_port: of 127.0.0.1, beside the admin socket; None for none.
+    admin_port: of 127.0.0.1, beside the admin socket; None for none. silent_seconds: after which a process is ended.
     """
 
-    def __init__(self, run_dir: Path, redis_url: str | None, name: str, admin_port: int | None = None) -> None:
+    def __init__(
+        self,
+        run_dir: Path,
+        redis_url: str | None,
+        name: str,
+        admin_port: int | None = None,
+        *,
+        silent_seconds: float = SILENT_SECONDS,
+    ) -> None:
         self._run_dir = run_dir
         self._admin_port = admin_port
         self._keys = Keys(name)
         self._redis = redis.Redis.from_url(redis_url, socket_timeout=1) if redis_url else None
         self._redis_url = redis_url
         self._redis_pid = 0
+        self._silent_seconds = silent_seconds
         self._ready: dict[int, dict[str, Any]] = {}
         self._failed: dict[str, dict[str, Any]] = {}
+        self._listened_to: set[int] = set()  # of those that are ready, whose line is their own
         self._actions: set[asyncio.Future[Any]] = set()
+        self._seeing_to = ThreadPoolExecutor(THREADS, "seeing-to")
+        self._ordering = ThreadPoolExecutor(THREADS, "ordering")
         self._unready: Counter[str] = Counter()  # by slot, how often in a row it has not become ready
         self._alarmed: dict[str, float] = {}  # by channel, when
         self.history = History()
@@ -72,7 +89,7 @@ class Controller:
         os.umask(umask)
         stopping = asyncio.Event()
         hosted = admin.Hosted(self, self._run_dir, self._admin_port)
-        tasks = [asyncio.create_task(each) for each in (self._keep_looking(), hosted.host())]
+        tasks = [asyncio.create_task(each) for each in (self._keep_looking(), self._keep_listening(), hosted.host())]
         for task in tasks:
             task.add_done_callback(lambda _task: stopping.set())  # none ends by itself but by a fault of ours
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -80,7 +97,8 @@ class Controller:
         await stopping.wait()
         server.close()
         hosted.should_exit = True
-        tasks[0].cancel()
+        for task in tasks[:-1]:
+            task.cancel()
         for ended in await asyncio.gather(*tasks, return_exceptions=True):
             if isinstance(ended, Exception):
                 raise ended
@@ -103,6 +121,9 @@ class Controller:
                 else:
                     self._hear(heard)
                     report = heard
+                    if report["state"] == "ready":
+                        self.history.hear(report["pid"])
+                        self._listened_to |= {report["pid"]} & {_peer(writer)}
             has_ended = True
         except ConnectionError:
             has_ended = True
@@ -114,6 +135,7 @@ class Controller:
             writer.close()
             if report:
                 self._ready.pop(report["pid"], None)
+                self._listened_to.discard(report["pid"])
                 self.history.forget(report["pid"])
             if report and has_ended:
                 self._died(report)
@@ -137,7 +159,9 @@ class Controller:
 
     def unready(self) -> str:
         """Say what is missing before requests can be answered; "" when nothing is."""
-        heard = [report for pid, report in self._ready.items() if self.history.silent_seconds(pid) < SILENT_SECONDS]
+        heard = [
+            report for pid, report in self._ready.items() if self.history.silent_seconds(pid) < self._silent_seconds
+        ]
         roles = {report["role"] for report in heard}
         missing = () if "server" in roles else sorted({"interface", "worker"} - roles)
         return ", ".join(f"no {role} is ready" for role in missing)
@@ -162,15 +186,17 @@ class Controller:
         if report["state"] == "starting":
             self._failed[report["process"]] = {**report, "reason": "", "exit_code": StartError.exit_code}
         supervisor = Supervisor(self._run_dir)
-        acts: list[Callable[[], object]] = [partial(self._reap, report), supervisor.answers]
+        self._act(self._seeing_to, partial(self._reap, report))
+        self._act(self._ordering, supervisor.answers)
         if report["state"] != "ready":
             self._unready[report["process"]] += 1
             if self._unready[report["process"]] >= START_BUDGET:
-                acts.append(partial(self._give_up, supervisor, report["process"]))
-        for act in acts:
-            action = asyncio.get_running_loop().run_in_executor(None, act)
-            self._actions.add(action)
-            action.add_done_callback(self._actions.discard)
+                self._act(self._ordering, partial(self._give_up, supervisor, report["process"]))
+
+    def _act(self, executor: Executor, act: Callable[[], object]) -> None:
+        action = asyncio.get_running_loop().run_in_executor(executor, act)
+        self._actions.add(action)
+        action.add_done_callback(self._actions.discard)
 
     def _give_up(self, supervisor: Supervisor, process: str) -> None:
         """Stop a slot whose process does not start, however often it is tried; the rest goes on."""
@@ -182,6 +208,8 @@ class Controller:
 
     def _reap(self, report: dict[str, Any]) -> None:
         """See to what a dead process held in Redis. Should that fail, its lease lapses and others see to it."""
+        with contextlib.suppress(OSError):
+            (self._run_dir / f"begun-{report['pid']}").unlink()
         if self._redis_url is None or "id" not in report:
             return
         role = "worker" if report["role"] == "server" else report["role"]  # a server runs background work
@@ -191,6 +219,32 @@ class Controller:
                 reap(client, self._keys, member(role, report["id"]), seen=True, started=started)
         except redis.RedisError as error:
             logger.warning("what %s held waits for its lease to lapse: %s", report["process"], error)
+
+    async def _keep_listening(self) -> None:
+        """End whoever is silent. Never waits for Redis or supervisord."""
+        listening, ran = silence.Silence(self._silent_seconds, time.monotonic()), dict[int, Future[str]]()
+        while True:
+            await asyncio.sleep(silence.CHECK_SECONDS)
+            heard = {pid: self.history.heard[pid] for pid in self._listened_to}
+            suspects = listening.suspects(heard, time.monotonic())
+            for pid in suspects.keys() - ran.keys():
+                known = self._run_dir, pid, self._redis_url, self._keys
+                ran[pid] = self._seeing_to.submit(silence.what_ran, *known)
+            ran = {pid: found for pid, found in ran.items() if pid in suspects}
+            for pid, seconds in suspects.items():
+                if seconds >= self._silent_seconds:
+                    self._listened_to.discard(pid)  # once is enough
+                    name = self._ready.pop(pid)["process"]
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        self._act(self._seeing_to, partial(self._end, psutil.Process(pid), name, seconds, ran[pid]))
+
+    def _end(self, process: psutil.Process, name: str, seconds: float, ran: Future[str]) -> None:
+        """End a process that is silent; the end of its line tells the rest."""
+        silence.end(process)
+        logger.error(
+            "%s (pid %d) has said nothing for %.1f s and was killed (--silent-seconds %g)%s",
+            *(name, process.pid, seconds, self._silent_seconds, ran.result()),
+        )
 
     async def _keep_looking(self) -> None:
         while True:
@@ -226,3 +280,12 @@ class Controller:
                 "or give its slow paths a pool and workers of their own (next such line: in %.0f s)",
                 *(channel, seconds, ALARM_AGAIN_SECONDS),
             )
+
+
+def _peer(writer: asyncio.StreamWriter) -> int:
+    """Return the process at the other end of a line: only itself is ended for the silence of its line."""
+    line = writer.get_extra_info("socket")
+    if sys.platform == "darwin":
+        return int(line.getsockopt(0, 2))  # SOL_LOCAL, LOCAL_PEERPID
+    pid: int = struct.unpack("iII", line.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
+    return pid

@@ -16,23 +16,30 @@ class History:
 
     def __init__(self) -> None:
         self._reports: dict[int, deque[tuple[float, Figures]]] = {}
+        self.heard: dict[int, float] = {}  # when each last said anything, from ready on; by time.monotonic()
+
+    def hear(self, pid: int) -> None:
+        """A process has said something."""
+        self.heard[pid] = time.monotonic()
 
     def add(self, pid: int, figures: Figures) -> None:
         """A process has reported."""
+        self.hear(pid)
         self._reports.setdefault(pid, deque(maxlen=REPORTS)).append((time.monotonic(), figures))
 
     def forget(self, pid: int) -> None:
         """A process has ended; a stranger's end does nothing."""
         self._reports.pop(pid, None)
+        self.heard.pop(pid, None)
 
     def latest(self) -> dict[int, Figures]:
         """Return what each process last said."""
         return {pid: reports[-1][1] for pid, reports in self._reports.items()}
 
     def silent_seconds(self, pid: int) -> float:
-        """Return how long ago a process last reported; 0 for one that has yet to."""
-        reports = self._reports.get(pid)
-        return time.monotonic() - reports[-1][0] if reports else 0.0
+        """Return how long ago a process last said anything; 0 for one that has yet to."""
+        now = time.monotonic()
+        return now - self.heard.get(pid, now)
 
     def summary(self) -> dict[str, Any]:
         """Return figures by process id, and of all: shed by reason; requests and turns, rates and quantiles."""

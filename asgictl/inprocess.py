@@ -5,6 +5,7 @@ Background work comes by Redis: a worker's own loops run it, in threads beside t
 """
 
 import asyncio
+import math
 import os
 import shlex
 import signal
@@ -26,7 +27,7 @@ from asgictl.access_log import WebSocketLog, log_request
 from asgictl.application import Application
 from asgictl.asgi_messages import Receive, Send
 from asgictl.boundary import UserCode
-from asgictl.configuration import Bind, Limits, WorkerConfig
+from asgictl.configuration import SILENT_SECONDS, Bind, Limits, WorkerConfig
 from asgictl.direct_flow import DirectFlow
 from asgictl.errors import AsgictlError, RedisError
 from asgictl.figures import CLIENT_GONE, Figures
@@ -36,19 +37,21 @@ from asgictl.interface.groups import Groups
 from asgictl.interface.outbox import denial
 from asgictl.interface.session import Session, can_deny, local_path
 from asgictl.layers.base import GroupLayer, process_id
+from asgictl.layers.leases import set_leases
 from asgictl.layers.memory import MemoryGroupLayer
 from asgictl.layers.redis import RedisGroupLayer
 from asgictl.lifespan import Lifespan
 from asgictl.limited_body import LimitedBody
 from asgictl.logs import formatter, set_up
 from asgictl.manifest import Router, manifest_of
-from asgictl.messages import INTERNAL_ERROR, Close, Frames, Sent, TurnEvent, is_error
+from asgictl.messages import INTERNAL_ERROR, Close, Frames, Sent, TurnEvent, decode_scope, is_error
 from asgictl.outcome import Outcome
 from asgictl.readiness import Readiness
 from asgictl.release import release_of
 from asgictl.runtime import Runtime, enter, raise_file_limit
 from asgictl.server_options import gunicorn_settings, uvicorn_options
 from asgictl.shed import Shed
+from asgictl.started import Begun
 from asgictl.target import asgi3, kind_of, load_target
 from asgictl.turn import RunningTurn
 from asgictl.worker.server import Worker
@@ -84,10 +87,12 @@ class Server(WSGIApplication):  # type: ignore[misc]
     """gunicorn, with the settings of the user's own on top of those in supervisor.conf."""
 
     def load_config(self) -> None:
-        """Load the command line, and what `--gunicorn-option` gave."""
+        """Load the command line, and what `--gunicorn-option` gave; a timeout is never below --silent-seconds."""
         super().load_config()
         for name, value in gunicorn_settings(shlex.split(os.environ.get("ASGICTL_GUNICORN_OPTION", ""))).items():
             self.cfg.set(name, value)
+        if self.cfg.timeout:  # 0 is for ever
+            self.cfg.set("timeout", max(self.cfg.timeout, math.ceil(silent_seconds_of(os.environ))))
 
 
 def run() -> None:
@@ -116,8 +121,16 @@ def root_path_of(environment: Mapping[str, str]) -> str:
     return environment.get("ASGICTL_ROOT_PATH", "").rstrip("/")
 
 
+def silent_seconds_of(environment: Mapping[str, str]) -> float:
+    """Return for how long a process may say nothing, as `asgictl start` put it into the environment of a server."""
+    return float(environment.get("ASGICTL_SILENT_SECONDS", SILENT_SECONDS))
+
+
 class InProcess:
-    """The ASGI application that serves `application` in this process."""
+    """The ASGI application that serves `application` in this process.
+
+    It may be made before the server forks: what tells one process from another is made when its lifespan starts.
+    """
 
     def __init__(
         self,
@@ -130,6 +143,7 @@ class InProcess:
         limits: Limits = Limits(),  # noqa: B008 - frozen
         *,
         access_log: bool = False,
+        run_dir: Path | None = None,
     ) -> None:
         self.groups = Groups()
         self.limits = limits
@@ -141,15 +155,12 @@ class InProcess:
         self._threads = threads
         self._release = release
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="application")
-        self._id = process_id()
+        self._run_dir = run_dir
+        self._layer_url = layer_url
+        self._name = name
         self._numbers = count(1)
         self._turns: set[asyncio.Task[None]] = set()
         self._router = Router(manifest_of(application, ""))
-        self._layer: GroupLayer = (
-            RedisGroupLayer(layer_url, name, self.groups.deliver)
-            if layer_url
-            else MemoryGroupLayer(self.groups.deliver)
-        )
         mounted = (*application.http.values(), *([application.websocket] if callable(application.websocket) else []))
         self._lifespans = {id(each): Lifespan(asgi3(each)) for each in mounted if kind_of(each) == "ASGI"}
         self._mounts = {id(each): partial(self._served(each), each) for each in application.http.values()}
@@ -158,14 +169,25 @@ class InProcess:
         self._background: Worker | None = None
         if application.background and layer_url is None:
             raise RedisError("TARGET has background channels, which need a Redis: give --redis redis://host:port")
-        if application.background and layer_url:
-            # Nothing of it but its jobs; and what the application knows of its channels' depths.
-            jobs = Application(background=application.background)
-            jobs.depths = application.depths
-            config = WorkerConfig(name, layer_url, "", threads, timeout_seconds=0)
-            self._background = Worker(jobs, config, self._id, self._stopping)
-            self._background_thread = threading.Thread(target=self._run_background, name="background")
         self._websocket = partial(self._asgi, application.websocket) if callable(application.websocket) else None
+
+    def _identify(self) -> None:
+        """Make what is this process's own."""
+        self._id = process_id()
+        pid, run_dir, redis_url = os.getpid(), self._run_dir, self._layer_url
+        self._begun = Begun(run_dir / f"begun-{pid}" if run_dir else None)
+        self._layer: GroupLayer = (
+            RedisGroupLayer(redis_url, self._name, self.groups.deliver)
+            if redis_url
+            else MemoryGroupLayer(self.groups.deliver)
+        )
+        if self._application.background and redis_url:
+            # Nothing of it but its jobs; and what the application knows of its channels' depths.
+            jobs = Application(background=self._application.background)
+            jobs.depths = self._application.depths
+            config = WorkerConfig(self._name, redis_url, "", self._threads, timeout_seconds=0)
+            self._background = Worker(jobs, config, self._id, self._stopping, run_dir)
+            self._background_thread = threading.Thread(target=self._run_background, name="background")
 
     def _served(self, mounted: Any) -> Any:
         return self._asgi if id(mounted) in self._lifespans else self._wsgi
@@ -209,7 +231,11 @@ class InProcess:
             log = WebSocketLog(scope, connection, receive, send)
             receive, send = log.receive, log.send
         if self._websocket:
-            await _closing(self._websocket, scope, receive, send)
+            begun = self._begun.begin("websocket", scope["path"])
+            try:
+                await _closing(self._websocket, scope, receive, send)
+            finally:
+                self._begun.end(begun)
         elif path := self._router.match(local_path(scope)):
             await Session(connection, scope, path, self, send).run(receive)
         else:
@@ -221,9 +247,11 @@ class InProcess:
         body = LimitedBody(scope, receive, send, self.limits.body_bytes)
         answer = body.answer
         self.figures.http += 1
+        begun = self._begun.begin(scope["method"], scope["path"])
         try:
             await self._serve_http(scope, body)
         finally:
+            self._begun.end(begun)
             self.figures.http -= 1
             self.figures.events += 1
             self.figures.errors += answer.status >= 500
@@ -257,9 +285,15 @@ class InProcess:
 
     def submit(self, session: Session, event: TurnEvent) -> None:
         """Run a turn in the pool, or on this loop when its consumer is async."""
+        begun = self._begun.begin(event.channel, decode_scope(event.scope).path)
         task = asyncio.get_running_loop().create_task(self._run(session, event))
         self._turns.add(task)
-        task.add_done_callback(self._turns.discard)
+
+        def ended(task: asyncio.Task[None]) -> None:
+            self._turns.discard(task)
+            self._begun.end(begun)
+
+        task.add_done_callback(ended)
 
     async def _run(self, session: Session, event: TurnEvent) -> None:
         turn = RunningTurn(self._application, event, partial(self._send_now, session))
@@ -306,6 +340,7 @@ class InProcess:
         await receive()
         self._loop = asyncio.get_running_loop()
         try:
+            self._identify()
             await self._layer.start()
             for lifespan in self._lifespans.values():
                 await lifespan.start()
@@ -374,7 +409,9 @@ def create_application() -> InProcess:
     run_dir = Path(environment["ASGICTL_RUN_DIR"])
     process = environment.get("SUPERVISOR_PROCESS_NAME", "server")
     raise_file_limit()
-    readiness = Readiness(run_dir, "server", process)
+    silent_seconds = silent_seconds_of(environment)
+    set_leases(silent_seconds)
+    readiness = Readiness(run_dir, "server", process, silent_seconds)
     readiness.starting()
     enter(Runtime("inprocess", process, environment["ASGICTL_TARGET"]))
     try:
@@ -385,6 +422,7 @@ def create_application() -> InProcess:
         return InProcess(
             *(application, redis_url, name, threads, readiness, release, limits_of(environment)),
             access_log=environment.get("ASGICTL_ACCESS_LOG") == "True",
+            run_dir=run_dir,
         )
     except AsgictlError as error:
         readiness.failed(error)

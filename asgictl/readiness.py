@@ -1,11 +1,17 @@
 """How a process tells the controller that it is ready, or why it never will be.
 
 One line of JSON on the controller's Unix socket, which then stays open for as long as the process lives: the kernel
-closes it when the process ends, however it ends. Once a second the process's figures follow. A process that nobody
-supervises has nobody to tell.
+closes it when the process ends, however it ends. Once a second the process's figures follow, from a thread that waits
+for nothing else: who is silent stands still, or runs C code that holds the GIL, and is ended by the controller
+(silence.py).
+
+A process that nobody supervises has nobody to tell, and ends itself: faulthandler's watchdog needs no GIL. The same
+watchdog writes the stacks of a process that the controller is about to end.
 """
 
+import atexit
 import contextlib
+import faulthandler
 import json
 import logging
 import os
@@ -27,6 +33,8 @@ SOCKET = "controller.sock"
 ROLES = {"interface", "worker", "server"}
 RECONNECT_SECONDS = 0.5
 PUSH_SECONDS = 1.0
+LOG_SECONDS = 0.5  # before its end, that a silent process has for its stacks
+STDERR = 2
 ASK_SECONDS = 2.0
 
 
@@ -45,10 +53,16 @@ def ask(run_dir: Path, question: str, processes: Sequence[str] = ()) -> Any:
 
 
 class Readiness:
-    """This process's line to the controller. run_dir: None when the process runs alone."""
+    """This process's line to the controller. run_dir: None when the process runs alone.
 
-    def __init__(self, run_dir: Path | None, role: str, process: str) -> None:
+    silent_seconds: for which nothing may come from here once it is ready; 0 for ever.
+    """
+
+    def __init__(self, run_dir: Path | None, role: str, process: str, silent_seconds: float = 0.0) -> None:
         self._run_dir = run_dir
+        self._silent_seconds = silent_seconds
+        self._arming = threading.Lock()
+        self._is_armed = False
         self._who = {"role": role, "process": process}
         self._socket: socket.socket | None = None
         # A child that the application forks must not keep the line open after this process has died.
@@ -66,7 +80,12 @@ class Readiness:
         files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         report = {"state": "ready", "file_limit": files, **detail}
         self._report(report)
-        if self._run_dir is not None:
+        if self._silent_seconds:
+            self._is_armed = True
+            # A child that inherits the watchdog's locks without its thread could never end in order.
+            os.register_at_fork(before=self._disarm, after_in_parent=self._rearm, after_in_child=self._leave_to_parent)
+            atexit.register(self._finish)
+        if self._run_dir is not None or self._silent_seconds:
             threading.Thread(target=self._keep, args=(report, figures), name="readiness", daemon=True).start()
 
     def failed(self, error: AsgictlError) -> None:
@@ -80,6 +99,7 @@ class Readiness:
         try:
             if self._socket is None:
                 self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+                self._socket.settimeout(PUSH_SECONDS)
                 self._socket.connect(str(self._run_dir / SOCKET))
             line = {**self._who, "pid": os.getpid(), **report}
             self._socket.sendall(json.dumps(line).encode() + b"\n")
@@ -89,18 +109,49 @@ class Readiness:
 
     def _keep(self, report: dict[str, Any], figures: Callable[[], Figures]) -> None:
         while True:
-            with contextlib.suppress(OSError):  # reset counts as closed, and so does a controller that reads no more
+            with contextlib.suppress(OSError):  # reset counts as closed
                 while self._socket is not None:
-                    now = figures()
-                    now.cpu_seconds = time.process_time()
-                    self._socket.settimeout(PUSH_SECONDS)
-                    self._socket.sendall(b'{"figures":%b}\n' % msgspec.json.encode(now))
-                    with contextlib.suppress(TimeoutError):
-                        if not self._socket.recv(1):  # the controller says nothing; it ends
-                            break
+                    self._arm()
+                    self._push(self._socket, figures())
             self._close()
+            self._arm()
             time.sleep(RECONNECT_SECONDS)
             self._report(report)
+
+    def _push(self, line: socket.socket, figures: Figures) -> None:
+        """Say what was counted, then wait for the next time. Raises OSError when the controller has ended."""
+        figures.cpu_seconds = time.process_time()
+        # One that stands still reads no more, and would take a closed line for a death: what finds no room is lost.
+        with contextlib.suppress(TimeoutError):
+            line.sendall(b'{"figures":%b}\n' % msgspec.json.encode(figures))
+            if not line.recv(1):  # it says nothing; it ends
+                raise ConnectionResetError
+
+    def _arm(self) -> None:
+        """Have the watchdog act unless this is called again in time: end a process that is alone, with its stacks."""
+        with self._arming:
+            if self._is_armed:
+                is_alone = self._run_dir is None
+                seconds = self._silent_seconds - (0 if is_alone else LOG_SECONDS)
+                faulthandler.dump_traceback_later(seconds, exit=is_alone, file=STDERR)
+
+    def _disarm(self) -> None:
+        self._arming.acquire()
+        faulthandler.cancel_dump_traceback_later()
+
+    def _rearm(self) -> None:
+        self._arming.release()
+        self._arm()
+
+    def _leave_to_parent(self) -> None:
+        self._is_armed = False
+        self._arming.release()
+
+    def _finish(self) -> None:
+        """What the end takes is the supervisor's affair."""
+        with self._arming:
+            self._is_armed = False
+            faulthandler.cancel_dump_traceback_later()
 
     def _close(self) -> None:
         if self._socket is not None:

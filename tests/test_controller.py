@@ -223,7 +223,7 @@ def test_a_process_that_stands_still_is_not_ready(monkeypatch: pytest.MonkeyPatc
         line = await pushing(pid=7, role="server")
         await until(lambda: 7 in controller.history.latest())
         assert controller.unready() == ""
-        monkeypatch.setattr("asgictl.controller.SILENT_SECONDS", 0.0)
+        monkeypatch.setattr(controller, "_silent_seconds", 0.0)
         assert controller.unready() != ""
         line.close()
 

@@ -72,9 +72,10 @@ class Worker:
         events = EventLoop(config.redis_url, config.name, identity)
         self._async_turns = AsyncTurns(events, config.timeout_seconds)
         self._asgi = ASGIRuns(application, events, config.timeout_seconds)
-        notes = run_dir / f"started-{os.getpid()}" if run_dir and not runs_side_by_side(application) else None
+        notes = run_dir / f"started-{os.getpid()}" if run_dir else None
+        is_exact = not runs_side_by_side(application)
         self._loops = [
-            Loop(application, layer, stopping, self._async_turns, self._asgi, Started(notes, part))
+            Loop(application, layer, stopping, self._async_turns, self._asgi, Started(notes, part, is_exact=is_exact))
             for part, layer in enumerate(self._layers)
         ]
         self._threads = [threading.Thread(target=self._run, args=(loop,), name="worker") for loop in self._loops[1:]]

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from asgictl.configuration import SERVERS, Limits
+from asgictl.configuration import SERVERS, SILENT_SECONDS, Limits
 from asgictl.settings import Words
 
 DEFAULT_BIND = "127.0.0.1:8000"
@@ -76,6 +76,13 @@ threads_option = option("--threads", type=click.IntRange(1, 1024), help="Threads
 redis_option = option("--redis", metavar="URL", help="redis://, rediss:// or unix://; without, one of its own runs.")
 needed_redis_option = option("--redis", metavar="URL", required=True, help="redis://, rediss:// or unix://.")
 target_argument = click.argument("target", envvar="ASGICTL_TARGET", default="asgictl.demo:app")
+silent_option = option(
+    "--silent-seconds",
+    type=click.FloatRange(2),
+    default=SILENT_SECONDS,
+    help="Kill a process that has given no sign of life for so many seconds, because it is stopped or runs C code that"
+    " holds the GIL, such as one long re.match. Raise it for code that must hold the GIL longer.",
+)
 LIMITS = Limits()
 log_format_option = option("--log-format", type=click.Choice(["human", "json"]), default="human", help="Of our logs.")
 passed_on: dict[str, Any] = {"metavar": "NAME=VALUE", "multiple": True, "type": Words(), "callback": _server_options}

@@ -18,11 +18,12 @@ from asgictl.commands.options import (
     needed_redis_option,
     option,
     release_option,
+    silent_option,
     target_argument,
     threads_option,
     worker_options,
 )
-from asgictl.configuration import Bind, InterfaceConfig, Limits, WorkerConfig
+from asgictl.configuration import SILENT_SECONDS, Bind, InterfaceConfig, Limits, WorkerConfig
 from asgictl.errors import AsgictlError
 from asgictl.logs import set_up
 from asgictl.readiness import Readiness
@@ -30,11 +31,14 @@ from asgictl.runtime import raise_file_limit
 
 
 @contextmanager
-def _reporting(role: str, log_format: str) -> Iterator[Readiness]:
+def _reporting(role: str, log_format: str, silent_seconds: float) -> Iterator[Readiness]:
     """Log, and tell the controller that this process starts, then whether it is ready or why it never will be."""
+    from asgictl.layers.leases import set_leases
+
     set_up(log_format, _process(role))
     raise_file_limit()
-    readiness = Readiness(_run_dir(), role, _process(role))
+    set_leases(silent_seconds)
+    readiness = Readiness(_run_dir(), role, _process(role), silent_seconds)
     readiness.starting()
     try:
         yield readiness
@@ -56,15 +60,18 @@ def _process(role: str) -> str:
 @option("--bind", default=DEFAULT_BIND, help="host:port, [IPv6]:port, unix:/path (0600), or fd://N, inherited.")
 @needed_redis_option
 @interface_options
+@silent_option
 @log_format_option
 @name_option
-def interface(bind: str, redis: str, name: str, log_format: str, server: str, **given: Any) -> None:
+def interface(
+    bind: str, redis: str, name: str, log_format: str, server: str, silent_seconds: float, **given: Any
+) -> None:
     """Run one interface server in the foreground, as in a container."""
     from asgictl.interface.server import serve
     from asgictl.server_options import uvicorn_options
 
     check_server(server, given["uvicorn_option"])
-    with _reporting("interface", log_format) as readiness:
+    with _reporting("interface", log_format, silent_seconds) as readiness:
         limits = Limits(
             message_bytes=given["max_message_bytes"],
             body_bytes=given["max_body_bytes"],
@@ -84,11 +91,19 @@ def interface(bind: str, redis: str, name: str, log_format: str, server: str, **
 @needed_redis_option
 @threads_option
 @worker_options
+@silent_option
 @log_format_option
 @release_option
 @name_option
 def worker(
-    target: str, redis: str, threads: int | None, release: str, name: str, log_format: str, **given: Any
+    target: str,
+    redis: str,
+    threads: int | None,
+    release: str,
+    name: str,
+    log_format: str,
+    silent_seconds: float,
+    **given: Any,
 ) -> None:
     """Run one worker in the foreground, as in a container.
 
@@ -100,7 +115,7 @@ def worker(
     from asgictl.worker.server import serve
 
     os.environ |= {"ASGICTL_REDIS": redis, "ASGICTL_NAME": name}  # where threads of the application's own send to
-    with _reporting("worker", log_format) as readiness:
+    with _reporting("worker", log_format, silent_seconds) as readiness:
         enter(Runtime("split", _process("worker"), target))
         channels = given["only_channels"] or ("*",), given["exclude_channels"]
         ends = given["timeout"], given["max_events"], given["max_memory_mib"] << 20, given["drain_seconds"]
@@ -118,7 +133,9 @@ def controller() -> None:
     set_up(environment.get("ASGICTL_LOG_FORMAT", "human"), "controller")
     redis_url, name = environment.get("ASGICTL_REDIS"), environment["ASGICTL_NAME"]
     port = int(environment.get("ASGICTL_ADMIN_PORT", 0)) or None
-    asyncio.run(Controller(Path(environment["ASGICTL_RUN_DIR"]), redis_url, name, port).serve())
+    silent_seconds = float(environment.get("ASGICTL_SILENT_SECONDS", SILENT_SECONDS))
+    made = Controller(Path(environment["ASGICTL_RUN_DIR"]), redis_url, name, port, silent_seconds=silent_seconds)
+    asyncio.run(made.serve())
 
 
 @click.command("server", hidden=True)

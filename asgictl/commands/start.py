@@ -20,6 +20,7 @@ from asgictl.commands.options import (
     passed_on,
     redis_option,
     release_option,
+    silent_option,
     target_argument,
     text,
     threads_option,
@@ -44,6 +45,7 @@ from asgictl.tail import FOLLOW_SECONDS, Logs
 @redis_option
 @interface_options
 @worker_options
+@silent_option
 @option("--gunicorn-option", help="Passed on to gunicorn (inprocess), as timeout; may be repeated.", **passed_on)
 @log_format_option
 @option("--log-file-mib", type=click.IntRange(0), default=50, help="Of each process, then a new file; ten are kept.")

@@ -15,14 +15,29 @@ from typing import Any, NamedTuple
 
 import redis
 
+from asgictl.configuration import SILENT_SECONDS
 from asgictl.layers.keys import Keys
 from asgictl.messages import VERSION
 
 logger = logging.getLogger("asgictl.layers")
 _SCRIPTS = ("beat", "bury", "lost", "release", "give_back")
 _BEAT, _BURY, _LOST, _RELEASE, _GIVE_BACK = (Path(__file__).with_name(f"{name}.lua").read_text() for name in _SCRIPTS)
-LEASE_MILLISECONDS = {"worker": 5_000, "interface": 15_000}
+LEAST_LEASE_SECONDS = 3.0  # three beats
+LEASE_MILLISECONDS = {"worker": 0, "interface": 0}
 Command = tuple[str | bytes | int, ...]
+
+
+def set_leases(silent_seconds: float) -> None:
+    """Have this process's leases follow --silent-seconds; called once, before the first beat.
+
+    A worker's lapses before the worker is ended, so that its events run elsewhere at once. An interface's outlives a
+    Redis that restarts.
+    """
+    LEASE_MILLISECONDS["worker"] = int(1000 * max(silent_seconds - 1, LEAST_LEASE_SECONDS))
+    LEASE_MILLISECONDS["interface"] = int(1000 * max(silent_seconds + 9, 15))
+
+
+set_leases(SILENT_SECONDS)
 
 
 class Beat(NamedTuple):
