@@ -113,12 +113,14 @@ def controller() -> None:
     import asyncio
 
     from asgictl.controller import Controller
+    from asgictl.run_dir import RunDir
 
     environment = os.environ
     set_up(environment.get("ASGICTL_LOG_FORMAT", "human"), "controller")
     redis_url, name = environment.get("ASGICTL_REDIS"), environment["ASGICTL_NAME"]
     port = int(environment.get("ASGICTL_ADMIN_PORT", 0)) or None
-    asyncio.run(Controller(Path(environment["ASGICTL_RUN_DIR"]), redis_url, name, port).serve())
+    run_dir = RunDir(Path(environment["ASGICTL_RUN_DIR"])).path
+    asyncio.run(Controller(run_dir, redis_url, name, port).serve())
 
 
 @click.command("server", hidden=True)
