@@ -42,6 +42,8 @@ def main(ctx: click.Context) -> None:
     Exit status: 0 success · 1 a fault of asgictl's · 2 usage · 3 TARGET · 4 address · 5 Redis
                  6 already running · 7 not running · 8 a process did not become ready · 9 cannot be sent
                  10 no such background channel · 11 it is full · 12 compare
+                 13 the run directory is not safe, or cannot be written
+                 14 supervisord died, and what it ran serves on · 130 Ctrl-C during start · 143 SIGTERM during start
     """
     if "ASGICTL_RUN_DIR" in os.environ:  # `start` has told its processes what it read; the file may have changed
         return

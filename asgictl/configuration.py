@@ -101,9 +101,10 @@ class Bind:
                 return  # nothing is there, or nothing that is ours to remove: bind will tell
 
     def release(self) -> None:
-        """Remove a Unix socket once nobody listens on it."""
-        if self.text.startswith("unix:"):
-            Path(self.text.removeprefix("unix:")).unlink(missing_ok=True)
+        """Remove a Unix socket once nobody listens on it; what is no socket stays."""
+        path = Path(self.text.removeprefix("unix:"))
+        if self.text.startswith("unix:") and path.is_socket():
+            path.unlink(missing_ok=True)
 
     def check(self) -> None:
         """Raise AddressError unless it can be listened on now; leaves nothing behind."""
@@ -112,7 +113,7 @@ class Bind:
 
 
 def run_directory(name: str) -> Path:
-    """The 0700 directory of the instance of this name: sockets, logs, embedded Redis's data."""
+    """Where the instance of this name has its sockets, logs, embedded Redis's data; run_dir.RunDir proves it first."""
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     base = Path(runtime) / "asgictl" if runtime else Path(tempfile.gettempdir()) / f"asgictl-{os.getuid()}"
     return base / name

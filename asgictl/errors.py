@@ -7,6 +7,8 @@
     ├── AlreadyRunning        an instance of this name runs                             exit 6
     ├── NotRunning            no instance of this name runs                             exit 7
     ├── StartError            a process of ours did not become ready                    exit 8
+    ├── RunDirectoryError     the run directory is not ours alone, or cannot be written exit 13
+    ├── SupervisordDied       supervisord ended, and what it ran serves on              exit 14
     ├── ComparisonError       compare cannot be made, or not be written down            exit 12
     ├── WireError             bytes from Redis are not a message that we know
     ├── TransitionError       a connection was told what its state does not allow
@@ -14,7 +16,8 @@
     ├── UnknownChannel        the application has no background channel of this name    exit 10
     └── ChannelFull           too many messages wait in a background channel            exit 11
 
-Exit status 0 is success, 1 a fault of asgictl's own, 2 a mistake on the command line (click's).
+Exit status 0 is success, 1 a fault of asgictl's own, 2 a mistake on the command line (click's), 128 + N a start that
+signal N has ended: 130 for Ctrl-C, 143 for SIGTERM.
 """
 
 
@@ -58,6 +61,18 @@ class StartError(AsgictlError):
     """A process of the instance ended, or was not ready in time; the text holds its last lines."""
 
     exit_code = 8
+
+
+class RunDirectoryError(AsgictlError):
+    """Somebody else could change the run directory, or it cannot be written; nothing in it was touched."""
+
+    exit_code = 13
+
+
+class SupervisordDied(AsgictlError):
+    """supervisord was killed under a `start` in the foreground; what it ran serves on."""
+
+    exit_code = 14
 
 
 class ComparisonError(AsgictlError):

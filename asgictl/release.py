@@ -1,9 +1,12 @@
 """The release: the identity of the code that a process runs."""
 
+import contextlib
 import hashlib
 import os
 import sys
 from pathlib import Path
+
+from asgictl.run_dir import RunDir
 
 FILE = "release"  # in the run directory: the name that `start` or `reload` gave, which later processes take
 
@@ -12,9 +15,12 @@ def release_of(target: str, name: str = "", run_dir: Path | None = None) -> str:
     """Return the name that this process's instance was given, or else its own, or else a hash of the code.
 
     The hash is of what was imported from the current directory and of TARGET's own package: the same code has the
-    same on every machine. To be called once TARGET is imported.
+    same on every machine. To be called once TARGET is imported. Raises RunDirectoryError.
     """
-    given = (run_dir / FILE).read_text() if run_dir and (run_dir / FILE).exists() else ""
+    given = ""
+    if run_dir:
+        with contextlib.suppress(FileNotFoundError):
+            given = RunDir(run_dir).read(FILE)
     return given or name or _hash(target.partition(":")[0].partition(".")[0])
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import asgictl
-from asgictl.configuration import run_directory
 from asgictl.errors import NotRunning
 from asgictl.readiness import PUSH_SECONDS, ask
+from asgictl.run_dir import RunDir
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -26,22 +26,15 @@ UNKNOWN |= {"requests": None, "turns": None}
 
 def status(name: str) -> dict[str, Any]:
     """Return how the instance of this name is; raises NotRunning."""
-    run_dir, found = run_directory(name), {}
+    run_dir, found = RunDir.of(name).path, {}
     with contextlib.suppress(OSError):  # the controller is away
         found = ask(run_dir, "status")
     try:
         return found or look(run_dir, UNKNOWN)
     except NotRunning:
-        raise not_running(name) from None
+        from asgictl.remains import not_running
 
-
-def not_running(name: str) -> NotRunning:
-    """Return what is to be raised where supervisord does not answer."""
-    from asgictl.supervisor import PID_FILE
-
-    was_killed = (run_directory(name) / PID_FILE).exists()
-    left = "its supervisord is gone, and what that left goes on until asgictl start, or stop"
-    return NotRunning(f"no instance {name!r} runs; {left if was_killed else 'start one with asgictl start'}")
+        raise not_running(name, run_dir) from None
 
 
 def look(run_dir: Path, known: dict[str, Any]) -> dict[str, Any]:

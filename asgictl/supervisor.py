@@ -80,10 +80,9 @@ class Supervisor:
 
     def pid(self) -> int:
         """Return supervisord's own process id; raises NotRunning."""
-        try:
+        with contextlib.suppress(OSError, ValueError):
             return int(self._pid_file.read_text())
-        except (OSError, ValueError) as error:
-            raise NotRunning("supervisord has left no process id") from error
+        return int(self._call("getPID"))  # somebody has removed its file
 
     def shutdown(self) -> None:
         """Begin to stop everything, in the reverse order of the priorities in supervisor.conf."""

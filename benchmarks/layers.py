@@ -15,7 +15,7 @@ from typing import Any
 
 import uvloop
 
-from asgictl.instance import find_redis_server
+from asgictl.preflight import find_redis_server
 
 LAYERS = {
     "ours": "asgictl.layers.RedisChannelLayer",

@@ -81,7 +81,7 @@ def test_mixed_releases_are_warned_of(run_dir: Path) -> None:
 def test_without_a_controller_supervisord_is_asked(
     run_dir: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("asgictl.status.run_directory", lambda name: run_dir)
+    monkeypatch.setattr("asgictl.run_dir.run_directory", lambda name: run_dir)
     found = status("shop")
     assert (found["requests"], found["ready"]) == (None, [])
     assert "worker-00" in shown(found)

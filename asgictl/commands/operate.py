@@ -105,9 +105,10 @@ def logs(role: str, follow: bool, name: str) -> None:
 
     instance = Instance(name)
     as_json = instance.described()["options"].get("ASGICTL_LOG_FORMAT") == "json"
-    if not any((instance.run_dir / "log").glob(f"{role}*.log")):
+    directory = instance.run_dir.path / "log"
+    if not any(directory.glob(f"{role}*.log")):
         raise click.UsageError(f"no process {role} has a log; asgictl status names them")
-    shown = Logs(instance.run_dir / "log", role, TAIL_BYTES, as_json=as_json)
+    shown = Logs(directory, role, TAIL_BYTES, as_json=as_json)
     shown.show()
     while follow:
         time.sleep(FOLLOW_SECONDS)

@@ -128,13 +128,15 @@ def controller() -> None:
     import asyncio
 
     from asgictl.controller import Controller
+    from asgictl.run_dir import RunDir
 
     environment = os.environ
     set_up(environment.get("ASGICTL_LOG_FORMAT", "human"), "controller")
     redis_url, name = environment.get("ASGICTL_REDIS"), environment["ASGICTL_NAME"]
     port = int(environment.get("ASGICTL_ADMIN_PORT", 0)) or None
     silent_seconds = float(environment.get("ASGICTL_SILENT_SECONDS", SILENT_SECONDS))
-    made = Controller(Path(environment["ASGICTL_RUN_DIR"]), redis_url, name, port, silent_seconds=silent_seconds)
+    run_dir = RunDir(Path(environment["ASGICTL_RUN_DIR"])).path
+    made = Controller(run_dir, redis_url, name, port, silent_seconds=silent_seconds)
     asyncio.run(made.serve())
 
 

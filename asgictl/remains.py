@@ -1,0 +1,138 @@
+"""What runs of an instance whose supervisord cannot be asked: it was killed, or its socket was removed."""
+
+import contextlib
+import os
+import threading
+import time
+from pathlib import Path
+
+import psutil
+
+from asgictl.configuration import Bind
+from asgictl.errors import AddressError, NotRunning
+from asgictl.orphans import end, orphans
+
+SUPERVISORD_SECONDS = 130.0  # in which a supervisord that still lives ends everything in order
+FREE_SECONDS = 10.0  # in which an address is free once those that listened on it have ended
+POLL_SECONDS = 0.05
+NAMED = 8  # processes that a message names
+
+
+class Remains:
+    """The processes of an instance, as their environments tell: no file of the run directory is needed.
+
+    run_dir: its path. bind: the Unix socket on which they serve, or None. supervisord: those of them that live.
+    """
+
+    def __init__(self, run_dir: Path) -> None:
+        found = {process: _environment(process) for process in orphans(run_dir) if _is_of_our_user(process)}
+        self.processes = list(found)
+        self.supervisord = [process for process in found if _is_supervisord(process)]
+        sockets = {environment.get("ASGICTL_SOCKET", "") for environment in found.values()}
+        paths = [socket.removeprefix("unix://") for socket in sorted(sockets) if socket.startswith("unix://")]
+        self.bind = Bind(f"unix:{paths[0]}") if paths else None
+        self._names = [
+            f"{environment.get('SUPERVISOR_PROCESS_NAME') or _name(process)} ({process.pid})"
+            for process, environment in found.items()
+        ]
+
+    def __len__(self) -> int:
+        return len(self.processes)
+
+    def __str__(self) -> str:
+        more = f" and {len(self) - NAMED} more" if len(self) > NAMED else ""
+        return ", ".join(self._names[:NAMED]) + more
+
+    def mute(self, run_dir: Path) -> str:
+        """Say that a supervisord lives which does not answer, and what to do."""
+        pids = ", ".join(str(process.pid) for process in self.supervisord)
+        return f"supervisord ({pids}) does not answer, as when files in {run_dir} were removed; asgictl stop ends it"
+
+    def end(self) -> None:
+        """End them in order: a supervisord that lives does so itself, and would start again what others ended."""
+        for process in self.supervisord:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.terminate()
+        for process in psutil.wait_procs(self.supervisord, timeout=SUPERVISORD_SECONDS)[1]:
+            process.kill()
+        end([process for process in self.processes if process not in self.supervisord])
+
+    def check(self, bind: Bind) -> None:
+        """Raise AddressError unless it can be listened on now, or could be once these have ended; changes nothing."""
+        try:
+            bind.check()
+        except AddressError:
+            pids, ours = listeners(bind), {process.pid for process in self.processes}
+            if not pids or pids - ours:
+                raise
+
+
+def await_free(bind: Bind, stopping: threading.Event) -> None:
+    """Wait until an address can be listened on: the kernel may be slower than the end of those that did.
+
+    Raises AddressError after FREE_SECONDS, or as soon as `stopping` is set.
+    """
+    deadline = time.monotonic() + FREE_SECONDS
+    while True:
+        try:
+            return bind.check()
+        except AddressError:
+            if time.monotonic() > deadline or stopping.wait(POLL_SECONDS):
+                raise
+
+
+def listeners(bind: Bind) -> set[int]:
+    """Return the processes that hold a socket which listens on this port, or Unix socket; perhaps not others' users'.
+
+    psutil names only one process for each socket when it is asked for all, so each process is asked.
+    """
+    path = bind.text.removeprefix("unix:")
+    port = 0 if path != bind.text else int(bind.text.rpartition(":")[2])
+    found = set()
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            held = [each for each in process.net_connections("inet" if port else "unix") if each.laddr]
+            if port:
+                held = [each for each in held if each.status == psutil.CONN_LISTEN]
+            if any(each.laddr.port == port if port else each.laddr == path for each in held):
+                found.add(process.pid)
+    return found
+
+
+def not_running(name: str, run_dir: Path) -> NotRunning:
+    """Return what is to be raised where supervisord does not answer: it says what runs nevertheless."""
+    remains = Remains(run_dir)
+    if not remains:
+        return NotRunning(f"no instance {name!r} runs; start one with asgictl start")
+    if remains.supervisord:
+        return NotRunning(f"instance {name!r} cannot be asked: {remains.mute(run_dir)}; what serves on: {remains}")
+    return NotRunning(
+        f"no instance {name!r} runs; its supervisord is gone, and what that left goes on until asgictl start, or stop:"
+        f" {remains}"
+    )
+
+
+def _environment(process: psutil.Process) -> dict[str, str]:
+    with contextlib.suppress(psutil.Error):  # it has ended
+        environment: dict[str, str] = process.environ()
+        return environment
+    return {}
+
+
+def _is_of_our_user(process: psutil.Process) -> bool:
+    """Anybody may give a process of theirs such an environment: it would have us remove what it names."""
+    with contextlib.suppress(psutil.Error):
+        return bool(process.uids().real == os.getuid())
+    return False
+
+
+def _is_supervisord(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return "asgictl.supervisord" in process.cmdline() and process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+def _name(process: psutil.Process) -> str:
+    with contextlib.suppress(psutil.Error):
+        return "supervisord" if _is_supervisord(process) else str(process.name())
+    return "ended"

