@@ -10,13 +10,14 @@ import socket
 import subprocess
 import textwrap
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import Machine, free_port, is_listening, new_machine, until
+from tests.conftest import MODES, Machine, free_port, is_listening, new_machine, until
 from tests.faults.conftest import SECONDS
 
 APPLICATION = """
@@ -112,6 +113,22 @@ REFUSED = {
     "two framings": f"POST /x HTTP/1.1\r\nHost: a\r\n{UPGRADE}Upgrade: h2c\r\n{LENGTH}{CHUNKED}\r\n0\r\n\r\n{SMUGGLED}",
     "HTTP/2 preface": "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
 }
+WAYS = ["directly", "behind nginx"]
+DIFFERENT = {  # docs/servers.md: they frame for themselves. The status of what is not an ordinary request to them.
+    "daphne": {
+        "POST of a WebSocket": 405,
+        "a handshake with a body": 101,
+        "a handshake with chunks": 101,
+        "a handshake without a key": 400,
+    },
+    "hypercorn": {
+        "h2c with settings": 101,
+        "a handshake with a body": 400,
+        "a handshake with chunks": 400,
+        "a handshake without a key": 400,
+    },
+}
+OTHER_SECONDS = 1.0  # hypercorn keeps the connection of a handshake that it has refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,30 +139,30 @@ class Edge:
     ports: dict[str, int]
     noted: Path
 
-    def ask(self, way: str, pieces: list[str]) -> tuple[str, list[str]]:
-        """Send pieces, wait for the end of the connection; return what came, and what the application noted."""
+    def ask(self, way: str, pieces: list[str], seconds: float = SECONDS) -> tuple[str, list[str]]:
+        """Send pieces, wait for the end of the connection; return what came, and what the application noted.
+
+        Raises TimeoutError when it does not end within SECONDS, if so long was waited.
+        """
         self.noted.write_text("")
-        with socket.create_connection(("127.0.0.1", self.ports[way]), timeout=SECONDS) as client:
+        with socket.create_connection(("127.0.0.1", self.ports[way]), timeout=seconds) as client:
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             came = b""
             try:
                 for piece in pieces:
                     client.sendall(piece.encode())
-                while part := client.recv(1 << 16):  # a TimeoutError is the fault that may not be
+                while part := client.recv(1 << 16):
                     came += part
             except (ConnectionResetError, BrokenPipeError):
                 pass
-        return came.decode(), self.noted.read_text().splitlines()
+            except TimeoutError:
+                if seconds == SECONDS:
+                    raise
+        return came.decode("latin-1"), self.noted.read_text().splitlines()
 
 
-@pytest.fixture(
-    scope="module",
-    params=[("split", "uvicorn"), ("inprocess", "uvicorn"), ("split", "daphne"), ("split", "hypercorn")],
-    ids="-".join,
-)
-def edge(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
-    mode, server = request.param
-    directory = tmp_path_factory.mktemp("edge")
+@contextmanager
+def edge_of(mode: str, server: str, directory: Path) -> Iterator[Edge]:
     (directory / "app.py").write_text(textwrap.dedent(APPLICATION))
     with new_machine() as machine, nginx(machine, directory) as port:
         machine.directory = directory
@@ -153,24 +170,38 @@ def edge(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         yield Edge(server, {"directly": machine.port, "behind nginx": port}, directory / "noted")
 
 
+@pytest.fixture(scope="module", params=MODES)
+def edge(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
+    with edge_of(request.param, "uvicorn", tmp_path_factory.mktemp("edge")) as made:
+        yield made
+
+
+@pytest.fixture(scope="module", params=DIFFERENT)
+def other(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
+    """What hosts itself with a parser of its own."""
+    with edge_of("split", request.param, tmp_path_factory.mktemp("other")) as made:
+        yield made
+
+
 class nginx:  # noqa: N801
     """Debian's nginx before an instance, with what its documentation says for WebSockets."""
 
+    @staticmethod
+    def program() -> str | None:
+        return shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
+
     def __init__(self, machine: Machine, directory: Path) -> None:
-        self._port = free_port()
+        self._port, self._conf = free_port(), directory / "nginx.conf"
         user = "user root;" if os.geteuid() == 0 else ""
-        self._conf = directory / "nginx.conf"
-        self._conf.write_text(NGINX.format(user=user, directory=directory, port=self._port, upstream=machine.port))
+        ports = {"port": self._port, "upstream": machine.port}
+        self._conf.write_text(NGINX.format(user=user, directory=directory, **ports))
+        self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> int:
-        program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
-        if program is None:
-            if os.environ.get("ASGICTL_DEMAND_NGINX"):
-                pytest.fail("this run demands nginx, and there is none")
-            self._process = None
-            return 0
-        self._process = subprocess.Popen([program, "-p", str(self._conf.parent), "-c", str(self._conf)])
-        until(lambda: is_listening(self._port), "nginx listens")
+        if program := self.program():
+            log = str(self._conf.parent / "error.log")
+            self._process = subprocess.Popen([program, "-p", self._conf.parent, "-c", self._conf, "-e", log])
+            until(lambda: is_listening(self._port), "nginx listens")
         return self._port
 
     def __exit__(self, *_: object) -> None:
@@ -179,10 +210,12 @@ class nginx:  # noqa: N801
             self._process.wait(10)
 
 
-@pytest.fixture(params=["directly", "behind nginx"])
-def way(request: pytest.FixtureRequest, edge: Edge) -> str:
+@pytest.fixture(params=WAYS)
+def way(request: pytest.FixtureRequest) -> str:
     chosen: str = request.param
-    if not edge.ports[chosen]:
+    if chosen == "behind nginx" and nginx.program() is None:
+        if os.environ.get("ASGICTL_DEMAND_NGINX"):
+            pytest.fail("this run demands nginx, and there is none")
         pytest.skip("NOT RUN: no nginx on this machine")
     return chosen
 
@@ -245,3 +278,18 @@ def test_b1_the_application_sees_what_was_offered(edge: Edge, offer: str) -> Non
     asked = f"POST /x HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, close\r\nUpgrade: {offer}\r\n{LENGTH}\r\n{SMUGGLED}"
     came, _ = edge.ask("directly", [asked])
     assert came.endswith("\r\n\r\n" + offer)
+
+
+@pytest.mark.parametrize("offer", ORDINARY)
+def test_b1_no_body_is_a_request_to_servers_with_their_own_parsers(other: Edge, way: str, offer: str) -> None:
+    method, headers, body, noted = ORDINARY[offer]
+    asked = f"{method} /x HTTP/1.1\r\nHost: a\r\n{headers}\r\n{body}"
+    different = DIFFERENT[other.server].get(offer)
+    behind = "GET /last HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+    came, served = other.ask(way, [asked, behind], OTHER_SECONDS if different else SECONDS)
+    assert not any("/forbidden" in line for line in served)
+    if different:
+        assert statuses(came)[0] == different
+    else:
+        assert served == [f"{method} /x {noted}", "GET /last 0"]
+        assert statuses(came) == [200, 200]
