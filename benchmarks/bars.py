@@ -17,6 +17,8 @@ deploys-asgi    the same with sockets of an ASGI application: what ended otherwi
 deploys-beside  the same in-process, and by gunicorn's HUP: counted alone, for comparison
 broken-deploys  the same as deploys with 20 that do not start: what closed or failed, what reload said nothing of
 scaling         the same as deploys, between one worker and four
+faults          200 sockets and 200 requests a second beside a held GIL, exits, empty fragments, a full disk: sockets
+                closed, what was lost, repeated or reordered, the longest stall
 soak            sockets that come and go while workers are killed, for --soak seconds: errors, memory afterwards
 
 Exits 1 when a bar is not met.
@@ -46,7 +48,7 @@ from picows import WSListener, ws_connect
 from asgictl.interface.groups import Groups
 from asgictl.loadtests.servers import Server, Side, SideError, serving
 from asgictl.messages import Frame
-from benchmarks import deploys, layers, verdicts
+from benchmarks import culprits, deploys, layers, verdicts
 from benchmarks.applications import EVENTS, GIBIBYTE
 from benchmarks.closed_loop import Answer, ask, times
 from benchmarks.jobs import notes, send_all
@@ -312,6 +314,7 @@ BARS = {
     "deploys-beside": deploys.beside,
     "broken-deploys": deploys.broken,
     "scaling": deploys.scaling,
+    "faults": culprits.faults,
     "soak": soak,
 }
 

@@ -7,6 +7,7 @@ begins anew wherever it is opened again.
 """
 
 import asyncio
+import math
 import threading
 import time
 import urllib.request
@@ -20,8 +21,10 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from asgictl import Application, Group, Message, path
 from asgictl.messages import ABNORMAL_CLOSURE
 from benchmarks import applications
+from benchmarks.closed_loop import Answer, ask
 
 ANSWER_SECONDS = 60
+CLIENT_RATE = 10  # requests a second of each client
 
 
 def accept(message: Message) -> None:
@@ -56,6 +59,7 @@ async def asgi(scope: dict[str, Any], receive: Any, send: Any) -> None:
 class Load:
     """Clients in a thread of their own, from `with` to its end. wrong: one line for each thing that must not be.
 
+    requests_per_second: 0 for one request after the other, pace_seconds apart.
     again: sockets that the server closes open again, and are counted in `closed`, by code.
     """
 
@@ -67,6 +71,7 @@ class Load:
         pace_seconds: float = 0.1,
         listeners: int = 2,
         http: bool = True,
+        requests_per_second: float = 0,
         again: bool = False,
     ) -> None:
         self._url = url
@@ -74,6 +79,7 @@ class Load:
         self._pace_seconds = pace_seconds
         self._listeners = listeners
         self._http = http
+        self._requests_per_second = requests_per_second
         self._again = again
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
@@ -83,6 +89,7 @@ class Load:
         self.closed: Counter[int] = Counter()
         self.messages = 0
         self.requests = 0
+        self.failed = 0  # requests, each with its line in `wrong`
         self.longest_stall_seconds = 0.0
 
     def __enter__(self) -> "Load":
@@ -100,7 +107,11 @@ class Load:
             for _ in range(self._listeners):
                 group.create_task(self._listen())
             sending = [group.create_task(self._send(f"s{number}")) for number in range(self._sockets)]
-            if self._http:
+            if self._requests_per_second:
+                clients = math.ceil(self._requests_per_second / CLIENT_RATE)
+                pause = clients / self._requests_per_second
+                sending += [group.create_task(self._ask_steadily(pause)) for _ in range(clients)]
+            elif self._http:
                 sending.append(group.create_task(self._ask()))
             self._ready.set()
             await asyncio.wait(sending)
@@ -175,5 +186,24 @@ class Load:
                 await asyncio.to_thread(get)
                 self.requests += 1
             except OSError as error:
-                self.wrong.append(f"a request failed: {error}")
+                self._note_failure(error)
             await asyncio.sleep(self._pace_seconds)
+
+    async def _ask_steadily(self, pause_seconds: float) -> None:
+        port = int(self._url.rpartition(":")[2])
+        while not self._stopping.is_set():
+            try:
+                await ask(port, "/", 1, self._hear, pause_seconds)
+            except (OSError, EOFError) as error:
+                self._note_failure(error)
+                await asyncio.sleep(pause_seconds)
+
+    def _hear(self, answer: Answer) -> None:
+        self.requests += 1
+        self.longest_stall_seconds = max(self.longest_stall_seconds, answer.seconds)
+        if answer.status != 200:
+            self._note_failure(answer.status)
+
+    def _note_failure(self, why: object) -> None:
+        self.failed += 1
+        self.wrong.append(f"a request failed: {why}")

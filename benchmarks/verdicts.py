@@ -111,3 +111,14 @@ def soak(before: dict[str, float], after: dict[str, float], wrong: list[str]) ->
         Reading("soak errors", len(wrong), 0, "", "; ".join(wrong[:3])),
         Reading("soak memory", growth[most], 5, "%", f"{most}; {sizes}"),
     ]
+
+
+def neighbours(
+    name: str, closed: int, wrong: list[str], failed: int, stall_seconds: float, at_most: float
+) -> list[Reading]:
+    """Judge what neighbours of a fault noticed: their sockets closed, output wrong, requests failed, longest stall."""
+    return [
+        Reading(f"{name}: closed", closed, 0, ""),
+        Reading(f"{name}: wrong", len(wrong), 0, "", "; ".join(wrong[:3])),
+        Reading(f"{name}: stall", stall_seconds, at_most, "s", f"{failed} requests failed"),
+    ]

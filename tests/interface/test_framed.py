@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -10,7 +10,9 @@ import uvicorn
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from asgictl.interface.framed import FramedProtocol, encoded
+from asgictl.interface import framed as module
+from asgictl.interface.corked import CorkedProtocol
+from asgictl.interface.framed import FRAGMENTS, FramedProtocol, encoded
 from tests.conftest import free_port, scenario
 
 FRAMES: list[str | bytes] = ["text", "", b"", b"\xff\0", "\u20ac" * 50, "x" * 126, b"y" * 70_000, "text", b"text"]
@@ -21,7 +23,13 @@ async def serving(application: Any, *, deflate: bool = False) -> AsyncIterator[s
     """Run uvicorn with the protocol; yields its URL."""
     port = free_port()
     config = uvicorn.Config(
-        application, port=port, ws=FramedProtocol, log_config=None, lifespan="off", ws_per_message_deflate=deflate
+        application,
+        port=port,
+        http=CorkedProtocol,
+        ws=FramedProtocol,
+        log_config=None,
+        lifespan="off",
+        ws_per_message_deflate=deflate,
     )
     server = uvicorn.Server(config)
     task = asyncio.create_task(server._serve())
@@ -100,3 +108,69 @@ def test_a_frame_that_many_get_is_encoded_once() -> None:
     assert encoded(frame) is encoded(frame)
     assert encoded("x") == b"\x81\x01x"
     assert encoded(b"x") == b"\x82\x01x"
+
+
+async def echo(_scope: Any, receive: Any, send: Any) -> None:
+    await receive()
+    await send({"type": "websocket.accept"})
+    while (message := await receive())["type"] == "websocket.receive":
+        await send({**message, "type": "websocket.send"})
+
+
+@pytest.mark.parametrize("deflate", [False, True])
+@scenario
+async def test_a_message_has_so_many_fragments_at_most(deflate: bool) -> None:
+    compression = "deflate" if deflate else None
+    async with serving(echo, deflate=deflate) as url, connect(url, compression=compression) as client:
+        await client.send(["x"] * (FRAGMENTS - 1))  # the client adds an empty one, for the end
+        assert await client.recv() == "x" * (FRAGMENTS - 1)
+        with suppress(ConnectionClosed):
+            await client.send(["x"] * FRAGMENTS)
+        with pytest.raises(ConnectionClosed) as closed:
+            await client.recv()
+    assert closed.value.rcvd is not None
+    assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1009, "over 1024 fragments")
+
+
+@scenario
+async def test_a_client_that_does_not_leave_a_failed_socket_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LINGER_SECONDS", 0.1)
+    async with serving(echo) as url:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rsplit(":", 1)[1]))
+        writer.write(HANDSHAKE)
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"\x83\x80\0\0\0\0")  # no opcode
+        assert (await reader.read())[2:4] == b"\x03\xea"
+        with suppress(ConnectionError):
+            while True:  # within the scenario's deadline
+                writer.write(b"x")
+                await writer.drain()
+                await asyncio.sleep(0.01)
+
+
+HANDSHAKE = (
+    b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+@scenario
+async def test_frames_before_the_answer_wait_for_it(at_once: bool) -> None:
+    may_accept = asyncio.Event()
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await may_accept.wait()
+        await echo(scope, receive, send)
+
+    frames = b"\x89\x80\0\0\0\0" + b"\x81\x81\0\0\0\0x"
+    async with serving(application) as url:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rsplit(":", 1)[1]))
+        writer.write(HANDSHAKE + (frames if at_once else b""))
+        await asyncio.sleep(0.05)
+        writer.write(b"" if at_once else frames)
+        await asyncio.sleep(0.05)
+        may_accept.set()
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
+        assert await reader.readexactly(5) == b"\x8a\0\x81\x01x"
+        writer.close()

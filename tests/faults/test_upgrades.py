@@ -1,0 +1,295 @@
+"""B1: an upgrade that is not taken is an ordinary request, whose body is a body; one table, directly and behind nginx.
+
+What the application was asked is what it noted. A smuggled request would ask for /forbidden, which nginx refuses.
+"""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import MODES, Machine, free_port, is_listening, new_machine, until
+from tests.faults.conftest import SECONDS
+
+APPLICATION = """
+import os
+
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+        return
+    if scope["type"] == "websocket":
+        note(f"WS {scope['path']}")
+        await receive()
+        await send({"type": "websocket.accept"})
+        await receive()
+        return
+    body, more = b"", True
+    while more:
+        message = await receive()
+        body, more = body + message["body"], message["more_body"]
+    note(f"{scope['method']} {scope['path']} {len(body)} {body[:4].decode()}".strip())
+    offered = b"\\n".join(value for name, value in scope["headers"] if name == b"upgrade")
+    length = str(len(offered)).encode()
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", length)]})
+    await send({"type": "http.response.body", "body": offered})
+
+def note(line):
+    noted = os.open("noted", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.write(noted, line.encode() + b"\\n")
+    os.close(noted)
+"""
+NGINX = """
+daemon off; {user} worker_processes 1; pid {directory}/pid; error_log {directory}/error.log;
+events {{ worker_connections 64; }}
+http {{
+  access_log off; client_body_temp_path {directory}/body; proxy_temp_path {directory}/proxy;
+  fastcgi_temp_path {directory}/fastcgi; uwsgi_temp_path {directory}/uwsgi; scgi_temp_path {directory}/scgi;
+  server {{
+    listen 127.0.0.1:{port};
+    location / {{
+      proxy_pass http://127.0.0.1:{upstream};
+      proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection "upgrade";
+    }}
+    location /forbidden {{ return 403; }}
+  }}
+}}
+"""
+SMUGGLED = "GET /forbidden HTTP/1.1\r\nHost: a\r\n\r\n"
+KEY = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+UPGRADE = "Connection: Upgrade\r\n"
+LENGTH = f"Content-Length: {len(SMUGGLED)}\r\n"
+CHUNKED = "Transfer-Encoding: chunked\r\n"
+BODY = f"{len(SMUGGLED)} GET"
+ORDINARY = {  # method and headers, the body as it is sent, and what the application notes of both
+    "h2c with a body": ("POST", UPGRADE + "Upgrade: h2c\r\n" + LENGTH, SMUGGLED, BODY),
+    "h2c with settings": (
+        "GET",
+        "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: x\r\n",
+        "",
+        "0",
+    ),
+    "a list in Connection": ("POST", "Connection: keep-alive, Upgrade\r\nUpgrade: h2c\r\n" + LENGTH, SMUGGLED, BODY),
+    "two Connection": (
+        "POST",
+        "Connection: Upgrade\r\nConnection: keep-alive\r\nUpgrade: h2c\r\n" + LENGTH,
+        SMUGGLED,
+        BODY,
+    ),
+    "two Upgrade": ("PUT", UPGRADE + "Upgrade: h2c\r\nUpgrade: websocket\r\n" + LENGTH, SMUGGLED, BODY),
+    "a list in Upgrade": ("PUT", UPGRADE + "Upgrade: websocket, h2c\r\n" + LENGTH, SMUGGLED, BODY),
+    "chunks": ("POST", UPGRADE + "Upgrade: h2c\r\n" + CHUNKED, f"{len(SMUGGLED):x}\r\n{SMUGGLED}\r\n0\r\n\r\n", BODY),
+    "an unknown protocol": ("DELETE", UPGRADE + "Upgrade: x/1\r\n" + LENGTH, SMUGGLED, BODY),
+    "100-continue": ("POST", UPGRADE + "Upgrade: h2c\r\nExpect: 100-continue\r\n" + LENGTH, SMUGGLED, BODY),
+    "POST of a WebSocket": ("POST", UPGRADE + "Upgrade: websocket\r\n" + KEY + LENGTH, SMUGGLED, BODY),
+    "a handshake with a body": ("GET", UPGRADE + "Upgrade: websocket\r\n" + KEY + LENGTH, SMUGGLED, BODY),
+    "a handshake with chunks": (
+        *("GET", UPGRADE + "Upgrade: websocket\r\n" + KEY + CHUNKED),
+        *(f"{len(SMUGGLED):x}\r\n{SMUGGLED}\r\n0\r\n\r\n", BODY),
+    ),
+    "a handshake without a key": ("GET", UPGRADE + "Upgrade: websocket\r\n", "", "0"),
+    "no token in Connection": ("POST", "Connection: keep-alive\r\nUpgrade: h2c\r\n" + LENGTH, SMUGGLED, BODY),
+}
+HANDSHAKES = {
+    "usual": UPGRADE + "Upgrade: websocket\r\n",
+    "lists": "Connection: keep-alive, uPgrade\r\nUpgrade: WebSocket, h2c\r\n",
+    "two lines each": "Connection: keep-alive\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nUpgrade: h2c\r\n",
+    "no length": UPGRADE + "Upgrade: websocket\r\nContent-Length: 0\r\n",
+}
+REFUSED = {
+    "CONNECT": f"CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n{LENGTH}\r\n{SMUGGLED}",
+    "two framings": f"POST /x HTTP/1.1\r\nHost: a\r\n{UPGRADE}Upgrade: h2c\r\n{LENGTH}{CHUNKED}\r\n0\r\n\r\n{SMUGGLED}",
+    "HTTP/2 preface": "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+}
+WAYS = ["directly", "behind nginx"]
+DIFFERENT = {  # docs/servers.md: they frame for themselves. The status of what is not an ordinary request to them.
+    "daphne": {
+        "POST of a WebSocket": 405,
+        "a handshake with a body": 101,
+        "a handshake with chunks": 101,
+        "a handshake without a key": 400,
+    },
+    "hypercorn": {
+        "h2c with settings": 101,
+        "a handshake with a body": 400,
+        "a handshake with chunks": 400,
+        "a handshake without a key": 400,
+    },
+}
+OTHER_SECONDS = 1.0  # hypercorn keeps the connection of a handshake that it has refused
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """An instance that serves APPLICATION, and nginx before it."""
+
+    server: str
+    ports: dict[str, int]
+    noted: Path
+
+    def ask(self, way: str, pieces: list[str], seconds: float = SECONDS) -> tuple[str, list[str]]:
+        """Send pieces, wait for the end of the connection; return what came, and what the application noted.
+
+        Raises TimeoutError when it does not end within SECONDS, if so long was waited.
+        """
+        self.noted.write_text("")
+        with socket.create_connection(("127.0.0.1", self.ports[way]), timeout=seconds) as client:
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            came = b""
+            try:
+                for piece in pieces:
+                    client.sendall(piece.encode())
+                while part := client.recv(1 << 16):
+                    came += part
+            except (ConnectionResetError, BrokenPipeError):
+                pass
+            except TimeoutError:
+                if seconds == SECONDS:
+                    raise
+        return came.decode("latin-1"), self.noted.read_text().splitlines()
+
+
+@contextmanager
+def edge_of(mode: str, server: str, directory: Path) -> Iterator[Edge]:
+    (directory / "app.py").write_text(textwrap.dedent(APPLICATION))
+    with new_machine() as machine, nginx(machine, directory) as port:
+        machine.directory = directory
+        machine.start("app:app", "--mode", mode, "--server", server, "--workers", "1")
+        yield Edge(server, {"directly": machine.port, "behind nginx": port}, directory / "noted")
+
+
+@pytest.fixture(scope="module", params=MODES)
+def edge(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
+    with edge_of(request.param, "uvicorn", tmp_path_factory.mktemp("edge")) as made:
+        yield made
+
+
+@pytest.fixture(scope="module", params=DIFFERENT)
+def other(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
+    """What hosts itself with a parser of its own."""
+    with edge_of("split", request.param, tmp_path_factory.mktemp("other")) as made:
+        yield made
+
+
+class nginx:  # noqa: N801
+    """Debian's nginx before an instance, with what its documentation says for WebSockets."""
+
+    @staticmethod
+    def program() -> str | None:
+        return shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
+
+    def __init__(self, machine: Machine, directory: Path) -> None:
+        self._port, self._conf = free_port(), directory / "nginx.conf"
+        user = "user root;" if os.geteuid() == 0 else ""
+        ports = {"port": self._port, "upstream": machine.port}
+        self._conf.write_text(NGINX.format(user=user, directory=directory, **ports))
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> int:
+        if program := self.program():
+            log = str(self._conf.parent / "error.log")
+            self._process = subprocess.Popen([program, "-p", self._conf.parent, "-c", self._conf, "-e", log])
+            until(lambda: is_listening(self._port), "nginx listens")
+        return self._port
+
+    def __exit__(self, *_: object) -> None:
+        if self._process:
+            self._process.terminate()
+            self._process.wait(10)
+
+
+@pytest.fixture(params=WAYS)
+def way(request: pytest.FixtureRequest) -> str:
+    chosen: str = request.param
+    if chosen == "behind nginx" and nginx.program() is None:
+        if os.environ.get("ASGICTL_DEMAND_NGINX"):
+            pytest.fail("this run demands nginx, and there is none")
+        pytest.skip("NOT RUN: no nginx on this machine")
+    return chosen
+
+
+def statuses(came: str) -> list[int]:
+    """Return the statuses of the answers, those between aside."""
+    return [int(status) for status in re.findall(r"HTTP/1\.1 (\d+)", came) if int(status) != 100]
+
+
+def cut(text: str, how: str) -> list[str]:
+    """Return the pieces in which a request is sent."""
+    places = {"whole": [], "head and body": [text.index("\r\n\r\n") + 4], "bytes": list(range(1, len(text)))}[how]
+    return [text[begin:end] for begin, end in pairwise([0, *places, len(text)])]
+
+
+@pytest.mark.parametrize("how", ["whole", "head and body", "bytes"])
+@pytest.mark.parametrize("offer", ORDINARY)
+def test_b1_an_offer_that_is_not_taken_is_ignored(edge: Edge, way: str, offer: str, how: str) -> None:
+    """The request behind it on the connection is the next, and nothing else is."""
+    method, headers, body, noted = ORDINARY[offer]
+    behind = "GET /last HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+    asked = f"{method} /x HTTP/1.1\r\nHost: a\r\n{headers}\r\n{body}"
+    came, served = edge.ask(way, [*cut(asked, how), behind])
+    assert served == [f"{method} /x {noted}", "GET /last 0"]
+    assert statuses(came) == [200, 200]
+
+
+@pytest.mark.parametrize("headers", HANDSHAKES.values(), ids=HANDSHAKES)
+def test_b1_a_websocket_s_handshake_is_taken(edge: Edge, way: str, headers: str) -> None:
+    with socket.create_connection(("127.0.0.1", edge.ports[way]), timeout=SECONDS) as client:
+        client.sendall(f"GET /x HTTP/1.1\r\nHost: a\r\n{headers}{KEY}\r\n".encode())
+        assert client.recv(1 << 16).startswith(b"HTTP/1.1 101")
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_b1_an_old_or_closing_client_s_offer_is_ignored(edge: Edge, way: str, version: str) -> None:
+    connection = UPGRADE if version == "1.0" else "Connection: close, Upgrade\r\n"
+    headers = f"{connection}Upgrade: h2c\r\n{LENGTH}"
+    came, served = edge.ask(way, [f"POST /x HTTP/{version}\r\nHost: a\r\n{headers}\r\n{SMUGGLED}"])
+    assert served == [f"POST /x {BODY}"]
+    assert statuses(came) == [200]
+
+
+@pytest.mark.parametrize("request_", REFUSED.values(), ids=REFUSED)
+def test_b1_what_cannot_be_framed_is_refused(edge: Edge, way: str, request_: str) -> None:
+    came, served = edge.ask(way, [request_])
+    assert served == []
+    assert all(400 <= status < 600 for status in statuses(came))
+
+
+def test_b1_a_handshake_behind_an_unanswered_request_is_ordinary(edge: Edge) -> None:
+    handshake = f"GET /x HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, close\r\nUpgrade: websocket\r\n{KEY}\r\n"
+    came, served = edge.ask("directly", ["GET /first HTTP/1.1\r\nHost: a\r\n\r\n" + handshake])
+    assert served == ["GET /first 0", "GET /x 0"]
+    assert statuses(came) == [200, 200]
+
+
+@pytest.mark.parametrize("offer", ["h2c", "websocket"])
+def test_b1_the_application_sees_what_was_offered(edge: Edge, offer: str) -> None:
+    asked = f"POST /x HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, close\r\nUpgrade: {offer}\r\n{LENGTH}\r\n{SMUGGLED}"
+    came, _ = edge.ask("directly", [asked])
+    assert came.endswith("\r\n\r\n" + offer)
+
+
+@pytest.mark.parametrize("offer", ORDINARY)
+def test_b1_no_body_is_a_request_to_servers_with_their_own_parsers(other: Edge, way: str, offer: str) -> None:
+    method, headers, body, noted = ORDINARY[offer]
+    asked = f"{method} /x HTTP/1.1\r\nHost: a\r\n{headers}\r\n{body}"
+    different = DIFFERENT[other.server].get(offer)
+    behind = "GET /last HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+    came, served = other.ask(way, [asked, behind], OTHER_SECONDS if different else SECONDS)
+    assert not any("/forbidden" in line for line in served)
+    if different:
+        assert statuses(came)[0] == different
+    else:
+        assert served == [f"{method} /x {noted}", "GET /last 0"]
+        assert statuses(came) == [200, 200]
