@@ -10,47 +10,16 @@ from tests.conftest import MODES
 from tests.faults.test_user_code import Site, closed_with, site_of
 from tests.scenarios.test_demo import SECONDS, get
 
-TYPES = '''
-import enum, http
-
-class Safe(str):
-    """As Django's SafeString."""
-    def __str__(self):
-        return self
-
-class Liar(str):
-    def __str__(self):
-        return "wrong"
-    __repr__ = __format__ = __str__
-    def __len__(self):
-        return 0
-
-class Word(enum.StrEnum):
-    HELLO = "hello"
-
-class Old(str, enum.Enum):
-    HELLO = "hello"
-
-class Bytes(bytes):
-    def __bytes__(self):
-        return self
-
-class Number(int):
-    def __str__(self):
-        return "wrong"
-
-class Code(enum.IntEnum):
-    OWN = 4000
-
-class Float(float):
-    pass
+TYPES = """
+import http
+from tests.plain import Bytes, Code, Float, Liar, Number, Old, Safe, Word
 
 TEXTS = {"safe": Safe("hello"), "liar": Liar("hello"), "word": Word.HELLO, "old": Old.HELLO}
 STATUS = {"made": http.HTTPStatus.CREATED, "hello": http.HTTPStatus.OK}
 NUMBERS = {"number": Number(4000), "code": Code.OWN}
 LONE = "lone \\udc80"
 BAD = {"lone": LONE, "safe-lone": Safe(LONE), "none": None, "object": object(), "list": ["a"], "number": 5}
-'''
+"""
 CONSUMERS = (
     TYPES
     + """
