@@ -4,7 +4,7 @@ import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from asgictl.messages import Headers
+from asgictl.messages import Headers, plain
 
 ASGIMessage = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[ASGIMessage]]
@@ -16,6 +16,16 @@ _NO_VALUE = re.compile(rb"[\0-\x08\n-\x1f\x7f]")  # section 5.5
 def bytes_of(value: Any) -> bytes:
     """Return the bytes of any buffer; of a subclass's too, whatever its own methods say. Raises TypeError."""
     return value if type(value) is bytes else memoryview(value).tobytes()
+
+
+def plain_message(message: ASGIMessage) -> ASGIMessage:
+    """Return a WebSocket's message as its server has to get it, with nothing of a subclass. Raises TypeError."""
+    if type(message.get("text")) is str or type(message.get("bytes")) is bytes:
+        return message  # as nearly all are
+    plain_values = {name: plain(value) for name, value in message.items()}
+    if plain_values.get("bytes") is not None:
+        plain_values["bytes"] = bytes_of(plain_values["bytes"])
+    return plain_values
 
 
 def headers_of(message: ASGIMessage) -> Headers:

@@ -25,7 +25,7 @@ from uvicorn_worker import UvicornWorker
 
 from asgictl.access_log import WebSocketLog, log_request
 from asgictl.application import Application
-from asgictl.asgi_messages import Receive, Send
+from asgictl.asgi_messages import Receive, Send, plain_message
 from asgictl.boundary import UserCode
 from asgictl.configuration import SILENT_SECONDS, Bind, Limits, WorkerConfig
 from asgictl.direct_flow import DirectFlow
@@ -388,7 +388,7 @@ async def _closing(application: Any, scope: MutableMapping[str, Any], receive: R
 
     async def sending(message: MutableMapping[str, Any]) -> None:
         nonlocal is_answered, is_open
-        await send(message)
+        await send(plain_message(message))
         is_answered, is_open = True, message["type"] in {"websocket.accept", "websocket.send"}
 
     with UserCode("WebSocket %s failed", scope["path"], is_cancellable=True) as ended:

@@ -24,6 +24,7 @@ class Lifespan:
         self._heard = ""  # the last message's type
         self._reason = ""
         self._task: asyncio.Task[None] | None = None
+        self._code = UserCode("lifespan failed", expected=BaseException)  # which is told below, by how far it came
 
     async def start(self) -> None:
         """Wait until the application has started; one that raises before it answers has no lifespan.
@@ -43,6 +44,7 @@ class Lifespan:
                     await self._ask("lifespan.shutdown")
             except TimeoutError:
                 logger.warning("the application's lifespan did not end within %.0f s", seconds)
+            self._code.is_cancellable = True
             self._task.cancel()  # one that has answered may wait for more, for ever
 
     async def _ask(self, type: str) -> None:
@@ -53,7 +55,7 @@ class Lifespan:
     async def _run(self) -> None:
         scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": self.state}
         try:
-            with UserCode("lifespan", expected=BaseException, is_cancellable=True) as ended:
+            with self._code as ended:
                 await self.application(scope, self._messages.get, self._send)
             if ended.error is not None and self._heard:
                 failures.error("lifespan failed", exc_info=ended.error)

@@ -24,10 +24,10 @@ class LastingLoop(uvloop.Loop):
             try:
                 return super().run_until_complete(main)
             except (SystemExit, KeyboardInterrupt) as error:
-                if main.done():
-                    raise
                 if not _has_a_task(error):
                     failures.exception("a callback of the event loop failed")
+                if main.done():  # it has raised this itself, or uvloop went on to its end
+                    return main.result()
 
 
 def _has_a_task(error: BaseException) -> bool:

@@ -57,6 +57,51 @@ def test_an_application_that_answers_nothing_has_no_lifespan(application: Applic
     run()
 
 
+class Raises:
+    """Ends in its startup, before or after it has answered, or in its shutdown."""
+
+    def __init__(self, where: str, how: type[BaseException]) -> None:
+        self.where = where
+        self.how = how
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        if self.where == "startup":
+            await self.end()
+        await send({"type": "lifespan.startup.complete"})
+        if self.where == "between":
+            await self.end()
+        await receive()
+        await self.end()
+
+    async def end(self) -> None:
+        if self.how is KeyError:  # stands for its own cancellation
+            task = asyncio.current_task()
+            assert task
+            task.cancel()
+            await asyncio.sleep(9)
+        raise self.how("theirs")
+
+
+@pytest.mark.parametrize("where", ["startup", "between", "shutdown"])
+@pytest.mark.parametrize("how", [asyncio.CancelledError, SystemExit, KeyboardInterrupt, GeneratorExit, KeyError])
+def test_a_lifespan_that_ends_ends_nothing_else_and_is_told_once(
+    where: str, how: type[BaseException], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+
+    @scenario
+    async def run() -> None:
+        lifespan = Lifespan(Raises(where, how))
+        await lifespan.start()
+        await settled()
+        await lifespan.stop()
+
+    run()
+    said = "the application has no lifespan" if where == "startup" else "the application: lifespan failed"
+    assert [record.getMessage()[: len(said)] for record in caplog.records] == [said]
+
+
 @pytest.mark.parametrize("then_raises", [False, True])
 def test_a_startup_that_failed_is_a_target_error_with_its_reason(then_raises: bool) -> None:
     async def application(scope: Any, receive: Any, send: Any) -> None:

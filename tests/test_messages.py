@@ -39,7 +39,9 @@ from asgictl.messages import (
     encode_scope,
     encode_state,
     may_repeat,
+    plain,
 )
+from tests.plain import TEXTS, VALUES
 
 text = st.text(max_size=20)
 data = st.binary(max_size=20)
@@ -233,3 +235,30 @@ def test_a_turn_may_run_again_unless_its_frames_go_at_most_once() -> None:
 def test_a_state_that_messagepack_cannot_carry_is_a_type_error() -> None:
     with pytest.raises(TypeError):
         encode_state({"a": object()})
+
+
+@pytest.mark.parametrize(("value", "kind"), VALUES)
+def test_a_value_of_a_subclass_travels_as_the_plain_type(value: object, kind: object) -> None:
+    (found,) = decode_state(encode_state({"x": value})).values()
+    assert (found, type(found)) == (kind, type(kind))
+    (nested,) = decode_state(encode_state({"x": [{"y": value}]}))["x"][0].values()
+    assert type(nested) is type(kind)
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_text_of_a_subclass_is_the_plain_text_everywhere(text: str) -> None:
+    assert (plain(text), type(plain(text))) == ("hello", str)
+    assert list(decode_state(encode_state({text: 1}))) == ["hello"]
+    broadcast = decode_broadcast(*encode(Broadcast(text, text)))
+    assert (broadcast, type(broadcast.group), type(broadcast.frame)) == (Broadcast("hello", "hello"), str, str)
+
+
+def test_what_is_plain_stays_the_same_object() -> None:
+    for value in ("hello", b"hello", 5, None, ["hello"]):
+        assert plain(value) is value
+
+
+@pytest.mark.parametrize("value", [object(), plain, [object()], {"a": object()}, "lone \udc80"])
+def test_what_has_no_plain_type_is_refused(value: object) -> None:
+    with pytest.raises((TypeError, ValueError)):
+        encode_state({"x": value})

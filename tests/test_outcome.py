@@ -8,6 +8,7 @@ import pytest
 from asgictl.errors import ConsumerError
 from asgictl.messages import Broadcast, Frames, Sent
 from asgictl.outcome import Outcome, current, frame_of
+from tests.plain import TEXTS, Bytes
 
 
 def test_a_frame_is_the_one_that_was_given() -> None:
@@ -78,3 +79,21 @@ def test_a_redis_that_is_away_is_the_senders_to_handle() -> None:
 
     with pytest.raises(OSError, match="Redis was lost"):
         Outcome(away).send_now(Frames("i/1", ["x"]))
+
+
+def test_of_the_calls_for_one_group_the_last_counts() -> None:
+    outcome = Outcome()
+    outcome.memberships += [("a", True), ("b", False), ("a", False), ("c", True), ("b", True), ("c", True)]
+    assert (outcome.groups(joined=True), outcome.groups(joined=False)) == (["c", "b", "c"], ["a"])
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_a_frame_is_plain(text: str) -> None:
+    for frame, kind in ((frame_of(text, None), str), (frame_of(None, Bytes(b"hello")), bytes)):
+        assert type(frame) is kind
+
+
+@pytest.mark.parametrize("data", [bytearray(b"x"), memoryview(b"x"), "x"])
+def test_data_is_bytes_alone(data: Any) -> None:
+    with pytest.raises(ConsumerError, match="takes bytes"):
+        frame_of(None, data)

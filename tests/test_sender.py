@@ -12,6 +12,7 @@ from asgictl.layers.keys import Keys
 from asgictl.manifest import encode_manifest, manifest_of
 from asgictl.messages import Broadcast, Job, decode_broadcast, decode_event, decode_state
 from asgictl.sender import Sender
+from tests.plain import TEXTS, Number
 
 KEYS = Keys("shop")
 THUMBS = KEYS.channel("background.thumbs")
@@ -102,3 +103,15 @@ def test_content_that_cannot_travel_is_refused_and_says_why(content: Any, said: 
 def test_a_delay_that_is_none_is_refused(delay: Any) -> None:
     with pytest.raises(ConsumerError, match="number of seconds"):
         Channel("thumbs").send({}, delay_seconds=delay)
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_what_a_script_sends_is_plain(client: Any, text: str) -> None:
+    Group(text).send(text=text)
+    Channel("thumbs").send({text: text, "n": Number(7)})
+    ((_, fields),) = client.xrange(KEYS.broadcast)
+    assert decode_broadcast(*next(iter(fields.items()))) == Broadcast("hello", "hello")
+    ((_, fields),) = client.xrange(THUMBS)
+    job = decode_event(*next(iter(fields.items())))
+    assert isinstance(job, Job)
+    assert decode_state(job.content) == {"hello": "hello", "n": 7}

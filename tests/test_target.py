@@ -80,6 +80,10 @@ def test_a_missing_attribute_is_named(module: Write) -> None:
         ("raise ValueError('theirs')", "ValueError: theirs"),
         ("import absent_dependency", "No module named 'absent_dependency'"),
         ("raise SystemExit(3)", "SystemExit"),
+        ("raise KeyboardInterrupt('theirs')", "KeyboardInterrupt: theirs"),
+        ("raise GeneratorExit('theirs')", "GeneratorExit: theirs"),
+        ("import asyncio\nraise asyncio.CancelledError('theirs')", "CancelledError: theirs"),
+        ("raise BaseException('theirs')", "BaseException: theirs"),
         ("def app(:", "SyntaxError"),
     ],
 )

@@ -28,6 +28,7 @@ from asgictl.messages import (
     encode_state,
 )
 from asgictl.turn import LAST_TURN, Message, RunningTurn
+from tests.plain import TEXTS, Bytes, Code
 
 
 @pytest.fixture(autouse=True)
@@ -329,3 +330,80 @@ def test_nothing_is_sent_immediately_to_a_connection_that_is_not_open() -> None:
     turn = RunningTurn(Application(websocket=[path("/ws/{room}", connect=accept)]), connect(), sent.append)
     close = turn.run().close
     assert (close and close.status, sent) == (500, [])
+
+
+@pytest.mark.parametrize("calls", [["join", "leave"], ["leave", "join"], ["join", "leave", "join"]])
+def test_of_a_turn_s_joins_and_leaves_the_last_counts(calls: list[str]) -> None:
+    def move(message: Message) -> None:
+        for call in calls:
+            getattr(message, call)("hello")
+        message.leave("other")
+
+    done = ran(receive(["x"]), move).run()
+    assert (set(done.joins), set(done.leaves)) == (
+        ({"hello"}, {"other"}) if calls[-1] == "join" else (set(), {"hello", "other"})
+    )
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_what_a_consumer_says_is_plain(text: str) -> None:
+    def say(message: Message) -> None:
+        message.reply(text=text)
+        message.reply(data=Bytes(b"hello"))
+        message.join(text)
+        message.close(Code.OWN, text)
+
+    done = ran(receive(["x"]), say).run()
+    assert done.close
+    assert (done.frames, done.joins, done.close) == (["hello", b"hello"], ["hello"], Close(4000, "hello"))
+    said = (*done.frames, *done.joins, done.close.code, done.close.reason)
+    assert [type(each) for each in said] == [str, bytes, str, int, str]
+
+    def accepts(message: Message) -> None:
+        message.accept(text, [(Bytes(b"x"), Bytes(b"y"))])
+
+    accept = ran(connect(), accepts).run().accept
+    assert accept == Accept("hello", [(b"x", b"y")])
+    assert accept
+    assert {type(each) for each in (*accept.headers[0], accept.subprotocol)} == {bytes, str}
+
+
+@pytest.mark.parametrize("code", [4000.0, "4000", None, True, 5])
+def test_a_close_code_is_a_whole_number_that_may_be_sent(code: Any) -> None:
+    def say(message: Message) -> None:
+        with pytest.raises(ConsumerError, match="may not be sent"):
+            message.close(code)
+
+    ran(receive(["x"]), say).run()
+
+
+@pytest.mark.parametrize("reason", [None, 5, "lone \udc80", "x" * 124])
+def test_a_close_reason_is_text_that_fits(reason: Any) -> None:
+    def say(message: Message) -> None:
+        with pytest.raises(ConsumerError):
+            message.close(4000, reason)
+
+    assert ran(receive(["x"]), say).run().close is None
+
+
+ENDS = [SystemExit, KeyboardInterrupt, GeneratorExit, asyncio.CancelledError, BaseException, StopIteration]
+
+
+@pytest.mark.parametrize("how", ENDS)
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_consumer_that_ends_closes_with_1011_and_is_told_once(
+    how: type[BaseException], is_async: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    def say(message: Message) -> None:
+        message.reply(text="never seen")
+        raise how
+
+    async def async_say(message: Message) -> None:
+        say(message)
+
+    turn = ran(receive(["x"]), async_say if is_async else say)
+    done = asyncio.run(turn.run_async()) if is_async else turn.run()
+    assert (done.frames, done.close) == ([], Close(1011, "", 403))
+    assert [record.getMessage() for record in caplog.records] == [
+        "the application: websocket.receive of /ws/hall failed"
+    ]

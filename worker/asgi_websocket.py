@@ -31,6 +31,7 @@ from asgictl.messages import (
     Incoming,
     Letter,
     Want,
+    plain,
 )
 from asgictl.outcome import encodable
 from asgictl.worker.asgi_http import extend
@@ -144,7 +145,7 @@ class WebSocketRun:
         elif kind == "websocket.send" and state is State.OPEN:
             await self._send_frame(message)
         elif kind == "websocket.close" and state is State.OPEN:
-            self._close(message.get("code", 1000), encodable(message.get("reason") or ""))
+            self._close(message.get("code", 1000), encodable(plain(message.get("reason")) or ""))
         elif kind == "websocket.close" and state is State.CONNECTING:
             await self._answer(close=Close(1000, "", 403))
         elif kind == "websocket.http.response.start" and state is State.CONNECTING:
@@ -160,7 +161,7 @@ class WebSocketRun:
     async def _accept(self, subprotocol: str | None, headers: Headers) -> None:
         if not isinstance(subprotocol, str | None):
             raise TypeError(f"websocket.accept takes subprotocol: str, not {type(subprotocol).__name__}")
-        accept = Accept(subprotocol and encodable(subprotocol), headers)
+        accept = Accept(None if subprotocol is None else encodable(subprotocol), headers)
         self._state = State.OPEN
         await self._answer(accept=accept)
 

@@ -13,6 +13,7 @@ from channels.layers import channel_layers
 from asgictl.layers import InMemoryChannelLayer, RedisChannelLayer
 from asgictl.layers.channel_layer import MESSAGE_BYTES, ChannelLayer
 from tests.conftest import SERVERS, scenario
+from tests.plain import TEXTS, Bytes, Liar, Number, Safe
 
 Make = Callable[..., ChannelLayer]
 NOTHING_SECONDS = 0.3  # in which what must not come would have come
@@ -351,3 +352,25 @@ def test_channels_finds_it_by_its_name_in_the_settings(make: Make) -> None:
     assert type(manager["default"]) is backend
     assert manager["default"].capacity == 7
     assert set(manager["default"].extensions) == {"groups", "flush"}
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_names_and_messages_of_subclasses_are_plain(make: Make, text: str) -> None:
+    @scenario
+    async def run() -> None:
+        layer = make()
+        channel = await layer.new_channel()
+        await layer.group_add(text, type(text)(channel) if isinstance(text, Safe | Liar) else channel)
+        await layer.group_send("hello", {text: text, "number": Number(7), "bytes": Bytes(b"b")})
+        found = await layer.receive(channel)
+        assert found == {"hello": "hello", "number": 7, "bytes": b"b"}
+        assert [type(each) for each in (*found, *found.values())] == [str, str, str, str, int, bytes]
+        await layer.send(text, {"n": 1})
+        assert await layer.receive("hello") == {"n": 1}
+        await layer.send("hello", {"n": 2})
+        assert await layer.receive(text) == {"n": 2}
+        await layer.group_discard(text, channel)
+        await layer.group_send("hello", {"n": 3})
+        await nothing(layer, channel)
+
+    run()

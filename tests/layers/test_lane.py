@@ -217,3 +217,24 @@ def test_a_gap_is_told_once_and_nothing_behind_it_is_passed_on() -> None:
 def test_empty_frames_count_too() -> None:
     assert weight("") == weight(b"") > 0
     assert weight("xy") == weight("") + 2
+
+
+@scenario
+async def test_what_cannot_be_added_is_forgotten_and_ends_it(wire: Wire) -> None:
+    """Its number is missing from the sequence, so nothing may follow."""
+
+    def refuse(message: Said, answered: Answered) -> None:
+        if message.sequence == 2:
+            raise TypeError("cannot be encoded")
+        wire._add(message, answered)
+
+    wire.lane = Lane(refuse, wire._lose)
+    wire.say(3)
+    await wire.turn()
+    assert [message.sequence for message, _ in wire.on_its_way] == [1]
+    assert wire.lost == 1
+    await asyncio.wait_for(wire.lane.settle(), 1)
+    wire.answer_all()
+    wire.say()
+    await wire.turn()
+    assert (wire.heard, wire.broken, len(wire.on_its_way)) == ([1], 0, 0)
