@@ -35,12 +35,14 @@ from asgictl.layers.keys import Keys
 from asgictl.layers.leases import member, reap
 from asgictl.readiness import ROLES, SOCKET
 from asgictl.started import take_started
-from asgictl.status import look
+from asgictl.status import ANSWER_SECONDS, look
 from asgictl.supervisor import SERVING, Supervisor
 
 logger = logging.getLogger("asgictl.controller")
 LINE_BYTES = 1 << 20  # a failure's reason is a whole traceback
 LOOK_SECONDS = 1.0
+IMPATIENT_SECONDS = 0.05  # that supervisord has for a status if it was silent a moment ago: threads that wait are few
+AGAIN_SECONDS = 5.0  # after which it is waited for again
 START_BUDGET = 5  # times that a process may end before it is ready; supervisord's own counts the first second alone
 THREADS = 4  # that see to the dead and the silent; as many more ask supervisord, which may not answer
 ALARM_SECONDS = 10.0  # that an event may wait for a worker
@@ -75,6 +77,7 @@ class Controller:
         self._actions: set[asyncio.Future[Any]] = set()
         self._seeing_to = ThreadPoolExecutor(THREADS, "seeing-to")
         self._ordering = ThreadPoolExecutor(THREADS, "ordering")
+        self._impatient_until = 0.0  # with supervisord, which has just been silent
         self._unready: Counter[str] = Counter()  # by slot, how often in a row it has not become ready
         self._alarmed: dict[str, float] = {}  # by channel, when
         self.history = History()
@@ -144,13 +147,18 @@ class Controller:
         return {"ready": list(self._ready.values()), "failed": list(self._failed.values())}
 
     async def status(self) -> dict[str, Any]:
-        """Return what `asgictl status --json` prints; {} when supervisord does not answer."""
+        """Return what `asgictl status --json` prints; {} when supervisord is gone."""
         seen = {name: channel._asdict() for name, channel in self.channels.items()}
         known = {**self._reports(), **self.history.summary(), "channels": seen}
+        began = time.monotonic()
+        seconds = IMPATIENT_SECONDS if began < self._impatient_until else ANSWER_SECONDS
         try:
-            return await asyncio.to_thread(look, self._run_dir, known)
+            return await asyncio.to_thread(look, self._run_dir, known, seconds)
         except AsgictlError:
             return {}
+        finally:
+            if time.monotonic() - began > seconds:
+                self._impatient_until = time.monotonic() + AGAIN_SECONDS
 
     def who(self) -> dict[int, dict[str, Any]]:
         """Return the report of each process that is ready, Redis and ourselves included, by pid."""
@@ -196,7 +204,12 @@ class Controller:
     def _act(self, executor: Executor, act: Callable[[], object]) -> None:
         action = asyncio.get_running_loop().run_in_executor(executor, act)
         self._actions.add(action)
-        action.add_done_callback(self._actions.discard)
+        action.add_done_callback(self._acted)
+
+    def _acted(self, action: asyncio.Future[Any]) -> None:
+        self._actions.discard(action)
+        if not action.cancelled() and (error := action.exception()):
+            logger.error("what ended could not be seen to: %s", error)
 
     def _give_up(self, supervisor: Supervisor, process: str) -> None:
         """Stop a slot whose process does not start, however often it is tried; the rest goes on."""

@@ -1,10 +1,9 @@
 """How an instance is: what `asgictl status` prints, and the same as JSON for programs.
 
 The controller knows it already, so it is one question however many processes there are. While it is away supervisord
-is asked, which knows less.
+is asked, which knows less. Either may stand still: then it is said, with what the other knows.
 """
 
-import contextlib
 import json
 import time
 from pathlib import Path
@@ -19,29 +18,46 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 DESCRIPTION = "instance.json"
+STATUS_SECONDS = 2.6  # for the controller and, where it is silent, supervisord
+ANSWER_SECONDS = 1.0  # for supervisord, when it is the controller that asks
+LEAST_ANSWER_SECONDS = 0.5  # of it for supervisord
 SILENT_SECONDS = 3 * PUSH_SECONDS  # without a report: a process that stands still, or whose code lets no thread run
 UNKNOWN: dict[str, Any] = {"ready": [], "failed": [], "figures": {}, "shed": {}, "channels": {}}
 UNKNOWN |= {"requests": None, "turns": None}
+SILENT = "the controller does not answer: it stands still, and nobody knows what is ready; asgictl restart controller"
 
 
 def status(name: str) -> dict[str, Any]:
     """Return how the instance of this name is; raises NotRunning."""
-    run_dir, found = RunDir.of(name).path, {}
-    with contextlib.suppress(OSError):  # the controller is away
-        found = ask(run_dir, "status")
+    run_dir, found, known = RunDir.of(name).path, {}, UNKNOWN
+    deadline = time.monotonic() + STATUS_SECONDS
     try:
-        return found or look(run_dir, UNKNOWN)
+        found = ask(run_dir, "status")
+    except TimeoutError:
+        known = {**UNKNOWN, "warnings": [SILENT]}
+    except OSError:  # the controller is away
+        pass
+    try:
+        return found or look(run_dir, known, max(deadline - time.monotonic(), LEAST_ANSWER_SECONDS))
     except NotRunning:
         from asgictl.remains import not_running
 
         raise not_running(name, run_dir) from None
 
 
-def look(run_dir: Path, known: dict[str, Any]) -> dict[str, Any]:
-    """Return the configuration, every started process and what the controller knows; raises NotRunning."""
-    from asgictl.supervisor import Supervisor  # not what `status` usually needs, and slow to load
+def look(run_dir: Path, known: dict[str, Any], answer_seconds: float = ANSWER_SECONDS) -> dict[str, Any]:
+    """Return the configuration, every started process and what the controller knows; raises NotRunning.
 
-    slots = Supervisor(run_dir).processes()
+    answer_seconds: that supervisord has; without its answer, processes that are ready are all that is known.
+    """
+    from asgictl.supervisor import NotAnswering, Supervisor  # not what `status` usually needs, and slow to load
+
+    warnings = list(known.get("warnings", ()))
+    try:
+        slots = Supervisor(run_dir, answer_seconds).processes()
+    except NotAnswering as error:
+        slots = [{"name": each["process"], "statename": "RUNNING", "pid": each["pid"]} for each in known["ready"]]
+        warnings.append(str(error))
     try:
         configuration = json.loads((run_dir / DESCRIPTION).read_text())
     except OSError as error:
@@ -60,7 +76,7 @@ def look(run_dir: Path, known: dict[str, Any]) -> dict[str, Any]:
     ]
     processes = [_process(each, reports.get(each["pid"], {}), known["figures"].get(each["pid"])) for each in shown]
     threads = configuration["workers"] * configuration["threads"]
-    warnings = [
+    warnings += [
         f"{each['process']} {'is given up, for it does' if 'is_given_up' in each else 'does'} not start: "
         + (each["reason"].rpartition("\n")[2] or "see asgictl logs")
         for each in known["failed"]

@@ -1,11 +1,16 @@
-"""supervisord, with two mends: its TCP sockets may be IPv6's too, and no signal to a process that starts is lost."""
+"""supervisord, with three mends.
+
+Its TCP sockets may be IPv6's too; no signal to a process that starts is lost; and a disk without room costs lines of
+logs, never supervisord: by itself it would end on the error that it meets while it tells of another.
+"""
 
 import os
 import signal
 import socket
+from contextlib import suppress
 from typing import Any
 
-from supervisor import supervisord
+from supervisor import loggers, supervisord
 from supervisor.datatypes import InetStreamSocketConfig
 from supervisor.options import ServerOptions
 
@@ -46,6 +51,30 @@ class Options(ServerOptions):  # type: ignore[misc]
         return IPv6Socket(host, port, backlog=others[-1])
 
 
+def spare_logs() -> None:
+    """Have every handler of logs lose what it cannot write, and go on once it can."""
+    rollover, close = loggers.RotatingFileHandler.doRollover, loggers.Handler.close
+
+    def roll_over(handler: Any) -> None:
+        try:
+            rollover(handler)
+        except (OSError, ValueError):  # no room, or the file was closed in the midst of the one before
+            with suppress(OSError):
+                if handler.stream.closed:
+                    handler.stream = open(handler.baseFilename, "ab")  # noqa: SIM115 - it stays open
+
+    def close_all_the_same(handler: Any) -> None:
+        try:
+            close(handler)
+        except OSError:  # what is buffered is lost; the file is closed
+            handler.closed = True
+
+    loggers.Handler.handleError = lambda _handler: None
+    loggers.Handler.close = close_all_the_same
+    loggers.RotatingFileHandler.doRollover = roll_over
+
+
 if __name__ == "__main__":
+    spare_logs()
     supervisord.ServerOptions = Options
     supervisord.main()

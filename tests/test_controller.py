@@ -7,6 +7,7 @@ import queue
 import signal
 import socket
 import stat
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -41,8 +42,8 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 @asynccontextmanager
-async def running(redis_url: str | None) -> AsyncIterator[Path]:
-    controllers.append(Controller(Path(), redis_url, "test"))
+async def running(redis_url: str | None, **options: Any) -> AsyncIterator[Path]:
+    controllers.append(Controller(Path(), redis_url, "test", **options))
     serving = asyncio.create_task(controllers[-1].serve())
     while signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:  # what it does last; before, SIGTERM would end pytest
         assert not serving.done(), serving.result()
@@ -77,9 +78,9 @@ async def status_when(condition: Callable[[Status], object]) -> Status:
                 return status
 
 
-def run(scenario: Callable[[], Awaitable[None]], redis_url: str | None = None) -> None:
+def run(scenario: Callable[[], Awaitable[None]], redis_url: str | None = None, **options: Any) -> None:
     async def main() -> None:
-        async with running(redis_url):
+        async with running(redis_url, **options):
             await scenario()
 
     asyncio.run(main())
@@ -228,6 +229,31 @@ def test_a_process_that_stands_still_is_not_ready(monkeypatch: pytest.MonkeyPatc
         line.close()
 
     run(scenario)
+
+
+SILENT = """
+import json, os, socket, sys
+with socket.socket(socket.AF_UNIX) as line:
+    line.connect(sys.argv[1])
+    for process, pid in (("worker-00", os.getpid()), ("worker-01", os.getppid())):  # the other's is no line of its own
+        report = {"role": "worker", "process": process, "pid": pid, "state": "ready"}
+        line.sendall(json.dumps(report).encode() + b"\\n")
+    sys.stdin.read()
+"""
+
+
+def test_who_hangs_before_its_first_figures_is_ended_and_nobody_for_anothers_line(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def scenario() -> None:
+        silent = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", SILENT, SOCKET, stdin=asyncio.subprocess.PIPE
+        )
+        assert await asyncio.wait_for(silent.wait(), 10) == -signal.SIGKILL
+        await until(lambda: f"worker-00 (pid {silent.pid}) has said nothing for" in caplog.text)
+        await until(lambda: not running_controller()._listened_to)
+
+    run(scenario, silent_seconds=1.0)
 
 
 def test_an_event_that_waits_too_long_raises_one_alarm_a_minute_for_each_channel(

@@ -4,6 +4,8 @@ import json
 import os
 import resource
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -93,3 +95,34 @@ def test_reports_share_one_line_that_stays_open(listener: socket.socket, monkeyp
         assert readiness._socket is not None
         readiness._socket.close()
         assert file.readline() == b""
+
+
+ALONE = """
+import os, sys, time
+from asgictl.readiness import Readiness
+Readiness(None, "worker", "worker", silent_seconds=1.0).ready()
+{}
+"""
+
+
+def alone(code: str) -> subprocess.CompletedProcess[str]:
+    """Run code in a process that is ready and that nobody supervises."""
+    return subprocess.run([sys.executable, "-c", ALONE.format(code)], capture_output=True, text=True, timeout=30)
+
+
+def test_a_process_that_is_alone_ends_when_its_code_holds_the_gil() -> None:
+    done = alone("import ctypes\ndef held(): ctypes.PyDLL(None).sleep(20)\nheld()")
+    assert done.returncode == 1
+    assert "in held" in done.stderr
+
+
+def test_a_process_that_only_waits_or_computes_goes_on() -> None:
+    done = alone("time.sleep(1.5)\nbegan = time.monotonic()\nwhile time.monotonic() < began + 1.5: pass")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_forked_child_is_not_watched_and_ends_in_order() -> None:
+    fork = "pid = os.fork()\nif not pid:\n    {}\nsys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))"
+    assert alone(fork.format("sys.exit(7)")).returncode == 7
+    grandchild = "os.fork() and os.wait(); import ctypes; ctypes.PyDLL(None).sleep(2); sys.exit(6)"
+    assert alone(fork.format(grandchild)).returncode == 6

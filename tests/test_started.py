@@ -1,10 +1,14 @@
 """What a worker notes, and what is found of it after its death."""
 
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from asgictl.started import PART_BYTES, UNKNOWN, Started, take_started
+from asgictl.started import PART_BYTES, SLOT_BYTES, SLOTS, UNKNOWN, Begun, Started, begun, take_started
 
 
 @pytest.fixture
@@ -57,3 +61,45 @@ def test_a_worker_that_nobody_looks_after_notes_nothing() -> None:
     started = Started(None, 0)
     started.note(b"ch", b"1-0")
     started.clear()
+
+
+def test_where_events_run_side_by_side_any_may_have_started(path: Path) -> None:
+    started = Started(path, 0, is_exact=False)
+    started.note(b"ch", b"1-0")
+    started.clear()
+    assert take_started(path) == ("?", "ch 1-0")
+
+
+@pytest.fixture
+def full(tmp_path: Path) -> Iterator[Path]:
+    """A disk that has room for one part, and the rest of it is a hole."""
+    if os.geteuid():
+        pytest.skip("NOT RUN: only root mounts")
+    size = f"size={PART_BYTES}"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", tmp_path], check=True)
+    yield tmp_path
+    subprocess.run(["umount", "--lazy", tmp_path], check=True)
+
+
+def test_on_a_full_disk_nothing_is_noted_and_any_may_have_started(full: Path) -> None:
+    path = full / "started-7"
+    threads = [Started(path, part) for part in range(2)]
+    for thread in threads:
+        thread.note(b"ch", b"1-0")
+        thread.clear()
+    assert take_started(path) == UNKNOWN
+    with suppress(OSError):
+        (full / "more").write_bytes(bytes(2 * PART_BYTES))
+    server = Begun(full / "begun-7")
+    server.end(server.begin("GET", "/"))
+    assert not (full / "begun-7").exists()
+
+
+def test_what_a_server_has_begun_and_not_ended_is_found(path: Path) -> None:
+    noted = Begun(path)
+    counts = [noted.begin("GET", f"/{number}") for number in range(SLOTS + 1)]
+    for count in counts[:2]:
+        noted.end(count)
+    assert sorted(begun(path)) == sorted(f"GET /{number}" for number in range(2, SLOTS + 1))
+    noted.begin("GET", "/" + "x" * 2 * SLOT_BYTES)
+    assert max(map(len, begun(path))) == SLOT_BYTES - 1

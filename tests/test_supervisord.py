@@ -1,13 +1,17 @@
 """supervisord's listening sockets."""
 
+import errno
+import os
 import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from supervisor import loggers
 
-from asgictl.supervisord import Options
+from asgictl.supervisord import Options, spare_logs
 
 
 def parsed(url: str) -> socket.socket:
@@ -25,6 +29,43 @@ def test_a_socket_is_bound_whichever_family_its_address_is_of(address: str) -> N
 
 def test_a_file_is_supervisords_own() -> None:
     assert Options().parse_fcgi_socket("unix:///tmp/x.sock", None, None, None, 5).url == "unix:///tmp/x.sock"
+
+
+@pytest.fixture
+def spared(monkeypatch: pytest.MonkeyPatch) -> None:
+    for owner, name in (
+        (loggers.Handler, "handleError"),
+        (loggers.Handler, "close"),
+        (loggers.RotatingFileHandler, "doRollover"),
+    ):
+        monkeypatch.setattr(owner, name, getattr(owner, name))  # so that it comes back afterwards
+    spare_logs()
+
+
+class FullStderr:
+    def write(self, _text: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.usefixtures("spared")
+def test_a_log_on_a_full_disk_loses_lines_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", FullStderr())
+    logger = loggers.getLogger()
+    loggers.handle_file(logger, "/dev/full", "%(message)s", rotating=False)
+    path = tmp_path / "x.log"
+    loggers.handle_file(logger, str(path), "%(message)s\n", rotating=True, maxbytes=100, backups=1)
+    for number in range(3):
+        logger.info(f"{number}" * 20)
+    assert path.read_text().splitlines()[-1] == "2" * 20
+    rename = os.rename
+    monkeypatch.setattr(os, "rename", lambda *_: FullStderr().write(""))
+    for _ in range(10):
+        logger.info("x" * 60)
+    monkeypatch.setattr(os, "rename", rename)
+    logger.info("room again")
+    logger.info("and on")
+    assert "and on" in path.read_text()
+    logger.close()
 
 
 STARTS = """

@@ -13,7 +13,7 @@ import hiredis
 
 from asgictl.dead_letters import Command, dead_letter
 from asgictl.errors import WireError
-from asgictl.layers.base import Answered
+from asgictl.layers.base import Answered, NotSent
 from asgictl.layers.keys import Keys
 from asgictl.layers.link import Link
 from asgictl.layers.redis import BLOCK_MILLISECONDS
@@ -84,10 +84,10 @@ class EventLoop:
         )
 
     def publish(self, sent: Frames | Sent) -> None:
-        """Send something outside of a commit; all but a broadcast again when the link was cut meanwhile."""
+        """Send something outside of a commit; again when the link was cut meanwhile, but for a broadcast on its way."""
 
         def answered(reply: object) -> None:
-            if isinstance(reply, ConnectionError) and not isinstance(sent, Broadcast):
+            if isinstance(reply, NotSent) or (isinstance(reply, ConnectionError) and not isinstance(sent, Broadcast)):
                 self._loop.call_later(RETRY_SECONDS, self.publish, sent)
             elif isinstance(reply, hiredis.ReplyError):
                 logger.error("what a handler sent was refused by Redis: %s", reply)

@@ -11,6 +11,8 @@ import re
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from itertools import count
+from operator import itemgetter
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -20,12 +22,12 @@ import redis
 
 from asgictl.dead_letters import dead_letter
 from asgictl.errors import AsgictlError, RedisError, WireError
-from asgictl.layers.base import Answered, OnBroadcast, OnReply, Position
+from asgictl.layers.base import Answered, NotSent, OnBroadcast, OnReply, Position
 from asgictl.layers.keys import Keys
 from asgictl.layers.leases import beat_answer, beat_command, leave_command, reap_command
 from asgictl.layers.link import Link
 from asgictl.layers.sends import send_command
-from asgictl.messages import Event, Job, Letter, Sent, decode_broadcast, decode_reply, encode
+from asgictl.messages import Broadcast, Event, Job, Letter, Sent, decode_broadcast, decode_reply, encode
 
 logger = logging.getLogger("asgictl.layers")
 MINIMUM_VERSION = (6, 2)
@@ -34,6 +36,8 @@ BLOCK_MILLISECONDS = 1000
 TRIM_BYTES = 64 << 10  # of replies that were applied, and may stand in Redis still
 BROADCAST_RETENTION_MILLISECONDS = 60_000
 BROADCAST_RETENTION_BYTES = 64 << 20
+RESEND_SECONDS = 0.1
+UNSENT_BYTES = 16 << 20  # of broadcasts that wait for Redis
 SLOW_READ_SECONDS = 0.1  # less than any time in which as much comes as is kept
 _TRIM = Path(__file__).with_name("trim.lua").read_text()
 _REMOVE = """
@@ -189,13 +193,19 @@ class RedisGroupLayer:
         self._link = Link(url, self._register)
         self._reader = StreamReader(url, self._keys, on_broadcast)
         self._ticker: asyncio.Task[None] | None = None
-        self._unsent: list[Sent] = []  # jobs; whoever sends sees to the channel's capacity
+        self._numbers = count()
+        self._unsent: list[tuple[int, Sent]] = []  # whoever sends jobs sees to the channel's capacity
+        self._unsent_bytes = 0  # of the broadcasts among them
+        self._resending: asyncio.TimerHandle | None = None
 
     async def _register(self) -> None:
-        """Called whenever the link is up again: send the jobs that a cut kept from being sent."""
-        unsent, self._unsent = self._unsent, []
-        for job in unsent:
-            self.publish(job)
+        """Called whenever the link is up again: send what a cut kept from being sent."""
+        self._resend()
+
+    def _resend(self) -> None:
+        unsent, self._unsent, self._unsent_bytes = sorted(self._unsent, key=itemgetter(0)), [], 0
+        for number, sent in unsent:
+            self._send(number, sent)
 
     async def start(self) -> None:
         """Connect; raises RedisError."""
@@ -211,16 +221,40 @@ class RedisGroupLayer:
             self._ticker.cancel()
         await self._reader.stop()
         await self._link.stop()
+        if self._resending:
+            self._resending.cancel()
         if self._unsent:
-            logger.error("%d background messages were lost: Redis is away", len(self._unsent))
+            logger.error("%d messages to groups or channels were lost: Redis is away", len(self._unsent))
 
     def publish(self, sent: Sent) -> None:
-        self._link.call(*send_command(self._keys, sent), answered=partial(self._published, sent))
+        number = next(self._numbers)
+        if self._unsent:  # behind those before it
+            self._keep(number, sent, "Redis is away")
+        else:
+            self._send(number, sent)
 
-    def _published(self, sent: Sent, reply: object) -> None:
-        if isinstance(reply, ConnectionError) and isinstance(sent, Job):
-            self._unsent.append(sent)
-            self._link.drop()  # a Redis that is not itself keeps its connections
+    def _send(self, number: int, sent: Sent) -> None:
+        self._link.call(*send_command(self._keys, sent), answered=partial(self._published, number, sent))
+
+    def _keep(self, number: int, sent: Sent, reason: object) -> None:
+        """Keep what is to be sent again: once the link is back, or soon, for a Redis that is not itself keeps links."""
+        if isinstance(sent, Broadcast):
+            self._unsent_bytes += len(sent.frame)
+            if self._unsent_bytes > UNSENT_BYTES:
+                logger.error("a message to a group was lost: %s", reason)
+                return
+        self._unsent.append((number, sent))
+        if self._resending is None:
+            self._resending = asyncio.get_running_loop().call_later(RESEND_SECONDS, self._resend_if_up)
+
+    def _resend_if_up(self) -> None:
+        self._resending = None
+        if self._link.up:
+            self._resend()
+
+    def _published(self, number: int, sent: Sent, reply: object) -> None:
+        if isinstance(reply, NotSent) or (isinstance(reply, ConnectionError) and isinstance(sent, Job)):
+            self._keep(number, sent, reply)
         elif isinstance(reply, Exception):
             logger.error("a message to a group or a channel was lost: %s", reply)
 

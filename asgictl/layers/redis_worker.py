@@ -36,6 +36,13 @@ from asgictl.messages import (
 logger = logging.getLogger("asgictl.layers")
 AWAY_SECONDS = 30.0  # for which a handler waits for Redis
 RESEND_SECONDS = 0.1  # between its attempts
+NOT_NOW = (  # what AWAY means, where redis-py has taken the first word away; and what connecting anew mends
+    redis.exceptions.NoScriptError,
+    redis.exceptions.ReadOnlyError,
+    redis.exceptions.MasterDownError,
+    redis.exceptions.ClusterDownError,
+    redis.exceptions.TryAgainError,
+)
 COMMIT = SEND + Path(__file__).with_name("commit.lua").read_text()
 
 
@@ -273,7 +280,7 @@ class RedisWorkerLayer:
             try:
                 answer = self._receive()
             except redis.ResponseError as error:
-                if isinstance(error, (redis.exceptions.NoScriptError, redis.ReadOnlyError)) or AWAY.match(str(error)):
+                if isinstance(error, NOT_NOW) or AWAY.match(str(error)):
                     self._disconnect()  # the answers behind this one are not to be taken for others
                     raise redis.ConnectionError(str(error)) from error  # connecting anew, this commit is sent again
                 logger.error("Redis refused a commit: %s", error)

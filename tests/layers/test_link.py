@@ -32,6 +32,11 @@ async def test_a_command_without_a_connection_fails_after_its_caller_has_gone_on
         (b"LOADING Redis is loading the dataset in memory", NotSent),
         (b"READONLY You can't write against a read only replica.", NotSent),
         (b"ERR Error running script (call to f_1): @user_script:1: @user_script: 1: -READONLY You can't.", NotSent),
+        (b"MISCONF Errors writing to the AOF file: No space left on device", NotSent),
+        (b"MISCONF Errors writing to the AOF file: No space left script: 402e, on @user_script:1.", NotSent),
+        (b"ERR Error running script (call to f_4): @user_script:1: @user_script: 1: -MISCONF Errors", NotSent),
+        (b"NOREPLICAS Not enough good replicas to write.", NotSent),
+        (b"CLUSTERDOWN The cluster is down", NotSent),
         (b"OOM command not allowed when used memory > 'maxmemory'.", hiredis.ReplyError),
     ],
 )

@@ -257,6 +257,31 @@ async def test_jobs_that_a_replica_did_not_take_it_takes_as_master(url: str, nam
 
 
 @scenario
+async def test_broadcasts_that_redis_may_not_take_now_are_sent_later_in_order(
+    url: str, name: str, client: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    layer, stream = RedisGroupLayer(url, name, lambda _broadcast, _position: None), Keys(name).broadcast
+    await layer.start()
+    client.config_set("min-replicas-to-write", 1)
+    try:
+        for number in range(3):
+            layer.publish(Broadcast("g", str(number)))
+        while not layer._unsent:  # noqa: ASYNC110 - what it waits for is no event
+            await asyncio.sleep(0.01)
+        layer.publish(Broadcast("g", "3"))
+        monkeypatch.setattr("asgictl.layers.redis.UNSENT_BYTES", layer._unsent_bytes)
+        layer.publish(Broadcast("g", "x" * 100))
+        assert "a message to a group was lost" in caplog.text
+        assert client.xlen(stream) == 0
+    finally:
+        client.config_set("min-replicas-to-write", 0)
+    await asyncio.to_thread(until, lambda: client.xlen(stream) == 4, "it takes them")
+    sent = [encode(Broadcast("g", str(number)))[1] for number in range(4)]
+    assert [next(iter(fields.values())) for _, fields in client.xrange(stream)] == sent
+    await layer.stop()
+
+
+@scenario
 async def test_an_interface_goes_on_when_redis_has_forgotten_everything(
     url: str, name: str, worker: Workers, client: Any
 ) -> None:
