@@ -100,7 +100,7 @@ class Instance:
                 raise not_running(self._name, self.run_dir.path)
             remains.end()
             return self.clean()
-        bind = self._bind()
+        bind = Remains(self.run_dir.path).bind  # its description may have been removed
         pid = self._supervisor.pid()
         self._supervisor.shutdown()
         deadline = time.monotonic() + STOP_SECONDS
@@ -221,30 +221,25 @@ class Instance:
 
         What it ran serves on then, with its run directory, as after a start that did not wait.
         """
-        remains, status = Remains(self.run_dir.path), self._process.returncode if self._process else 0
+        status = self._process.returncode if self._process else 0
+        if status == 0 and not self.run_dir.exists:  # `stop` has seen to it, and another start may run by now
+            return
+        remains = Remains(self.run_dir.path)
         if status == 0:
             remains.end()  # such as what handlers have started
         if status == 0 or not remains:
             self.clean()
         if status != 0:
-            left = (
-                f"asgictl stop ends what serves on, asgictl start replaces it: {remains}"
-                if remains
-                else "nothing is left"
-            )
-            raise SupervisordDied(f"supervisord {ended(status)}; {left}")
+            left = "asgictl stop ends what serves on, asgictl start replaces it" if remains else "nothing is left"
+            raise SupervisordDied(f"supervisord {ended(status)}; {left}" + (f": {remains}" if remains else ""))
 
     def clean(self, bind: Bind | None = None) -> None:
-        """Remove what an instance that has ended left. bind: its Unix socket, if it is known."""
-        if bind := bind or self._bind():
+        """Remove what an instance that has ended left. bind: its Unix socket, should its description be lost."""
+        with contextlib.suppress(OSError):  # it may never have come that far
+            bind = Bind(json.loads(self.run_dir.read(DESCRIPTION))["bind"])
+        if bind:
             bind.release()
         self.run_dir.remove()
-
-    def _bind(self) -> Bind | None:
-        """Return the Unix socket on which it serves; of an instance that never came that far, None."""
-        with contextlib.suppress(OSError):
-            return Bind(json.loads(self.run_dir.read(DESCRIPTION))["bind"])
-        return Remains(self.run_dir.path).bind
 
     def _remains(self) -> Remains:
         """Return what a killed supervisord has left; raises AlreadyRunning where one lives."""
@@ -268,12 +263,12 @@ class Instance:
             config = config if config.uses_redis else replace(config, background=background)
         if config.uses_redis and not config.redis_url:
             find_redis_server()
+        if self._stopping.is_set():
+            raise Interrupted
         return config
 
     def _end(self, config: InstanceConfig, remains: Remains) -> None:
         """End what a killed supervisord has left, and have its place."""
-        if self._stopping.is_set():
-            raise Interrupted
         remains.end()
         self.orphans = len(remains)
         for bind in _binds(config) if remains else ():

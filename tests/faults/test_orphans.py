@@ -129,6 +129,20 @@ def test_a4_ctrl_c_once_supervisord_was_killed_ends_what_is_left(site: Machine, 
         assert not run_dir(site).exists()
 
 
+def test_a4_a_foreground_start_that_is_late_leaves_the_instance_after_it_alone(site: Machine) -> None:
+    address = site.runtime / "site.sock"
+    with foreground(site, "--bind", f"unix:{address}") as process:
+        process.send_signal(signal.SIGSTOP)
+        assert site.run("stop").returncode == 0
+        done = start(site, "--bind", f"unix:{address}")
+        assert done.returncode == 0, done.stderr
+        process.send_signal(signal.SIGCONT)
+        process.communicate(timeout=60)
+        assert process.returncode == 0
+        assert site.run("status").returncode == 0
+        assert address.is_socket()
+
+
 @both_modes
 @pytest.mark.parametrize("detach", [True, False])
 def test_a4_killed_while_it_starts_nothing_is_left(site: Machine, mode: str, detach: bool) -> None:
@@ -180,6 +194,15 @@ def test_a19_what_cannot_start_leaves_what_serves(orphaned: Machine) -> None:
         ]:
             assert (done.returncode, words in done.stderr) == (status, True), done.stderr
             assert said(orphaned) == b"one"
+    (orphaned.directory / "slow.py").write_text(
+        "import time, pathlib\npathlib.Path('importing').touch()\ntime.sleep(60)\n"
+    )
+    process = orphaned.popen("start", "slow:app", *mode, "--bind", f"127.0.0.1:{orphaned.port}", "-d")
+    until((orphaned.directory / "importing").exists, "it is being imported")
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert said(orphaned) == b"one"
     assert set(orphaned.pids()) == left
     assert sorted(run_dir(orphaned).rglob("*")) == files
 

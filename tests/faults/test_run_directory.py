@@ -134,6 +134,16 @@ def test_a1_in_a_directory_that_is_everybodys_it_runs_and_leaves_nothing(machine
     assert hello(machine) == b"Hello, world!"
     assert machine.run("status").returncode == 0
     assert machine.run(*SENDING).returncode == 0
+    if os.getuid() == 0:
+        ours = shared / f"asgictl-{os.getuid()}"
+        ours.rename(shared / "moved")
+        shutil.copytree(shared / "moved", ours, ignore=shutil.ignore_patterns("*.sock", "redis"))
+        os.chown(ours, NOBODY, NOBODY)
+        for command in ("status", "stop", "start", "send"):
+            assert machine.run(*COMMANDS[command]).returncode == 13, command
+        shutil.rmtree(ours)
+        (shared / "moved").rename(ours)
+        assert hello(machine) == b"Hello, world!"
     machine.stop()
     assert [path for path in shared.rglob("*") if path.name != f"asgictl-{os.getuid()}"] == []
 
