@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Machine, until
+from tests.conftest import Machine, small_disk, until
 from tests.faults.conftest import both_modes
 
 NOBODY = 12345  # plays another user of this machine
@@ -30,7 +30,7 @@ COMMANDS = {
     "send": SENDING,
     "dead-letters": ("dead-letters", "list"),
 }
-needs_root = pytest.mark.skipif(os.getuid() != 0, reason="NOT RUN: only root can play another user, and mount")
+needs_root = pytest.mark.skipif(os.getuid() != 0, reason="NOT RUN: only root can play another user")
 
 
 @pytest.fixture
@@ -215,12 +215,9 @@ def hello(machine: Machine) -> bytes:
 @pytest.fixture
 def disk(machine: Machine) -> Iterator[Path]:
     """The runtime directory on a small file system of its own."""
-    options = "size=2m,mode=0700"
-    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(machine.runtime)], check=True)
-    yield machine.runtime
-    machine.stop()
-    (machine.runtime / "filler").unlink(missing_ok=True)
-    subprocess.run(["umount", "-l", str(machine.runtime)], check=True)
+    with small_disk(machine.runtime, "size=2m"):
+        yield machine.runtime
+        machine.stop()
 
 
 def fill(disk: Path, spare: int = 0) -> None:
@@ -233,7 +230,6 @@ def fill(disk: Path, spare: int = 0) -> None:
         file.truncate(max(file.tell() - spare, 0))
 
 
-@needs_root
 @both_modes
 @pytest.mark.parametrize("detach", [True, False])
 def test_a23_without_room_a_start_is_one_clear_line_and_leaves_nothing(
@@ -249,7 +245,6 @@ def test_a23_without_room_a_start_is_one_clear_line_and_leaves_nothing(
     assert machine.pids() == []
 
 
-@needs_root
 @both_modes
 def test_a23_a_disk_that_fills_while_it_starts_is_the_same(
     machine: Machine, disk: Path, mode: str, tmp_path: Path
@@ -268,7 +263,6 @@ def test_a23_a_disk_that_fills_while_it_starts_is_the_same(
     assert machine.pids() == []
 
 
-@needs_root
 def test_a23_a_full_disk_refuses_a_change_and_keeps_what_is_described(machine: Machine, disk: Path) -> None:
     machine.start("--workers", "1")
     described = (disk / "asgictl" / "default" / "instance.json").read_text()
@@ -288,7 +282,6 @@ def test_a23_a_full_disk_refuses_a_change_and_keeps_what_is_described(machine: M
     assert hello(machine) == b"Hello, world!"
 
 
-@needs_root
 def test_a23_a_file_system_that_cannot_be_written_is_one_line(machine: Machine, disk: Path) -> None:
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
     done = machine.run("start", "--bind", f"127.0.0.1:{machine.port}", "-d")
