@@ -1,6 +1,7 @@
 """The command line: parses, wires, and is the only place that exits the process."""
 
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from asgictl.commands.compare import compare
 from asgictl.commands.messages import dead_letters, send
 from asgictl.commands.operate import logs, reload, restart, scale, status
 from asgictl.commands.roles import controller, interface, server, worker
-from asgictl.commands.start import config, start, stop
+from asgictl.commands.start import SIGNALLED, config, start, stop
 from asgictl.errors import AsgictlError
 from asgictl.logs import masked
 from asgictl.settings import defaults, read_settings, source
@@ -26,6 +27,8 @@ class Commands(click.Group):
         except AsgictlError as error:
             click.echo(f"Error: {masked(str(error))}", err=True)
             ctx.exit(error.exit_code)
+        except KeyboardInterrupt:  # before the command could listen for it
+            ctx.exit(SIGNALLED + signal.SIGINT)
         except click.BadParameter as error:
             if not (error.ctx and error.param and ctx.obj == source(error.ctx, error.param)):
                 raise

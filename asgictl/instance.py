@@ -44,6 +44,7 @@ from asgictl.tail import tail
 
 CONFIGURATION = Path(__file__).with_name("supervisor.conf")
 CHANGING = "changing"  # the lock of a change
+RUNNING = "an instance {!r} runs already; asgictl stop, or another --name"
 STOP_SECONDS = 130  # more than all of supervisor.conf's stopwaitsecs, one after another, but for ASGI sockets' drain
 WORKER_STOP_SECONDS = 40  # more than a worker gives what it runs (worker/control.py) and closing its sockets
 
@@ -74,12 +75,14 @@ class Instance:
         Raises AlreadyRunning, AddressError, RedisError, StartError, RunDirectoryError, or what a process said before it
         gave up.
         """
-        is_new = self.run_dir.create()
+        is_new, remains = self.run_dir.create(), None
+        if not self.run_dir.lock() or not self.run_dir.exists:  # another start, or a stop that is about to remove it
+            raise AlreadyRunning(RUNNING.format(self._name))
         try:
-            remains = self._claim()
+            remains = self._remains()
             config = self._check(config, remains)
         except BaseException:
-            if is_new:
+            if is_new or (remains is not None and not remains.processes):
                 self.run_dir.remove()
             raise
         try:
@@ -96,8 +99,8 @@ class Instance:
             if not remains:
                 raise not_running(self._name, self.run_dir.path)
             remains.end()
-            return self.clean(remains.bind)
-        bind = self._bind()
+            return self.clean()
+        bind = Remains(self.run_dir.path).bind  # its description may have been removed
         pid = self._supervisor.pid()
         self._supervisor.shutdown()
         deadline = time.monotonic() + STOP_SECONDS
@@ -141,7 +144,8 @@ class Instance:
             yield
         except BaseException:
             if name is not None:
-                self.run_dir.write(release.FILE, before)
+                with contextlib.suppress(RunDirectoryError):  # what made it fail says more
+                    self.run_dir.write(release.FILE, before)
             raise
 
     def _open_sockets(self, names: list[str]) -> int:
@@ -163,9 +167,13 @@ class Instance:
             if described["mode"] != "split":
                 raise StartError("in-process there is one server, whose --workers are gunicorn's: restart it instead")
             serving = self._slots.serving(role)
-            if count > len(serving):
-                self._start(described, role, count - len(serving))
-            self.run_dir.write(DESCRIPTION, json.dumps({**described, f"{role}s": count}))
+            more = count - len(serving)
+            started = self._start(described, role, more) if more > 0 else []
+            try:
+                self.run_dir.write(DESCRIPTION, json.dumps({**described, f"{role}s": count}))
+            except BaseException:
+                self._slots.stop(role, started)
+                raise
             closed = self._open_sockets(serving[count:])
             return Cost(closed, self._slots.stop(role, serving[count:]))
 
@@ -176,6 +184,7 @@ class Instance:
         with self.run_dir.locked(CHANGING) as is_ours:
             if not is_ours:
                 raise AlreadyRunning("another reload, restart or scale is under way; wait for it")
+            self.run_dir.check_room()  # else what starts could neither log nor be described
             yield described
 
     def described(self) -> dict[str, Any]:
@@ -212,39 +221,30 @@ class Instance:
 
         What it ran serves on then, with its run directory, as after a start that did not wait.
         """
-        remains, status = Remains(self.run_dir.path), self._process.returncode if self._process else 0
+        status = self._process.returncode if self._process else 0
+        if status == 0 and not self.run_dir.exists:  # `stop` has seen to it, and another start may run by now
+            return
+        remains = Remains(self.run_dir.path)
         if status == 0:
             remains.end()  # such as what handlers have started
         if status == 0 or not remains:
-            self.clean(remains.bind)
+            self.clean()
         if status != 0:
-            left = (
-                f"asgictl stop ends what serves on, asgictl start replaces it: {remains}"
-                if remains
-                else "nothing is left"
-            )
-            raise SupervisordDied(f"supervisord {ended(status)}; {left}")
+            left = "asgictl stop ends what serves on, asgictl start replaces it" if remains else "nothing is left"
+            raise SupervisordDied(f"supervisord {ended(status)}; {left}" + (f": {remains}" if remains else ""))
 
     def clean(self, bind: Bind | None = None) -> None:
-        """Remove what an instance that has ended left. bind: its Unix socket, if it is known."""
-        if bind := bind or self._bind():
+        """Remove what an instance that has ended left. bind: its Unix socket, should its description be lost."""
+        with contextlib.suppress(OSError):  # it may never have come that far
+            bind = Bind(json.loads(self.run_dir.read(DESCRIPTION))["bind"])
+        if bind:
             bind.release()
         self.run_dir.remove()
 
-    def _bind(self) -> Bind | None:
-        """Return the Unix socket on which it serves; of an instance that never came that far, None."""
-        with contextlib.suppress(OSError):
-            return Bind(json.loads(self.run_dir.read(DESCRIPTION))["bind"])
-        return Remains(self.run_dir.path).bind
-
-    def _claim(self) -> Remains:
-        """Make the run directory ours: the lock lasts as long as this process, supervisord's socket from then on.
-
-        Returns what a killed supervisord has left.
-        """
-        running = f"an instance {self._name!r} runs already; asgictl stop, or another --name"
-        if not self.run_dir.lock() or self._supervisor.answers():
-            raise AlreadyRunning(running)
+    def _remains(self) -> Remains:
+        """Return what a killed supervisord has left; raises AlreadyRunning where one lives."""
+        if self._supervisor.answers():
+            raise AlreadyRunning(RUNNING.format(self._name))
         remains = Remains(self.run_dir.path)
         if remains.supervisord:
             raise AlreadyRunning(f"an instance {self._name!r} serves, but {remains.mute(self.run_dir.path)}")
@@ -263,12 +263,12 @@ class Instance:
             config = config if config.uses_redis else replace(config, background=background)
         if config.uses_redis and not config.redis_url:
             find_redis_server()
+        if self._stopping.is_set():
+            raise Interrupted
         return config
 
     def _end(self, config: InstanceConfig, remains: Remains) -> None:
         """End what a killed supervisord has left, and have its place."""
-        if self._stopping.is_set():
-            raise Interrupted
         remains.end()
         self.orphans = len(remains)
         for bind in _binds(config) if remains else ():
@@ -347,9 +347,8 @@ class Instance:
         if self._supervisor.answers():
             self.stop()
         else:
-            remains = Remains(self.run_dir.path)
-            remains.end()
-            self.clean(remains.bind)
+            Remains(self.run_dir.path).end()
+            self.clean()
         if cause:
             raise cause from error
 

@@ -11,10 +11,10 @@ import psutil
 from asgictl.configuration import Bind
 from asgictl.errors import AddressError, NotRunning
 from asgictl.orphans import end, orphans
+from asgictl.slots import POLL_SECONDS, Interrupted
 
 SUPERVISORD_SECONDS = 130.0  # in which a supervisord that still lives ends everything in order
 FREE_SECONDS = 10.0  # in which an address is free once those that listened on it have ended
-POLL_SECONDS = 0.05
 NAMED = 8  # processes that a message names
 
 
@@ -49,13 +49,18 @@ class Remains:
         return f"supervisord ({pids}) does not answer, as when files in {run_dir} were removed; asgictl stop ends it"
 
     def end(self) -> None:
-        """End them in order: a supervisord that lives does so itself, and would start again what others ended."""
+        """End them in order, and remove their Unix socket.
+
+        A supervisord that lives ends the others itself, and would start again what somebody else has ended.
+        """
         for process in self.supervisord:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.terminate()
         for process in psutil.wait_procs(self.supervisord, timeout=SUPERVISORD_SECONDS)[1]:
             process.kill()
         end([process for process in self.processes if process not in self.supervisord])
+        if self.bind:
+            self.bind.release()
 
     def check(self, bind: Bind) -> None:
         """Raise AddressError unless it can be listened on now, or could be once these have ended; changes nothing."""
@@ -70,14 +75,16 @@ class Remains:
 def await_free(bind: Bind, stopping: threading.Event) -> None:
     """Wait until an address can be listened on: the kernel may be slower than the end of those that did.
 
-    Raises AddressError after FREE_SECONDS, or as soon as `stopping` is set.
+    Raises AddressError after FREE_SECONDS, and Interrupted once `stopping` is set.
     """
     deadline = time.monotonic() + FREE_SECONDS
     while True:
         try:
             return bind.check()
         except AddressError:
-            if time.monotonic() > deadline or stopping.wait(POLL_SECONDS):
+            if stopping.wait(POLL_SECONDS):
+                raise Interrupted from None
+            if time.monotonic() > deadline:
                 raise
 
 

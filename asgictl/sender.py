@@ -29,7 +29,10 @@ class Sender:
 
     @classmethod
     def of_environment(cls) -> "Sender":
-        """To the instance ASGICTL_NAME, in the Redis of ASGICTL_REDIS or, on this machine, in its own."""
+        """To the instance ASGICTL_NAME, in the Redis of ASGICTL_REDIS or, on this machine, in its own.
+
+        Raises RunDirectoryError for an instance whose run directory is not ours alone.
+        """
         from asgictl.instance import Instance
 
         name = os.environ.get("ASGICTL_NAME", "default")

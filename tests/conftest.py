@@ -118,6 +118,18 @@ def client(url: str) -> Iterator[Any]:
         made.config_set("maxmemory-policy", "noeviction")
 
 
+@contextmanager
+def small_disk(place: Path, options: str) -> Iterator[Path]:
+    """Mount a file system in memory on a directory; options: as `size=512k,nr_inodes=12`."""
+    command = ["mount", "-t", "tmpfs", "-o", f"{options},mode=0700", "tmpfs", str(place)]
+    if os.getuid() != 0 or subprocess.run(command, capture_output=True, check=False).returncode != 0:
+        pytest.skip("NOT RUN: this user cannot mount")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=True)
+
+
 class Machine:
     """Runs asgictl's commands in a runtime directory of its own, and knows what they leave behind."""
 

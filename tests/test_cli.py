@@ -1,6 +1,7 @@
 """The command line: what it refuses, with which status and which words."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from asgictl import __version__
 from asgictl.cli import main
 from asgictl.commands.start import start
 from asgictl.configuration import InstanceConfig, InterfaceConfig, WorkerConfig
+from asgictl.errors import AsgictlError
 
 
 @pytest.fixture(autouse=True)
@@ -336,3 +338,18 @@ def test_a_quotation_that_does_not_close_is_a_mistake_in_the_environment(monkeyp
     result = run("start")
     assert result.exit_code == 2
     assert "No closing quotation" in result.output
+
+
+def test_ctrl_c_before_a_command_listens_for_it_exits_as_shells_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("asgictl.commands.start._run", interrupted)
+    assert run("start").exit_code == 130
+
+
+def test_help_names_every_exit_status() -> None:
+    said = run("--help").output
+    codes = {each.exit_code for each in AsgictlError.__subclasses__()} | {0, 1, 2, 130, 143}
+    listed = said.partition("Exit status:")[2].partition("Options:")[0]
+    assert {int(number) for number in re.findall(r"(?:^|·)\s*(\d+) ", listed, re.MULTILINE)} == codes

@@ -12,6 +12,7 @@ import pytest
 
 from asgictl.errors import RunDirectoryError
 from asgictl.run_dir import ROOM_BYTES, RunDir
+from tests.conftest import small_disk
 
 SOMEBODY = 12345
 as_root = pytest.mark.skipif(os.getuid() != 0, reason="NOT RUN: only root can play another user")
@@ -171,14 +172,10 @@ def test_only_one_can_have_a_lock(where: Path, made: RunDir) -> None:
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 512 KiB and 12 files."""
-    if os.getuid() != 0:
-        pytest.skip("NOT RUN: only root can mount")
     place = tmp_path / "disk"
     place.mkdir()
-    options = "size=512k,nr_inodes=12,mode=0700"
-    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)], check=True)
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)
+    with small_disk(place, "size=512k,nr_inodes=12") as disk:
+        yield disk
 
 
 def fill(disk: Path) -> None:

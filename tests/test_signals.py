@@ -24,8 +24,10 @@ def handlers() -> Iterator[None]:
 def test_a_signal_sets_the_event(number: signal.Signals) -> None:
     ending = told_to_end()
     assert not ending.is_set()
+    assert ending.number == 0
     os.kill(os.getpid(), number)
     assert ending.wait(10)
+    assert ending.number == number
 
 
 def test_a_signal_that_comes_while_the_main_thread_holds_the_events_lock_sets_it_too() -> None:
