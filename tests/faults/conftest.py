@@ -1,9 +1,12 @@
 """What the rows of faults share: an application of a few lines in either mode, and bytes on a socket."""
 
+import os
+import shutil
+import signal
 import socket
 import textwrap
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -49,9 +52,19 @@ def serve(machine: Machine, tmp_path: Path) -> Serve:
     return start
 
 
-def site_of(source: str, *arguments: str, target: str = "app:app") -> Any:
+def kill(machine: Machine) -> None:
+    """Kill every process of an instance that a row keeps from stopping, and remove its run directory."""
+    while pids := machine.pids():
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+    shutil.rmtree(machine.runtime / "asgictl")
+
+
+def site_of(source: str, *arguments: str, target: str = "app:app", hangs: bool = False) -> Any:
     """Make a module's fixture: a function of a mode that returns the instance of `source` in it, shared by its tests.
 
+    hangs: whether rows leave sockets that would keep it from stopping: it is killed.
     An instance that does not start is no AssertionError: no mark of a row covers it.
     """
 
@@ -70,6 +83,8 @@ def site_of(source: str, *arguments: str, target: str = "app:app") -> Any:
                 )
                 if done.returncode:
                     raise RuntimeError(done.stdout + done.stderr)
+                if hangs:
+                    instances.callback(kill, machine)
                 return machine
 
             yield start
@@ -114,6 +129,11 @@ def handshake(path: bytes, *headers: bytes) -> bytes:
     lines = [b"GET %b HTTP/1.1" % path, b"Host: x", b"Connection: Upgrade", b"Upgrade: websocket"]
     lines += [b"Sec-WebSocket-Version: 13", b"Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==", *headers]
     return b"\r\n".join(lines) + b"\r\n\r\n"
+
+
+def frames(*texts: str) -> bytes:
+    """Return short text frames as a client sends them, masked with zeros (RFC 6455, section 5.2)."""
+    return b"".join(b"\x81%c\0\0\0\0%b" % (0x80 | len(each), each.encode()) for each in texts)
 
 
 def status_of(answer: bytes) -> int:
