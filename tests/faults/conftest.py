@@ -1,24 +1,42 @@
 """What the rows of faults share: an application of a few lines in either mode, and bytes on a socket."""
 
+import os
+import shutil
+import signal
 import socket
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.conftest import MODES, Machine
+from tests.conftest import MODES, Machine, new_machine
 
 Serve = Callable[..., Machine]
+Site = Callable[[str], Machine]
 SECONDS = 5.0  # for which a raw client waits
+HANG_SECONDS = 1.5  # after which a test calls it a hang, of what is answered in milliseconds
 
 
-def later(issue: str, row: str) -> pytest.MarkDecorator:
-    """Mark a row that another issue mends: whoever mends it finds the test passing, and takes the mark away."""
-    return pytest.mark.xfail(strict=True, reason=f"{row}: {issue}")
+def later(issue: str, row: str, *raises: type[BaseException]) -> pytest.MarkDecorator:
+    """Mark a row that another issue mends: whoever mends it finds the test passing, and takes the mark away.
+
+    raises: what the test may end with today beside AssertionError; anything else is a fault of the test.
+    """
+    return pytest.mark.xfail(strict=True, raises=(AssertionError, *raises), reason=f"{row}: {issue}")
 
 
 both_modes = pytest.mark.parametrize("mode", MODES)
+
+
+def cases(names: str, mark: pytest.MarkDecorator, *, fails: str, passes: str = "") -> pytest.MarkDecorator:
+    """Parametrize a test over words of values that colons part, as "split:wsgi"; those of `fails` have the mark."""
+    marked = [pytest.param(*each.split(":"), marks=mark, id=each.replace(":", "-")) for each in fails.split()]
+    plain = [pytest.param(*each.split(":"), id=each.replace(":", "-")) for each in passes.split()]
+    return pytest.mark.parametrize(names.split(), [*marked, *plain])
 
 
 @pytest.fixture
@@ -34,6 +52,46 @@ def serve(machine: Machine, tmp_path: Path) -> Serve:
     return start
 
 
+def kill(machine: Machine) -> None:
+    """Kill every process of an instance that a row keeps from stopping, and remove its run directory."""
+    while pids := machine.pids():
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+    shutil.rmtree(machine.runtime / "asgictl")
+
+
+def site_of(source: str, *arguments: str, target: str = "app:app", hangs: bool = False) -> Any:
+    """Make a module's fixture: a function of a mode that returns the instance of `source` in it, shared by its tests.
+
+    hangs: whether rows leave sockets that would keep it from stopping: it is killed.
+    An instance that does not start is no AssertionError: no mark of a row covers it.
+    """
+
+    @pytest.fixture(scope="module")
+    def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+        directory = tmp_path_factory.mktemp("site")
+        (directory / "app.py").write_text(textwrap.dedent(source))
+        with ExitStack() as instances:
+
+            @cache
+            def start(mode: str) -> Machine:
+                machine = instances.enter_context(new_machine())
+                machine.directory, machine.mode = directory, mode
+                done = machine.run(
+                    "start", target, "--mode", mode, *arguments, "--bind", f"127.0.0.1:{machine.port}", "-d"
+                )
+                if done.returncode:
+                    raise RuntimeError(done.stdout + done.stderr)
+                if hangs:
+                    instances.callback(kill, machine)
+                return machine
+
+            yield start
+
+    return site
+
+
 def exchange(machine: Machine, data: bytes, seconds: float = SECONDS) -> bytes:
     """Send bytes on a connection of their own; return what came until the server closed, or nothing more did."""
     with socket.create_connection(("127.0.0.1", machine.port), timeout=seconds) as client:
@@ -47,6 +105,47 @@ def exchange(machine: Machine, data: bytes, seconds: float = SECONDS) -> bytes:
         return received
 
 
+def head(machine: Machine, data: bytes, seconds: float = HANG_SECONDS) -> bytes:
+    """Send bytes on a connection of their own; return the head of the response, or less when that is all in time."""
+    with socket.create_connection(("127.0.0.1", machine.port), timeout=seconds) as client:
+        client.sendall(data)
+        received = b""
+        try:
+            while b"\r\n\r\n" not in received and (part := client.recv(1 << 16)):
+                received += part
+        except (TimeoutError, ConnectionResetError):
+            pass
+        return received.partition(b"\r\n\r\n")[0]
+
+
+def request(path: bytes, *headers: bytes, method: bytes = b"GET", body: bytes = b"") -> bytes:
+    """Return the bytes of a request after whose response the server closes."""
+    lines = [b"%b %b HTTP/1.1" % (method, path), b"Host: x", b"Connection: close", *headers]
+    return b"\r\n".join(lines) + b"\r\n\r\n" + body
+
+
+def handshake(path: bytes, *headers: bytes) -> bytes:
+    """Return the bytes of a WebSocket's handshake (RFC 6455, section 4.1)."""
+    lines = [b"GET %b HTTP/1.1" % path, b"Host: x", b"Connection: Upgrade", b"Upgrade: websocket"]
+    lines += [b"Sec-WebSocket-Version: 13", b"Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==", *headers]
+    return b"\r\n".join(lines) + b"\r\n\r\n"
+
+
+def frames(*texts: str) -> bytes:
+    """Return short text frames as a client sends them, masked with zeros (RFC 6455, section 5.2)."""
+    return b"".join(b"\x81%c\0\0\0\0%b" % (0x80 | len(each), each.encode()) for each in texts)
+
+
+def status_of(answer: bytes) -> int:
+    """Return a response's status; 0 when none came."""
+    return int(answer[9:12]) if answer.startswith(b"HTTP/1.") else 0
+
+
+def body_of(answer: bytes) -> bytes:
+    """Return what follows a response's headers."""
+    return answer.partition(b"\r\n\r\n")[2]
+
+
 def is_closed(client: socket.socket, seconds: float = SECONDS) -> bool:
     """Whether the server closes a connection within so long; what it says before is read and dropped."""
     client.settimeout(seconds)
@@ -58,3 +157,9 @@ def is_closed(client: socket.socket, seconds: float = SECONDS) -> bool:
     except ConnectionResetError:
         return True
     return True
+
+
+def logged(machine: Machine) -> str:
+    """Return what the instance's processes have logged."""
+    directory = machine.runtime / "asgictl" / "default" / "log"
+    return "".join(each.read_text() for each in directory.glob("*.log"))

@@ -1,0 +1,123 @@
+"""What applications put into responses, and what they are told of requests: both modes, WSGI and ASGI."""
+
+import pytest
+
+from tests.faults.conftest import (
+    HANG_SECONDS,
+    Site,
+    body_of,
+    both_modes,
+    cases,
+    exchange,
+    handshake,
+    head,
+    later,
+    logged,
+    request,
+    site_of,
+    status_of,
+)
+
+site = site_of(
+    """
+    from asgictl import Application, path
+
+    BAD_VALUES = {"control": ("X-Bad", "a\\x01b"), "split": ("X-Bad", "a\\r\\nb: c"), "name": ("X Bad", "a")}
+
+
+    def site(environ, start_response):
+        name, _, argument = environ["PATH_INFO"].lstrip("/").partition("/")
+        status, headers = "200 OK", []
+        if name == "status":
+            status = argument + " X"
+        elif name == "bad":
+            headers = [BAD_VALUES[argument.partition("/")[0]]]
+        start_response(status, headers)
+        return [ascii(environ["PATH_INFO"]).encode()]
+
+
+    async def asgi(scope, receive, send):
+        name, _, argument = scope["path"].removeprefix("/asgi/").partition("/")
+        headers = []
+        if name == "bad":
+            headers = [tuple(each.encode() for each in BAD_VALUES[argument.partition("/")[0]])]
+        elif name == "lazy":
+            headers = (each for each in [(b"x-a", b"1"), (b"x-b", b"2")])
+        elif name == "tuple":
+            headers = ((b"x-a", b"1"), (b"x-b", b"2"))
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"x"})
+
+
+    def accept(message):
+        if message.params["what"] == "value":
+            message.accept(headers=[(b"x", b"a\\r\\nb: c")])
+        elif message.params["what"] == "name":
+            message.accept(headers=[(b"x y", b"a")])
+        else:
+            message.accept(subprotocol="a\\r\\nx: y")
+
+
+    app = Application(http={"/": site, "/asgi": asgi}, websocket=[path("/accept/{what}", connect=accept)])
+    """,
+    *("--workers", "1"),
+)
+
+
+@pytest.mark.parametrize("path", [b"/p_%E5", b"/%FF%FE/a"])
+@both_modes
+@later("One path", "B2")
+def test_the_bytes_of_a_path_reach_wsgi_as_latin_1(site: Site, mode: str, path: bytes) -> None:
+    """B2; PEP 3333, "Unicode Issues"."""
+    answer = exchange(site(mode), request(path))
+    assert body_of(answer) == ascii(path.replace(b"%", b"\\x").decode("unicode_escape")).encode()
+
+
+@both_modes
+def test_utf_8_in_a_path_reaches_wsgi_as_latin_1(site: Site, mode: str) -> None:
+    """B2."""
+    assert body_of(exchange(site(mode), request(b"/p_%C3%A5"))) == ascii("/p_\xc3\xa5").encode()
+
+
+@cases(
+    "mode kind value",
+    later("One path", "B6"),
+    fails="split:wsgi:control",
+    passes="inprocess:wsgi:control split:asgi:control inprocess:asgi:control split:wsgi:split inprocess:wsgi:split"
+    " split:asgi:split inprocess:asgi:split split:wsgi:name inprocess:wsgi:name split:asgi:name inprocess:asgi:name",
+)
+def test_a_header_that_cannot_be_sent_is_a_500_with_one_line(site: Site, mode: str, kind: str, value: str) -> None:
+    """B6; RFC 9110, section 5.5."""
+    prefix = "/asgi" if kind == "asgi" else ""
+    path = f"{prefix}/bad/{value}"
+    machine = site(mode)
+    answer = exchange(machine, request(path.encode()), HANG_SECONDS)
+    assert status_of(answer) == 500
+    lines = [line for line in logged(machine).splitlines() if path in line]
+    assert len(lines) == 1
+    assert "app:app" in lines[0]
+
+
+@both_modes
+@later("One path", "B6")
+def test_a_status_that_nobody_knows_is_passed_on(site: Site, mode: str) -> None:
+    """B6, as gunicorn has it."""
+    assert status_of(exchange(site(mode), request(b"/status/600"))) == 600
+
+
+@cases("mode headers", later("One path", "B7"), fails="inprocess:lazy", passes="split:lazy split:tuple inprocess:tuple")
+def test_headers_of_asgi_are_any_iterable(site: Site, mode: str, headers: str) -> None:
+    """B7; ASGI, "Response Start": an iterable of pairs."""
+    answer = exchange(site(mode), request(b"/asgi/%b" % headers.encode())).lower()
+    assert b"x-a: 1\r\nx-b: 2\r\n" in answer
+
+
+@pytest.mark.parametrize("what", ["value", "name", "subprotocol"])
+@both_modes
+@later("One path", "B16")
+def test_an_accept_that_cannot_be_sent_is_a_500_at_once(site: Site, mode: str, what: str) -> None:
+    """B16."""
+    machine = site(mode)
+    answer = head(machine, handshake(b"/accept/%b" % what.encode()))
+    assert status_of(answer) == 500
+    assert sum(f"/accept/{what}" in line for line in logged(machine).splitlines()) == 1
