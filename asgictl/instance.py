@@ -7,6 +7,7 @@ import contextlib
 import fcntl
 import importlib.util
 import json
+import math
 import os
 import shutil
 import signal
@@ -24,11 +25,11 @@ import redis
 
 from asgictl import release
 from asgictl.configuration import Bind, InstanceConfig, run_directory
-from asgictl.errors import AlreadyRunning, NotRunning, RedisError, StartError
+from asgictl.errors import AlreadyRunning, AsgictlError, NotRunning, RedisError, StartError
 from asgictl.hosting import check_server
 from asgictl.layers.redis import check_redis
 from asgictl.logs import masked
-from asgictl.orphans import end, orphans
+from asgictl.orphans import BACK_SECONDS, CHILDREN_SECONDS, FRONT_SECONDS, end, is_in_front, kill, orphans
 from asgictl.readiness import SOCKET
 from asgictl.slots import POLL_SECONDS, Interrupted, Slots
 from asgictl.status import DESCRIPTION, not_running, status
@@ -37,7 +38,6 @@ from asgictl.tail import tail
 
 CONFIGURATION = Path(__file__).with_name("supervisor.conf")
 CHANGING = "changing"  # the lock of a change
-STOP_SECONDS = 130  # more than all of supervisor.conf's stopwaitsecs, one after another, but for ASGI sockets' drain
 WORKER_STOP_SECONDS = 40  # more than a worker gives what it runs (worker/control.py) and closing its sockets
 
 
@@ -77,23 +77,46 @@ class Instance:
             self._abandon()
             raise
 
-    def stop(self) -> None:
-        """Drain and stop everything; raises NotRunning, and StartError when it does not end in time."""
-        if not self._supervisor.answers():
-            if self._end_orphans():
-                return self.clean()
+    def stop(self) -> int:
+        """Drain and stop everything, and end what handlers have started; returns how many processes had to be killed.
+
+        Raises NotRunning.
+        """
+        if self._supervisor.answers():
+            in_time, killed = self._shut_down()
+            left_seconds = CHILDREN_SECONDS if in_time else 0.0
+            killed += end(orphans(self.run_dir), 0.0, left_seconds)
+        elif left := orphans(self.run_dir):
+            killed = end(left)
+        else:
             raise NotRunning(f"no instance {self._name!r} runs; see asgictl start --name")
-        pid = self._supervisor.pid()
+        self.clean()
+        return killed
+
+    def _shut_down(self) -> tuple[bool, int]:
+        """Have supervisord stop everything; returns whether it did so in time, and how many servers were killed."""
+        pid, drain_seconds, killed = self._supervisor.pid(), self._drain_seconds(), 0
+        front_at = time.monotonic() + FRONT_SECONDS
+        deadline = front_at + BACK_SECONDS + drain_seconds
         self._supervisor.shutdown()
-        deadline = time.monotonic() + STOP_SECONDS
         while self._alive(pid):
-            if time.monotonic() > deadline:
-                raise StartError(
-                    f"supervisord (pid {pid}) did not stop within {STOP_SECONDS} s; see {self.run_dir}/log"
-                )
+            if (now := time.monotonic()) > deadline:
+                return False, killed
+            if now > front_at:  # what comes behind needs its time too
+                front_at = math.inf
+                killed = kill([each for each in orphans(self.run_dir) if is_in_front(each)])
             self._supervisor.answers()  # else it looks only once a second whether a group has stopped
             time.sleep(POLL_SECONDS)
-        return self.clean()
+        return True, killed
+
+    def _drain_seconds(self) -> float:
+        """Return how long workers may serve the sockets of an ASGI application that are open."""
+        with contextlib.suppress(AsgictlError):
+            found = status(self._name)
+            if any(each["role"] == "worker" and each.get("websocket") == "ASGI" for each in found["ready"]):
+                is_open = any(each.get("websockets") for each in found["processes"])
+                return float(found["options"]["ASGICTL_DRAIN_SECONDS"]) if is_open else 0.0
+        return 0.0
 
     def _end_orphans(self) -> int:
         """End what a killed supervisord has left; returns how many there were."""
@@ -290,7 +313,7 @@ class Instance:
                 self.stop()
             else:
                 self._process.send_signal(signal.SIGTERM)
-                self._process.wait(STOP_SECONDS)
+                self._process.wait(FRONT_SECONDS + BACK_SECONDS)
         if self._process is not None or not self._supervisor.answers():
             self.clean()
 

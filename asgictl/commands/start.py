@@ -33,6 +33,8 @@ from asgictl.settings import told
 from asgictl.signals import told_to_end
 from asgictl.tail import FOLLOW_SECONDS, Logs
 
+KILLED = "{} processes did not end in time and were killed"
+
 
 @click.command()
 @target_argument
@@ -110,7 +112,8 @@ def _run(config: InstanceConfig, detach: bool, watches: bool) -> None:
             instance.clean()
             return
     click.echo("draining", err=True)
-    instance.stop()
+    if killed := instance.stop():
+        click.echo(KILLED.format(killed), err=True)
 
 
 def _watch(instance: Any, role: str, stopping: threading.Event) -> None:
@@ -135,7 +138,8 @@ def stop(name: str) -> None:
     """Drain and stop an instance."""
     from asgictl.instance import Instance
 
-    Instance(name).stop()
+    if killed := Instance(name).stop():
+        click.echo(KILLED.format(killed), err=True)
     click.echo(f"stopped {name}")
 
 
