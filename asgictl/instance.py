@@ -82,23 +82,25 @@ class Instance:
 
         Raises NotRunning.
         """
-        if self._supervisor.answers():
+        try:
             in_time, killed = self._shut_down()
-            left_seconds = CHILDREN_SECONDS if in_time else 0.0
-            killed += end(orphans(self.run_dir), 0.0, left_seconds)
-        elif left := orphans(self.run_dir):
+            killed += end(orphans(self.run_dir), 0.0, CHILDREN_SECONDS if in_time else 0.0)
+        except NotRunning:
+            if not (left := orphans(self.run_dir)):
+                raise NotRunning(f"no instance {self._name!r} runs; see asgictl start --name") from None
             killed = end(left)
-        else:
-            raise NotRunning(f"no instance {self._name!r} runs; see asgictl start --name")
         self.clean()
         return killed
 
     def _shut_down(self) -> tuple[bool, int]:
-        """Have supervisord stop everything; returns whether it did so in time, and how many servers were killed."""
-        pid, drain_seconds, killed = self._supervisor.pid(), self._drain_seconds(), 0
-        front_at = time.monotonic() + FRONT_SECONDS
-        deadline = front_at + BACK_SECONDS + drain_seconds
+        """Have supervisord stop everything; returns whether it did so in time, and how many servers were killed.
+
+        Raises NotRunning when it does not answer.
+        """
+        drain_seconds, killed = self._drain_seconds(), 0
         self._supervisor.shutdown()
+        pid, front_at = self._supervisor.pid(), time.monotonic() + FRONT_SECONDS
+        deadline = front_at + BACK_SECONDS + drain_seconds
         while self._alive(pid):
             if (now := time.monotonic()) > deadline:
                 return False, killed
