@@ -97,6 +97,8 @@ class Instance:
 
         Raises NotRunning when it does not answer.
         """
+        if not self._supervisor.answers():
+            raise NotRunning("supervisord does not answer")
         drain_seconds, killed = self._drain_seconds(), 0
         self._supervisor.shutdown()
         pid, front_at = self._supervisor.pid(), time.monotonic() + FRONT_SECONDS

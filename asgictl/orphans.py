@@ -6,7 +6,7 @@ is known by its process, and after that one's end by its process group, whose le
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -38,16 +38,19 @@ def _belongs(process: psutil.Process, run_dir: Path) -> bool:
 def end(
     processes: Sequence[psutil.Process], front_seconds: float = FRONT_SECONDS, seconds: float = BACK_SECONDS
 ) -> int:
-    """Have servers drain and end, then the others, then kill what is left with its groups; returns how many that were.
+    """Have servers drain and end, then the others, Redis last; then kill what is left with its process groups.
 
-    A supervisord among them is killed first: it has not answered, and would start again what ends.
+    A supervisord among them is killed first: it has not answered, and would start again what ends. Returns how many
+    processes had to be killed.
     """
-    supervisors = [process for process in processes if is_supervisor(process)]
-    killed = kill(supervisors) if supervisors else 0
-    terminate([process for process in processes if is_in_front(process)])
-    wait([process for process in processes if is_in_front(process)], front_seconds)
-    terminate(processes)
-    return killed + kill(wait(processes, seconds))
+    killed = kill([process for process in processes if is_supervisor(process)])
+    front = [process for process in processes if is_in_front(process)]
+    behind = [process for process in processes if not (is_in_front(process) or _is_redis(process))]
+    for some, limit in ((front, front_seconds), (behind, seconds), (processes, min(seconds, CHILDREN_SECONDS))):
+        terminate(some)
+        wait(some, limit)
+        psutil.wait_procs(some, timeout=0)  # reaps those that are ours
+    return killed + kill(processes)
 
 
 def end_children(seconds: float = CHILDREN_SECONDS) -> None:
@@ -68,20 +71,19 @@ def terminate(processes: Sequence[psutil.Process]) -> None:
             process.terminate()
 
 
-def wait(processes: Sequence[psutil.Process], seconds: float) -> list[psutil.Process]:
-    """Wait until these have ended; returns those that have not. A zombie has: whoever is to reap it may stand still."""
+def wait(processes: Sequence[psutil.Process], seconds: float) -> None:
+    """Wait until these have ended. A zombie has: whoever is to reap it may stand still."""
     deadline = time.monotonic() + seconds
-    while (left := [each for each in processes if is_alive(each)]) and time.monotonic() < deadline:
+    while any(map(is_alive, processes)) and time.monotonic() < deadline:
         time.sleep(POLL_SECONDS)
-    return left
 
 
 def kill(processes: Sequence[psutil.Process]) -> int:
-    """Kill these and their process groups, but never ours; returns how many processes that ended."""
-    ours = _groups([psutil.Process(), *psutil.Process().parents()])
-    groups = _groups(processes) - ours
-    doomed = set(processes) | {each for each in psutil.process_iter() if _group(each) in groups}
-    doomed = {each for each in doomed if is_alive(each)}
+    """Kill those of these that live, and their process groups, but never ours; returns how many processes that were."""
+    doomed = set(filter(is_alive, processes))
+    groups = _groups(doomed) - _groups([psutil.Process(), *psutil.Process().parents()])
+    if groups:
+        doomed |= {each for each in psutil.process_iter() if _group(each) in groups and is_alive(each)}
     for process in doomed:
         with suppress(psutil.NoSuchProcess):
             process.kill()
@@ -91,10 +93,9 @@ def kill(processes: Sequence[psutil.Process]) -> int:
 
 def is_alive(process: psutil.Process) -> bool:
     """Whether a process runs: a zombie does not."""
-    try:
+    with suppress(psutil.NoSuchProcess):
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
+    return False
 
 
 def is_in_front(process: psutil.Process) -> bool:
@@ -107,7 +108,11 @@ def is_supervisor(process: psutil.Process) -> bool:
     return "asgictl.supervisord" in _words(process)
 
 
-def _groups(processes: Sequence[psutil.Process]) -> set[int]:
+def _is_redis(process: psutil.Process) -> bool:
+    return any("/redis.sock" in word for word in _words(process))
+
+
+def _groups(processes: Iterable[psutil.Process]) -> set[int]:
     return {group for each in processes if (group := _group(each))}
 
 

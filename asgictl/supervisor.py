@@ -1,8 +1,10 @@
 """Talks to supervisord, over XML-RPC on its 0600 Unix socket."""
 
 import contextlib
+import socket
 import xmlrpc.client
-from http.client import HTTPException
+from functools import partial
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,23 @@ from asgictl.errors import NotRunning
 
 SOCKET = "supervisor.sock"
 PID_FILE = "supervisord.pid"
+ANSWER_SECONDS = 3.0  # within which supervisord answers, or stands still
 SERVING = {"STARTING", "RUNNING", "BACKOFF"}  # states of a process that runs, or is to
 # Slots that only keep a listening socket open: see supervisor.conf.
 HOLDERS = {"interface": "interface-32", "server": "server-128", "gunicorn": "server-02"}
+
+
+class _Connection(HTTPConnection):
+    """To supervisord; supervisor's own waits for ever."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=ANSWER_SECONDS)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
 
 
 class Stopping(NotRunning):
@@ -31,6 +47,7 @@ class Supervisor:
     def _call(self, method: str, *arguments: object) -> Any:
         # A transport that failed once fails for ever, so each call gets its own.
         transport = SupervisorTransport(None, None, self._url)
+        transport._get_connection = partial(_Connection, self._url.removeprefix("unix://"))
         proxy: Any = xmlrpc.client.ServerProxy("http://supervisord", transport=transport).supervisor
         try:
             return getattr(proxy, method)(*arguments)
