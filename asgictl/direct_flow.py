@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, MutableMapping
 from typing import Any, TypeVar
 
+from asgictl import forks
 from asgictl.asgi_messages import Receive, Send
 from asgictl.interface.exchange import Aborted
 from asgictl.interface.session import travelling
@@ -74,6 +75,8 @@ class DirectFlow:
         self._is_gone = True
 
     def _wait_for(self, awaited: Awaitable[T]) -> T:
+        forks.end_child()  # nobody would answer: the event loop is its parent's
+
         async def wait() -> T:
             return await awaited
 

@@ -23,11 +23,12 @@ from gunicorn.app.wsgiapp import WSGIApplication
 from gunicorn.glogging import Logger
 from uvicorn_worker import UvicornWorker
 
+from asgictl import forks
 from asgictl.access_log import WebSocketLog, log_request
 from asgictl.application import Application
 from asgictl.asgi_messages import Receive, Send, plain_message
 from asgictl.boundary import UserCode
-from asgictl.configuration import SILENT_SECONDS, Bind, Limits, WorkerConfig
+from asgictl.configuration import SILENT_SECONDS, Limits, WorkerConfig
 from asgictl.direct_flow import DirectFlow
 from asgictl.errors import AsgictlError, RedisError
 from asgictl.figures import CLIENT_GONE, Figures
@@ -45,6 +46,7 @@ from asgictl.limited_body import LimitedBody
 from asgictl.logs import formatter, set_up
 from asgictl.manifest import Router, manifest_of
 from asgictl.messages import INTERNAL_ERROR, Close, Frames, Sent, TurnEvent, decode_scope, is_error
+from asgictl.orphans import end_children
 from asgictl.outcome import Outcome
 from asgictl.readiness import Readiness
 from asgictl.release import release_of
@@ -65,6 +67,12 @@ class ServerWorker(UvicornWorker):  # type: ignore[misc]  # gunicorn has no type
     def CONFIG_KWARGS(self) -> dict[str, Any]:  # noqa: N802
         options = uvicorn_options(shlex.split(os.environ.get("ASGICTL_UVICORN_OPTION", "")))
         return uvicorn_settings(limits_of(os.environ), root_path_of(os.environ), options)
+
+    def init_process(self) -> None:
+        """Begin, as a process that gunicorn has forked."""
+        for listener in self.sockets:
+            forks.hold_listener(listener.sock)
+        super().init_process()
 
     async def callback_notify(self) -> None:
         """Each second. A killed gunicorn has a successor, which has servers of its own."""
@@ -309,6 +317,7 @@ class InProcess:
 
     def _send_now(self, session: Session | None, sent: Frames | Sent) -> None:
         """For immediately=True, from whichever thread the consumer or view runs in."""
+        forks.check()
         if not isinstance(sent, Frames):
             self._loop.call_soon_threadsafe(self._layer.publish, sent)
         elif session is not None:
@@ -339,6 +348,7 @@ class InProcess:
         """Start our own side, then every ASGI application; stop them in the opposite order."""
         await receive()
         self._loop = asyncio.get_running_loop()
+        forks.guard()
         try:
             self._identify()
             await self._layer.start()
@@ -358,6 +368,7 @@ class InProcess:
         for lifespan in self._lifespans.values():
             await lifespan.stop()
         await self._stop()
+        await asyncio.to_thread(end_children)
         await send({"type": "lifespan.shutdown.complete"})
 
     def _websockets(self) -> str:
@@ -434,5 +445,6 @@ def serve() -> bool:
     environment = os.environ
     set_up(*_logging(environment))
     server, trusted = environment["ASGICTL_SERVER"], environment["ASGICTL_FORWARDED_ALLOW_IPS"]
-    listener, limits = Bind("fd://0").listen(), limits_of(environment)
+    listener, limits = forks.take_listener(0), limits_of(environment)
+    forks.hold_listener(listener)
     return host(create_application(), listener, server, limits, trusted, root_path_of(environment), {})

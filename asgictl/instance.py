@@ -6,6 +6,7 @@ found without it, too: a cleaner of /tmp may have removed it.
 
 import contextlib
 import json
+import math
 import os
 import subprocess
 import sys
@@ -33,6 +34,7 @@ from asgictl.errors import (
 from asgictl.hosting import check_server
 from asgictl.layers.redis import check_redis
 from asgictl.logs import masked
+from asgictl.orphans import BACK_SECONDS, CHILDREN_SECONDS, FRONT_SECONDS, end, is_in_front, kill
 from asgictl.preflight import ended, find_redis_server, has_background
 from asgictl.readiness import SOCKET
 from asgictl.remains import Remains, await_free, not_running
@@ -45,7 +47,6 @@ from asgictl.tail import tail
 CONFIGURATION = Path(__file__).with_name("supervisor.conf")
 CHANGING = "changing"  # the lock of a change
 RUNNING = "an instance {!r} runs already; asgictl stop, or another --name"
-STOP_SECONDS = 130  # more than all of supervisor.conf's stopwaitsecs, one after another, but for ASGI sockets' drain
 WORKER_STOP_SECONDS = 40  # more than a worker gives what it runs (worker/control.py) and closing its sockets
 
 
@@ -92,26 +93,52 @@ class Instance:
             self._abandon(error)
             raise
 
-    def stop(self) -> None:
-        """Drain and stop everything; raises NotRunning, and StartError when it does not end in time."""
-        if not self._supervisor.answers():
+    def stop(self) -> int:
+        """Drain and stop everything, and end what handlers have started; returns how many processes had to be killed.
+
+        Raises NotRunning.
+        """
+        bind = Remains(self.run_dir.path).bind  # its description may have been removed
+        try:
+            in_time, killed = self._shut_down()
+            killed += end(Remains(self.run_dir.path).processes, 0.0, CHILDREN_SECONDS if in_time else 0.0)
+        except NotRunning:
             remains = Remains(self.run_dir.path)
             if not remains:
-                raise not_running(self._name, self.run_dir.path)
-            remains.end()
-            return self.clean()
-        bind = Remains(self.run_dir.path).bind  # its description may have been removed
-        pid = self._supervisor.pid()
+                raise not_running(self._name, self.run_dir.path) from None
+            killed = remains.end()
+        self.clean(bind)
+        return killed
+
+    def _shut_down(self) -> tuple[bool, int]:
+        """Have supervisord stop everything; returns whether it did so in time, and how many servers were killed.
+
+        Raises NotRunning when it does not answer.
+        """
+        if not self._supervisor.answers():
+            raise NotRunning("supervisord does not answer")
+        drain_seconds, killed = self._drain_seconds(), 0
         self._supervisor.shutdown()
-        deadline = time.monotonic() + STOP_SECONDS
+        pid, front_at = self._supervisor.pid(), time.monotonic() + FRONT_SECONDS
+        deadline = front_at + BACK_SECONDS + drain_seconds
         while self._alive(pid):
-            if time.monotonic() > deadline:
-                raise StartError(
-                    f"supervisord (pid {pid}) did not stop within {STOP_SECONDS} s; see {self.run_dir.path}/log"
-                )
+            if (now := time.monotonic()) > deadline:
+                return False, killed
+            if now > front_at:  # what comes behind needs its time too
+                front_at = math.inf
+                killed = kill([each for each in Remains(self.run_dir.path).processes if is_in_front(each)])
             self._supervisor.answers()  # else it looks only once a second whether a group has stopped
             time.sleep(POLL_SECONDS)
-        return self.clean(bind)
+        return True, killed
+
+    def _drain_seconds(self) -> float:
+        """Return how long workers may serve the sockets of an ASGI application that are open."""
+        with contextlib.suppress(AsgictlError):
+            found = status(self._name)
+            if any(each["role"] == "worker" and each.get("websocket") == "ASGI" for each in found["ready"]):
+                is_open = any(each.get("websockets") for each in found["processes"])
+                return float(found["options"]["ASGICTL_DRAIN_SECONDS"]) if is_open else 0.0
+        return 0.0
 
     def replace(self, role: str, name: str | None = None) -> "Cost":
         """Start new processes of a role, and let the old drain once all of the new are ready: a deploy.

@@ -1,6 +1,13 @@
-"""Processes that a killed supervisord has left behind: they carry the run directory in their environment or title."""
+"""Processes that outlive what answers for them, and how they end.
+
+What a killed supervisord has left is known by the run directory in its environment or title. What handlers have started
+is known by its process, and after that one's end by its process group, whose leader every supervised process is.
+"""
 
 import os
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -8,6 +15,9 @@ import psutil
 FRONT = {"interface", "server"}  # end first, so that their last events find workers
 FRONT_SECONDS = 40.0  # more than an interface takes to drain
 BACK_SECONDS = 10.0
+CHILDREN_SECONDS = 3.0  # that what handlers have started has to end, once its process has drained
+POLL_SECONDS = 0.05
+TRACKER = "multiprocessing.resource_tracker"  # ends by itself, after its process, and cleans up then
 
 
 def orphans(run_dir: Path) -> list[psutil.Process]:
@@ -25,24 +35,97 @@ def _belongs(process: psutil.Process, run_dir: Path) -> bool:
         return False
 
 
-def end(processes: list[psutil.Process], front_seconds: float = FRONT_SECONDS, seconds: float = BACK_SECONDS) -> None:
-    """Have servers drain and end, then the others, then kill what is left."""
-    _terminate([process for process in processes if _is_in_front(process)], front_seconds)
-    for process in _terminate(processes, seconds):
-        process.kill()
+def end(
+    processes: Sequence[psutil.Process], front_seconds: float = FRONT_SECONDS, seconds: float = BACK_SECONDS
+) -> int:
+    """Have servers drain and end, then the others, Redis last; then kill what is left with its process groups.
+
+    A supervisord among them is killed first: it has not answered, and would start again what ends. Returns how many
+    processes had to be killed.
+    """
+    killed = kill([process for process in processes if is_supervisor(process)])
+    front = [process for process in processes if is_in_front(process)]
+    behind = [process for process in processes if not (is_in_front(process) or _is_redis(process))]
+    for some, limit in ((front, front_seconds), (behind, seconds), (processes, min(seconds, CHILDREN_SECONDS))):
+        terminate(some)
+        wait(some, limit)
+        psutil.wait_procs(some, timeout=0)  # reaps those that are ours
+    return killed + kill(processes)
 
 
-def _terminate(processes: list[psutil.Process], seconds: float) -> list[psutil.Process]:
-    """Terminate these and wait; returns what has not ended."""
-    told = [process for process in processes if process.is_running()]
-    for process in told:
-        process.terminate()
-    left: list[psutil.Process] = psutil.wait_procs(told, timeout=seconds)[1]
-    return left
+def end_children(seconds: float = CHILDREN_SECONDS) -> None:
+    """End what this process's handlers have started: multiprocessing would wait for it when this process exits."""
+    children = [
+        each for each in psutil.Process().children(recursive=True) if not any(TRACKER in word for word in _words(each))
+    ]
+    terminate(children)
+    for child in psutil.wait_procs(children, timeout=seconds)[1]:
+        with suppress(psutil.NoSuchProcess):
+            child.kill()
 
 
-def _is_in_front(process: psutil.Process) -> bool:
+def terminate(processes: Sequence[psutil.Process]) -> None:
+    """Ask these to end."""
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.terminate()
+
+
+def wait(processes: Sequence[psutil.Process], seconds: float) -> None:
+    """Wait until these have ended. A zombie has: whoever is to reap it may stand still."""
+    deadline = time.monotonic() + seconds
+    while any(map(is_alive, processes)) and time.monotonic() < deadline:
+        time.sleep(POLL_SECONDS)
+
+
+def kill(processes: Sequence[psutil.Process]) -> int:
+    """Kill those of these that live, and their process groups, but never ours; returns how many processes that were."""
+    doomed = set(filter(is_alive, processes))
+    groups = _groups(doomed) - _groups([psutil.Process(), *psutil.Process().parents()])
+    if groups:
+        doomed |= {each for each in psutil.process_iter() if _group(each) in groups and is_alive(each)}
+    for process in doomed:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    wait(list(doomed), BACK_SECONDS)
+    return len(doomed)
+
+
+def is_alive(process: psutil.Process) -> bool:
+    """Whether a process runs: a zombie does not."""
+    with suppress(psutil.NoSuchProcess):
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    return False
+
+
+def is_in_front(process: psutil.Process) -> bool:
+    """Whether clients are connected to it."""
+    return any(word in FRONT or "gunicorn" in word or "asgictl.inprocess" in word for word in _words(process))
+
+
+def is_supervisor(process: psutil.Process) -> bool:
+    """Whether it is a supervisord of ours."""
+    return "asgictl.supervisord" in _words(process)
+
+
+def _is_redis(process: psutil.Process) -> bool:
+    return any("/redis.sock" in word for word in _words(process))
+
+
+def _groups(processes: Iterable[psutil.Process]) -> set[int]:
+    return {group for each in processes if (group := _group(each))}
+
+
+def _group(process: psutil.Process) -> int | None:
     try:
-        return any(word in FRONT or "gunicorn" in word for word in process.cmdline())
+        return os.getpgid(process.pid)
+    except OSError:  # it has ended, or is somebody else's
+        return None
+
+
+def _words(process: psutil.Process) -> list[str]:
+    try:
+        words: list[str] = process.cmdline()
     except psutil.Error:
-        return False
+        return []
+    return words

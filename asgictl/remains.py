@@ -10,10 +10,9 @@ import psutil
 
 from asgictl.configuration import Bind
 from asgictl.errors import AddressError, NotRunning
-from asgictl.orphans import end, orphans
+from asgictl.orphans import BACK_SECONDS, FRONT_SECONDS, end, is_alive, is_supervisor, orphans, terminate, wait
 from asgictl.slots import POLL_SECONDS, Interrupted
 
-SUPERVISORD_SECONDS = 130.0  # in which a supervisord that still lives ends everything in order
 FREE_SECONDS = 10.0  # in which an address is free once those that listened on it have ended
 NAMED = 8  # processes that a message names
 
@@ -27,7 +26,7 @@ class Remains:
     def __init__(self, run_dir: Path) -> None:
         found = {process: _environment(process) for process in orphans(run_dir) if _is_of_our_user(process)}
         self.processes = list(found)
-        self.supervisord = [process for process in found if _is_supervisord(process)]
+        self.supervisord = [process for process in found if is_supervisor(process) and is_alive(process)]
         sockets = {environment.get("ASGICTL_SOCKET", "") for environment in found.values()}
         paths = [socket.removeprefix("unix://") for socket in sorted(sockets) if socket.startswith("unix://")]
         self.bind = Bind(f"unix:{paths[0]}") if paths else None
@@ -48,19 +47,19 @@ class Remains:
         pids = ", ".join(str(process.pid) for process in self.supervisord)
         return f"supervisord ({pids}) does not answer, as when files in {run_dir} were removed; asgictl stop ends it"
 
-    def end(self) -> None:
-        """End them in order, and remove their Unix socket.
+    def end(self) -> int:
+        """End them in order, and remove their Unix socket; returns how many had to be killed.
 
-        A supervisord that lives ends the others itself, and would start again what somebody else has ended.
+        A supervisord that lives ends the others itself, and would start again what somebody else has ended. One that
+        is stopped cannot: it is killed first.
         """
-        for process in self.supervisord:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.terminate()
-        for process in psutil.wait_procs(self.supervisord, timeout=SUPERVISORD_SECONDS)[1]:
-            process.kill()
-        end([process for process in self.processes if process not in self.supervisord])
+        orderly = [process for process in self.supervisord if not _is_stopped(process)]
+        terminate(orderly)
+        wait(orderly, FRONT_SECONDS + BACK_SECONDS)
+        killed = end(self.processes)
         if self.bind:
             self.bind.release()
+        return killed
 
     def check(self, bind: Bind) -> None:
         """Raise AddressError unless it can be listened on now, or could be once these have ended; changes nothing."""
@@ -133,13 +132,13 @@ def _is_of_our_user(process: psutil.Process) -> bool:
     return False
 
 
-def _is_supervisord(process: psutil.Process) -> bool:
+def _is_stopped(process: psutil.Process) -> bool:
     with contextlib.suppress(psutil.Error):
-        return "asgictl.supervisord" in process.cmdline() and process.status() != psutil.STATUS_ZOMBIE
+        return bool(process.status() == psutil.STATUS_STOPPED)
     return False
 
 
 def _name(process: psutil.Process) -> str:
     with contextlib.suppress(psutil.Error):
-        return "supervisord" if _is_supervisord(process) else str(process.name())
+        return "supervisord" if is_supervisor(process) else str(process.name())
     return "ended"

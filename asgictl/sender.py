@@ -9,6 +9,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from asgictl import forks
 from asgictl.application import CHANNEL_CAPACITY, check_known
 from asgictl.errors import ChannelFull, NotRunning, RedisError
 from asgictl.layers.keys import Keys
@@ -73,4 +74,6 @@ def ask(url: str, question: Callable[[redis.Redis], Any]) -> Any:
 @lru_cache(maxsize=4)
 def _client(url: str) -> redis.Redis:
     # redis-py's own retries would send twice what was sent already.
-    return redis.Redis.from_url(url, socket_timeout=ANSWER_SECONDS, retry=Retry(NoBackoff(), 0))
+    return redis.Redis.from_url(
+        url, socket_timeout=ANSWER_SECONDS, retry=Retry(NoBackoff(), 0), redis_connect_func=forks.hold_connection
+    )

@@ -1,12 +1,14 @@
-"""supervisord, with three mends.
+"""supervisord, with four mends.
 
-Its TCP sockets may be IPv6's too; no signal to a process that starts is lost; and a disk without room costs lines of
-logs, never supervisord: by itself it would end on the error that it meets while it tells of another.
+Its TCP sockets may be IPv6's too; no signal to a process that starts is lost; what a process leaves behind ends; and a
+disk without room costs lines of logs, never supervisord: by itself it would end on the error that it meets while it
+tells of another.
 """
 
 import os
 import signal
 import socket
+import time
 from contextlib import suppress
 from typing import Any
 
@@ -18,6 +20,37 @@ from asgictl.configuration import Bind
 
 # By supervisord itself.
 CAUGHT = {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR2}
+
+GROUP_SECONDS = 1.0  # that what a process has left has to end
+
+
+class Groups:
+    """Process groups whose leaders have ended: what is left in them is told to end, and killed after a while."""
+
+    def __init__(self) -> None:
+        self._due: dict[int, float] = {}
+
+    def add(self, group: int) -> None:
+        """Begin to end one. A group's number is taken for as long as anything is in it."""
+        with suppress(OSError):  # nothing is
+            os.killpg(group, signal.SIGTERM)
+            self._due[group] = time.monotonic() + GROUP_SECONDS
+
+    def kill(self) -> None:
+        """Kill those whose time is over."""
+        for group in [group for group, due in self._due.items() if due <= time.monotonic()]:
+            del self._due[group]
+            with suppress(OSError):
+                os.killpg(group, signal.SIGKILL)
+
+    def finish(self) -> None:
+        """Kill all of them once their time is over."""
+        if self._due:
+            time.sleep(GROUP_SECONDS)
+            self.kill()
+
+
+groups = Groups()
 
 
 class IPv6Socket(InetStreamSocketConfig):  # type: ignore[misc]  # supervisor has no types
@@ -42,6 +75,19 @@ class Options(ServerOptions):  # type: ignore[misc]
             return pid
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def waitpid(self) -> tuple[int | None, int | None]:
+        """Return who has ended, and how; called at least once a second."""
+        pid, status = super().waitpid()
+        if pid and not (os.WIFSIGNALED(status) and self._has_servers(pid)):
+            groups.add(pid)
+        groups.kill()
+        return pid, status
+
+    def _has_servers(self, pid: int) -> bool:
+        """Whether this is gunicorn, whose servers drain when it is killed, and end what they have started."""
+        process = self.pidhistory.get(pid)
+        return process is not None and process.group.config.name == "gunicorn"
 
     def parse_fcgi_socket(self, sock: str, *others: Any) -> Any:
         """Return the configuration of a socket, as its super does; the last of others is the backlog."""
@@ -77,4 +123,7 @@ def spare_logs() -> None:
 if __name__ == "__main__":
     spare_logs()
     supervisord.ServerOptions = Options
-    supervisord.main()
+    try:
+        supervisord.main()
+    finally:
+        groups.finish()

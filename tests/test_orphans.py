@@ -1,11 +1,14 @@
 """Processes that nobody supervises any more, as real ones."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
-from asgictl.orphans import end, orphans
+import psutil
+
+from asgictl.orphans import end, is_alive, kill, orphans
 
 OBSTINATE = "import signal, sys; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); signal.pause()"
 
@@ -48,3 +51,49 @@ def test_servers_end_before_what_serves_them(tmp_path: Path) -> None:
 def test_nothing_is_left_to_end_nothing(tmp_path: Path) -> None:
     assert orphans(tmp_path) == []
     end([])
+
+
+def test_what_is_killed_takes_its_group_along(tmp_path: Path) -> None:
+    """The other has another environment, so only its group tells whose it is."""
+    code = f"import os, subprocess; subprocess.Popen(['sleep', '60'], env={{}}); {OBSTINATE}"
+    command = [sys.executable, "-c", code]
+    environment = os.environ | {"ASGICTL_RUN_DIR": str(tmp_path)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, process_group=0) as ours:
+        assert ours.stdout
+        ours.stdout.readline()
+        (child,) = psutil.Process(ours.pid).children()
+        assert end(orphans(tmp_path), seconds=0.1) == 2
+        assert not is_alive(child)
+
+
+def test_our_own_group_is_not_killed(tmp_path: Path) -> None:
+    with start(tmp_path, sys.executable, "-c", OBSTINATE) as ours:
+        assert ours.stdout
+        ours.stdout.readline()
+        assert kill(orphans(tmp_path)) == 1
+        assert ours.wait(10) == -9
+
+
+def test_a_supervisord_that_stands_still_is_killed_first(tmp_path: Path) -> None:
+    with (
+        start(tmp_path, "sleep", "60") as other,
+        start(tmp_path, "/bin/sh", "-c", "read x", "asgictl.supervisord") as one,
+    ):
+        one.send_signal(signal.SIGSTOP)
+        assert end(orphans(tmp_path)) == 1
+        assert one.wait(10) == -9
+        assert not Path(f"/proc/{other.pid}").exists()
+
+
+def test_children_end_with_their_process() -> None:
+    """One that ignores SIGTERM too; a zombie has ended."""
+    code = f"""
+import os, signal, subprocess, sys, time
+from asgictl.orphans import end_children
+children = [subprocess.Popen(["sleep", "60"]), subprocess.Popen([sys.executable, "-c", {OBSTINATE!r}], stdout=-1)]
+children[1].stdout.readline()
+end_children(0.2)
+for child in children:
+    child.wait(5)
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=30).returncode == 0

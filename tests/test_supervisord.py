@@ -86,3 +86,31 @@ def test_a_child_that_is_told_to_end_before_it_runs_its_program_ends() -> None:
     """With supervisord's handlers it would go on, and supervisord wait for as long as a worker may drain."""
     done = subprocess.run([sys.executable, "-c", STARTS], capture_output=True, text=True, check=True, timeout=30)
     assert done.stdout == f"{signal.SIGTERM.value}\n"
+
+
+LEAVES = """
+import os, select, subprocess, sys, time
+from asgictl.supervisord import Options, groups
+options = Options()
+left = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(60)"
+leader = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', sys.argv[1]]).pid; sys.stdin.read()"
+ours = subprocess.Popen([sys.executable, "-c", leader, left], stdin=-1, stdout=-1, process_group=0)
+ours.stdout.readline()
+ours.stdin.close()
+while options.waitpid()[0] != ours.pid:
+    time.sleep(0.01)
+if sys.argv[1] == "finish":
+    groups.finish()
+while True:  # until nothing holds the other end
+    options.waitpid()
+    if not select.select([ours.stdout], [], [], 0.05)[0]:
+        continue
+    if not os.read(ours.stdout.fileno(), 1):
+        break
+"""
+
+
+@pytest.mark.parametrize("how", ["finish", "go on"])
+def test_what_a_process_leaves_in_its_group_ends_although_it_ignores_sigterm(how: str) -> None:
+    """While supervisord goes on, and when it ends itself."""
+    subprocess.run([sys.executable, "-c", LEAVES, how], check=True, timeout=30)

@@ -19,6 +19,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from asgictl import forks
 from asgictl.configuration import WorkerConfig
 from asgictl.dead_letters import dead_letter
 from asgictl.layers.base import Entry
@@ -62,7 +63,11 @@ class Control:
         self._max_events = config.max_events * random.uniform(0.9, 1.1)  # noqa: S311
         # redis-py's own retries last longer than a lease.
         self._client = redis.Redis.from_url(
-            config.redis_url, socket_timeout=1, socket_connect_timeout=1, retry=Retry(NoBackoff(), 1)
+            config.redis_url,
+            socket_timeout=1,
+            socket_connect_timeout=1,
+            retry=Retry(NoBackoff(), 1),
+            redis_connect_func=forks.hold_connection,
         )
         # A daemon: a main thread that fails must not leave a process behind that beats and does nothing else.
         self.thread = threading.Thread(target=self._serve, name="control", daemon=True)

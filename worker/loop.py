@@ -10,6 +10,7 @@ import threading
 from collections import deque
 from time import perf_counter
 
+from asgictl import forks
 from asgictl.application import Application
 from asgictl.background import RunningJob
 from asgictl.errors import WireError
@@ -124,6 +125,7 @@ class Loop:
             is_handed_on = self._handle(entry)
         finally:
             self.running = self._wsgi = None
+            forks.end_child()
         self.events += 1
         if is_handed_on:
             return

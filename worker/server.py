@@ -9,6 +9,7 @@ from pathlib import Path
 
 import redis
 
+from asgictl import forks
 from asgictl.application import Application, is_async
 from asgictl.configuration import WorkerConfig
 from asgictl.errors import RedisError, TargetError
@@ -18,6 +19,7 @@ from asgictl.layers.redis import check_redis
 from asgictl.layers.redis_worker import RedisWorkerLayer
 from asgictl.manifest import encode_manifest, manifest_of
 from asgictl.messages import BACKGROUND
+from asgictl.orphans import end_children
 from asgictl.readiness import Readiness
 from asgictl.release import release_of
 from asgictl.signals import set_by
@@ -47,7 +49,10 @@ def serve(config: WorkerConfig, readiness: Readiness, run_dir: Path | None = Non
     readiness.ready(
         worker.figures, id=worker.identity, threads=config.threads, websocket=kind, release=worker.manifest.release
     )
-    worker.run()
+    try:
+        worker.run()
+    finally:
+        end_children()
 
 
 class Worker:
@@ -85,6 +90,7 @@ class Worker:
 
     def start(self) -> None:
         """Connect and start; raises RedisError, and TargetError when an application says that it cannot start."""
+        forks.guard()
         check_redis(self._config.redis_url)
         try:
             for layer in self._layers:

@@ -35,6 +35,7 @@ from asgictl.signals import told_to_end
 from asgictl.tail import FOLLOW_SECONDS, Logs
 
 SIGNALLED = 128  # and the signal's number: the exit status of what a signal ended, as shells have it
+KILLED = "{} processes did not end in time and were killed"
 
 
 @click.command()
@@ -114,7 +115,8 @@ def _run(config: InstanceConfig, detach: bool, watches: bool) -> None:
             instance.conclude()
             return
     click.echo("draining", err=True)
-    instance.stop()
+    if killed := instance.stop():
+        click.echo(KILLED.format(killed), err=True)
 
 
 def _watch(instance: Any, role: str, stopping: threading.Event) -> None:
@@ -139,7 +141,8 @@ def stop(name: str) -> None:
     """Drain and stop an instance."""
     from asgictl.instance import Instance
 
-    Instance(name).stop()
+    if killed := Instance(name).stop():
+        click.echo(KILLED.format(killed), err=True)
     click.echo(f"stopped {name}")
 
 

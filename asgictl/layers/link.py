@@ -15,6 +15,7 @@ import hiredis
 from redis.asyncio.connection import AbstractConnection, Connection, parse_url
 from redis.exceptions import RedisError as ClientError
 
+from asgictl import forks
 from asgictl.layers.base import NotSent
 
 logger = logging.getLogger("asgictl.layers")
@@ -49,6 +50,12 @@ class Link(asyncio.Protocol):
         self._lost = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self.up = False
+        forks.hold(self)
+
+    def fileno(self) -> int:
+        """Return the open file of the connection, -1 while there is none."""
+        held = self._transport and self._transport.get_extra_info("socket")
+        return held.fileno() if held else -1
 
     async def start(self) -> None:
         """Connect; raises redis-py's errors when the first attempt fails. From then on, reconnect for ever."""

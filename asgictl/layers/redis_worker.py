@@ -10,6 +10,7 @@ from typing import Any
 import redis
 from msgspec.structs import replace
 
+from asgictl import forks
 from asgictl.errors import WireError
 from asgictl.layers.base import Entry
 from asgictl.layers.keys import WORKERS, Keys, interface_of
@@ -47,8 +48,10 @@ COMMIT = SEND + Path(__file__).with_name("commit.lua").read_text()
 
 
 def open_connection(url: str) -> redis.connection.AbstractConnection:
-    """Connect; raises redis-py's errors."""
+    """Connect; raises redis-py's errors, and Forked in a child that a handler has forked."""
+    forks.check()
     options: dict[str, Any] = {**redis.connection.parse_url(url), "protocol": 2}
+    options["redis_connect_func"] = forks.hold_connection
     connection: redis.connection.AbstractConnection = options.pop("connection_class", redis.Connection)(**options)
     connection.connect()
     return connection
