@@ -1,18 +1,21 @@
 """A25: what handlers say may be of a subclass and arrives as the plain type; what cannot travel is told where it is."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
+from tests import plain
 from tests.conftest import MODES
 from tests.faults.test_user_code import Site, closed_with, site_of
 from tests.scenarios.test_demo import SECONDS, get
 
-TYPES = """
+TYPES = (
+    Path(plain.__file__).read_text()
+    + """
 import http
-from tests.plain import Bytes, Code, Float, Liar, Number, Old, Safe, Word
 
 TEXTS = {"safe": Safe("hello"), "liar": Liar("hello"), "word": Word.HELLO, "old": Old.HELLO}
 STATUS = {"made": http.HTTPStatus.CREATED, "hello": http.HTTPStatus.OK}
@@ -20,6 +23,7 @@ NUMBERS = {"number": Number(4000), "code": Code.OWN}
 LONE = "lone \\udc80"
 BAD = {"lone": LONE, "safe-lone": Safe(LONE), "none": None, "object": object(), "list": ["a"], "number": 5}
 """
+)
 CONSUMERS = (
     TYPES
     + """
