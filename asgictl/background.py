@@ -84,4 +84,8 @@ class RunningJob:
                 again = replace(job, attempt=job.attempt + 1, delay_milliseconds=later.milliseconds)
                 self.outcome = Outcome(sends=[again])
         if ended.error is not None:
-            self.outcome = Outcome()
+            self.failed()
+
+    def failed(self) -> None:
+        """An exception ends a message, and nothing of what was buffered leaves."""
+        self.outcome = Outcome()

@@ -268,7 +268,7 @@ class RunningTurn:
                     self.run_seconds = perf_counter() - began
             self._reply = self._done()
         if ended.error is not None:
-            self._reply = self._failed()
+            self._reply = self.failed()
 
     def _done(self) -> Done:
         event, outcome, state = self.event, self.outcome, b""
@@ -302,8 +302,8 @@ class RunningTurn:
             raise ConsumerError(f"message.state is {len(state)} bytes encoded; {STATE_BYTES} is the most")
         return b"" if state == (self.event.state or b"\x80") else state
 
-    def _failed(self) -> Done:
-        """An exception's outcome: nothing of what was buffered leaves, and the connection ends."""
+    def failed(self) -> Done:
+        """Return an exception's reply: nothing of what was buffered leaves, and the connection ends."""
         self.outcome = Outcome(is_over=True)
         status = 500 if isinstance(self.event, Connect) else 403
         close, event = Close(INTERNAL_ERROR, "", status), self.event
@@ -315,7 +315,8 @@ class RunningTurn:
 def close_old_connections() -> None:
     """Around every event, as Django does around every request; only where Django's ORM is loaded."""
     if "django.db" in sys.modules:
-        sys.modules["django.db"].close_old_connections()
+        with UserCode("Django's old database connections could not be closed"):
+            sys.modules["django.db"].close_old_connections()
 
 
 async def close_old_connections_async() -> None:

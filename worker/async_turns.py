@@ -3,6 +3,7 @@
 import threading
 
 from asgictl.background import RunningJob
+from asgictl.boundary import UserCode
 from asgictl.layers.base import Entry
 from asgictl.layers.redis_worker import commit_arguments
 from asgictl.messages import Frames, Sent, is_error
@@ -52,12 +53,16 @@ class AsyncTurns:
     async def _run(self, entry: Entry, turn: RunningTurn | RunningJob) -> None:
         try:
             done = await turn.run_async(self._timeout_seconds)
-            self.errors += is_error(done)
             if isinstance(turn, RunningJob) and turn.has_timed_out:
                 reason = f"its handler took longer than {self._timeout_seconds:g} s"
                 await self._events.bury(entry.event, reason)
-            sends, farewell = turn.outcome.sends, turn.farewell()
-            await self._events.commit(*commit_arguments(self._events.keys, entry, done, sends, farewell))
+            with UserCode("%s %s: its reply cannot be encoded", entry.event.channel, entry.id.decode()) as ended:
+                arguments = commit_arguments(self._events.keys, entry, done, turn.outcome.sends, turn.farewell())
+            if ended.error is not None:  # there is always a commit
+                done = turn.failed()
+                arguments = commit_arguments(self._events.keys, entry, done, [])
+            self.errors += is_error(done)
+            await self._events.commit(*arguments)
         finally:
             self._in_hand.discard((entry.stream, entry.id))
             self._room.release()

@@ -8,14 +8,16 @@ elsewhere is free. `async def` consumers are handed on to the process's event lo
 import logging
 import threading
 from collections import deque
+from collections.abc import Sequence
 from time import perf_counter
 
 from asgictl import forks
 from asgictl.application import Application
 from asgictl.background import RunningJob
+from asgictl.boundary import UserCode
 from asgictl.errors import WireError
 from asgictl.layers.base import Entry, WorkerLayer
-from asgictl.messages import INTERNAL_ERROR, Close, Done, Job, Request, Response, is_error, may_repeat, plain_text
+from asgictl.messages import INTERNAL_ERROR, Close, Done, Job, Request, Response, Sent, is_error, may_repeat, plain_text
 from asgictl.outcome import Outcome
 from asgictl.started import Started
 from asgictl.turn import RunningTurn
@@ -147,8 +149,7 @@ class Loop:
             outcome = Outcome(self.layer.send_now, self.application.depths)
             with outcome:
                 reply = self._http(entry, entry.event)
-            self.errors += is_error(reply)
-            self.layer.commit(entry, reply, outcome.sent_with(reply.status, cut_off=reply.aborted))
+            self._commit(entry, reply, outcome.sent_with(reply.status, cut_off=reply.aborted))
         elif not self._async_turns.holds(entry):
             turn: RunningTurn | RunningJob
             try:
@@ -164,9 +165,19 @@ class Loop:
                 self._async_turns.begin(entry, turn)
                 return True
             done = turn.run()
-            self.errors += is_error(done)
-            self.layer.commit(entry, done, turn.outcome.sends, turn.farewell())
+            self._commit(entry, done, turn.outcome.sends, turn.farewell())
         return False
+
+    def _commit(
+        self, entry: Entry, reply: Response | Done | None, sends: Sequence[Sent], farewell: bytes = b""
+    ) -> None:
+        """Commit an event. A reply that cannot be encoded ends it as an exception does: there is always a commit."""
+        with UserCode("%s %s: its reply cannot be encoded", entry.event.channel, entry.id.decode()) as ended:
+            self.layer.commit(entry, reply, sends, farewell)
+        if ended.error is not None:
+            reply = self.failure(entry, 500, "Internal Server Error")
+            self.layer.commit(entry, reply, [])
+        self.errors += is_error(reply)
 
     def _http(self, entry: Entry, event: Request) -> Response:
         mounted = self.application.mount(event.scope.local_path)

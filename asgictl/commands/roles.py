@@ -27,6 +27,7 @@ from asgictl.configuration import SILENT_SECONDS, Bind, InterfaceConfig, Limits,
 from asgictl.errors import AsgictlError
 from asgictl.logs import set_up
 from asgictl.readiness import Readiness
+from asgictl.run_dir import RunDir
 from asgictl.runtime import raise_file_limit
 
 
@@ -48,8 +49,9 @@ def _reporting(role: str, log_format: str, silent_seconds: float) -> Iterator[Re
 
 
 def _run_dir() -> Path | None:
+    """Return the run directory that `start` gave this process, proven; None where nobody did."""
     run_dir = os.environ.get("ASGICTL_RUN_DIR")
-    return Path(run_dir) if run_dir else None
+    return RunDir(Path(run_dir)).path if run_dir else None
 
 
 def _process(role: str) -> str:
@@ -128,7 +130,6 @@ def controller() -> None:
     import asyncio
 
     from asgictl.controller import Controller
-    from asgictl.run_dir import RunDir
 
     environment = os.environ
     set_up(environment.get("ASGICTL_LOG_FORMAT", "human"), "controller")

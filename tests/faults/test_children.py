@@ -388,7 +388,8 @@ def test_the_foreground_ends_them_too(tmp_path: Path) -> None:
     with new_machine() as machine:
         machine.directory = tmp_path
         with machine.popen("start", "app:app", "--bind", f"127.0.0.1:{machine.port}") as foreground:
-            until(lambda: is_listening(machine.port), "it listens", 30)
+            assert foreground.stdout is not None
+            assert any("Ctrl-C drains" in line for line in foreground.stdout), "it has started"
             place = Place(machine, tmp_path)
             pids = [place.run("wsgi", f"lasting-{how}") for how in ("sleeping", "session")]
             foreground.send_signal(signal.SIGINT)
