@@ -175,6 +175,7 @@ class CorkedProtocol(HttpToolsProtocol):
     """uvicorn's HTTP protocol, and through it its WebSocket protocol, on a corked transport."""
 
     transport: Corked  # type: ignore[assignment]
+    _handshake_waits = False  # for the response to the request before it
     _idle_bytes = 0  # that were parsed since a head began or a part of a body came
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -187,7 +188,7 @@ class CorkedProtocol(HttpToolsProtocol):
 
     def takes_more(self) -> bool:
         """Whether no request waits for the response to one before it."""
-        return not self.pipeline
+        return not (self.pipeline or self._handshake_waits)
 
     def parse(self, data: bytes) -> None:
         """Parse the next bytes of requests."""
@@ -206,15 +207,20 @@ class CorkedProtocol(HttpToolsProtocol):
 
     def _answer_offer(self) -> None:
         method, version = self.parser.get_method(), self.parser.get_http_version()
-        is_busy = self.cycle is not None and not self.cycle.response_complete
         if method == b"CONNECT":  # llhttp's other upgrade, which has no body that could be told from a tunnel
             self._refuse("CONNECT is for proxies.")
-        elif is_handshake(method, version, self.headers) and self._should_upgrade_to_ws() and not is_busy:
-            self.scope["method"] = "GET"
-            self.scope["headers"] = [*without(self.headers, b"upgrade"), (b"upgrade", b"websocket")]
-            self.handle_websocket_upgrade()
+        elif is_handshake(method, version, self.headers) and self._should_upgrade_to_ws():
+            self._handshake_waits = self.cycle is not None and not self.cycle.response_complete
+            if not self._handshake_waits:
+                self._take_offer()
         else:
             self._ignore_offer(method, version.encode())
+
+    def _take_offer(self) -> None:
+        self._unset_keepalive_if_required()
+        self.scope["method"] = "GET"
+        self.scope["headers"] = [*without(self.headers, b"upgrade"), (b"upgrade", b"websocket")]
+        self.handle_websocket_upgrade()
 
     def _ignore_offer(self, method: bytes, version: bytes) -> None:
         """Parse the head again, without the offer. The application sees it all the same."""
@@ -256,4 +262,7 @@ class CorkedProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
+        if self._handshake_waits and self.cycle.response_complete and not self.transport.is_closing():
+            self._handshake_waits = False
+            self._take_offer()
         self.transport.feed()
