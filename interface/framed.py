@@ -49,7 +49,8 @@ class FramedProtocol(WebSocketsSansIOProtocol):
     def parse(self, data: bytes) -> None:
         """Parse the next bytes of frames."""
         self.conn.receive_data(data)
-        self.handle_events()
+        if self.conn.events:
+            self.handle_events()
         if self.conn.parser_exc is not None:
             self.handle_parser_exception()
 

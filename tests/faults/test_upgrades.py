@@ -266,11 +266,18 @@ def test_b1_what_cannot_be_framed_is_refused(edge: Edge, way: str, request_: str
     assert all(400 <= status < 600 for status in statuses(came))
 
 
-def test_b1_a_handshake_behind_an_unanswered_request_is_ordinary(edge: Edge) -> None:
-    handshake = f"GET /x HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, close\r\nUpgrade: websocket\r\n{KEY}\r\n"
-    came, served = edge.ask("directly", ["GET /first HTTP/1.1\r\nHost: a\r\n\r\n" + handshake])
-    assert served == ["GET /first 0", "GET /x 0"]
-    assert statuses(came) == [200, 200]
+def test_b1_a_handshake_waits_for_the_response_before_it(edge: Edge) -> None:
+    handshake = f"GET /x HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n{KEY}\r\n"
+    edge.noted.write_text("")
+    with socket.create_connection(("127.0.0.1", edge.ports["directly"]), timeout=SECONDS) as client:
+        client.sendall(b"GET /1 HTTP/1.1\r\nHost: a\r\n\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\n" + handshake.encode())
+        came = b""
+        while b" 101 " not in came:
+            part = client.recv(1 << 16)
+            assert part, came
+            came += part
+    assert statuses(came.decode()) == [200, 200, 101]
+    assert edge.noted.read_text().splitlines() == ["GET /1 0", "GET /2 0", "WS /x"]
 
 
 @pytest.mark.parametrize("offer", ["h2c", "websocket"])

@@ -108,7 +108,7 @@ class Sliced:
         return len(self.slices) < self.most
 
 
-DATA = bytes(range(256)) * 64  # four slices
+DATA = bytes(range(256)) * 128  # four slices
 
 
 def corked_transport() -> tuple[Corked, list[bytes | str]]:
@@ -196,7 +196,7 @@ async def test_a_parser_s_own_fault_ends_the_connection() -> None:
     corked, told = corked_transport()
     Sliced(corked).parse = None  # type: ignore[method-assign, assignment]
     with pytest.raises(TypeError):
-        corked.receive(b"x")
+        corked.receive(DATA)
     assert told == ["abort"]
 
 
