@@ -5,7 +5,6 @@ Background work comes by Redis: a worker's own loops run it, in threads beside t
 """
 
 import asyncio
-import math
 import os
 import shlex
 import signal
@@ -19,7 +18,6 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from gunicorn.app.wsgiapp import WSGIApplication
 from gunicorn.glogging import Logger
 from uvicorn_worker import UvicornWorker
 
@@ -32,6 +30,7 @@ from asgictl.configuration import SILENT_SECONDS, Limits, WorkerConfig
 from asgictl.direct_flow import DirectFlow
 from asgictl.errors import AsgictlError, RedisError
 from asgictl.figures import CLIENT_GONE, Figures
+from asgictl.gunicorn_settings import Gunicorn
 from asgictl.hosting import host, uvicorn_settings
 from asgictl.interface.exchange import Aborted
 from asgictl.interface.groups import Groups
@@ -51,7 +50,7 @@ from asgictl.outcome import Outcome
 from asgictl.readiness import Readiness
 from asgictl.release import release_of
 from asgictl.runtime import Runtime, enter, raise_file_limit
-from asgictl.server_options import gunicorn_settings, uvicorn_options
+from asgictl.server_options import uvicorn_options
 from asgictl.shed import Shed
 from asgictl.started import Begun
 from asgictl.target import asgi3, kind_of, load_target
@@ -91,22 +90,10 @@ class ServerLogger(Logger):  # type: ignore[misc]
             handler.setFormatter(formatter(*_logging(os.environ)))
 
 
-class Server(WSGIApplication):  # type: ignore[misc]
-    """gunicorn, with the settings of the user's own on top of those in supervisor.conf."""
-
-    def load_config(self) -> None:
-        """Load the command line, and what `--gunicorn-option` gave; a timeout is never below --silent-seconds."""
-        super().load_config()
-        for name, value in gunicorn_settings(shlex.split(os.environ.get("ASGICTL_GUNICORN_OPTION", ""))).items():
-            self.cfg.set(name, value)
-        if self.cfg.timeout:  # 0 is for ever
-            self.cfg.set("timeout", max(self.cfg.timeout, math.ceil(silent_seconds_of(os.environ))))
-
-
 def run() -> None:
     """Run gunicorn on this process's command line, as supervisor.conf does."""
     set_up(*_logging(os.environ))
-    Server("%(prog)s [OPTIONS] [APP_MODULE]").run()
+    Gunicorn(silent_seconds_of(os.environ)).run()
 
 
 def _logging(environment: Mapping[str, str]) -> tuple[str, str]:

@@ -5,8 +5,9 @@ closes it when the process ends, however it ends. Once a second the process's fi
 for nothing else: who is silent stands still, or runs C code that holds the GIL, and is ended by the controller
 (silence.py).
 
-A process that nobody supervises has nobody to tell, and ends itself: faulthandler's watchdog needs no GIL. The same
-watchdog writes the stacks of a process that the controller is about to end.
+A worker that nobody supervises has nobody to tell, and ends itself: faulthandler's watchdog needs no GIL. An interface
+runs no code that could hold it, and has clients to say goodbye to when it stood still. Where there is a controller the
+watchdog only writes the stacks of a process that is about to be ended.
 """
 
 import atexit
@@ -60,7 +61,7 @@ class Readiness:
 
     def __init__(self, run_dir: Path | None, role: str, process: str, silent_seconds: float = 0.0) -> None:
         self._run_dir = run_dir
-        self._silent_seconds = silent_seconds
+        self._silent_seconds = silent_seconds if run_dir or role != "interface" else 0.0
         self._arming = threading.Lock()
         self._is_armed = False
         self._who = {"role": role, "process": process}

@@ -1,6 +1,6 @@
 """What is passed on to uvicorn and gunicorn: NAME=VALUE, by the names that they give to their settings."""
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
 import click
@@ -9,6 +9,7 @@ import uvicorn
 from gunicorn.errors import ConfigError
 from uvicorn.main import main as uvicorn_command
 
+from asgictl.errors import StartError
 from asgictl.settings import suggestion
 
 _REFUSED = {  # names of uvicorn's and of gunicorn's, by the reason
@@ -68,6 +69,25 @@ def gunicorn_settings(given: Iterable[str]) -> dict[str, str]:
         except (ValueError, TypeError, ConfigError) as error:
             raise click.BadParameter(f"{name}: {error}") from None
     return settings
+
+
+def check_gunicorn(where: str, given: Mapping[str, Any], ours: Container[str]) -> list[str]:
+    """Check what gunicorn's own file or variable sets: what an option may not set, they may not either.
+
+    ours: names that the command line of supervisor.conf sets, which wins: for each of them a warning is returned.
+    Raises StartError, which names where and what.
+    """
+    known, warnings = gunicorn.config.make_settings(), []
+    for name in given.keys() & known.keys() & _REASONS.keys() - {"config"}:
+        setting = known[name]
+        default = setting.get()
+        setting.set(given[name])
+        if setting.get() == default:  # it changes nothing
+            continue
+        if name not in ours:
+            raise StartError(f"{where}: {name} cannot be set: {_REASONS[name]}")
+        warnings.append(f"{where}: {name} is not heeded: {_REASONS[name]}")
+    return sorted(warnings)
 
 
 async def _nothing(scope: Any, receive: Any, send: Any) -> None: ...  # were it to take less, uvicorn would call it

@@ -16,8 +16,10 @@ import pytest
 from websockets.exceptions import WebSocketException
 from websockets.sync.client import connect
 
+from benchmarks.numbered import Load
 from tests.conftest import MODES, Machine, new_machine, redis_server, until
 
+ROOT = Path(__file__).parents[2]
 SECONDS = 30.0
 SILENT_SECONDS = 3
 APPLICATION = """
@@ -171,8 +173,8 @@ def app(environ, start_response):
 """
 
 
-@pytest.mark.parametrize("stands_still", [False, True])
-def test_a_role_that_runs_alone_ends_itself(machine: Machine, tmp_path: Path, stands_still: bool) -> None:
+def test_a_worker_that_runs_alone_ends_itself(machine: Machine, tmp_path: Path) -> None:
+    """An interface has no code of users; test_losses.py has one that stands still."""
     (tmp_path / "app.py").write_text(textwrap.dedent(ALONE))
     machine.directory = tmp_path
     with redis_server("valkey-8") as url:
@@ -181,17 +183,10 @@ def test_a_role_that_runs_alone_ends_itself(machine: Machine, tmp_path: Path, st
         worker = machine.popen("worker", "app:app", *options)
         try:
             until(lambda: status_of(machine.url + "/") == 200, "it serves")
-            if stands_still:
-                os.kill(interface.pid, signal.SIGSTOP)
-                with pytest.raises(subprocess.TimeoutExpired):
-                    interface.wait(4)
-                os.kill(interface.pid, signal.SIGCONT)
-                until(lambda: interface.poll() is not None or status_of(machine.url + "/") in (200, 503), "it goes on")
-            else:
-                assert status_of(machine.url + "/hang", "POST") in (502, 504)
-                assert worker.wait(SECONDS) == 1
-                assert worker.stdout
-                assert "in app" in worker.stdout.read()
+            assert status_of(machine.url + "/hang", "POST") in (502, 504)
+            assert worker.wait(SECONDS) == 1
+            assert worker.stdout
+            assert "in app" in worker.stdout.read()
         finally:
             for process in (interface, worker):
                 process.terminate()
@@ -227,3 +222,35 @@ def test_a_job_that_hangs_always_becomes_a_dead_letter(machine: Machine, tmp_pat
     assert status_of(machine.url + "/job", "POST") == 200
     until(lambda: "background.job" in machine.run("dead-letters", "list").stdout, "it is given up", 60)
     assert status_of(machine.url + "/") == 200
+
+
+NUMBERED = """
+import re
+from asgictl import Application
+from benchmarks import numbered
+
+def view(environ, start_response):
+    if environ["PATH_INFO"] == "/hang":
+        re.match(r"(a+)+$", "a" * 40 + "b")
+    start_response("200 OK", [("Content-Length", "2")])
+    return [b"ok"]
+
+app = Application(http=view, websocket=numbered.app.routes)
+"""
+
+
+@pytest.mark.soak
+def test_neighbours_of_a_worker_that_hangs_lose_nothing(machine: Machine, tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(NUMBERED)
+    machine.directory = tmp_path
+    machine.environment |= {"PYTHONPATH": f"{ROOT}:{tmp_path}"}
+    machine.start("app:app", "--workers", "3", "--timeout", "5")
+    with Load(machine.url, sockets=200, pace_seconds=0.5) as load:
+        until(lambda: load.messages > 1000, "it flows")
+        for _ in range(2):
+            assert status_of(machine.url + "/hang", "GET") == 502
+        goal = load.messages + 1000
+        until(lambda: load.messages > goal or load.wrong, "it flows on", 40)
+    assert load.wrong == []
+    assert load.longest_stall_seconds < 8
+    assert "it ran GET /hang" in machine.log("controller")

@@ -1,0 +1,49 @@
+"""gunicorn with asgictl's settings: those in supervisor.conf, then those of the user's own, which are checked.
+
+gunicorn reads gunicorn.conf.py in its directory, or the file that GUNICORN_CMD_ARGS names, then that variable, then its
+command line, which is supervisor.conf's and wins.
+"""
+
+import logging
+import math
+import os
+import shlex
+from typing import Any
+
+from gunicorn.app.wsgiapp import WSGIApplication
+
+from asgictl.server_options import check_gunicorn, gunicorn_settings
+
+logger = logging.getLogger("asgictl.inprocess")
+
+
+class Gunicorn(WSGIApplication):  # type: ignore[misc]  # gunicorn has no types
+    """gunicorn's own application. silent_seconds: below which no timeout of its is."""
+
+    def __init__(self, silent_seconds: float) -> None:
+        self._silent_seconds = silent_seconds
+        super().__init__("%(prog)s [OPTIONS] [APP_MODULE]")
+
+    def load_config(self) -> None:
+        """Load all settings, the last of them what `--gunicorn-option` gave. Raises StartError as the file does."""
+        super().load_config()
+        self._check("GUNICORN_CMD_ARGS", self._given(self.cfg.get_cmd_args_from_env()))
+        for name, value in gunicorn_settings(shlex.split(os.environ.get("ASGICTL_GUNICORN_OPTION", ""))).items():
+            self.cfg.set(name, value)
+        if self.cfg.timeout:  # 0 is for ever
+            self.cfg.set("timeout", max(self.cfg.timeout, math.ceil(self._silent_seconds)))
+
+    def load_config_from_module_name_or_filename(self, location: str) -> dict[str, Any]:
+        """Load gunicorn's file. Raises StartError for what it may not set."""
+        found: dict[str, Any] = super().load_config_from_module_name_or_filename(location)
+        self._check(location, found)
+        return found
+
+    def _given(self, arguments: list[str] | None) -> dict[str, Any]:
+        """Return what arguments set; None: those of this process."""
+        given = vars(self.cfg.parser().parse_args(arguments))
+        return {name: value for name, value in given.items() if value is not None}
+
+    def _check(self, where: str, given: dict[str, Any]) -> None:
+        for warning in check_gunicorn(where, given, self._given(None)):
+            logger.warning("%s", warning)
