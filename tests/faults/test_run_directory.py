@@ -189,6 +189,21 @@ def test_a22_an_instance_whose_run_directory_was_removed_is_found_by_its_process
         assert machine.run("stop").returncode == 7
 
 
+@both_modes
+def test_a22_without_directory_and_supervisord_the_next_start_takes_its_place(machine: Machine, mode: str) -> None:
+    machine.start("--mode", mode, "--workers", "1")
+    supervisord = int((machine.runtime / "asgictl" / "default" / "supervisord.pid").read_text())
+    with removed(machine, "all") as run_dir:
+        os.kill(supervisord, signal.SIGKILL)
+        until(lambda: "its supervisord is gone" in machine.run("status").stderr, "it is seen to be dead")
+        assert not run_dir.exists()
+        before = set(machine.pids())
+        assert hello(machine) == b"Hello, world!"
+        assert "ended" in machine.run("start", "--mode", mode, "--bind", f"127.0.0.1:{machine.port}", "-d").stderr
+        assert hello(machine) == b"Hello, world!"
+        assert not before & set(machine.pids())
+
+
 def test_a22_a_foreground_start_whose_run_directory_was_removed_ends_in_order(machine: Machine) -> None:
     process = foreground(machine)
     with removed(machine, "all"):
