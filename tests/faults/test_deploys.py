@@ -83,10 +83,17 @@ def test_a_second_edit_is_served_beside_an_open_socket(machine: Machine, tmp_pat
     machine.directory = tmp_path
     bind = f"127.0.0.1:{machine.port}"
     with machine.popen("start", "app:app", "--workers", "1", "--reload", "--bind", bind) as running:
-        reading = threading.Thread(target=lambda: list(running.stdout or ()))
+        lines: list[str] = []
+
+        def collect() -> None:
+            for line in running.stdout or ():
+                lines.append(line)
+
+        reading = threading.Thread(target=collect)
         reading.start()
         try:
-            until(lambda: is_served(machine, 1), "it serves")
+            until(lambda: any("Ctrl-C" in line for line in lines), "it serves")
+            time.sleep(1)  # nothing tells that it watches
             with connect(machine.ws + "/ws", close_timeout=0.2):
                 edit(tmp_path, 2)
                 until(lambda: is_served(machine, 2), "the first edit is served", 15)
