@@ -58,7 +58,7 @@ def kill(machine: Machine) -> None:
         for pid in pids:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-    shutil.rmtree(machine.runtime / "asgictl")
+    shutil.rmtree(machine.runtime / "asgictl", ignore_errors=True)
 
 
 def site_of(source: str, *arguments: str, target: str = "app:app", hangs: bool = False) -> Any:

@@ -151,13 +151,15 @@ def server_of(machine: Machine) -> psutil.Process:
 
 @pytest.mark.soak
 @both_modes
-@later("The edge", "A11")
 def test_pings_of_a_client_that_reads_nothing_cost_no_memory(site: Site, mode: str) -> None:
     """A11; it may be closed, or be answered the newest one."""
     machine = site(mode)
     server = server_of(machine)
     before = server.memory_info().rss
-    with socket.create_connection(("127.0.0.1", machine.port), timeout=10) as client:
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # the kernel keeps little of what is not read
+        client.settimeout(10)
+        client.connect(("127.0.0.1", machine.port))
         client.sendall(handshake(b"/ws"))
         client.recv(1 << 16)
         pings = b"\x89\x80\0\0\0\0" * 10_000
@@ -178,17 +180,17 @@ UNFINISHED = {
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("what", UNFINISHED)
 @both_modes
 @later("The edge", "A11")
-def test_what_a_client_does_not_finish_is_closed_in_time(site: Site, mode: str, what: str) -> None:
-    """A11."""
+def test_what_a_client_does_not_finish_is_closed_in_time(site: Site, mode: str) -> None:
+    """A11; in a minute."""
     machine = site(mode)
     with ExitStack() as opened:
-        clients = [opened.enter_context(socket.create_connection(("127.0.0.1", machine.port))) for _ in range(20)]
-        for each in clients:
-            each.sendall(UNFINISHED[what])
-        deadline = time.monotonic() + 75
+        clients = []
+        for data in [*UNFINISHED.values()] * 20:
+            clients.append(opened.enter_context(socket.create_connection(("127.0.0.1", machine.port))))
+            clients[-1].sendall(data)
+        deadline = time.monotonic() + 70
         assert all(is_closed(each, max(deadline - time.monotonic(), 0.01)) for each in clients)
 
 
@@ -241,8 +243,7 @@ def test_too_few_files_to_start_are_named(machine: Machine, mode: str, files: in
     (tmp_path / "app.py").write_text(PEER)
     machine.directory = tmp_path
     done = start_with(machine, files, mode)
-    if done.returncode == 0:
-        machine.stop()
-    assert "files" in (done.stderr + done.stdout).replace("files at most", "")
-    assert str(files) in done.stderr + done.stdout
-    assert "Traceback" not in done.stderr
+    text = done.stdout + done.stderr
+    assert "files" in text
+    assert "minfds" not in text  # supervisord's word, in a file that is ours
+    assert "Traceback" not in text

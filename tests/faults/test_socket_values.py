@@ -1,6 +1,7 @@
 """What consumers and ASGI applications do with their sockets: both modes."""
 
 import socket
+import time
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from websockets.sync.client import ClientConnection, connect
 from tests.conftest import Machine, until
 from tests.faults.conftest import (
     HANG_SECONDS,
+    Serve,
     Site,
     body_of,
     both_modes,
@@ -18,6 +20,7 @@ from tests.faults.conftest import (
     frames,
     handshake,
     head,
+    kill,
     later,
     logged,
     request,
@@ -319,3 +322,41 @@ def test_a_close_after_the_client_left_logs_nothing(asgi: Site, mode: str, how: 
     until(lambda: f"leaves/{how}".encode() in exchange(machine, request(b"/")), "the application ended", 3)
     exchange(machine, request(b"/"))
     assert logged(machine).count("Traceback") == before
+
+
+STREAM = """
+    import asyncio
+
+    from starlette.responses import PlainTextResponse, StreamingResponse
+
+    ended = []
+
+
+    async def events():
+        try:
+            yield b"data: x\\n\\n"
+            await asyncio.sleep(3600)
+        finally:
+            ended.append(True)
+
+
+    async def app(scope, receive, send):
+        response = StreamingResponse(events()) if scope["path"] == "/events" else PlainTextResponse(repr(ended))
+        await response(scope, receive, send)
+"""
+
+
+@cases("mode", later("One path", "B11"), fails="split", passes="inprocess")
+def test_an_idle_stream_ends_with_its_client(serve: Serve, mode: str) -> None:
+    """B11: within 2 s."""
+    machine = serve(STREAM, "--workers", "1", mode=mode)
+    with socket.create_connection(("127.0.0.1", machine.port), timeout=5) as client:
+        client.sendall(request(b"/events"))
+        while b"data: x" not in client.recv(1 << 16):
+            pass
+    deadline = time.monotonic() + 2.5
+    while not (ended := b"True" in exchange(machine, request(b"/"))) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    if not ended:
+        kill(machine)
+    assert ended
