@@ -1,56 +1,77 @@
-"""Talks to supervisord, over XML-RPC on its 0600 Unix socket."""
+"""Talks to supervisord, over XML-RPC on its 0600 Unix socket. It answers at once, or it stands still."""
 
 import contextlib
 import socket
 import xmlrpc.client
-from functools import partial
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
-from supervisor.xmlrpc import Faults, SupervisorTransport
+from supervisor.xmlrpc import Faults, SupervisorTransport, UnixStreamHTTPConnection
 
-from asgictl.errors import NotRunning
+from asgictl.errors import NotRunning, StartError
 
 SOCKET = "supervisor.sock"
 PID_FILE = "supervisord.pid"
-ANSWER_SECONDS = 3.0  # within which supervisord answers, or stands still
+ANSWER_SECONDS = 3.0  # that supervisord has for an answer
 SERVING = {"STARTING", "RUNNING", "BACKOFF"}  # states of a process that runs, or is to
 # Slots that only keep a listening socket open: see supervisor.conf.
 HOLDERS = {"interface": "interface-32", "server": "server-128", "gunicorn": "server-02"}
-
-
-class _Connection(HTTPConnection):
-    """To supervisord; supervisor's own waits for ever."""
-
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost", timeout=ANSWER_SECONDS)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
 
 
 class Stopping(NotRunning):
     """supervisord is there, but takes no more orders."""
 
 
-class Supervisor:
-    """The supervisord of one instance. Every call raises NotRunning when it does not answer."""
+class NotAnswering(NotRunning):
+    """supervisord is there and stands still, as after SIGSTOP: what it supervises goes on, but nobody restarts it."""
 
-    def __init__(self, run_dir: Path) -> None:
+    exit_code = StartError.exit_code
+
+
+class Connection(UnixStreamHTTPConnection):  # type: ignore[misc]  # supervisor has no types
+    """To supervisord; nothing on it takes longer than `timeout`, in seconds."""
+
+    def connect(self) -> None:
+        """Connect. Raises OSError."""
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self.socketfile)
+
+
+class Supervisor:
+    """The supervisord of one instance. Every call raises NotRunning when it is gone, NotAnswering when it is silent.
+
+    answer_seconds: that it has for an answer.
+    """
+
+    def __init__(self, run_dir: Path, answer_seconds: float = ANSWER_SECONDS) -> None:
         self._pid_file = run_dir / PID_FILE
-        self._url = f"unix://{run_dir / SOCKET}"
+        self._path = run_dir / SOCKET
+        self._answer_seconds = answer_seconds
+
+    def _transport(self) -> SupervisorTransport:
+        """Return one for one call: a transport that failed once fails for ever."""
+        transport = SupervisorTransport(None, None, f"unix://{self._path}")
+
+        def connection() -> Connection:
+            made = Connection("localhost", timeout=self._answer_seconds)
+            made.socketfile = str(self._path)
+            return made
+
+        transport._get_connection = connection
+        return transport
 
     def _call(self, method: str, *arguments: object) -> Any:
-        # A transport that failed once fails for ever, so each call gets its own.
-        transport = SupervisorTransport(None, None, self._url)
-        transport._get_connection = partial(_Connection, self._url.removeprefix("unix://"))
+        transport = self._transport()
         proxy: Any = xmlrpc.client.ServerProxy("http://supervisord", transport=transport).supervisor
         try:
             return getattr(proxy, method)(*arguments)
+        except (TimeoutError, BlockingIOError):  # the latter: too many wait for it already
+            raise NotAnswering(
+                f"supervisord (pid {self._pid_or_unknown()}) does not answer: it stands still, and nobody restarts what"
+                " ends; kill -CONT it, or end the instance with asgictl stop"
+            ) from None
         except (OSError, HTTPException) as error:
             raise NotRunning(f"supervisord does not answer: {error}") from error
         except xmlrpc.client.Fault as fault:
@@ -86,14 +107,25 @@ class Supervisor:
                 raise
 
     def answers(self) -> bool:
-        """Whether supervisord is there; asking also has its loop turn now, so that it sees who has died."""
+        """Whether supervisord is there; asking also has its loop turn now, so that it sees who has died.
+
+        Raises NotAnswering.
+        """
         try:
             self._call("getState")
         except Stopping:
             return True
+        except NotAnswering:
+            raise
         except NotRunning:
             return False
         return True
+
+    def _pid_or_unknown(self) -> str:
+        try:
+            return str(self.pid())
+        except NotRunning:
+            return "unknown"
 
     def pid(self) -> int:
         """Return supervisord's own process id; raises NotRunning."""
