@@ -127,7 +127,8 @@ class Instance:
             if now > front_at:  # what comes behind needs its time too
                 front_at = math.inf
                 killed = kill([each for each in Remains(self.run_dir.path).processes if is_in_front(each)])
-            self._supervisor.answers()  # else it looks only once a second whether a group has stopped
+            with contextlib.suppress(NotRunning):
+                self._supervisor.answers()  # else it looks only once a second whether a group has stopped
             time.sleep(POLL_SECONDS)
         return True, killed
 

@@ -3,7 +3,7 @@
 import contextlib
 import socket
 import xmlrpc.client
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +17,6 @@ ANSWER_SECONDS = 3.0  # that supervisord has for an answer
 SERVING = {"STARTING", "RUNNING", "BACKOFF"}  # states of a process that runs, or is to
 # Slots that only keep a listening socket open: see supervisor.conf.
 HOLDERS = {"interface": "interface-32", "server": "server-128", "gunicorn": "server-02"}
-
-
-class _Connection(HTTPConnection):
-    """To supervisord; supervisor's own waits for ever."""
-
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost", timeout=ANSWER_SECONDS)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
 
 
 class Stopping(NotRunning):

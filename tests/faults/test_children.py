@@ -442,3 +442,17 @@ def test_stop_ends_them_without_supervisord(mode: str, how: signal.Signals, tmp_
         os.kill(supervisord, how)
         assert place.machine.run("stop").returncode == 0
         assert not [pid for pid in [supervisord, *pids] if is_alive(pid)]
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(("mode", "role"), [("split", "interface"), ("split", "worker"), ("inprocess", "server")])
+def test_stop_ends_within_its_time_although_a_process_stands_still(mode: str, role: str, tmp_path: Path) -> None:
+    """A16: 40 s and 10 s, and the time of a command."""
+    with running(tmp_path, "app:app", "--workers", "1", "--mode", mode) as place:
+        processes = json.loads(place.machine.run("status", "--json").stdout)["processes"]
+        pid = next(each["pid"] for each in processes if each["role"] == role and each["ready"])
+        os.kill(pid, signal.SIGSTOP)
+        began = time.monotonic()
+        stopped = place.machine.run("stop", seconds=90)
+        assert (stopped.returncode, time.monotonic() - began < 60) == (0, True), stopped
+        assert not is_alive(pid)
