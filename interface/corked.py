@@ -91,6 +91,8 @@ class Corked:
         self.protocol.parse(data)
         if self._waiting:
             self._feed()
+        else:
+            self._read, self._parsed = b"", 0  # thousands of idle connections keep nothing
 
     def unread(self, size: int) -> None:
         """Give the last bytes of a slice back, from within Parser.parse."""
@@ -105,7 +107,7 @@ class Corked:
     def discard(self) -> None:
         """Drop what waits, and all that is read from now on."""
         self._is_discarding, self._is_paused = True, False
-        self._read, self._parsed = b"", 0
+        self._parsed = len(self._read)
         self._settle()
 
     def pause_reading(self) -> None:
@@ -146,6 +148,8 @@ class Corked:
 
     def _settle(self) -> None:
         """Pause the wrapped transport while bytes wait, so that they are never more than one read."""
+        if not self._waiting:
+            self._read, self._parsed = b"", 0
         is_held = self._is_paused or self._waiting > 0
         if is_held != self._is_held and not self.is_closing():
             self._is_held = is_held

@@ -126,6 +126,15 @@ async def test_a_read_is_parsed_in_slices() -> None:
     assert told == []
 
 
+@pytest.mark.parametrize("size", [1, len(DATA)])
+@scenario
+async def test_nothing_is_kept_of_what_was_parsed(size: int) -> None:
+    corked, _ = corked_transport()
+    Sliced(corked)
+    corked.receive(DATA[:size])
+    assert corked._read == b""
+
+
 @scenario
 async def test_a_turn_ends_when_its_time_is_over_and_nothing_is_read_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "TURN_SECONDS", -1)
