@@ -1,13 +1,10 @@
 """What people type, and what their machine is like: it works, or is refused by its name."""
 
 import subprocess
-from typing import Any
 
 import click
 import pytest
-from click.testing import CliRunner
 
-from asgictl.cli import main
 from asgictl.commands.start import start
 from tests.conftest import Machine
 from tests.faults.conftest import Site, both_modes, cases, later, site_of
@@ -96,9 +93,9 @@ def test_logs_of_a_pattern(site: Site, role: str) -> None:
 
 
 @later("The first hour", "C19")
-def test_json_that_is_nested_too_deep(url_of_valkey: str) -> None:
+def test_json_that_is_nested_too_deep(machine: Machine, url_of_valkey: str) -> None:
     """C19."""
     nested = '{"a":' + "[" * 1100 + "]" * 1100 + "}"
-    done: Any = CliRunner().invoke(main, ["send", "--redis", url_of_valkey, "--channel", "x", "--json", nested])
-    assert done.exit_code == 2
+    done = machine.run("send", "--redis", url_of_valkey, "--channel", "x", "--json", nested)
+    assert done.returncode == 2
     assert "--json" in done.stderr

@@ -352,8 +352,10 @@ def test_an_idle_stream_ends_with_its_client(serve: Serve, mode: str) -> None:
     machine = serve(STREAM, "--workers", "1", mode=mode)
     with socket.create_connection(("127.0.0.1", machine.port), timeout=5) as client:
         client.sendall(request(b"/events"))
-        while b"data: x" not in client.recv(1 << 16):
-            pass
+        answer = b""
+        while b"data: x" not in answer and (part := client.recv(1 << 16)):
+            answer += part
+        assert status_of(answer) == 200
     deadline = time.monotonic() + 2.5
     while not (ended := b"True" in exchange(machine, request(b"/"))) and time.monotonic() < deadline:
         time.sleep(0.1)
