@@ -82,7 +82,6 @@ def test_a_handshake_with_too_large_a_head_is_answered(site: Site, mode: str, he
 
 
 @both_modes
-@later("The edge", "A11")
 def test_a_header_line_without_end_is_refused(site: Site, mode: str) -> None:
     """A11; the same of 1 MiB."""
     machine = site(mode)

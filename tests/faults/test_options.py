@@ -35,13 +35,14 @@ def test_seconds_are_a_number(option: str, value: str) -> None:
 
 def tried(machine: Machine, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
     """Start an instance with more in its environment, and stop it."""
-    (machine.runtime / "app.py").write_text(APP)
-    machine.directory = machine.runtime
+    machine.directory = machine.runtime / "site"
+    machine.directory.mkdir()
+    (machine.directory / "app.py").write_text(APP)
     machine.environment = machine.environment | environment
     bind = f"127.0.0.1:{machine.port}"
     done = machine.run("start", "app:app", "--workers", "1", "--start-seconds", "5", "--bind", bind, "-d", *arguments)
     machine.stop()
-    (machine.runtime / "app.py").unlink()
+    (machine.directory / "app.py").unlink()
     return done
 
 

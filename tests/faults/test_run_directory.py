@@ -6,6 +6,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -34,10 +35,11 @@ needs_root = pytest.mark.skipif(os.getuid() != 0, reason="NOT RUN: only root can
 
 
 @pytest.fixture
-def shared(machine: Machine, tmp_path: Path) -> Iterator[Path]:
+def shared(machine: Machine) -> Iterator[Path]:
     """A temporary directory that is everybody's, as /tmp is; without XDG_RUNTIME_DIR run directories are made there."""
-    tmp_path.chmod(0o755)
-    shared = tmp_path / "tmp"
+    outer = Path(tempfile.mkdtemp(prefix="as-", dir="/tmp"))  # short: a socket's path holds 107 bytes
+    outer.chmod(0o755)
+    shared = outer / "tmp"
     shared.mkdir()
     shared.chmod(0o1777)
     del machine.environment["XDG_RUNTIME_DIR"]
@@ -45,6 +47,7 @@ def shared(machine: Machine, tmp_path: Path) -> Iterator[Path]:
     yield shared
     machine.run("stop")
     machine.environment["XDG_RUNTIME_DIR"] = str(machine.runtime)
+    shutil.rmtree(outer)
 
 
 def a_link(ours: Path, precious: Path) -> None:
@@ -98,13 +101,13 @@ def listed(place: Path) -> list[tuple[str, int, int]]:
 @needs_root
 @pytest.mark.parametrize("trap", TRAPS, ids=lambda trap: trap.__name__)
 def test_a1_a_run_directory_of_another_is_refused_by_every_command(
-    machine: Machine, shared: Path, tmp_path: Path, trap: Callable[[Path, Path], None]
+    machine: Machine, shared: Path, trap: Callable[[Path, Path], None]
 ) -> None:
-    precious = tmp_path / "precious"
+    precious = shared.parent / "precious"
     precious.mkdir(mode=0o700)
     (precious / "letter").write_text("dear")
     trap(shared / f"asgictl-{os.getuid()}", precious)
-    before = listed(tmp_path)
+    before = listed(shared.parent)
     every = COMMANDS if trap is a_link else {key: COMMANDS[key] for key in ("start -d", "stop", "status")}
     for command in every.values():
         bind = ("--bind", f"127.0.0.1:{machine.port}") if command[0] == "start" else ()
@@ -113,7 +116,7 @@ def test_a1_a_run_directory_of_another_is_refused_by_every_command(
         assert done.stderr.startswith("Error: the run directory cannot be trusted: /")
         assert "XDG_RUNTIME_DIR" in done.stderr
         assert done.stderr.count("\n") == 1
-    assert listed(tmp_path) == before
+    assert listed(shared.parent) == before
     assert (precious / "letter").read_text() == "dear"
 
 

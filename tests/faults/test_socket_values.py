@@ -200,7 +200,7 @@ def heard(client: ClientConnection, count: int, seconds: float = HANG_SECONDS) -
     return found
 
 
-@cases("mode", later("One path", "A21"), fails="inprocess", passes="split")
+@both_modes
 def test_ten_large_replies_reach_a_client_that_reads(consumers: Site, mode: str) -> None:
     """A21."""
     machine = consumers(mode)
@@ -225,12 +225,8 @@ def test_a_state_that_cannot_come_back_ends_its_turn(consumers: Site, mode: str,
     until(lambda: f"/state/{what}".encode() in exchange(machine, request(b"/")), "its disconnect consumer ran", 1.5)
 
 
-@cases(
-    "mode what",
-    later("One path", "C18"),
-    fails="split:float inprocess:float",
-    passes="split:text inprocess:text split:reason inprocess:reason",
-)
+@pytest.mark.parametrize("what", ["float", "text", "reason"])
+@both_modes
 def test_a_close_that_cannot_be_sent_is_1011(closers: Site, mode: str, what: str) -> None:
     """C18."""
     with opened(closers(mode), "/close/receive") as client:
@@ -239,7 +235,6 @@ def test_a_close_that_cannot_be_sent_is_1011(closers: Site, mode: str, what: str
 
 
 @both_modes
-@later("One path", "C18")
 def test_a_close_that_cannot_be_sent_refuses_a_handshake(closers: Site, mode: str) -> None:
     """C18."""
     assert status_of(head(closers(mode), handshake(b"/close/connect"))) == 500
