@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.conftest import until
 from tests.faults.conftest import (
     HANG_SECONDS,
     Site,
@@ -93,6 +94,7 @@ def test_a_header_that_cannot_be_sent_is_a_500_with_one_line(site: Site, mode: s
     machine = site(mode)
     answer = exchange(machine, request(path.encode()), HANG_SECONDS)
     assert status_of(answer) == 500
+    until(lambda: f" {path} " in logged(machine), "it is logged", HANG_SECONDS)
     lines = [line for line in logged(machine).splitlines() if f" {path} " in line]
     assert len(lines) == 1
     assert "app:app" in lines[0]
