@@ -5,6 +5,7 @@ import shutil
 import signal
 import socket
 import textwrap
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from functools import cache
@@ -18,7 +19,8 @@ from tests.conftest import MODES, Machine, new_machine
 Serve = Callable[..., Machine]
 Site = Callable[[str], Machine]
 SECONDS = 5.0  # for which a raw client waits
-HANG_SECONDS = 1.5  # after which a test calls it a hang, of what is answered in milliseconds
+QUIET_SECONDS = 0.15  # in which what was logged is written
+HANG_SECONDS = 1.0  # after which a test calls it a hang, of what is answered in milliseconds
 
 
 def later(issue: str, row: str, *raises: type[BaseException]) -> pytest.MarkDecorator:
@@ -160,6 +162,10 @@ def is_closed(client: socket.socket, seconds: float = SECONDS) -> bool:
 
 
 def logged(machine: Machine) -> str:
-    """Return what the instance's processes have logged."""
+    """Return what the instance's processes have logged, once no more comes: supervisord writes it, a little later."""
     directory = machine.runtime / "asgictl" / "default" / "log"
-    return "".join(each.read_text() for each in directory.glob("*.log"))
+    text, before = "", "-"
+    while text != before:
+        time.sleep(QUIET_SECONDS)
+        before, text = text, "".join(each.read_text() for each in sorted(directory.glob("*.log")))
+    return text
