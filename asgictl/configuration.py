@@ -102,9 +102,8 @@ class Bind:
 
     def release(self) -> None:
         """Remove a Unix socket once nobody listens on it; what is no socket stays."""
-        path = Path(self.text.removeprefix("unix:"))
-        if self.text.startswith("unix:") and path.is_socket():
-            path.unlink(missing_ok=True)
+        if self.text.startswith("unix:"):
+            self._remove_stale(self.text.removeprefix("unix:"))
 
     def check(self) -> None:
         """Raise AddressError unless it can be listened on now; leaves nothing behind."""

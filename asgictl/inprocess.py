@@ -49,6 +49,7 @@ from asgictl.orphans import end_children
 from asgictl.outcome import Outcome
 from asgictl.readiness import Readiness
 from asgictl.release import release_of
+from asgictl.run_dir import RunDir
 from asgictl.runtime import Runtime, enter, raise_file_limit
 from asgictl.server_options import uvicorn_options
 from asgictl.shed import Shed
@@ -404,7 +405,7 @@ async def _closing(application: Any, scope: MutableMapping[str, Any], receive: R
 def create_application() -> InProcess:
     """Make the ASGI application of a server's process, from the environment that `asgictl start` gives it."""
     environment = os.environ
-    run_dir = Path(environment["ASGICTL_RUN_DIR"])
+    run_dir = RunDir(Path(environment["ASGICTL_RUN_DIR"])).path
     process = environment.get("SUPERVISOR_PROCESS_NAME", "server")
     raise_file_limit()
     silent_seconds = silent_seconds_of(environment)

@@ -117,9 +117,9 @@ class Instance:
         """
         if not self._supervisor.answers():
             raise NotRunning("supervisord does not answer")
-        drain_seconds, killed = self._drain_seconds(), 0
+        pid, drain_seconds, killed = self._supervisor.pid(), self._drain_seconds(), 0
         self._supervisor.shutdown()
-        pid, front_at = self._supervisor.pid(), time.monotonic() + FRONT_SECONDS
+        front_at = time.monotonic() + FRONT_SECONDS
         deadline = front_at + BACK_SECONDS + drain_seconds
         while self._alive(pid):
             if (now := time.monotonic()) > deadline:
@@ -165,8 +165,10 @@ class Instance:
     @contextlib.contextmanager
     def _released(self, name: str | None) -> Iterator[None]:
         """Have processes that start take this name; what fails to start leaves the one that was."""
-        before = self.run_dir.read(release.FILE)
+        before = ""
         if name is not None:
+            with contextlib.suppress(FileNotFoundError):  # somebody has removed it
+                before = self.run_dir.read(release.FILE)
             self.run_dir.write(release.FILE, name)
         try:
             yield
@@ -296,8 +298,8 @@ class Instance:
         return config
 
     def _end(self, config: InstanceConfig, remains: Remains) -> None:
-        """End what a killed supervisord has left, and have its place."""
-        remains.end()
+        """End what a killed supervisord has left, and what that has started meanwhile; have its place."""
+        Remains(self.run_dir.path).end()
         self.orphans = len(remains)
         for bind in _binds(config) if remains else ():
             await_free(bind, self._stopping)
@@ -372,10 +374,9 @@ class Instance:
                 cause = full
         if isinstance(error, NotRunning) and self._process is not None and self._process.poll() is not None:
             cause = cause or StartError(f"supervisord {ended(self._process.returncode)} before all was ready")
-        if self._supervisor.answers():
+        try:
             self.stop()
-        else:
-            Remains(self.run_dir.path).end()
+        except NotRunning:  # it has ended by itself, and nothing is left
             self.clean()
         if cause:
             raise cause from error

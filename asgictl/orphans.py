@@ -5,6 +5,7 @@ is known by its process, and after that one's end by its process group, whose le
 """
 
 import os
+import re
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -28,11 +29,21 @@ def orphans(run_dir: Path) -> list[psutil.Process]:
 
 def _belongs(process: psutil.Process, run_dir: Path) -> bool:
     try:
-        if process.environ().get("ASGICTL_RUN_DIR") == str(run_dir):
-            return True
-        return any(f"{run_dir}/redis.sock" in word for word in process.cmdline())  # Redis's title overwrites the rest
+        is_named = process.environ().get("ASGICTL_RUN_DIR") == str(run_dir)
+        if not is_named:  # Redis's title overwrites its environment
+            title = rf"unixsocket[: ]{re.escape(str(run_dir))}/redis\.sock( |$)"
+            is_named = re.search(title, " ".join(process.cmdline())) is not None
+        return is_named and _shares(process, run_dir.parent.parent)
     except psutil.Error:  # it has ended, or is somebody else's
         return False
+
+
+def _shares(process: psutil.Process, directory: Path) -> bool:
+    """Whether a directory is the same for a process: one in a container has another under this name."""
+    try:
+        return os.path.samestat(os.stat(f"/proc/{process.pid}/root{directory}"), directory.stat())
+    except OSError:  # no Linux, or the directory is gone
+        return True
 
 
 def end(
@@ -60,14 +71,14 @@ def end_children(seconds: float = CHILDREN_SECONDS) -> None:
     ]
     terminate(children)
     for child in psutil.wait_procs(children, timeout=seconds)[1]:
-        with suppress(psutil.NoSuchProcess):
+        with suppress(psutil.Error):  # it has ended, or is somebody else's
             child.kill()
 
 
 def terminate(processes: Sequence[psutil.Process]) -> None:
     """Ask these to end."""
     for process in processes:
-        with suppress(psutil.NoSuchProcess):
+        with suppress(psutil.Error):  # it has ended, or is somebody else's
             process.terminate()
 
 
@@ -85,7 +96,7 @@ def kill(processes: Sequence[psutil.Process]) -> int:
     if groups:
         doomed |= {each for each in psutil.process_iter() if _group(each) in groups and is_alive(each)}
     for process in doomed:
-        with suppress(psutil.NoSuchProcess):
+        with suppress(psutil.Error):  # it has ended, or is somebody else's
             process.kill()
     wait(list(doomed), BACK_SECONDS)
     return len(doomed)
@@ -93,7 +104,7 @@ def kill(processes: Sequence[psutil.Process]) -> int:
 
 def is_alive(process: psutil.Process) -> bool:
     """Whether a process runs: a zombie does not."""
-    with suppress(psutil.NoSuchProcess):
+    with suppress(psutil.Error):  # it has ended, or is somebody else's
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     return False
 

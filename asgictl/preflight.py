@@ -6,8 +6,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from asgictl.configuration import InstanceConfig
@@ -15,14 +17,16 @@ from asgictl.errors import RedisError, TargetError
 from asgictl.slots import POLL_SECONDS, Interrupted
 
 ASKING = """
-import sys
+import os, sys
 from asgictl.errors import AsgictlError
 from asgictl.target import load_target
 try:
-    has = bool(load_target(sys.argv[1]).background)
+    status = 70 + bool(load_target(sys.argv[1]).background)
 except AsgictlError as error:
-    sys.exit("\\0" + str(error))
-sys.exit(70 + has)
+    sys.stderr.write("\\0" + str(error))
+    status = 1
+sys.stderr.flush()
+os._exit(status)  # though TARGET has begun threads
 """
 
 
@@ -43,29 +47,32 @@ def has_background(
 
 
 def _ask(config: InstanceConfig, environment: dict[str, str], stopping: threading.Event | None) -> bool:
-    asked = subprocess.Popen(
-        [sys.executable, "-P", "-c", ASKING, config.target],
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        start_new_session=True,  # Ctrl-C is for us
-    )
-    deadline, said = time.monotonic() + config.start_seconds, None
-    while said is None:
+    deadline = time.monotonic() + config.start_seconds
+    with tempfile.TemporaryFile() as said:  # of a pipe, what TARGET has started would keep the other end
+        asked = subprocess.Popen(
+            [sys.executable, "-P", "-c", ASKING, config.target],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=said,
+            start_new_session=True,  # Ctrl-C is for us
+        )
         try:
-            said = asked.communicate(timeout=POLL_SECONDS)[1].decode(errors="replace")
-        except subprocess.TimeoutExpired:
-            if time.monotonic() > deadline or (stopping and stopping.is_set()):
-                asked.kill()
-                asked.communicate()
+            while asked.poll() is None:
                 if stopping and stopping.is_set():
-                    raise Interrupted from None
-                raise TargetError(f"TARGET {config.target!r} was not imported in {config.start_seconds} s") from None
-    if asked.returncode not in (70, 71):
-        _, is_told, error = said.rpartition("\0")
-        silent = f"TARGET {config.target!r}: the process that imported it {ended(asked.returncode)}"
-        raise TargetError(error.strip() if is_told else silent)
+                    raise Interrupted
+                if time.monotonic() > deadline:
+                    raise TargetError(f"TARGET {config.target!r} was not imported in {config.start_seconds} s")
+                time.sleep(POLL_SECONDS)
+        finally:
+            with suppress(ProcessLookupError):  # what it has started ends with it
+                os.killpg(asked.pid, signal.SIGKILL)
+            asked.wait()
+        if asked.returncode not in (70, 71):
+            said.seek(0)
+            _, is_told, error = said.read().decode(errors="replace").rpartition("\0")
+            silent = f"TARGET {config.target!r}: the process that imported it {ended(asked.returncode)}"
+            raise TargetError(error.strip() if is_told else silent)
     return asked.returncode == 71
 
 

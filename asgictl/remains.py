@@ -56,7 +56,8 @@ class Remains:
         orderly = [process for process in self.supervisord if not _is_stopped(process)]
         terminate(orderly)
         wait(orderly, FRONT_SECONDS + BACK_SECONDS)
-        killed = end(self.processes)
+        is_late = any(map(is_alive, orderly))
+        killed = end(self.processes, *((0.0, 0.0) if is_late else ()))
         if self.bind:
             self.bind.release()
         return killed

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from asgictl.errors import StartError
+from asgictl.errors import NotRunning, StartError
 from asgictl.readiness import ask
 from asgictl.status import UNKNOWN
 from asgictl.supervisor import HOLDERS, SERVING, Supervisor
@@ -83,7 +83,8 @@ class Slots:
                 if time.monotonic() > deadline:
                     raise StartError(f"gave up waiting for {', '.join(free)} to become ready{self._said(free)}")
         except BaseException:
-            self.stop(group, free)
+            with suppress(NotRunning):  # what it says is less than what has failed
+                self.stop(group, free)
             raise
         return free
 

@@ -69,8 +69,8 @@ class Supervisor:
             return getattr(proxy, method)(*arguments)
         except (TimeoutError, BlockingIOError):  # the latter: too many wait for it already
             raise NotAnswering(
-                f"supervisord (pid {self._pid_or_unknown()}) does not answer: it stands still, and nobody restarts what"
-                " ends; kill -CONT it, or end the instance with asgictl stop"
+                f"supervisord (pid {self._noted_pid() or 'unknown'}) does not answer: it stands still, and nobody restarts"
+                " what ends; kill -CONT it, or end the instance with asgictl stop"
             ) from None
         except (OSError, HTTPException) as error:
             raise NotRunning(f"supervisord does not answer: {error}") from error
@@ -78,6 +78,8 @@ class Supervisor:
             if fault.faultCode == Faults.SHUTDOWN_STATE:
                 raise Stopping("the instance is stopping") from fault
             raise
+        except xmlrpc.client.ProtocolError as error:  # such as an address that was taken meanwhile
+            raise StartError(f"supervisord failed ({error.errcode} {error.errmsg}); see supervisord.log") from error
         finally:
             transport.close()
 
@@ -102,9 +104,9 @@ class Supervisor:
     def _order(self, method: str, group: str, process: str, done: int) -> None:
         try:
             self._call(method, f"{group}:{process}", False)
-        except xmlrpc.client.Fault as fault:
+        except xmlrpc.client.Fault as fault:  # such as a program that is not there, or no room for its log
             if fault.faultCode != done:
-                raise
+                raise StartError(f"{process}: supervisord says {fault.faultString}") from fault
 
     def answers(self) -> bool:
         """Whether supervisord is there; asking also has its loop turn now, so that it sees who has died.
@@ -121,17 +123,14 @@ class Supervisor:
             return False
         return True
 
-    def _pid_or_unknown(self) -> str:
-        try:
-            return str(self.pid())
-        except NotRunning:
-            return "unknown"
-
     def pid(self) -> int:
         """Return supervisord's own process id; raises NotRunning."""
+        return self._noted_pid() or int(self._call("getPID"))  # somebody has removed its file
+
+    def _noted_pid(self) -> int:
         with contextlib.suppress(OSError, ValueError):
             return int(self._pid_file.read_text())
-        return int(self._call("getPID"))  # somebody has removed its file
+        return 0
 
     def shutdown(self) -> None:
         """Begin to stop everything, in the reverse order of the priorities in supervisor.conf."""

@@ -1,6 +1,7 @@
 """The ends of logs, for people."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -12,12 +13,16 @@ FOLLOW_SECONDS = 0.2
 
 def size(log: Path) -> int:
     """Return how many bytes a log has, which may not be there."""
-    return log.stat().st_size if log.exists() else 0
+    with suppress(FileNotFoundError):
+        return log.stat().st_size
+    return 0
 
 
 def tail(log: Path, since: int = 0) -> str:
     """Return the last lines of a log, of those behind so many bytes."""
-    logged = log.read_bytes() if log.exists() else b""
+    logged = b""
+    with suppress(FileNotFoundError):
+        logged = log.read_bytes()
     return "\n".join(logged[since if since <= len(logged) else 0 :].decode(errors="replace").splitlines()[-TAIL_LINES:])
 
 
@@ -28,7 +33,7 @@ class Logs:
         self._logs = f"{role}*.log"
         self._directory = directory
         self._as_json = as_json
-        self._shown = {log: max(log.stat().st_size - tail_bytes, 0) for log in directory.glob(self._logs)}
+        self._shown = {log: max(size(log) - tail_bytes, 0) for log in directory.glob(self._logs)}
 
     def show(self) -> None:
         """Print what is new, whole lines only, each behind the name of its process."""
@@ -37,7 +42,8 @@ class Logs:
                 continue
             if (shown := self._shown.get(log, 0)) > size(log):
                 shown = 0  # a log that was rotated begins anew
-            with log.open("rb") as file:
+            lines = b""
+            with suppress(FileNotFoundError), log.open("rb") as file:  # it is rotated, or the instance was stopped
                 file.seek(shown)
                 lines, _, _ = file.read().rpartition(b"\n")
             if lines:
