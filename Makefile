@@ -1,6 +1,6 @@
 # Every target sets up what it needs. Nothing else on the machine: Python 3.11+, make, a C compiler.
 PYTHON ?= python3
-JOBS ?= 2
+JOBS ?= 3
 VENV := .venv
 BIN := $(VENV)/bin
 RUNTIME := $(VENV)/.runtime

@@ -8,7 +8,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from asgictl.application import Application, is_async, milliseconds
-from asgictl.boundary import UserCode
+from asgictl.boundary import UserCode, in_its_own_task
 from asgictl.messages import Job, decode_state
 from asgictl.outcome import Outcome, SendNow
 from asgictl.turn import close_old_connections, close_old_connections_async
@@ -66,6 +66,9 @@ class RunningJob:
 
     async def run_async(self, timeout_seconds: float | None = None) -> None:
         """The same for an `async def` consumer, which is cancelled when its time is over."""
+        await in_its_own_task(self._run_async(timeout_seconds), self.failed)
+
+    async def _run_async(self, timeout_seconds: float | None) -> None:
         await close_old_connections_async()
         with self._ending():
             async with asyncio.timeout(timeout_seconds) as limit:

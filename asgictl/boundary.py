@@ -5,10 +5,15 @@ to whoever runs them. Raised by a consumer, a view or a job they say only that t
 """
 
 import asyncio
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from types import TracebackType
+from typing import Any, TypeVar
 
+from asgictl import forks
 from asgictl.runtime import failures
+
+T = TypeVar("T")
 
 
 class UserCode:
@@ -16,6 +21,7 @@ class UserCode:
 
     error: what the code raised, None when it returned. It is logged once, unless it is one of `expected`, and goes no
     further. is_cancellable: somebody else than the code itself may cancel this task; that cancellation alone passes.
+    A child that the code has forked ends here.
     """
 
     __slots__ = ("_arguments", "_expected", "_text", "error", "is_cancellable")
@@ -40,6 +46,10 @@ class UserCode:
         self, _kind: type[BaseException] | None, error: BaseException | None, _traceback: TracebackType | None
     ) -> bool:
         self.error = error
+        if forks.is_child:
+            if isinstance(error, Exception):
+                failures.error(self._text, *self._arguments, exc_info=error)
+            forks.end_child()
         if error is None or (self.is_cancellable and is_cancelled(error)):
             return False
         if not isinstance(error, self._expected):
@@ -53,3 +63,17 @@ def is_cancelled(error: BaseException) -> bool:
     with suppress(RuntimeError):  # no event loop runs in this thread
         task = asyncio.current_task()
     return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
+
+
+async def in_its_own_task(running: Coroutine[Any, Any, T], failed: Callable[[], T]) -> T:
+    """Await user code in a task of its own, so that what it cancels, now or later, is never a commit.
+
+    failed: returns what stands for its result when it has cancelled itself.
+    """
+    task = asyncio.create_task(running)
+    try:
+        return await task
+    except asyncio.CancelledError as error:
+        if is_cancelled(error):
+            raise
+        return failed()

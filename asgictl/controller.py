@@ -119,6 +119,8 @@ class Controller:
                         self._forget(heard["processes"])
                     answer = await self.status() if heard["ask"] == "status" else self._reports()
                     writer.write(json.dumps(answer).encode() + b"\n")
+                elif heard.get("state") == "ending" and report:
+                    self._listened_to.discard(report["pid"])  # what its end takes is the supervisor's affair
                 elif "figures" in heard and report:
                     self.history.add(report["pid"], msgspec.convert(heard["figures"], Figures, str_keys=True))
                 else:
@@ -249,14 +251,14 @@ class Controller:
                     self._listened_to.discard(pid)  # once is enough
                     name = self._ready.pop(pid)["process"]
                     with contextlib.suppress(psutil.NoSuchProcess):
-                        self._act(self._seeing_to, partial(self._end, psutil.Process(pid), name, seconds, ran[pid]))
+                        silence.end(psutil.Process(pid))  # the end of its line tells the rest
+                        self._act(self._seeing_to, partial(self._tell_of, name, pid, seconds, ran[pid]))
 
-    def _end(self, process: psutil.Process, name: str, seconds: float, ran: Future[str]) -> None:
-        """End a process that is silent; the end of its line tells the rest."""
-        silence.end(process)
+    def _tell_of(self, name: str, pid: int, seconds: float, ran: Future[str]) -> None:
+        """Log that a silent process was ended, once it is known what it ran."""
         logger.error(
             "%s (pid %d) has said nothing for %.1f s and was killed (--silent-seconds %g)%s",
-            *(name, process.pid, seconds, self._silent_seconds, ran.result()),
+            *(name, pid, seconds, self._silent_seconds, ran.result()),
         )
 
     async def _keep_looking(self) -> None:

@@ -125,8 +125,11 @@ def _enter_child() -> None:
     for number in STOPPING:
         if callable(signal.getsignal(number)):  # ours: it would set an event that nobody waits for
             signal.signal(number, signal.SIG_DFL)
-    for descriptor in _descriptors():
-        os.dup2(_null, descriptor, inheritable=False)
+    try:
+        for descriptor in _descriptors():
+            os.dup2(_null, descriptor, inheritable=False)
+    except OSError:  # it may have no more files; what is unguarded must not go on
+        os._exit(1)
     if step := _forking.step:
         step.loop.call_soon(os._exit, 0)
         if step.frame:

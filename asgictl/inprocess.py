@@ -206,8 +206,12 @@ class InProcess:
 
     def _report(self) -> Figures:
         self.figures.running = self.figures.http + len(self._turns)
-        self.figures.shed = self.shed.tell()
+        with suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(self._tell_shed)
         return self.figures
+
+    def _tell_shed(self) -> None:
+        self.figures.shed = self.shed.tell()
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":

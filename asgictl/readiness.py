@@ -66,6 +66,7 @@ class Readiness:
         self._is_armed = False
         self._who = {"role": role, "process": process}
         self._socket: socket.socket | None = None
+        self._figures = Figures()
         # A child that the application forks must not keep the line open after this process has died.
         os.register_at_fork(after_in_child=self._close)
 
@@ -113,11 +114,19 @@ class Readiness:
             with contextlib.suppress(OSError):  # reset counts as closed
                 while self._socket is not None:
                     self._arm()
-                    self._push(self._socket, figures())
+                    self._push(self._socket, self._counted(figures))
             self._close()
             self._arm()
             time.sleep(RECONNECT_SECONDS)
             self._report(report)
+
+    def _counted(self, figures: Callable[[], Figures]) -> Figures:
+        """Count. A fault of ours there must not make this process silent."""
+        try:
+            self._figures = figures()
+        except Exception:
+            logger.exception("the figures of this process cannot be had")
+        return self._figures
 
     def _push(self, line: socket.socket, figures: Figures) -> None:
         """Say what was counted, then wait for the next time. Raises OSError when the controller has ended."""
@@ -153,6 +162,8 @@ class Readiness:
         with self._arming:
             self._is_armed = False
             faulthandler.cancel_dump_traceback_later()
+        if self._socket is not None:  # else a child's, or nobody hears
+            self._report({"state": "ending"})
 
     def _close(self) -> None:
         if self._socket is not None:

@@ -70,8 +70,8 @@ class Supervisor:
         except (TimeoutError, BlockingIOError):  # the latter: too many wait for it already
             pid = self._noted_pid() or "unknown"
             raise NotAnswering(
-                f"supervisord (pid {pid}) does not answer: it stands still, and nobody restarts what ends; kill -CONT it,"
-                " or end the instance with asgictl stop"
+                f"supervisord (pid {pid}) does not answer: it stands still, and nobody restarts what ends; kill -CONT"
+                " it, or end the instance with asgictl stop"
             ) from None
         except (OSError, HTTPException) as error:
             raise NotRunning(f"supervisord does not answer: {error}") from error

@@ -16,7 +16,7 @@ import msgspec
 from asgiref.sync import sync_to_async
 
 from asgictl.application import Application, Consumer, Route, group_name
-from asgictl.boundary import UserCode
+from asgictl.boundary import UserCode, in_its_own_task
 from asgictl.django_session import session_of, user_of
 from asgictl.errors import ConsumerError
 from asgictl.messages import (
@@ -248,6 +248,9 @@ class RunningTurn:
 
     async def run_async(self, timeout_seconds: float | None = None) -> Done:
         """The same for an `async def` consumer, which is cancelled when its time is over: an exception like others."""
+        return await in_its_own_task(self._run_async(timeout_seconds), self.failed)
+
+    async def _run_async(self, timeout_seconds: float | None) -> Done:
         await close_old_connections_async()
         with self._answering():
             async with asyncio.timeout(timeout_seconds):

@@ -15,7 +15,7 @@ from wsgiref.util import FileWrapper
 
 from asgictl import __version__
 from asgictl.boundary import UserCode
-from asgictl.messages import WINDOW_BYTES, Headers, Request, Response, Scope, plain_text
+from asgictl.messages import WINDOW_BYTES, Headers, Request, Response, Scope, plain, plain_text
 from asgictl.runtime import current
 
 logger = logging.getLogger("asgictl.wsgi")
@@ -194,6 +194,7 @@ class WSGIRun:
         self._written.clear()  # of the response that this one replaces
         self._headers = []
         for name, value in headers:
+            name, value = plain(name), plain(value)
             if "\n" in value or "\r" in value or "\0" in value:
                 raise ValueError(f"start_response: {name}: {value!r} is no value that a header can have")
             self._headers.append((header_name(name), value.encode("latin-1")))

@@ -53,6 +53,11 @@ class FramedProtocol(WebSocketsSansIOProtocol):
             self.handle_events()
         if self.conn.parser_exc is not None:
             self.handle_parser_exception()
+        elif self.conn.handshake_exc is not None and not self.handshake_initiated:
+            # websockets has refused the head; uvicorn would neither say so nor survive it at its own end.
+            self.handshake_initiated = self.handshake_complete = self.close_sent = True
+            self.transport.write(b"".join(self.conn.data_to_send()))
+            self.transport.close()
 
     def handle_cont(self, event: Frame) -> None:
         if self.close_sent:

@@ -87,7 +87,13 @@ class HTTPRun:
                 raise RuntimeError("the application returned before its response was complete")
         if isinstance(ended.error, ClientDisconnected):
             logger.info("%s %s ended early: %s", self._event.scope.method, self._event.scope.path, ended.error)
-        await (self._commit or self._fail())
+        commit = self._commit or self._fail()
+        while not commit.done():
+            try:
+                await asyncio.shield(commit)
+            except asyncio.CancelledError:  # by the application, late; or by us, who do not wait any more
+                if self.code.is_cancellable:
+                    raise
         for sent in self._outcome.sends:  # of a task that the application runs behind its response
             self._events.publish(sent)
 

@@ -75,7 +75,6 @@ def send_all(client: socket.socket, data: bytes, seconds: float) -> bytes:
 
 @pytest.mark.parametrize("headers", HEADERS)
 @both_modes
-@later("The edge", "A12")
 def test_a_handshake_with_too_large_a_head_is_answered(site: Site, mode: str, headers: str) -> None:
     """A12; RFC 6585, section 5."""
     assert status_of(head(site(mode), handshake(b"/ws", *HEADERS[headers]))) in {400, 431}
