@@ -119,7 +119,7 @@ class Controller:
                         self._forget(heard["processes"])
                     answer = await self.status() if heard["ask"] == "status" else self._reports()
                     writer.write(json.dumps(answer).encode() + b"\n")
-                elif heard.get("state") == "ending" and report:
+                elif report and "state" in heard and heard["state"] == "ending":
                     self._listened_to.discard(report["pid"])  # what its end takes is the supervisor's affair
                 elif "figures" in heard and report:
                     self.history.add(report["pid"], msgspec.convert(heard["figures"], Figures, str_keys=True))
