@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from asgictl.boundary import UserCode, is_cancelled
+from asgictl.boundary import UserCode, in_its_own_task, is_cancelled
 from tests.worker.conftest import scenario
 
 ENDS = [ValueError, asyncio.CancelledError, SystemExit, KeyboardInterrupt, GeneratorExit, StopIteration, BaseException]
@@ -71,3 +71,23 @@ async def test_a_time_limit_within_is_a_timeout_error() -> None:
         async with asyncio.timeout(0):
             await asyncio.sleep(9)
     assert isinstance(ended.error, TimeoutError)
+
+
+@scenario
+async def test_what_cancels_itself_in_a_task_of_its_own_has_failed_and_ours_passes() -> None:
+    async def cancels_itself() -> str:
+        task = asyncio.current_task()
+        assert task
+        task.cancel()
+        return "done"
+
+    async def waits() -> str:
+        await asyncio.sleep(9)
+        return "done"
+
+    assert await in_its_own_task(cancels_itself(), lambda: "failed") == "failed"
+    outer = asyncio.ensure_future(in_its_own_task(waits(), lambda: "failed"))
+    await asyncio.sleep(0)
+    outer.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await outer

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import psutil
+import pytest
 
 from asgictl.orphans import end, is_alive, kill, orphans
 
@@ -99,3 +100,20 @@ for child in children:
     child.wait(5)
 """
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=30).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("title", "is_ours"),
+    [
+        ("valkey-server unixsocket:{}/redis.sock", True),
+        ("valkey-server unixsocket:/var{}/redis.sock", False),
+        ("redis-cli -s {}/redis.sock", False),
+    ],
+)
+def test_a_redis_is_known_by_its_own_socket_alone(title: str, is_ours: bool, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", OBSTINATE, *title.format(tmp_path).split()]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as one:
+        assert one.stdout
+        one.stdout.readline()
+        assert (one.pid in [each.pid for each in orphans(tmp_path)]) is is_ours
+        one.kill()

@@ -3,6 +3,7 @@
 import os
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -78,3 +79,21 @@ def test_without_any_redis_server_the_error_says_what_to_install(monkeypatch: py
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(RedisError, match=r"asgictl\[embedded\].*--redis"):
         find_redis_server()
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import subprocess; subprocess.Popen(['sleep', '60'])",
+        "import threading, time; threading.Thread(target=time.sleep, args=(60,)).start()",
+    ],
+)
+def test_what_a_target_has_started_keeps_nobody_waiting(
+    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "busy_target.py").write_text(f"{source}\nfrom asgictl import Application\napp = Application()\n")
+    monkeypatch.chdir(tmp_path)
+    asked = InstanceConfig("shop", "split", "busy_target:app", Bind("h:1"), 1, threads=1, start_seconds=20)
+    began = time.monotonic()
+    assert has_background(asked, dict(os.environ), strict=True) is False
+    assert time.monotonic() - began < asked.start_seconds

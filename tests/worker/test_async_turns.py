@@ -152,3 +152,47 @@ def test_a_job_that_takes_too_long_is_cancelled_kept_as_a_dead_letter_and_commit
     assert events.buried == [(job, "its handler took longer than 0.01 s")]
     ((*_, said),) = events.commits
     assert said == b"", "nobody is replied to"
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_a_consumer_that_cancels_its_own_task_without_waiting_is_committed_all_the_same(
+    later: bool, events: Events
+) -> None:
+    async def cancels(message: Message) -> None:
+        message.accept()
+        task = asyncio.current_task()
+        assert task
+        if later:
+            asyncio.get_running_loop().call_later(0.01, task.cancel)
+        else:
+            task.cancel()
+
+    turns = AsyncTurns(events)
+    begin(turns, cancels)
+
+    def commit_soon() -> None:
+        asyncio.get_running_loop().call_later(0.1, events.may_commit.set)
+
+    events.call(commit_soon)
+    turns.finish()
+    ((*_, said),) = events.commits
+    assert isinstance(said, bytes)
+    reply = decode_reply(b"%d" % VERSION, said)
+    assert isinstance(reply, Done)
+    assert (reply.accept is not None, reply.close is not None) == (later, not later)
+
+
+def test_a_reply_that_cannot_be_encoded_ends_its_turn(events: Events) -> None:
+    async def slips(message: Message) -> None:
+        message.accept()
+        message._outcome.frames.append(object())  # type: ignore[arg-type]  # past every check
+
+    turns = AsyncTurns(events)
+    begin(turns, slips)
+    events.call(events.may_commit.set)
+    turns.finish()
+    ((*_, said),) = events.commits
+    assert isinstance(said, bytes)
+    reply = decode_reply(b"%d" % VERSION, said)
+    assert isinstance(reply, Done)
+    assert reply.close == Close(1011, "", 500)
