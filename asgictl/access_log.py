@@ -9,8 +9,8 @@ from time import perf_counter
 from typing import Any
 from urllib.parse import quote
 
-from asgictl.asgi_messages import ASGIMessage, Receive, Send
-from asgictl.messages import ABNORMAL_CLOSURE
+from asgictl.wire.asgi import ASGIMessage, Receive, Send
+from asgictl.wire.messages import ABNORMAL_CLOSURE
 
 logger = logging.getLogger("asgictl.access")
 

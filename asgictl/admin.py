@@ -23,11 +23,11 @@ from prometheus_client.core import Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
-from asgictl.asgi_messages import Receive, Send
 from asgictl.configuration import Bind
 from asgictl.errors import AddressError
 from asgictl.figures import BOUNDS, HISTOGRAMS
 from asgictl.readiness import ROLES
+from asgictl.wire.asgi import Receive, Send
 
 if TYPE_CHECKING:
     from asgictl.controller import Controller

@@ -6,17 +6,18 @@ import re
 import secrets
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 from asgictl import outcome
 from asgictl.errors import ChannelFull, ConsumerError, TargetError, UnknownChannel, WireError
-from asgictl.messages import Broadcast, Job, decode_state, encode_state, plain
+from asgictl.wire.manifest import Manifest, Path
+from asgictl.wire.messages import VERSION, Broadcast, Job, decode_state, encode_state, plain
+from asgictl.wire.routing import compile_pattern, is_below, longest_first, pool_suffix
 
 if TYPE_CHECKING:
     from asgictl.background import BackgroundMessage
     from asgictl.turn import Message
 
-T = TypeVar("T")
 Consumer = Callable[["Message"], Awaitable[None] | None]
 BackgroundConsumer = Callable[["BackgroundMessage"], Awaitable[None] | None]
 CHANNEL_CAPACITY = 10_000  # messages of a background channel, those that are delayed included
@@ -148,43 +149,6 @@ def is_async(consumer: Consumer | BackgroundConsumer) -> bool:
     return inspect.iscoroutinefunction(consumer) or inspect.iscoroutinefunction(called)
 
 
-def compile_pattern(pattern: str) -> re.Pattern[str]:
-    """Compile "/ws/{room}": a parameter is one segment of the path, or {rest:path} all that is left.
-
-    Raises TargetError for a malformed pattern.
-    """
-    if not pattern.startswith("/"):
-        raise TargetError(f"path({pattern!r}): a path starts with /")
-    parts = re.split(r"(\{\w+(?::path)?\})", pattern)
-    source = "".join(_parameter(part[1:-1]) if index % 2 else re.escape(part) for index, part in enumerate(parts))
-    try:
-        return re.compile(source)
-    except re.error as error:
-        raise TargetError(f"path({pattern!r}): {error}") from None
-
-
-def _parameter(spelled: str) -> str:
-    name, _, rest = spelled.partition(":")
-    return f"(?P<{name}>{'.*' if rest else '[^/]+'})"
-
-
-def pool_suffix(pool: str) -> str:
-    """Return what a pool adds to the names of its channels; raises TargetError for a name that is none."""
-    if not isinstance(pool, str) or not re.fullmatch(r"[a-z0-9_-]{0,32}", pool):
-        raise TargetError(f"pool={pool!r}: up to 32 of a-z, 0-9, - and _")
-    return pool and f".{pool}"
-
-
-def is_below(path: str, prefix: str) -> bool:
-    """Whether an HTTP path is a prefix, or lies below it."""
-    return path == prefix or path.startswith(prefix if prefix.endswith("/") else prefix + "/")
-
-
-def longest_first(prefixes: Mapping[str, T]) -> dict[str, T]:
-    """Return a mapping of path prefixes in the order in which to try them."""
-    return dict(sorted(prefixes.items(), key=lambda item: -len(item[0])))
-
-
 def path(
     pattern: str,
     *,
@@ -267,3 +231,20 @@ class Application:
             if (params := route.match(path)) is not None:
                 return route, params
         return None
+
+
+def manifest_of(application: Application, release: str) -> Manifest:
+    """Describe an application."""
+    paths = [
+        Path(
+            route.pattern,
+            "connect" in route.consumers or "disconnect" in route.consumers,
+            "receive" in route.consumers,
+            "disconnect" in route.consumers,
+            route.pool,
+            route.at_most_once,
+        )
+        for route in application.routes
+    ]
+    is_asgi, background = callable(application.websocket), sorted(application.background)
+    return Manifest(VERSION, release, bool(application.http), paths, application.pools, is_asgi, background)

@@ -9,9 +9,9 @@ from msgspec.structs import replace
 
 from asgictl.application import Application, is_async, milliseconds
 from asgictl.boundary import UserCode, in_its_own_task
-from asgictl.messages import Job, decode_state
 from asgictl.outcome import Outcome, SendNow
 from asgictl.turn import close_old_connections, close_old_connections_async
+from asgictl.wire.messages import Job, decode_state
 
 
 class RetryLater(Exception):

@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from asgictl.configuration import Limits
 from asgictl.errors import TransitionError
-from asgictl.messages import Connect, Disconnect, Done, Frame, Receive, TurnEvent
+from asgictl.wire.messages import Connect, Disconnect, Done, Frame, Receive, TurnEvent
 
 
 class State(IntEnum):  # whose hash is C

@@ -7,8 +7,18 @@ from msgspec.structs import replace
 
 from asgictl.errors import ConsumerError, RedisError, WireError
 from asgictl.layers.keys import Keys
-from asgictl.messages import VERSION, Event, Job, Receive, Request, decode_event, decode_scope, decode_state, encode
 from asgictl.sender import Sender, ask
+from asgictl.wire.messages import (
+    VERSION,
+    Event,
+    Job,
+    Receive,
+    Request,
+    decode_event,
+    decode_scope,
+    decode_state,
+    encode,
+)
 
 MOST = 10_000  # kept; the oldest go
 Command = tuple[str | bytes | int, ...]

@@ -5,10 +5,10 @@ from collections.abc import Awaitable, MutableMapping
 from typing import Any, TypeVar
 
 from asgictl import forks
-from asgictl.asgi_messages import Receive, Send
 from asgictl.interface.exchange import Aborted
 from asgictl.interface.session import travelling
-from asgictl.messages import WINDOW_BYTES, Request, Response
+from asgictl.wire.asgi import Receive, Send
+from asgictl.wire.messages import WINDOW_BYTES, Request, Response
 from asgictl.wsgi import ClientDisconnected
 
 T = TypeVar("T")

@@ -5,10 +5,10 @@ from collections.abc import Callable, MutableMapping
 from contextlib import suppress
 from typing import Any
 
-from asgictl.asgi_messages import ASGIMessage, Receive, Send
 from asgictl.interface.outbox import denial
 from asgictl.interface.session import can_deny
-from asgictl.messages import SERVICE_RESTART, Close
+from asgictl.wire.asgi import ASGIMessage, Receive, Send
+from asgictl.wire.messages import SERVICE_RESTART, Close
 
 CLOSE_SECONDS = 5.0  # in which a client answers that its socket is closed; then it is cut
 

@@ -23,8 +23,7 @@ from uvicorn_worker import UvicornWorker
 
 from asgictl import forks
 from asgictl.access_log import WebSocketLog, log_request
-from asgictl.application import Application
-from asgictl.asgi_messages import Receive, Send, plain_message
+from asgictl.application import Application, manifest_of
 from asgictl.boundary import UserCode
 from asgictl.configuration import SILENT_SECONDS, Limits, WorkerConfig
 from asgictl.direct_flow import DirectFlow
@@ -43,8 +42,6 @@ from asgictl.layers.redis import RedisGroupLayer
 from asgictl.lifespan import Lifespan
 from asgictl.limited_body import LimitedBody
 from asgictl.logs import formatter, set_up
-from asgictl.manifest import Router, manifest_of
-from asgictl.messages import INTERNAL_ERROR, Close, Frames, Sent, TurnEvent, decode_scope, is_error
 from asgictl.orphans import end_children
 from asgictl.outcome import Outcome
 from asgictl.readiness import Readiness
@@ -56,6 +53,9 @@ from asgictl.shed import Shed
 from asgictl.started import Begun
 from asgictl.target import asgi3, kind_of, load_target
 from asgictl.turn import RunningTurn
+from asgictl.wire.asgi import Receive, Send, plain_message
+from asgictl.wire.manifest import Router
+from asgictl.wire.messages import INTERNAL_ERROR, Close, Frames, Sent, TurnEvent, decode_scope, is_error
 from asgictl.worker.server import Worker
 from asgictl.wsgi import WSGIRun
 

@@ -4,8 +4,8 @@ from collections.abc import MutableMapping
 from typing import Any
 
 from asgictl.access_log import Answer
-from asgictl.asgi_messages import Receive, Send, headers_of, status_of
 from asgictl.interface.exchange import Aborted, error_response
+from asgictl.wire.asgi import Receive, Send, headers_of, status_of
 
 
 class LimitedBody:

@@ -5,7 +5,7 @@ from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
 
 from asgictl.errors import ConsumerError
-from asgictl.messages import Accept, Close, Frame, Frames, Sent, plain
+from asgictl.wire.messages import Accept, Close, Frame, Frames, Sent, plain
 
 SendNow = Callable[[Frames | Sent], object]
 _current: ContextVar["Outcome"] = ContextVar("asgictl_outcome")

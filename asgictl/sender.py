@@ -14,8 +14,8 @@ from asgictl.application import CHANNEL_CAPACITY, check_known
 from asgictl.errors import ChannelFull, NotRunning, RedisError
 from asgictl.layers.keys import Keys
 from asgictl.layers.sends import send_command
-from asgictl.manifest import Router
-from asgictl.messages import Job, Sent
+from asgictl.wire.manifest import Router
+from asgictl.wire.messages import Job, Sent
 
 ANSWER_SECONDS = 5
 NOWHERE = "outside of a consumer or view send() needs to know where to: set ASGICTL_REDIS to the URL of Redis, or {}"

@@ -19,8 +19,8 @@ from redis.retry import Retry
 
 from asgictl.errors import WireError
 from asgictl.layers.keys import Keys
-from asgictl.messages import Request, Turn, decode_event, decode_scope
 from asgictl.started import UNKNOWN, begun, started
+from asgictl.wire.messages import Request, Turn, decode_event, decode_scope
 
 logger = logging.getLogger("asgictl.controller")
 CHECK_SECONDS = 0.5  # between two looks at who is silent

@@ -19,7 +19,8 @@ from asgictl.application import Application, Consumer, Route, group_name
 from asgictl.boundary import UserCode, in_its_own_task
 from asgictl.django_session import session_of, user_of
 from asgictl.errors import ConsumerError
-from asgictl.messages import (
+from asgictl.outcome import Outcome, SendNow, encodable, frame_of
+from asgictl.wire.messages import (
     ABNORMAL_CLOSURE,
     INTERNAL_ERROR,
     Accept,
@@ -38,7 +39,6 @@ from asgictl.messages import (
     encode_state,
     plain,
 )
-from asgictl.outcome import Outcome, SendNow, encodable, frame_of
 
 LAST_TURN = 1 << 40  # newer than any that the interface itself has numbered
 STATE_BYTES = 64 << 10

@@ -15,8 +15,8 @@ from wsgiref.util import FileWrapper
 
 from asgictl import __version__
 from asgictl.boundary import UserCode
-from asgictl.messages import WINDOW_BYTES, Headers, Request, Response, Scope, plain, plain_text
 from asgictl.runtime import current
+from asgictl.wire.messages import WINDOW_BYTES, Headers, Request, Response, Scope, plain, plain_text
 
 logger = logging.getLogger("asgictl.wsgi")
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]

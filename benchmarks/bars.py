@@ -47,7 +47,7 @@ from picows import WSListener, ws_connect
 
 from asgictl.interface.groups import Groups
 from asgictl.loadtests.servers import Server, Side, SideError, serving
-from asgictl.messages import Frame
+from asgictl.wire.messages import Frame
 from benchmarks import culprits, deploys, layers, verdicts
 from benchmarks.applications import EVENTS, GIBIBYTE
 from benchmarks.closed_loop import Answer, ask, times

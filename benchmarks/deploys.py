@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 import uvloop
 
 from asgictl.loadtests.servers import Server, Side, SideError, serving
-from asgictl.messages import SERVICE_RESTART
+from asgictl.wire.messages import SERVICE_RESTART
 from benchmarks.closed_loop import Answer, ask
 from benchmarks.numbered import Load
 from benchmarks.verdicts import Reading

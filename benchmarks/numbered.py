@@ -19,7 +19,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
 from asgictl import Application, Group, Message, path
-from asgictl.messages import ABNORMAL_CLOSURE
+from asgictl.wire.messages import ABNORMAL_CLOSURE
 from benchmarks import applications
 from benchmarks.closed_loop import Answer, ask
 

@@ -53,7 +53,9 @@ def main() -> None:
     for name in tracked:
         path = Path(name)
         if path.suffix == ".lua":
-            lines = [line for line in path.read_text().splitlines() if line.strip() and not line.strip().startswith("--")]
+            lines = [
+                line for line in path.read_text().splitlines() if line.strip() and not line.strip().startswith("--")
+            ]
             folders["Lua"] += len(lines)
         elif path.suffix == ".py" and not path.is_symlink():
             source = path.read_text()

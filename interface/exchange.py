@@ -14,10 +14,10 @@ from typing import Any
 from msgspec.structs import replace
 
 from asgictl.access_log import Answer
-from asgictl.asgi_messages import Receive, Send
 from asgictl.layers.base import Answered
 from asgictl.layers.lane import Lane
-from asgictl.messages import Chunk, Credit, Gone, Letter, Request, Response, Want, may_repeat, plain_text
+from asgictl.wire.asgi import Receive, Send
+from asgictl.wire.messages import Chunk, Credit, Gone, Letter, Request, Response, Want, may_repeat, plain_text
 
 INLINE_BYTES = 64 << 10  # a body up to here travels with its event
 Post = Callable[[str, Letter, Callable[[object], None]], None]

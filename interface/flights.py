@@ -13,7 +13,7 @@ from functools import partial
 from typing import Protocol
 
 from asgictl.layers.base import EventLayer, NotSent
-from asgictl.messages import Event, Lost, Receive, Turn
+from asgictl.wire.messages import Event, Lost, Receive, Turn
 
 RESEND_SECONDS = 0.2  # between attempts to add an event while Redis is away
 AUDIT_SECONDS = 1.0  # after which an event that is open is looked for in Redis; then twice as long, and so on

@@ -14,7 +14,6 @@ from math import inf
 from typing import Any
 
 from asgictl.access_log import WebSocketLog, log_request
-from asgictl.asgi_messages import Receive, Send
 from asgictl.configuration import InterfaceConfig
 from asgictl.errors import AsgictlError, WireError
 from asgictl.figures import CLIENT_GONE, Figures
@@ -26,8 +25,11 @@ from asgictl.interface.relay import Relay
 from asgictl.interface.session import Session, can_deny, local_path, travelling
 from asgictl.layers.base import Answered, EventLayer, Position, process_id
 from asgictl.layers.redis import RedisEventLayer
-from asgictl.manifest import Router
-from asgictl.messages import (
+from asgictl.readiness import Readiness
+from asgictl.shed import Shed
+from asgictl.wire.asgi import Receive, Send
+from asgictl.wire.manifest import Router
+from asgictl.wire.messages import (
     WINDOW_BYTES,
     Close,
     Connect,
@@ -42,8 +44,6 @@ from asgictl.messages import (
     TurnEvent,
     Want,
 )
-from asgictl.readiness import Readiness
-from asgictl.shed import Shed
 
 logger = logging.getLogger("asgictl.interface")
 BUDGET_BYTES = 128 << 20  # of responses that may be on their way to this interface

@@ -3,7 +3,7 @@
 from typing import Protocol
 
 from asgictl.layers.base import Position
-from asgictl.messages import Broadcast, Frame
+from asgictl.wire.messages import Broadcast, Frame
 
 
 class Member(Protocol):

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from urllib.parse import urlsplit
 
-from asgictl.messages import POLICY_VIOLATION, Close, plain_text
+from asgictl.wire.messages import POLICY_VIOLATION, Close, plain_text
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 WHY = "This page's origin may not open WebSockets here: see --allowed-origins."

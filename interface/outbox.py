@@ -7,8 +7,8 @@ from functools import partial
 from types import coroutine
 from typing import Any
 
-from asgictl.asgi_messages import ASGIMessage, Send
-from asgictl.messages import Accept, Close, Frame
+from asgictl.wire.asgi import ASGIMessage, Send
+from asgictl.wire.messages import Accept, Close, Frame
 
 
 class Outbox:

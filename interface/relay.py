@@ -8,13 +8,14 @@ import asyncio
 from collections.abc import MutableMapping
 from typing import Any, Protocol
 
-from asgictl.asgi_messages import Receive, Send
 from asgictl.configuration import Limits
 from asgictl.interface.outbox import Outbox
 from asgictl.interface.session import can_deny, travelling
 from asgictl.layers.base import Answered, Position
 from asgictl.layers.lane import FRAME_BYTES, Lane, Sequence, weight
-from asgictl.messages import (
+from asgictl.shed import Shed
+from asgictl.wire.asgi import Receive, Send
+from asgictl.wire.messages import (
     ABNORMAL_CLOSURE,
     INTERNAL_ERROR,
     SERVICE_RESTART,
@@ -33,7 +34,6 @@ from asgictl.messages import (
     Want,
     encode_scope,
 )
-from asgictl.shed import Shed
 
 
 class Host(Protocol):

@@ -10,7 +10,6 @@ from collections.abc import MutableMapping
 from time import perf_counter
 from typing import Any, Protocol
 
-from asgictl.asgi_messages import Receive, Send
 from asgictl.configuration import Limits
 from asgictl.connection import Connection, State
 from asgictl.figures import Figures
@@ -18,8 +17,10 @@ from asgictl.interface.groups import Groups
 from asgictl.interface.origin import REFUSAL, is_allowed
 from asgictl.interface.outbox import Outbox
 from asgictl.layers.base import Position
-from asgictl.manifest import Path
-from asgictl.messages import (
+from asgictl.shed import Shed
+from asgictl.wire.asgi import Receive, Send
+from asgictl.wire.manifest import Path
+from asgictl.wire.messages import (
     ABNORMAL_CLOSURE,
     INTERNAL_ERROR,
     TRY_AGAIN_LATER,
@@ -34,7 +35,6 @@ from asgictl.messages import (
     TurnEvent,
     encode_scope,
 )
-from asgictl.shed import Shed
 
 logger = logging.getLogger("asgictl.interface")
 

@@ -4,10 +4,11 @@ from typing import Any
 
 import pytest
 
-from asgictl.application import CHANNEL_CAPACITY, Application, Channel, Group, compile_pattern, path
+from asgictl.application import CHANNEL_CAPACITY, Application, Channel, Group, path
 from asgictl.errors import ChannelFull, ConsumerError, RedisError, TargetError, UnknownChannel
-from asgictl.messages import Broadcast, Frames, Sent
 from asgictl.outcome import Outcome
+from asgictl.wire.messages import Broadcast, Frames, Sent
+from asgictl.wire.routing import compile_pattern
 
 
 def view(environ: Any, start_response: Any) -> list[bytes]:

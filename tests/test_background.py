@@ -9,7 +9,7 @@ import pytest
 from asgictl.application import Application, BackgroundConsumer, Channel, Group
 from asgictl.background import BackgroundMessage, RetryLater, RunningJob
 from asgictl.errors import ConsumerError, WireError
-from asgictl.messages import Broadcast, Job, Sent, encode_state
+from asgictl.wire.messages import Broadcast, Job, Sent, encode_state
 
 CONTENT = {"id": 5, "data": b"\xff", "nested": [None, {"x": 1.5}]}
 

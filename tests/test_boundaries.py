@@ -45,7 +45,7 @@ def test_the_lifecycle_imports_neither_redis_nor_asyncio() -> None:
         "msgspec.structs",
         "asgictl.configuration",
         "asgictl.errors",
-        "asgictl.messages",
+        "asgictl.wire.messages",
     }
 
 

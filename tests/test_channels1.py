@@ -19,7 +19,8 @@ from asgictl.channels1 import (
     route,
 )
 from asgictl.errors import AsgictlError, TargetError
-from asgictl.messages import (
+from asgictl.turn import RunningTurn
+from asgictl.wire.messages import (
     Accept,
     Broadcast,
     Close,
@@ -35,7 +36,6 @@ from asgictl.messages import (
     encode_scope,
     encode_state,
 )
-from asgictl.turn import RunningTurn
 
 HEADERS = [(b"host", b"x")]
 SCOPE = encode_scope(

@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from asgictl.configuration import Limits
 from asgictl.connection import TRANSITIONS, Connection, State, Trigger
 from asgictl.errors import TransitionError
-from asgictl.messages import Connect, Disconnect, Done, Frame, Receive, TurnEvent
+from asgictl.wire.messages import Connect, Disconnect, Done, Frame, Receive, TurnEvent
 
 LIMITS = Limits(turn_frames=3, inbox_frames=8, inbox_bytes=20, attempts=3)
 

@@ -11,8 +11,8 @@ from asgictl.cli import main
 from asgictl.dead_letters import MOST, DeadLetters, dead_letter
 from asgictl.errors import ConsumerError, RedisError, UnknownChannel
 from asgictl.layers.keys import Keys
-from asgictl.manifest import Manifest, encode_manifest
-from asgictl.messages import (
+from asgictl.wire.manifest import Manifest, encode_manifest
+from asgictl.wire.messages import (
     VERSION,
     Event,
     Job,

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from asgictl.errors import ConsumerError
-from asgictl.messages import Broadcast, Frames, Sent
 from asgictl.outcome import Outcome, current, frame_of
+from asgictl.wire.messages import Broadcast, Frames, Sent
 from tests.plain import TEXTS, Bytes
 
 

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 
 from asgictl import sender as module
-from asgictl.application import Application, Channel, Group
+from asgictl.application import Application, Channel, Group, manifest_of
 from asgictl.errors import ChannelFull, ConsumerError, RedisError, UnknownChannel
 from asgictl.layers.keys import Keys
-from asgictl.manifest import encode_manifest, manifest_of
-from asgictl.messages import Broadcast, Job, decode_broadcast, decode_event, decode_state
 from asgictl.sender import Sender
+from asgictl.wire.manifest import encode_manifest
+from asgictl.wire.messages import Broadcast, Job, decode_broadcast, decode_event, decode_state
 from tests.plain import TEXTS, Number
 
 KEYS = Keys("shop")

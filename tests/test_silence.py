@@ -11,9 +11,9 @@ import psutil
 import pytest
 
 from asgictl.layers.keys import Keys
-from asgictl.messages import Connect, Job, Request, Scope, encode, encode_scope, encode_state
 from asgictl.silence import CHECK_SECONDS, LATE_SECONDS, NAMED, Silence, end, what_ran
 from asgictl.started import Begun, Started
+from asgictl.wire.messages import Connect, Job, Request, Scope, encode, encode_scope, encode_state
 
 KEYS = Keys("silence")
 

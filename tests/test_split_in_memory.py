@@ -9,16 +9,15 @@ from typing import Any
 
 import pytest
 
-from asgictl.application import Application, Group, path
+from asgictl.application import Application, Group, manifest_of, path
 from asgictl.configuration import Bind, InterfaceConfig
 from asgictl.interface.forwarder import Forwarder
 from asgictl.layers import memory as module
 from asgictl.layers.memory import Memory, MemoryEventLayer, MemoryWorkerLayer
-from asgictl.manifest import manifest_of
-from asgictl.messages import WINDOW_BYTES
 from asgictl.readiness import Readiness
 from asgictl.started import Started
 from asgictl.turn import Message
+from asgictl.wire.messages import WINDOW_BYTES
 from asgictl.worker.loop import Loop
 from asgictl.worker.server import channels_of
 from tests.conftest import scenario

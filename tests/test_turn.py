@@ -8,7 +8,8 @@ import pytest
 
 from asgictl.application import Application, Consumer, Group, Route, path
 from asgictl.errors import ConsumerError
-from asgictl.messages import (
+from asgictl.turn import LAST_TURN, Message, RunningTurn
+from asgictl.wire.messages import (
     Accept,
     Broadcast,
     Close,
@@ -27,7 +28,6 @@ from asgictl.messages import (
     encode_scope,
     encode_state,
 )
-from asgictl.turn import LAST_TURN, Message, RunningTurn
 from tests.plain import TEXTS, Bytes, Code
 
 

@@ -8,7 +8,7 @@ from wsgiref.validate import validator
 
 import pytest
 
-from asgictl.messages import WINDOW_BYTES, Chunk, Credit, Gone, Letter, Request, Response
+from asgictl.wire.messages import WINDOW_BYTES, Chunk, Credit, Gone, Letter, Request, Response
 from asgictl.wsgi import PART_BYTES, ClientDisconnected, WSGIRun, environ_of
 from tests.worker.conftest import Client, flow_of, scope
 

@@ -10,8 +10,8 @@ from asgictl.application import Application
 from asgictl.layers.base import Entry
 from asgictl.layers.keys import interface_of
 from asgictl.lifespan import Lifespan
-from asgictl.messages import Buried, Connect, Job, Letter, Request, Scope, decode_scope
 from asgictl.target import asgi3, kind_of
+from asgictl.wire.messages import Buried, Connect, Job, Letter, Request, Scope, decode_scope
 from asgictl.worker.asgi_http import HTTPRun
 from asgictl.worker.asgi_websocket import WebSocketRun
 from asgictl.worker.event_loop import EventLoop

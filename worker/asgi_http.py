@@ -8,12 +8,14 @@ from contextlib import suppress
 from time import perf_counter
 from typing import Any, cast
 
-from asgictl.asgi_messages import ASGIMessage, bytes_of, headers_of, status_of
 from asgictl.boundary import UserCode
 from asgictl.layers.base import Entry
 from asgictl.layers.lane import Lane, Sequence
 from asgictl.layers.redis_worker import commit_arguments
-from asgictl.messages import (
+from asgictl.outcome import Outcome
+from asgictl.runtime import current
+from asgictl.wire.asgi import ASGIMessage, bytes_of, headers_of, status_of
+from asgictl.wire.messages import (
     WINDOW_BYTES,
     Chunk,
     Credit,
@@ -26,8 +28,6 @@ from asgictl.messages import (
     is_error,
     plain_text,
 )
-from asgictl.outcome import Outcome
-from asgictl.runtime import current
 from asgictl.worker.event_loop import EventLoop
 from asgictl.worker.flow import STALL_SECONDS, TIMED_OUT
 from asgictl.wsgi import PART_BYTES, ClientDisconnected

@@ -9,12 +9,13 @@ from typing import Any
 from websockets.frames import Close as CloseFrame
 from websockets.frames import Frame, Opcode
 
-from asgictl.asgi_messages import ASGIMessage, bytes_of, headers_of, status_of
 from asgictl.boundary import UserCode
 from asgictl.layers.base import Entry
 from asgictl.layers.lane import Lane, Sequence, weight
 from asgictl.layers.redis_worker import commit_arguments
-from asgictl.messages import (
+from asgictl.outcome import encodable
+from asgictl.wire.asgi import ASGIMessage, bytes_of, headers_of, status_of
+from asgictl.wire.messages import (
     ABNORMAL_CLOSURE,
     INTERNAL_ERROR,
     SERVICE_RESTART,
@@ -33,7 +34,6 @@ from asgictl.messages import (
     Want,
     plain,
 )
-from asgictl.outcome import encodable
 from asgictl.worker.asgi_http import extend
 from asgictl.worker.event_loop import EventLoop
 from asgictl.wsgi import ClientDisconnected

@@ -6,8 +6,8 @@ from asgictl.background import RunningJob
 from asgictl.boundary import UserCode
 from asgictl.layers.base import Entry
 from asgictl.layers.redis_worker import commit_arguments
-from asgictl.messages import Frames, Sent, is_error
 from asgictl.turn import RunningTurn
+from asgictl.wire.messages import Frames, Sent, is_error
 from asgictl.worker.event_loop import EventLoop
 
 CAPACITY = 100  # turns in hand; a worker reads no more events until one is done

@@ -26,8 +26,8 @@ from asgictl.layers.base import Entry
 from asgictl.layers.keys import Keys
 from asgictl.layers.leases import LEASE_MILLISECONDS, beat, give_back_command, member, reap
 from asgictl.layers.redis_worker import COMMIT, commit_arguments
-from asgictl.messages import BACKGROUND, encode
 from asgictl.runtime import failures
+from asgictl.wire.messages import BACKGROUND, encode
 from asgictl.worker.flow import TIMED_OUT
 from asgictl.worker.loop import Loop
 

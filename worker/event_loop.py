@@ -20,7 +20,7 @@ from asgictl.layers.redis import BLOCK_MILLISECONDS
 from asgictl.layers.redis_worker import COMMIT
 from asgictl.layers.sends import send_command
 from asgictl.loops import LastingLoop
-from asgictl.messages import Broadcast, Closed, Event, Frames, Letter, Response, Sent, Want, decode_letter, encode
+from asgictl.wire.messages import Broadcast, Closed, Event, Frames, Letter, Response, Sent, Want, decode_letter, encode
 
 logger = logging.getLogger("asgictl.worker")
 T = TypeVar("T")

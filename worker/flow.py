@@ -10,7 +10,7 @@ from time import monotonic
 
 from asgictl.layers.base import Entry, WorkerLayer
 from asgictl.layers.lane import Sequence
-from asgictl.messages import WINDOW_BYTES, Chunk, Credit, Request, Response, Want
+from asgictl.wire.messages import WINDOW_BYTES, Chunk, Credit, Request, Response, Want
 from asgictl.wsgi import ClientDisconnected
 
 TIMED_OUT = "The application took too long."

@@ -17,10 +17,21 @@ from asgictl.background import RunningJob
 from asgictl.boundary import UserCode
 from asgictl.errors import WireError
 from asgictl.layers.base import Entry, WorkerLayer
-from asgictl.messages import INTERNAL_ERROR, Close, Done, Job, Request, Response, Sent, is_error, may_repeat, plain_text
 from asgictl.outcome import Outcome
 from asgictl.started import Started
 from asgictl.turn import RunningTurn
+from asgictl.wire.messages import (
+    INTERNAL_ERROR,
+    Close,
+    Done,
+    Job,
+    Request,
+    Response,
+    Sent,
+    is_error,
+    may_repeat,
+    plain_text,
+)
 from asgictl.worker.asgi import ASGIRuns
 from asgictl.worker.async_turns import AsyncTurns
 from asgictl.worker.flow import LayerFlow

@@ -9,8 +9,8 @@ import socket
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
-from asgictl.manifest import Manifest
-from asgictl.messages import Broadcast, Done, Event, Frames, Letter, Reply, Response, Sent, Want
+from asgictl.wire.manifest import Manifest
+from asgictl.wire.messages import Broadcast, Done, Event, Frames, Letter, Reply, Response, Sent, Want
 
 Position = tuple[int, int]  # a stream entry's id: Redis milliseconds, sequence
 OnReply = Callable[[Reply, Position | None], None]

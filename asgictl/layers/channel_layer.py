@@ -13,7 +13,7 @@ from channels.exceptions import ChannelFull, MessageTooLarge
 from channels.layers import BaseChannelLayer
 
 from asgictl.layers.mailboxes import Mailboxes
-from asgictl.messages import plain, plain_value
+from asgictl.wire.messages import plain, plain_value
 
 MESSAGE_BYTES = 4 << 20  # what 1 MB of JSON can become: [1.0,1.0,...] grows by 9/4
 _encode = msgspec.msgpack.Encoder(enc_hook=plain_value).encode

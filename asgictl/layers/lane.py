@@ -13,7 +13,7 @@ from math import inf
 from typing import Generic, TypeVar
 
 from asgictl.layers.base import Answered
-from asgictl.messages import Frame
+from asgictl.wire.messages import Frame
 
 logger = logging.getLogger("asgictl.layers")
 RESEND_SECONDS = 0.2

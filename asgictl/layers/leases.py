@@ -17,7 +17,7 @@ import redis
 
 from asgictl.configuration import SILENT_SECONDS
 from asgictl.layers.keys import Keys
-from asgictl.messages import VERSION
+from asgictl.wire.messages import VERSION
 
 logger = logging.getLogger("asgictl.layers")
 _SCRIPTS = ("beat", "bury", "lost", "release", "give_back")

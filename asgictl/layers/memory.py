@@ -19,8 +19,8 @@ from msgspec.structs import replace
 
 from asgictl.layers.base import Answered, Entry, OnBroadcast, OnReply, Position
 from asgictl.layers.keys import interface_of
-from asgictl.manifest import Manifest, encode_manifest
-from asgictl.messages import (
+from asgictl.wire.manifest import Manifest, encode_manifest
+from asgictl.wire.messages import (
     VERSION,
     Broadcast,
     Died,

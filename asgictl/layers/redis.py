@@ -27,7 +27,7 @@ from asgictl.layers.keys import Keys
 from asgictl.layers.leases import beat_answer, beat_command, leave_command, reap_command
 from asgictl.layers.link import Link
 from asgictl.layers.sends import send_command
-from asgictl.messages import Broadcast, Event, Job, Letter, Sent, decode_broadcast, decode_reply, encode
+from asgictl.wire.messages import Broadcast, Event, Job, Letter, Sent, decode_broadcast, decode_reply, encode
 
 logger = logging.getLogger("asgictl.layers")
 MINIMUM_VERSION = (6, 2)

@@ -26,8 +26,8 @@ from asgictl.layers.keys import Keys
 from asgictl.layers.link import Link
 from asgictl.layers.mailboxes import BEGINNING
 from asgictl.layers.redis import position_of
-from asgictl.messages import plain
 from asgictl.sender import ask
+from asgictl.wire.messages import plain
 
 DEFAULT_HOST = "redis://localhost:6379"
 LOOK_SECONDS = 1  # after which it is looked again for messages of whose coming Redis has forgotten to tell

@@ -18,8 +18,8 @@ from asgictl.layers.leases import LEASE_MILLISECONDS, give_back_command
 from asgictl.layers.link import AWAY, BACKOFF_SECONDS, pack
 from asgictl.layers.redis import BLOCK_MILLISECONDS, READ_COUNT
 from asgictl.layers.sends import SEND, send_arguments, send_command
-from asgictl.manifest import Manifest, encode_manifest
-from asgictl.messages import (
+from asgictl.wire.manifest import Manifest, encode_manifest
+from asgictl.wire.messages import (
     VERSION,
     Disconnect,
     Done,

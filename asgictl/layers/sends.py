@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from asgictl.layers.keys import Keys
-from asgictl.messages import VERSION, Broadcast, Sent, encode
+from asgictl.wire.messages import VERSION, Broadcast, Sent, encode
 
 SEND = Path(__file__).with_name("send.lua").read_text()
 _SEND_ONE = """

@@ -10,8 +10,8 @@ from wsgiref.validate import validator
 import pytest
 
 from asgictl.demo import app, seconds, site
-from asgictl.messages import Broadcast, Connect, Receive, Scope, decode_state, encode_scope
 from asgictl.turn import RunningTurn
+from asgictl.wire.messages import Broadcast, Connect, Receive, Scope, decode_state, encode_scope
 
 
 def ask(path: str, query: str = "", method: str = "GET", body: bytes = b"", **more: str) -> tuple[str, str, bytes]:

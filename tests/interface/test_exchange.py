@@ -21,7 +21,7 @@ from asgictl.interface.exchange import (
     read_body,
 )
 from asgictl.layers.lane import RESEND_SECONDS
-from asgictl.messages import Chunk, Credit, Gone, Letter, Request, Response, Scope, Want
+from asgictl.wire.messages import Chunk, Credit, Gone, Letter, Request, Response, Scope, Want
 from tests.conftest import scenario as with_deadline
 from tests.interface.conftest import settled
 

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from asgictl.interface.flights import RESEND_SECONDS, Flights
 from asgictl.layers.base import Answered, NotSent
-from asgictl.messages import Connect, Disconnect, Event, Lost, Receive, Request, Scope
+from asgictl.wire.messages import Connect, Disconnect, Event, Lost, Receive, Request, Scope
 
 EVENT = Receive("i/1", 3, 1, b"", b"", ["x"], 0)
 OTHER, THIRD = replace(EVENT, connection="i/2"), replace(EVENT, connection="i/3")

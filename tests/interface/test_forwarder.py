@@ -14,8 +14,9 @@ from asgictl.interface.exchange import Aborted
 from asgictl.interface.flights import Flights
 from asgictl.interface.forwarder import BUDGET_BYTES, BUDGET_SHARE, LEAST_CREDIT_BYTES, Forwarder
 from asgictl.layers.base import Answered
-from asgictl.manifest import Manifest, Path, encode_manifest
-from asgictl.messages import (
+from asgictl.readiness import Readiness
+from asgictl.wire.manifest import Manifest, Path, encode_manifest
+from asgictl.wire.messages import (
     VERSION,
     WINDOW_BYTES,
     Accept,
@@ -32,7 +33,6 @@ from asgictl.messages import (
     Response,
     Want,
 )
-from asgictl.readiness import Readiness
 from tests.interface.conftest import settled
 
 ASGIMessage = MutableMapping[str, Any]

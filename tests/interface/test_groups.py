@@ -1,7 +1,7 @@
 """Which sockets are members of which group."""
 
 from asgictl.interface.groups import Groups
-from asgictl.messages import Broadcast, Frame
+from asgictl.wire.messages import Broadcast, Frame
 
 
 class Member:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from asgictl.interface.outbox import Outbox, denial
-from asgictl.messages import Accept, Close
+from asgictl.wire.messages import Accept, Close
 from tests.interface.conftest import settled
 
 

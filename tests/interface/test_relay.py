@@ -10,7 +10,8 @@ from asgictl.configuration import Limits
 from asgictl.interface.relay import Relay
 from asgictl.layers.base import Answered
 from asgictl.layers.lane import FRAME_BYTES, weight
-from asgictl.messages import (
+from asgictl.shed import Shed
+from asgictl.wire.messages import (
     Accept,
     Close,
     Closed,
@@ -26,7 +27,6 @@ from asgictl.messages import (
     Reply,
     Want,
 )
-from asgictl.shed import Shed
 from tests.interface.conftest import settled
 
 INBOX, ENTRY = "w.asgi", b"5-0"

@@ -11,9 +11,9 @@ from asgictl.figures import Figures
 from asgictl.interface.groups import Groups
 from asgictl.interface.outbox import denial
 from asgictl.interface.session import Session, travelling
-from asgictl.manifest import Path
-from asgictl.messages import Accept, Broadcast, Close, Connect, Disconnect, Done, Frame, Receive, TurnEvent
 from asgictl.shed import Shed
+from asgictl.wire.manifest import Path
+from asgictl.wire.messages import Accept, Broadcast, Close, Connect, Disconnect, Done, Frame, Receive, TurnEvent
 from tests.conftest import scenario
 from tests.interface.conftest import settled
 

@@ -12,7 +12,7 @@ import pytest
 from asgictl.layers.base import Entry, Position
 from asgictl.layers.redis import RedisEventLayer
 from asgictl.layers.redis_worker import RedisWorkerLayer
-from asgictl.messages import Broadcast, Done, Event, Frame, Receive, Reply, Request, Response, Scope
+from asgictl.wire.messages import Broadcast, Done, Event, Frame, Receive, Reply, Request, Response, Scope
 
 CHANNELS = ["http.request", "websocket.connect", "websocket.receive", "websocket.disconnect"]
 INTERFACE = "host.1.aa"

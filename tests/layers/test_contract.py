@@ -14,8 +14,9 @@ from asgictl.layers.keys import Keys
 from asgictl.layers.leases import beat, member, reap_command
 from asgictl.layers.memory import Memory, MemoryEventLayer, MemoryWorkerLayer
 from asgictl.layers.redis import RedisEventLayer
-from asgictl.manifest import Manifest, encode_manifest
-from asgictl.messages import (
+from asgictl.turn import LAST_TURN
+from asgictl.wire.manifest import Manifest, encode_manifest
+from asgictl.wire.messages import (
     VERSION,
     Broadcast,
     Chunk,
@@ -38,7 +39,6 @@ from asgictl.messages import (
     encode,
     encode_state,
 )
-from asgictl.turn import LAST_TURN
 from tests.conftest import scenario
 from tests.layers.conftest import CHANNELS, INTERFACE, Workers, done, receive, request, response
 

@@ -20,8 +20,8 @@ from asgictl.layers.leases import (
     reap_command,
 )
 from asgictl.layers.redis_worker import RedisWorkerLayer
-from asgictl.messages import VERSION, Connect, Died, Disconnect, Event, Lost, encode
 from asgictl.turn import LAST_TURN
+from asgictl.wire.messages import VERSION, Connect, Died, Disconnect, Event, Lost, encode
 from tests.conftest import scenario
 from tests.layers.conftest import Workers, committed, done, read_some, receive, request, serving, taken
 

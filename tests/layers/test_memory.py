@@ -8,7 +8,7 @@ import pytest
 from asgictl.layers import memory as module
 from asgictl.layers.base import Position, process_id
 from asgictl.layers.memory import Memory, MemoryEventLayer, MemoryGroupLayer, MemoryWorkerLayer
-from asgictl.messages import Broadcast
+from asgictl.wire.messages import Broadcast
 from tests.conftest import scenario, until
 from tests.layers.conftest import receive
 

@@ -14,7 +14,7 @@ from asgictl.layers.base import NotSent
 from asgictl.layers.keys import Keys
 from asgictl.layers.leases import member, reap
 from asgictl.layers.redis import RedisGroupLayer, _after, check_redis, position_of
-from asgictl.messages import VERSION, Broadcast, Connect, Frame, Job, Lost, encode
+from asgictl.wire.messages import VERSION, Broadcast, Connect, Frame, Job, Lost, encode
 from tests.conftest import scenario, until
 from tests.layers.conftest import (
     INTERFACE,

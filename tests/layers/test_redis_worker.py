@@ -11,7 +11,7 @@ from asgictl.layers import redis_worker as module
 from asgictl.layers.keys import WORKERS, Keys
 from asgictl.layers.leases import member, reap
 from asgictl.layers.redis_worker import RedisWorkerLayer
-from asgictl.messages import VERSION, Broadcast, Connect, Credit, Disconnect, Letter, Lost, encode
+from asgictl.wire.messages import VERSION, Broadcast, Connect, Credit, Disconnect, Letter, Lost, encode
 from tests.conftest import scenario, until
 from tests.layers.conftest import (
     CHANNELS,

@@ -8,7 +8,7 @@ from typing import Any
 
 from asgictl.layers.base import Answered, Entry
 from asgictl.layers.keys import Keys
-from asgictl.messages import (
+from asgictl.wire.messages import (
     Broadcast,
     Credit,
     Letter,

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from asgictl.application import Application
 from asgictl.errors import TargetError
 from asgictl.layers.base import Entry
-from asgictl.messages import Buried, Closed, Connect, Frames, Incoming, Request, Response, encode_scope
+from asgictl.wire.messages import Buried, Closed, Connect, Frames, Incoming, Request, Response, encode_scope
 from asgictl.worker import asgi
 from asgictl.worker.asgi import ASGIRuns, scope_of
 from tests.worker.conftest import Events, scenario, scope, settled

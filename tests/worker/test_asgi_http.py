@@ -9,7 +9,7 @@ import pytest
 
 from asgictl.application import Group
 from asgictl.layers.base import Entry
-from asgictl.messages import WINDOW_BYTES, Broadcast, Chunk, Credit, Gone, Letter, Request, Response, Want
+from asgictl.wire.messages import WINDOW_BYTES, Broadcast, Chunk, Credit, Gone, Letter, Request, Response, Want
 from asgictl.worker import asgi_http
 from asgictl.worker.asgi_http import HTTPRun
 from asgictl.wsgi import PART_BYTES

@@ -9,7 +9,7 @@ import pytest
 
 from asgictl.layers.base import Entry
 from asgictl.layers.lane import FRAME_BYTES, weight
-from asgictl.messages import (
+from asgictl.wire.messages import (
     WINDOW_BYTES,
     Accept,
     Buried,

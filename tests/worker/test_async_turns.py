@@ -10,8 +10,19 @@ import pytest
 from asgictl.application import Application, Group, path
 from asgictl.background import BackgroundMessage, RunningJob
 from asgictl.layers.base import Entry
-from asgictl.messages import VERSION, Broadcast, Close, Connect, Done, Event, Frames, Job, decode_reply, encode_scope
 from asgictl.turn import Message, RunningTurn
+from asgictl.wire.messages import (
+    VERSION,
+    Broadcast,
+    Close,
+    Connect,
+    Done,
+    Event,
+    Frames,
+    Job,
+    decode_reply,
+    encode_scope,
+)
 from asgictl.worker.async_turns import CAPACITY, AsyncTurns
 from asgictl.worker.event_loop import EventLoop
 from tests.worker.conftest import scope

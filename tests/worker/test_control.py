@@ -15,8 +15,8 @@ from asgictl.configuration import WorkerConfig
 from asgictl.layers.base import Entry
 from asgictl.layers.leases import Beat
 from asgictl.layers.redis_worker import COMMIT
-from asgictl.messages import VERSION, Done, Event, Receive, Request, Response, decode_reply, encode
 from asgictl.started import Started
+from asgictl.wire.messages import VERSION, Done, Event, Receive, Request, Response, decode_reply, encode
 from asgictl.worker.control import FENCED_STATUS, TIMEOUT_STATUS, Control
 from asgictl.worker.loop import Loop
 from tests.worker.conftest import scope

@@ -9,7 +9,7 @@ import hiredis
 import pytest
 
 from asgictl.layers.base import NotSent
-from asgictl.messages import Broadcast, Frames, Gone, Job, Letter, encode
+from asgictl.wire.messages import Broadcast, Frames, Gone, Job, Letter, encode
 from asgictl.worker import event_loop
 from asgictl.worker.event_loop import EventLoop
 from tests.worker.conftest import settled

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from asgictl.layers.base import Entry
-from asgictl.messages import WINDOW_BYTES, Chunk, Credit, Gone, Letter, Request, Response
+from asgictl.wire.messages import WINDOW_BYTES, Chunk, Credit, Gone, Letter, Request, Response
 from asgictl.worker import flow as module
 from asgictl.worker.flow import STALL_SECONDS, LayerFlow
 from asgictl.wsgi import Body, ClientDisconnected

@@ -10,7 +10,8 @@ import pytest
 from asgictl.application import Application, Consumer, Group, path
 from asgictl.background import BackgroundMessage
 from asgictl.layers.base import Entry
-from asgictl.messages import (
+from asgictl.turn import Message
+from asgictl.wire.messages import (
     VERSION,
     Broadcast,
     Close,
@@ -27,7 +28,6 @@ from asgictl.messages import (
     decode_event,
     encode_scope,
 )
-from asgictl.turn import Message
 from asgictl.worker.loop import PREFETCH, Loop, drained, plain
 from tests.worker.conftest import scope
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from asgictl.asgi_messages import bytes_of, headers_of, plain_message
+from asgictl.wire.asgi import bytes_of, headers_of, plain_message
 from tests.plain import TEXTS, Bytes
 
 

@@ -2,9 +2,9 @@
 
 from msgspec import msgpack
 
-from asgictl.application import Application, compile_pattern, is_below
 from asgictl.errors import TargetError, WireError
-from asgictl.messages import VERSION, Wire
+from asgictl.wire.messages import VERSION, Wire
+from asgictl.wire.routing import compile_pattern, is_below
 
 
 class Path(Wire, frozen=True):
@@ -39,23 +39,6 @@ class Manifest(Wire, frozen=True):
     pools: dict[str, str] = {}  # noqa: RUF012 - msgspec copies it
     is_asgi: bool = False
     background: list[str] = []  # noqa: RUF012
-
-
-def manifest_of(application: Application, release: str) -> Manifest:
-    """Describe an application."""
-    paths = [
-        Path(
-            route.pattern,
-            "connect" in route.consumers or "disconnect" in route.consumers,
-            "receive" in route.consumers,
-            "disconnect" in route.consumers,
-            route.pool,
-            route.at_most_once,
-        )
-        for route in application.routes
-    ]
-    is_asgi, background = callable(application.websocket), sorted(application.background)
-    return Manifest(VERSION, release, bool(application.http), paths, application.pools, is_asgi, background)
 
 
 def encode_manifest(manifest: Manifest) -> bytes:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from msgspec import msgpack
 
 from asgictl.errors import WireError
-from asgictl.messages import (
+from asgictl.wire.messages import (
     VERSION,
     Accept,
     Broadcast,

@@ -5,10 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import msgpack
 
-from asgictl.application import Application, path
+from asgictl.application import Application, manifest_of, path
 from asgictl.errors import WireError
-from asgictl.manifest import Manifest, Path, Router, encode_manifest, manifest_of
-from asgictl.messages import VERSION
+from asgictl.wire.manifest import Manifest, Path, Router, encode_manifest
+from asgictl.wire.messages import VERSION
 
 
 def consumer(message: object) -> None:

@@ -1,0 +1,1 @@
+"""What crosses between processes: messages, the manifest, routing, ASGI."""
