@@ -25,8 +25,8 @@ from prometheus_client.registry import Collector
 
 from asgictl.configuration import Bind
 from asgictl.errors import AddressError
-from asgictl.figures import BOUNDS, HISTOGRAMS
-from asgictl.readiness import ROLES
+from asgictl.telemetry.controller_client import ROLES
+from asgictl.telemetry.metrics import BOUNDS, HISTOGRAMS
 from asgictl.wire.asgi import Receive, Send
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from asgictl.commands.operate import logs, reload, restart, scale, status
 from asgictl.commands.roles import controller, interface, server, worker
 from asgictl.commands.start import SIGNALLED, config, start, stop
 from asgictl.errors import AsgictlError
-from asgictl.logs import masked
 from asgictl.settings import defaults, read_settings, source
+from asgictl.telemetry.logs import masked
 
 
 class Commands(click.Group):

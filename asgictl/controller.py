@@ -29,14 +29,14 @@ import redis
 from asgictl import admin, channels, silence
 from asgictl.configuration import SILENT_SECONDS
 from asgictl.errors import AsgictlError, StartError
-from asgictl.figures import Figures
 from asgictl.history import History
 from asgictl.layers.keys import Keys
 from asgictl.layers.leases import member, reap
-from asgictl.readiness import ROLES, SOCKET
 from asgictl.started import take_started
 from asgictl.status import ANSWER_SECONDS, look
 from asgictl.supervisor import SERVING, Supervisor
+from asgictl.telemetry.controller_client import ROLES, SOCKET
+from asgictl.telemetry.metrics import Figures
 
 logger = logging.getLogger("asgictl.controller")
 LINE_BYTES = 1 << 20  # a failure's reason is a whole traceback

@@ -4,8 +4,8 @@ import time
 from collections import deque
 from typing import Any
 
-from asgictl.figures import Figures, quantile, since, total
-from asgictl.readiness import PUSH_SECONDS
+from asgictl.telemetry.controller_client import PUSH_SECONDS
+from asgictl.telemetry.metrics import Figures, quantile, since, total
 
 REPORTS = 11  # kept of each process: rates and quantiles are those of the last ten seconds
 SHARES = {"p50_seconds": 0.5, "p95_seconds": 0.95, "p99_seconds": 0.99}

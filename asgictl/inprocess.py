@@ -22,13 +22,11 @@ from gunicorn.glogging import Logger
 from uvicorn_worker import UvicornWorker
 
 from asgictl import forks
-from asgictl.access_log import WebSocketLog, log_request
 from asgictl.application import Application, manifest_of
 from asgictl.boundary import UserCode
 from asgictl.configuration import SILENT_SECONDS, Limits, WorkerConfig
 from asgictl.direct_flow import DirectFlow
 from asgictl.errors import AsgictlError, RedisError
-from asgictl.figures import CLIENT_GONE, Figures
 from asgictl.gunicorn_settings import Gunicorn
 from asgictl.hosting import host, uvicorn_settings
 from asgictl.interface.exchange import Aborted
@@ -41,17 +39,19 @@ from asgictl.layers.memory import MemoryGroupLayer
 from asgictl.layers.redis import RedisGroupLayer
 from asgictl.lifespan import Lifespan
 from asgictl.limited_body import LimitedBody
-from asgictl.logs import formatter, set_up
 from asgictl.orphans import end_children
 from asgictl.outcome import Outcome
-from asgictl.readiness import Readiness
 from asgictl.release import release_of
 from asgictl.run_dir import RunDir
 from asgictl.runtime import Runtime, enter, raise_file_limit
 from asgictl.server_options import uvicorn_options
-from asgictl.shed import Shed
 from asgictl.started import Begun
 from asgictl.target import asgi3, kind_of, load_target
+from asgictl.telemetry.access_log import WebSocketLog, log_request
+from asgictl.telemetry.controller_client import Readiness
+from asgictl.telemetry.logs import formatter, set_up
+from asgictl.telemetry.metrics import CLIENT_GONE, Figures
+from asgictl.telemetry.shed import Shed
 from asgictl.turn import RunningTurn
 from asgictl.wire.asgi import Receive, Send, plain_message
 from asgictl.wire.manifest import Router

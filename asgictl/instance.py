@@ -33,16 +33,16 @@ from asgictl.errors import (
 )
 from asgictl.hosting import check_server
 from asgictl.layers.redis import check_redis
-from asgictl.logs import masked
 from asgictl.orphans import BACK_SECONDS, CHILDREN_SECONDS, FRONT_SECONDS, end, is_in_front, kill
 from asgictl.preflight import ended, find_redis_server, has_background
-from asgictl.readiness import SOCKET
 from asgictl.remains import Remains, await_free, not_running
 from asgictl.run_dir import RunDir
 from asgictl.slots import POLL_SECONDS, Interrupted, Slots
 from asgictl.status import DESCRIPTION, status
 from asgictl.supervisor import Supervisor
 from asgictl.tail import tail
+from asgictl.telemetry.controller_client import SOCKET
+from asgictl.telemetry.logs import masked
 
 CONFIGURATION = Path(__file__).with_name("supervisor.conf")
 CHANGING = "changing"  # the lock of a change

@@ -3,8 +3,8 @@
 from collections.abc import MutableMapping
 from typing import Any
 
-from asgictl.access_log import Answer
 from asgictl.interface.exchange import Aborted, error_response
+from asgictl.telemetry.access_log import Answer
 from asgictl.wire.asgi import Receive, Send, headers_of, status_of
 
 

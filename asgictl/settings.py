@@ -13,7 +13,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from asgictl.logs import masked
+from asgictl.telemetry.logs import masked
 
 
 class SettingsError(click.ClickException):

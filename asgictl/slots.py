@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from asgictl.errors import NotRunning, StartError
-from asgictl.readiness import ask
 from asgictl.status import UNKNOWN
 from asgictl.supervisor import HOLDERS, SERVING, Supervisor
 from asgictl.tail import size, tail
+from asgictl.telemetry.controller_client import ask
 
 POLL_SECONDS = 0.05
 # supervisord's states of a process

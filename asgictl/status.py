@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import asgictl
 from asgictl.errors import NotRunning
-from asgictl.readiness import PUSH_SECONDS, ask
 from asgictl.run_dir import RunDir
+from asgictl.telemetry.controller_client import PUSH_SECONDS, ask
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

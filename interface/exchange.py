@@ -13,9 +13,9 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from asgictl.access_log import Answer
 from asgictl.layers.base import Answered
 from asgictl.layers.lane import Lane
+from asgictl.telemetry.access_log import Answer
 from asgictl.wire.asgi import Receive, Send
 from asgictl.wire.messages import Chunk, Credit, Gone, Letter, Request, Response, Want, may_repeat, plain_text
 

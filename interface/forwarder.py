@@ -13,10 +13,8 @@ from itertools import count
 from math import inf
 from typing import Any
 
-from asgictl.access_log import WebSocketLog, log_request
 from asgictl.configuration import InterfaceConfig
 from asgictl.errors import AsgictlError, WireError
-from asgictl.figures import CLIENT_GONE, Figures
 from asgictl.interface.exchange import BodyTooLarge, ClientGone, Exchange, read_body
 from asgictl.interface.flights import Flights
 from asgictl.interface.groups import Groups
@@ -25,8 +23,10 @@ from asgictl.interface.relay import Relay
 from asgictl.interface.session import Session, can_deny, local_path, travelling
 from asgictl.layers.base import Answered, EventLayer, Position, process_id
 from asgictl.layers.redis import RedisEventLayer
-from asgictl.readiness import Readiness
-from asgictl.shed import Shed
+from asgictl.telemetry.access_log import WebSocketLog, log_request
+from asgictl.telemetry.controller_client import Readiness
+from asgictl.telemetry.metrics import CLIENT_GONE, Figures
+from asgictl.telemetry.shed import Shed
 from asgictl.wire.asgi import Receive, Send
 from asgictl.wire.manifest import Router
 from asgictl.wire.messages import (

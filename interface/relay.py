@@ -13,7 +13,7 @@ from asgictl.interface.outbox import Outbox
 from asgictl.interface.session import can_deny, travelling
 from asgictl.layers.base import Answered, Position
 from asgictl.layers.lane import FRAME_BYTES, Lane, Sequence, weight
-from asgictl.shed import Shed
+from asgictl.telemetry.shed import Shed
 from asgictl.wire.asgi import Receive, Send
 from asgictl.wire.messages import (
     ABNORMAL_CLOSURE,

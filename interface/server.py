@@ -6,7 +6,7 @@ from asgictl.configuration import InterfaceConfig
 from asgictl.hosting import check_server, host
 from asgictl.interface.forwarder import Forwarder
 from asgictl.layers.redis import check_redis
-from asgictl.readiness import Readiness
+from asgictl.telemetry.controller_client import Readiness
 
 
 def serve(config: InterfaceConfig, readiness: Readiness) -> bool:

@@ -12,12 +12,12 @@ from typing import Any, Protocol
 
 from asgictl.configuration import Limits
 from asgictl.connection import Connection, State
-from asgictl.figures import Figures
 from asgictl.interface.groups import Groups
 from asgictl.interface.origin import REFUSAL, is_allowed
 from asgictl.interface.outbox import Outbox
 from asgictl.layers.base import Position
-from asgictl.shed import Shed
+from asgictl.telemetry.metrics import Figures
+from asgictl.telemetry.shed import Shed
 from asgictl.wire.asgi import Receive, Send
 from asgictl.wire.manifest import Path
 from asgictl.wire.messages import (

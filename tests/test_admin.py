@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from asgictl.admin import SOCKET
 from asgictl.channels import Channel
-from asgictl.figures import Figures
+from asgictl.telemetry.metrics import Figures
 from tests.conftest import free_port
 from tests.test_controller import reporting, run, run_dir, running_controller, until
 

@@ -18,8 +18,8 @@ import redis
 
 from asgictl.controller import Controller
 from asgictl.errors import StartError
-from asgictl.readiness import SOCKET, ask
 from asgictl.started import Started
+from asgictl.telemetry.controller_client import SOCKET, ask
 
 
 @pytest.fixture(autouse=True)

@@ -3,8 +3,8 @@
 import pytest
 
 from asgictl import history as module
-from asgictl.figures import Figures
 from asgictl.history import REPORTS, History
+from asgictl.telemetry.metrics import Figures
 
 
 class Clock:

@@ -11,7 +11,7 @@ from asgictl.application import Application, path
 from asgictl.configuration import Limits
 from asgictl.errors import RedisError
 from asgictl.inprocess import InProcess, limits_of
-from asgictl.readiness import Readiness
+from asgictl.telemetry.controller_client import Readiness
 from asgictl.turn import Message
 
 ASGIMessage = MutableMapping[str, Any]

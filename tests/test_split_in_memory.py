@@ -14,8 +14,8 @@ from asgictl.configuration import Bind, InterfaceConfig
 from asgictl.interface.forwarder import Forwarder
 from asgictl.layers import memory as module
 from asgictl.layers.memory import Memory, MemoryEventLayer, MemoryWorkerLayer
-from asgictl.readiness import Readiness
 from asgictl.started import Started
+from asgictl.telemetry.controller_client import Readiness
 from asgictl.turn import Message
 from asgictl.wire.messages import WINDOW_BYTES
 from asgictl.worker.loop import Loop

@@ -11,10 +11,10 @@ from rich.console import Console
 
 from asgictl.configuration import Bind, InstanceConfig
 from asgictl.errors import NotRunning
-from asgictl.figures import Figures
 from asgictl.history import History
 from asgictl.instance import describe
 from asgictl.status import DESCRIPTION, UNKNOWN, look, status, summary, tables
+from asgictl.telemetry.metrics import Figures
 
 PID = os.getpid()
 

@@ -13,16 +13,16 @@ from asgictl import forks
 from asgictl.application import Application, is_async, manifest_of
 from asgictl.configuration import WorkerConfig
 from asgictl.errors import RedisError, TargetError
-from asgictl.figures import Figures
 from asgictl.layers.base import process_id
 from asgictl.layers.redis import check_redis
 from asgictl.layers.redis_worker import RedisWorkerLayer
 from asgictl.orphans import end_children
-from asgictl.readiness import Readiness
 from asgictl.release import release_of
 from asgictl.signals import set_by
 from asgictl.started import Started
 from asgictl.target import kind_of, load_target
+from asgictl.telemetry.controller_client import Readiness
+from asgictl.telemetry.metrics import Figures
 from asgictl.wire.manifest import encode_manifest
 from asgictl.wire.messages import BACKGROUND
 from asgictl.worker.asgi import ASGIRuns

@@ -25,10 +25,10 @@ from asgictl.commands.options import (
 )
 from asgictl.configuration import SILENT_SECONDS, Bind, InterfaceConfig, Limits, WorkerConfig
 from asgictl.errors import AsgictlError
-from asgictl.logs import set_up
-from asgictl.readiness import Readiness
 from asgictl.run_dir import RunDir
 from asgictl.runtime import raise_file_limit
+from asgictl.telemetry.controller_client import Readiness
+from asgictl.telemetry.logs import set_up
 
 
 @contextmanager

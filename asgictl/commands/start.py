@@ -29,10 +29,10 @@ from asgictl.commands.options import (
 )
 from asgictl.configuration import Bind, InstanceConfig
 from asgictl.errors import AsgictlError
-from asgictl.logs import masked
 from asgictl.settings import told
 from asgictl.signals import told_to_end
 from asgictl.tail import FOLLOW_SECONDS, Logs
+from asgictl.telemetry.logs import masked
 
 SIGNALLED = 128  # and the signal's number: the exit status of what a signal ended, as shells have it
 KILLED = "{} processes did not end in time and were killed"

@@ -12,7 +12,7 @@ from time import monotonic
 from typing import NamedTuple
 
 from asgictl.layers.base import Position
-from asgictl.shed import Shed
+from asgictl.telemetry.shed import Shed
 
 BEGINNING: Position = (0, 0)
 

@@ -23,7 +23,7 @@ FORKED = """
 import asyncio, os
 from asgictl import Application
 from asgictl.inprocess import InProcess
-from asgictl.readiness import Readiness
+from asgictl.telemetry.controller_client import Readiness
 
 served = InProcess(Application(http=print), None, "test", 1, Readiness(None, "server", "server"))
 

@@ -14,7 +14,7 @@ from asgictl.interface.exchange import Aborted
 from asgictl.interface.flights import Flights
 from asgictl.interface.forwarder import BUDGET_BYTES, BUDGET_SHARE, LEAST_CREDIT_BYTES, Forwarder
 from asgictl.layers.base import Answered
-from asgictl.readiness import Readiness
+from asgictl.telemetry.controller_client import Readiness
 from asgictl.wire.manifest import Manifest, Path, encode_manifest
 from asgictl.wire.messages import (
     VERSION,

@@ -10,7 +10,7 @@ from asgictl.configuration import Limits
 from asgictl.interface.relay import Relay
 from asgictl.layers.base import Answered
 from asgictl.layers.lane import FRAME_BYTES, weight
-from asgictl.shed import Shed
+from asgictl.telemetry.shed import Shed
 from asgictl.wire.messages import (
     Accept,
     Close,

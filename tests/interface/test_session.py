@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from asgictl.configuration import Limits
-from asgictl.figures import Figures
 from asgictl.interface.groups import Groups
 from asgictl.interface.outbox import denial
 from asgictl.interface.session import Session, travelling
-from asgictl.shed import Shed
+from asgictl.telemetry.metrics import Figures
+from asgictl.telemetry.shed import Shed
 from asgictl.wire.manifest import Path
 from asgictl.wire.messages import Accept, Broadcast, Close, Connect, Disconnect, Done, Frame, Receive, TurnEvent
 from tests.conftest import scenario

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asgictl.figures import BOUNDS, Figures, quantile, since, total
+from asgictl.telemetry.metrics import BOUNDS, Figures, quantile, since, total
 
 
 def answered(*seconds: float) -> Figures:

@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import pytest
 
-from asgictl import shed as module
-from asgictl.shed import LOG_SECONDS, Shed
+from asgictl.telemetry import shed as module
+from asgictl.telemetry.shed import LOG_SECONDS, Shed
 
 
 class Clock:

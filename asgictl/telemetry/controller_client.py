@@ -27,7 +27,7 @@ from typing import Any
 import msgspec
 
 from asgictl.errors import AsgictlError
-from asgictl.figures import Figures
+from asgictl.telemetry.metrics import Figures
 
 logger = logging.getLogger("asgictl.readiness")
 SOCKET = "controller.sock"

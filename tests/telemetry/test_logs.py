@@ -8,7 +8,7 @@ from datetime import datetime
 
 import pytest
 
-from asgictl.logs import formatter, masked
+from asgictl.telemetry.logs import formatter, masked
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_a_line_for_programs_is_one_json_object() -> None:
 @pytest.mark.parametrize("place", ["fail()", "t = threading.Thread(target=fail); t.start(); t.join()"])
 def test_what_ends_a_process_or_a_thread_is_logged_like_the_rest(place: str) -> None:
     source = (
-        "import threading\nfrom asgictl.logs import set_up\nset_up('json', 'p')\n"
+        "import threading\nfrom asgictl.telemetry.logs import set_up\nset_up('json', 'p')\n"
         f"def fail(): raise ValueError('redis://:hunter2@h')\n{place}\n"
     )
     done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=False)

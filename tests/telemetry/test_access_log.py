@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from asgictl.access_log import Answer, WebSocketLog, log_request
+from asgictl.telemetry.access_log import Answer, WebSocketLog, log_request
 from tests.conftest import scenario
 
 SCOPE: dict[str, Any] = {"method": "GET", "path": "/a b\n1", "query_string": b"token=x", "client": ("10.0.0.1", 5)}

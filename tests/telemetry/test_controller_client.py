@@ -16,8 +16,8 @@ from types import SimpleNamespace
 import pytest
 
 from asgictl.errors import TargetError
-from asgictl.figures import Figures
-from asgictl.readiness import SOCKET, Readiness, ask
+from asgictl.telemetry.controller_client import SOCKET, Readiness, ask
+from asgictl.telemetry.metrics import Figures
 
 
 @pytest.fixture
@@ -58,7 +58,9 @@ def test_figures_follow_the_report_on_the_same_line(listener: socket.socket, mon
     def end(_seconds: float) -> None:
         raise Ended
 
-    monkeypatch.setattr("asgictl.readiness.time", SimpleNamespace(sleep=end, process_time=time.process_time))
+    monkeypatch.setattr(
+        "asgictl.telemetry.controller_client.time", SimpleNamespace(sleep=end, process_time=time.process_time)
+    )
     readiness, report = Readiness(Path(), "worker", "worker-00"), {"state": "ready", "threads": 2}
     readiness._report(report)
 
@@ -99,7 +101,7 @@ def test_reports_share_one_line_that_stays_open(listener: socket.socket, monkeyp
 
 ALONE = """
 import os, sys, time
-from asgictl.readiness import Readiness
+from asgictl.telemetry.controller_client import Readiness
 Readiness(None, "worker", "worker", silent_seconds=1.0).ready()
 {}
 """
