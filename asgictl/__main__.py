@@ -1,5 +1,5 @@
 """python -m asgictl."""
 
-from asgictl.cli import main
+from asgictl.cli.main import main
 
 main()

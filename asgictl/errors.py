@@ -20,6 +20,9 @@ Exit status 0 is success, 1 a fault of asgictl's own, 2 a mistake on the command
 signal N has ended: 130 for Ctrl-C, 143 for SIGTERM.
 """
 
+import difflib
+from collections.abc import Iterable
+
 
 class AsgictlError(Exception):
     """Base of all; its text says what was wrong, where, and what to do."""
@@ -111,3 +114,9 @@ class ChannelFull(AsgictlError):
             f"background channel {channel!r} holds {capacity} messages and takes no more: send again later, or start"
             " more workers for it"
         )
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """Return which of `known` may have been meant, to be put behind an error."""
+    near = difflib.get_close_matches(name, known, 1)
+    return f"; did you mean {near[0]}?" if near else ""

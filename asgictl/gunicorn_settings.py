@@ -12,7 +12,7 @@ from typing import Any
 
 from gunicorn.app.wsgiapp import WSGIApplication
 
-from asgictl.server_options import check_gunicorn, gunicorn_settings
+from asgictl.interface.server_options import check_gunicorn, gunicorn_settings
 
 logger = logging.getLogger("asgictl.inprocess")
 

@@ -32,6 +32,7 @@ from asgictl.hosting import host, uvicorn_settings
 from asgictl.interface.exchange import Aborted
 from asgictl.interface.groups import Groups
 from asgictl.interface.outbox import denial
+from asgictl.interface.server_options import uvicorn_options
 from asgictl.interface.session import Session, can_deny, local_path
 from asgictl.layers.base import GroupLayer, process_id
 from asgictl.layers.leases import set_leases
@@ -44,7 +45,6 @@ from asgictl.outcome import Outcome
 from asgictl.release import release_of
 from asgictl.run_dir import RunDir
 from asgictl.runtime import Runtime, enter, raise_file_limit
-from asgictl.server_options import uvicorn_options
 from asgictl.started import Begun
 from asgictl.target import asgi3, kind_of, load_target
 from asgictl.telemetry.access_log import WebSocketLog, log_request

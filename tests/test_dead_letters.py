@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from asgictl.cli import main
+from asgictl.cli.main import main
 from asgictl.dead_letters import MOST, DeadLetters, dead_letter
 from asgictl.errors import ConsumerError, RedisError, UnknownChannel
 from asgictl.layers.keys import Keys

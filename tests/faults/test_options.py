@@ -5,7 +5,7 @@ import subprocess
 import click
 import pytest
 
-from asgictl.commands.start import start
+from asgictl.cli.start import start
 from tests.conftest import Machine
 from tests.faults.conftest import Site, both_modes, cases, later, site_of
 

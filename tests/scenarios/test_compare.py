@@ -164,7 +164,7 @@ def test_without_the_extra_it_says_what_to_install(machine: Machine, tmp_path: P
         "import importlib.util as u, sys\n"
         "find = u.find_spec\n"
         "u.find_spec = lambda name, *more: None if name in ('locust', 'matplotlib') else find(name, *more)\n"
-        "from asgictl.cli import main\n"
+        "from asgictl.cli.main import main\n"
         "main(['compare'])\n"
     )
     done = subprocess.run(

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from asgictl.commands.options import (
+from asgictl.cli.options import (
     DEFAULT_BIND,
     check_server,
     interface_options,
@@ -70,7 +70,7 @@ def interface(
 ) -> None:
     """Run one interface server in the foreground, as in a container."""
     from asgictl.interface.server import serve
-    from asgictl.server_options import uvicorn_options
+    from asgictl.interface.server_options import uvicorn_options
 
     check_server(server, given["uvicorn_option"])
     with _reporting("interface", log_format, silent_seconds) as readiness:

@@ -8,13 +8,13 @@ from typing import Any
 import click
 
 from asgictl import __version__
-from asgictl.commands.compare import compare
-from asgictl.commands.messages import dead_letters, send
-from asgictl.commands.operate import logs, reload, restart, scale, status
-from asgictl.commands.roles import controller, interface, server, worker
-from asgictl.commands.start import SIGNALLED, config, start, stop
+from asgictl.cli.compare import compare
+from asgictl.cli.messages import dead_letters, send
+from asgictl.cli.operate import logs, reload, restart, scale, status
+from asgictl.cli.roles import controller, interface, server, worker
+from asgictl.cli.settings import defaults, read_settings, source
+from asgictl.cli.start import SIGNALLED, config, start, stop
 from asgictl.errors import AsgictlError
-from asgictl.settings import defaults, read_settings, source
 from asgictl.telemetry.logs import masked
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from asgictl.commands.options import COUNTS, option, options, target_argument
+from asgictl.cli.options import COUNTS, option, options, target_argument
 from asgictl.loadtests.scenarios import MOST_ROUNDS, SCENARIOS
 from asgictl.signals import told_to_end
 

@@ -8,7 +8,7 @@ import click
 import pytest
 import uvicorn
 
-from asgictl.server_options import gunicorn_settings, uvicorn_options
+from asgictl.interface.server_options import gunicorn_settings, uvicorn_options
 
 
 def test_uvicorns_options_have_uvicorns_types() -> None:

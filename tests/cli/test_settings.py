@@ -6,8 +6,8 @@ from pathlib import Path
 import click
 import pytest
 
-from asgictl.commands.start import start
-from asgictl.settings import SettingsError, defaults, read_settings
+from asgictl.cli.settings import SettingsError, defaults, read_settings
+from asgictl.cli.start import start
 
 
 def test_without_a_file_nothing_is_set(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from asgictl.commands.options import COUNTS, name_option, release_option
+from asgictl.cli.options import COUNTS, name_option, release_option
 from asgictl.signals import told_to_end
 from asgictl.tail import FOLLOW_SECONDS, TAIL_BYTES, Logs
 

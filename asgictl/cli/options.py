@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
+from asgictl.cli.settings import Words
 from asgictl.configuration import SERVERS, SILENT_SECONDS, Limits
-from asgictl.settings import Words
 
 DEFAULT_BIND = "127.0.0.1:8000"
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -40,7 +40,7 @@ def text(value: Any) -> str:
 def _server_options(_ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
     """Check what is passed on, while it can still be said in which option."""
     if value:
-        from asgictl.server_options import gunicorn_settings, uvicorn_options
+        from asgictl.interface.server_options import gunicorn_settings, uvicorn_options
 
         (uvicorn_options if param.name == "uvicorn_option" else gunicorn_settings)(value)
     return value

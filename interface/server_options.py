@@ -9,8 +9,7 @@ import uvicorn
 from gunicorn.errors import ConfigError
 from uvicorn.main import main as uvicorn_command
 
-from asgictl.errors import StartError
-from asgictl.settings import suggestion
+from asgictl.errors import StartError, suggestion
 
 _REFUSED = {  # names of uvicorn's and of gunicorn's, by the reason
     "TARGET says what is served": "app app_dir factory interface lifespan version wsgi_app paste raw_paste_global_conf"

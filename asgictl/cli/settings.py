@@ -3,16 +3,15 @@
 click does the rest: a file is a context's `default_map`, and click knows where it has a value from.
 """
 
-import difflib
 import shlex
 import tomllib
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import click
 from click.core import ParameterSource
 
+from asgictl.errors import suggestion
 from asgictl.telemetry.logs import masked
 
 
@@ -20,12 +19,6 @@ class SettingsError(click.ClickException):
     """The user's file of settings cannot be used."""
 
     exit_code = 2  # as a mistake on the command line
-
-
-def suggestion(name: str, known: Iterable[str]) -> str:
-    """Return which of `known` may have been meant, to be put behind an error."""
-    near = difflib.get_close_matches(name, known, 1)
-    return f"; did you mean {near[0]}?" if near else ""
 
 
 def read_settings(directory: Path, command: click.Command) -> tuple[str, dict[str, Any]]:

@@ -8,8 +8,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from asgictl import __version__
-from asgictl.cli import main
-from asgictl.commands.start import start
+from asgictl.cli.main import main
+from asgictl.cli.start import start
 from asgictl.configuration import InstanceConfig, InterfaceConfig, WorkerConfig
 from asgictl.errors import AsgictlError
 
@@ -113,8 +113,8 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[WorkerConfig]:
     told: list[WorkerConfig] = []
     monkeypatch.setattr("asgictl.worker.server.serve", lambda config, *_: told.append(config))
     monkeypatch.setattr("asgictl.runtime.enter", lambda _: None)
-    monkeypatch.setattr("asgictl.commands.roles.set_up", lambda *_: None)
-    monkeypatch.setattr("asgictl.commands.roles.raise_file_limit", lambda: None)
+    monkeypatch.setattr("asgictl.cli.roles.set_up", lambda *_: None)
+    monkeypatch.setattr("asgictl.cli.roles.raise_file_limit", lambda: None)
     return told
 
 
@@ -144,7 +144,7 @@ def test_an_interface_is_hosted_by_the_server_it_is_told(monkeypatch: pytest.Mon
         return True
 
     monkeypatch.setattr("asgictl.interface.server.serve", serve)
-    monkeypatch.setattr("asgictl.commands.roles.set_up", lambda *_: None)
+    monkeypatch.setattr("asgictl.cli.roles.set_up", lambda *_: None)
     monkeypatch.setenv("ASGICTL_SERVER", "hypercorn")
     assert run("interface", "--redis", "redis://h").exit_code == 0
     assert run("interface", "--redis", "redis://h", "--server", "daphne").exit_code == 0
@@ -344,7 +344,7 @@ def test_ctrl_c_before_a_command_listens_for_it_exits_as_shells_have_it(monkeypa
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("asgictl.commands.start._run", interrupted)
+    monkeypatch.setattr("asgictl.cli.start._run", interrupted)
     assert run("start").exit_code == 130
 
 

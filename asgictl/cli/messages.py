@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from asgictl.commands.options import name_option, options, redis_option
+from asgictl.cli.options import name_option, options, redis_option
 
 
 @click.group("dead-letters")

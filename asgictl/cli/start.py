@@ -8,7 +8,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from asgictl.commands.options import (
+from asgictl.cli.options import (
     CORES,
     COUNTS,
     DEFAULT_BIND,
@@ -27,9 +27,9 @@ from asgictl.commands.options import (
     variable,
     worker_options,
 )
+from asgictl.cli.settings import told
 from asgictl.configuration import Bind, InstanceConfig
 from asgictl.errors import AsgictlError
-from asgictl.settings import told
 from asgictl.signals import told_to_end
 from asgictl.tail import FOLLOW_SECONDS, Logs
 from asgictl.telemetry.logs import masked
