@@ -25,6 +25,8 @@ from asgictl import forks
 from asgictl.application import Application, manifest_of
 from asgictl.boundary import UserCode
 from asgictl.configuration import SILENT_SECONDS, Limits, WorkerConfig
+from asgictl.control.orphans import end_children
+from asgictl.control.run_dir import RunDir
 from asgictl.direct_flow import DirectFlow
 from asgictl.errors import AsgictlError, RedisError
 from asgictl.gunicorn_settings import Gunicorn
@@ -40,10 +42,8 @@ from asgictl.layers.memory import MemoryGroupLayer
 from asgictl.layers.redis import RedisGroupLayer
 from asgictl.lifespan import Lifespan
 from asgictl.limited_body import LimitedBody
-from asgictl.orphans import end_children
 from asgictl.outcome import Outcome
 from asgictl.release import release_of
-from asgictl.run_dir import RunDir
 from asgictl.runtime import Runtime, enter, raise_file_limit
 from asgictl.started import Begun
 from asgictl.target import asgi3, kind_of, load_target

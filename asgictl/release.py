@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from asgictl.run_dir import RunDir
+from asgictl.control.run_dir import RunDir
 
 FILE = "release"  # in the run directory: the name that `start` or `reload` gave, which later processes take
 

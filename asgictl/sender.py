@@ -34,7 +34,7 @@ class Sender:
 
         Raises RunDirectoryError for an instance whose run directory is not ours alone.
         """
-        from asgictl.instance import Instance
+        from asgictl.control.instance import Instance
 
         name = os.environ.get("ASGICTL_NAME", "default")
         try:

@@ -15,7 +15,7 @@ from typing import Any
 
 import uvloop
 
-from asgictl.preflight import find_redis_server
+from asgictl.control.preflight import find_redis_server
 
 LAYERS = {
     "ours": "asgictl.layers.RedisChannelLayer",

@@ -12,11 +12,11 @@ import redis
 from asgictl import forks
 from asgictl.application import Application, is_async, manifest_of
 from asgictl.configuration import WorkerConfig
+from asgictl.control.orphans import end_children
 from asgictl.errors import RedisError, TargetError
 from asgictl.layers.base import process_id
 from asgictl.layers.redis import check_redis
 from asgictl.layers.redis_worker import RedisWorkerLayer
-from asgictl.orphans import end_children
 from asgictl.release import release_of
 from asgictl.signals import set_by
 from asgictl.started import Started

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import click
 
 from asgictl.cli.options import COUNTS, name_option, release_option
+from asgictl.control.log_tail import FOLLOW_SECONDS, TAIL_BYTES, Logs
 from asgictl.signals import told_to_end
-from asgictl.tail import FOLLOW_SECONDS, TAIL_BYTES, Logs
 
 if TYPE_CHECKING:
-    from asgictl.instance import Cost, Instance
+    from asgictl.control.instance import Cost, Instance
 
 STATUS_COLUMNS = 140  # of what is no terminal
 
@@ -24,7 +24,7 @@ STATUS_COLUMNS = 140  # of what is no terminal
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def status(name: str, as_json: bool) -> None:
     """Say how an instance is: its processes, connections, channels, and the requests and turns of the last seconds."""
-    from asgictl import status
+    from asgictl.control import status
 
     found = status.status(name)
     if as_json:
@@ -48,7 +48,7 @@ def reload(interfaces: bool, release: str, name: str) -> None:
 
     Should the new not start, they are removed and the old go on. In split mode the sockets of consumers notice nothing.
     """
-    from asgictl.instance import Instance
+    from asgictl.control.instance import Instance
 
     split = Instance(name).described()["mode"] == "split"
     if interfaces and not split:
@@ -83,8 +83,8 @@ def scale(ctx: click.Context, counts: tuple[str, ...], name: str) -> None:
 
 def _change(name: str, done: str, change: Callable[["Instance"], "Cost"]) -> None:
     """Make a change, and say what was done and what it cost; what asks this command to end asks it to give up."""
-    from asgictl.instance import Instance
-    from asgictl.slots import Interrupted
+    from asgictl.control.instance import Instance
+    from asgictl.control.slots import Interrupted
 
     try:
         cost = change(Instance(name, told_to_end()))
@@ -101,7 +101,7 @@ def _change(name: str, done: str, change: Callable[["Instance"], "Cost"]) -> Non
 @name_option
 def logs(role: str, follow: bool, name: str) -> None:
     """Show the last lines that the processes of a ROLE have logged, or those of all."""
-    from asgictl.instance import Instance
+    from asgictl.control.instance import Instance
 
     instance = Instance(name)
     as_json = instance.described()["options"].get("ASGICTL_LOG_FORMAT") == "json"

@@ -24,8 +24,8 @@ from asgictl.cli.options import (
     worker_options,
 )
 from asgictl.configuration import SILENT_SECONDS, Bind, InterfaceConfig, Limits, WorkerConfig
+from asgictl.control.run_dir import RunDir
 from asgictl.errors import AsgictlError
-from asgictl.run_dir import RunDir
 from asgictl.runtime import raise_file_limit
 from asgictl.telemetry.controller_client import Readiness
 from asgictl.telemetry.logs import set_up
@@ -129,7 +129,7 @@ def controller() -> None:
     """Run the controller of the instance in ASGICTL_RUN_DIR; supervisord starts it."""
     import asyncio
 
-    from asgictl.controller import Controller
+    from asgictl.control.controller import Controller
 
     environment = os.environ
     set_up(environment.get("ASGICTL_LOG_FORMAT", "human"), "controller")

@@ -29,9 +29,9 @@ from asgictl.cli.options import (
 )
 from asgictl.cli.settings import told
 from asgictl.configuration import Bind, InstanceConfig
+from asgictl.control.log_tail import FOLLOW_SECONDS, Logs
 from asgictl.errors import AsgictlError
 from asgictl.signals import told_to_end
-from asgictl.tail import FOLLOW_SECONDS, Logs
 from asgictl.telemetry.logs import masked
 
 SIGNALLED = 128  # and the signal's number: the exit status of what a signal ended, as shells have it
@@ -87,9 +87,9 @@ def start(
 
 def _run(config: InstanceConfig, detach: bool, watches: bool) -> None:
     stopping = told_to_end()
-    from asgictl.instance import Instance
-    from asgictl.slots import Interrupted
-    from asgictl.status import status, summary
+    from asgictl.control.instance import Instance
+    from asgictl.control.slots import Interrupted
+    from asgictl.control.status import status, summary
 
     instance = Instance(config.name, stopping)
     try:
@@ -123,7 +123,7 @@ def _watch(instance: Any, role: str, stopping: threading.Event) -> None:
     """Deploy on each change, until it is to stop; a change that does not start leaves what runs."""
     from watchfiles import PythonFilter, watch
 
-    from asgictl.slots import Interrupted
+    from asgictl.control.slots import Interrupted
 
     for _ in watch(".", watch_filter=PythonFilter(), stop_event=stopping):
         try:
@@ -139,7 +139,7 @@ def _watch(instance: Any, role: str, stopping: threading.Event) -> None:
 @name_option
 def stop(name: str) -> None:
     """Drain and stop an instance."""
-    from asgictl.instance import Instance
+    from asgictl.control.instance import Instance
 
     if killed := Instance(name).stop():
         click.echo(KILLED.format(killed), err=True)

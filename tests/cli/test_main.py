@@ -175,7 +175,7 @@ def test_an_instance_hands_the_options_of_its_roles_on(monkeypatch: pytest.Monke
         assert (config.options["ASGICTL_TIMEOUT"], config.options["ASGICTL_CAPACITY"]) == ("60.0", "5")
         raise Told
 
-    monkeypatch.setattr("asgictl.instance.Instance.start", start)
+    monkeypatch.setattr("asgictl.control.instance.Instance.start", start)
     monkeypatch.setattr("signal.signal", lambda *_: None)
     result = run("start", "--only-channels", "http.*", "--only-channels", "a b", "--capacity", "5")
     assert isinstance(result.exception, Told)
@@ -264,7 +264,7 @@ def test_start_hands_on_what_it_read(monkeypatch: pytest.MonkeyPatch) -> None:
         raise Told(config)
 
     Path("asgictl.toml").write_text(SETTINGS + "gunicorn-option = ['timeout=3']\n")
-    monkeypatch.setattr("asgictl.instance.Instance.start", started)
+    monkeypatch.setattr("asgictl.control.instance.Instance.start", started)
     monkeypatch.setattr("signal.signal", lambda *_: None)
     for mode in ("split", "inprocess"):  # what a file has for the other mode is no mistake
         config = run("start", "--mode", mode).exception.args[0]  # type: ignore[union-attr]

@@ -79,7 +79,7 @@ def test_beside_a_mistake_nothing_is_a_default_but_what_is_right_counts(text: st
 
 
 def test_the_settings_in_the_docs_are_settings(tmp_path: Path) -> None:
-    docs = (Path(__file__).parents[1] / "docs" / "running.md").read_text()
+    docs = (Path(__file__).parents[2] / "docs" / "running.md").read_text()
     ((text,),) = [re.findall(r"```toml\n(.*?)```", docs, re.DOTALL)]
     (tmp_path / "asgictl.toml").write_text(text)
     assert read_settings(tmp_path, start)[1]["workers"] == 4

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import redis
 
-from asgictl.instance import pings
-from asgictl.preflight import find_redis_server
+from asgictl.control.instance import pings
+from asgictl.control.preflight import find_redis_server
 from tests.conftest import MODES, Machine, free_port, until
 from tests.scenarios.test_demo import get
 

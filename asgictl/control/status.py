@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import asgictl
+from asgictl.control.run_dir import RunDir
 from asgictl.errors import NotRunning
-from asgictl.run_dir import RunDir
 from asgictl.telemetry.controller_client import PUSH_SECONDS, ask
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def status(name: str) -> dict[str, Any]:
     try:
         return found or look(run_dir, known, max(deadline - time.monotonic(), LEAST_ANSWER_SECONDS))
     except NotRunning:
-        from asgictl.remains import not_running
+        from asgictl.control.remains import not_running
 
         raise not_running(name, run_dir) from None
 
@@ -50,7 +50,10 @@ def look(run_dir: Path, known: dict[str, Any], answer_seconds: float = ANSWER_SE
 
     answer_seconds: that supervisord has; without its answer, processes that are ready are all that is known.
     """
-    from asgictl.supervisor import NotAnswering, Supervisor  # not what `status` usually needs, and slow to load
+    from asgictl.control.supervisord_client import (  # not what `status` usually needs, and slow to load
+        NotAnswering,
+        Supervisor,
+    )
 
     warnings = list(known.get("warnings", ()))
     try:

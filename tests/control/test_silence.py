@@ -10,8 +10,8 @@ from typing import Any
 import psutil
 import pytest
 
+from asgictl.control.silence import CHECK_SECONDS, LATE_SECONDS, NAMED, Silence, end, what_ran
 from asgictl.layers.keys import Keys
-from asgictl.silence import CHECK_SECONDS, LATE_SECONDS, NAMED, Silence, end, what_ran
 from asgictl.started import Begun, Started
 from asgictl.wire.messages import Connect, Job, Request, Scope, encode, encode_scope, encode_state
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from asgictl.control.run_dir import ROOM_BYTES, RunDir
 from asgictl.errors import RunDirectoryError
-from asgictl.run_dir import ROOM_BYTES, RunDir
 from tests.conftest import small_disk
 
 SOMEBODY = 12345

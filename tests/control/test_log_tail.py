@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from asgictl.tail import TAIL_LINES, Logs, tail
+from asgictl.control.log_tail import TAIL_LINES, Logs, tail
 
 
 def test_a_tail_is_the_last_lines_and_an_absent_log_has_none(tmp_path: Path) -> None:

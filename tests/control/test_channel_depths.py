@@ -3,7 +3,7 @@
 import time
 from typing import Any
 
-from asgictl.channels import look
+from asgictl.control.channel_depths import look
 from asgictl.layers.keys import WORKERS, Keys
 
 KEYS = Keys("channels")

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from asgictl.control.slots import Interrupted, Slots
+from asgictl.control.supervisord_client import HOLDERS
 from asgictl.errors import StartError
-from asgictl.slots import Interrupted, Slots
-from asgictl.supervisor import HOLDERS
 
-CONFIGURATION = Path(__file__).parent.parent / "supervisor.conf"
+CONFIGURATION = Path(__file__).parents[2] / "supervisor.conf"
 
 
 class Supervised(Slots):

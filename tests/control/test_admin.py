@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from tests.control.test_controller import reporting, run, run_dir, running_controller, until
 
-from asgictl.admin import SOCKET
-from asgictl.channels import Channel
+from asgictl.control.admin import SOCKET
+from asgictl.control.channel_depths import Channel
 from asgictl.telemetry.metrics import Figures
 from tests.conftest import free_port
-from tests.test_controller import reporting, run, run_dir, running_controller, until
 
 __all__ = ["run_dir"]  # a fixture that each test here needs too
 
@@ -88,7 +88,7 @@ def test_a_port_is_served_where_one_was_asked_for(monkeypatch: pytest.MonkeyPatc
     async def scenario() -> None:
         assert await ask("GET /healthz", port) == (200, "ok\n")
 
-    monkeypatch.setattr("asgictl.controller.Controller.__init__.__defaults__", (port,))
+    monkeypatch.setattr("asgictl.control.controller.Controller.__init__.__defaults__", (port,))
     serving(scenario)
 
 

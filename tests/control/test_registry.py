@@ -2,8 +2,8 @@
 
 import pytest
 
-from asgictl import history as module
-from asgictl.history import REPORTS, History
+from asgictl.control import registry as module
+from asgictl.control.registry import REPORTS, History
 from asgictl.telemetry.metrics import Figures
 
 

@@ -30,7 +30,7 @@ from asgictl.telemetry.metrics import BOUNDS, HISTOGRAMS
 from asgictl.wire.asgi import Receive, Send
 
 if TYPE_CHECKING:
-    from asgictl.controller import Controller
+    from asgictl.control.controller import Controller
 
 logger = logging.getLogger("asgictl.controller")
 SOCKET = "admin.sock"

@@ -116,7 +116,7 @@ def is_in_front(process: psutil.Process) -> bool:
 
 def is_supervisor(process: psutil.Process) -> bool:
     """Whether it is a supervisord of ours."""
-    return "asgictl.supervisord" in _words(process)
+    return "asgictl.control.supervisord_main" in _words(process)
 
 
 def _is_redis(process: psutil.Process) -> bool:

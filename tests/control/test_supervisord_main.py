@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from supervisor import loggers
 
-from asgictl.supervisord import Options, spare_logs
+from asgictl.control.supervisord_main import Options, spare_logs
 
 
 def parsed(url: str) -> socket.socket:
@@ -70,7 +70,7 @@ def test_a_log_on_a_full_disk_loses_lines_and_goes_on(tmp_path: Path, monkeypatc
 
 STARTS = """
 import os, signal, time
-from asgictl.supervisord import Options
+from asgictl.control.supervisord_main import Options
 options = Options()
 options.setsignals()
 pid = options.fork()
@@ -90,7 +90,7 @@ def test_a_child_that_is_told_to_end_before_it_runs_its_program_ends() -> None:
 
 LEAVES = """
 import os, select, subprocess, sys, time
-from asgictl.supervisord import Options, groups
+from asgictl.control.supervisord_main import Options, groups
 options = Options()
 left = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(60)"
 leader = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', sys.argv[1]]).pid; sys.stdin.read()"

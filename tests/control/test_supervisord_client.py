@@ -7,8 +7,8 @@ from xmlrpc.client import Fault, ProtocolError
 
 import pytest
 
+from asgictl.control.supervisord_client import SOCKET, NotAnswering, Supervisor
 from asgictl.errors import NotRunning, StartError
-from asgictl.supervisor import SOCKET, NotAnswering, Supervisor
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def test_an_order_that_it_cannot_carry_out_is_one_error(error: Exception, monkey
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr("asgictl.supervisor.xmlrpc.client.ServerProxy", lambda *_, **__: _Proxy(fail))
+    monkeypatch.setattr("asgictl.control.supervisord_client.xmlrpc.client.ServerProxy", lambda *_, **__: _Proxy(fail))
     with pytest.raises(StartError, match=r"NO_FILE|500 Internal"):
         Supervisor(Path()).start("redis", "redis")
 

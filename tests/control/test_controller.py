@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import redis
 
-from asgictl.controller import Controller
+from asgictl.control.controller import Controller
 from asgictl.errors import StartError
 from asgictl.started import Started
 from asgictl.telemetry.controller_client import SOCKET, ask
@@ -260,7 +260,7 @@ def test_an_event_that_waits_too_long_raises_one_alarm_a_minute_for_each_channel
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     now = 0.0
-    monkeypatch.setattr("asgictl.controller.time.monotonic", lambda: now)
+    monkeypatch.setattr("asgictl.control.controller.time.monotonic", lambda: now)
     controller = Controller(Path(), None, "test")
     for now in (0.0, 30.0, 59.0, 61.0):  # noqa: B007 - the clock reads it
         controller._alarm("http.request", 9.0)
@@ -290,7 +290,7 @@ def test_channels_are_unknown_while_redis_is_away_and_known_again(url: str) -> N
 def test_a_dead_worker_is_reaped_with_what_it_had_started(monkeypatch: pytest.MonkeyPatch) -> None:
     heard: queue.SimpleQueue[tuple[str, bool, tuple[str, ...]]] = queue.SimpleQueue()
     monkeypatch.setattr(
-        "asgictl.controller.reap", lambda client, keys, dead, *, seen, started: heard.put((dead, seen, started))
+        "asgictl.control.controller.reap", lambda client, keys, dead, *, seen, started: heard.put((dead, seen, started))
     )
     Started(Path("started-7"), 0).note(b"ch", b"1-0")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from asgictl.orphans import end, is_alive, kill, orphans
+from asgictl.control.orphans import end, is_alive, kill, orphans
 
 OBSTINATE = "import signal, sys; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); signal.pause()"
 
@@ -78,7 +78,7 @@ def test_our_own_group_is_not_killed(tmp_path: Path) -> None:
 def test_a_supervisord_that_stands_still_is_killed_first(tmp_path: Path) -> None:
     with (
         start(tmp_path, "sleep", "60") as other,
-        start(tmp_path, sys.executable, "-c", OBSTINATE, "asgictl.supervisord") as one,
+        start(tmp_path, sys.executable, "-c", OBSTINATE, "asgictl.control.supervisord_main") as one,
     ):
         assert one.stdout
         one.stdout.readline()
@@ -92,7 +92,7 @@ def test_children_end_with_their_process() -> None:
     """One that ignores SIGTERM too; a zombie has ended."""
     code = f"""
 import os, signal, subprocess, sys, time
-from asgictl.orphans import end_children
+from asgictl.control.orphans import end_children
 children = [subprocess.Popen(["sleep", "60"]), subprocess.Popen([sys.executable, "-c", {OBSTINATE!r}], stdout=-1)]
 children[1].stdout.readline()
 end_children(0.2)

@@ -10,10 +10,10 @@ import pytest
 from rich.console import Console
 
 from asgictl.configuration import Bind, InstanceConfig
+from asgictl.control.instance import describe
+from asgictl.control.registry import History
+from asgictl.control.status import DESCRIPTION, UNKNOWN, look, status, summary, tables
 from asgictl.errors import NotRunning
-from asgictl.history import History
-from asgictl.instance import describe
-from asgictl.status import DESCRIPTION, UNKNOWN, look, status, summary, tables
 from asgictl.telemetry.metrics import Figures
 
 PID = os.getpid()
@@ -24,7 +24,7 @@ def run_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A supervisord with a worker of ours, which is this process, one that ended and one that never started."""
     states = {"worker-00": ("RUNNING", PID), "worker-01": ("FATAL", 0), "worker-02": ("STOPPED", 0)}
     slots = [{"group": "worker", "name": name, "statename": state, "pid": pid} for name, (state, pid) in states.items()]
-    monkeypatch.setattr("asgictl.supervisor.Supervisor.processes", lambda self: slots)
+    monkeypatch.setattr("asgictl.control.supervisord_client.Supervisor.processes", lambda self: slots)
     (tmp_path / DESCRIPTION).write_text(json.dumps(described("split")))
     return tmp_path
 
@@ -81,7 +81,7 @@ def test_mixed_releases_are_warned_of(run_dir: Path) -> None:
 def test_without_a_controller_supervisord_is_asked(
     run_dir: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("asgictl.run_dir.run_directory", lambda name: run_dir)
+    monkeypatch.setattr("asgictl.control.run_dir.run_directory", lambda name: run_dir)
     found = status("shop")
     assert (found["requests"], found["ready"]) == (None, [])
     assert "worker-00" in shown(found)

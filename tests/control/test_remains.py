@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from asgictl.configuration import Bind
+from asgictl.control.remains import NAMED, Remains, await_free, listeners, not_running
+from asgictl.control.slots import Interrupted
 from asgictl.errors import AddressError
-from asgictl.remains import NAMED, Remains, await_free, listeners, not_running
-from asgictl.slots import Interrupted
 from tests.conftest import free_port
 
 Play = Callable[..., subprocess.Popen[bytes]]
@@ -57,7 +57,7 @@ def test_they_are_named_as_supervisord_names_them_and_some_are_enough(play: Play
 def test_a_supervisord_that_lives_ends_the_others_in_order_and_their_socket_goes(play: Play, tmp_path: Path) -> None:
     path = tmp_path / "site.sock"
     Bind(f"unix:{path}").listen().close()
-    process = play(sys.executable, "-c", SUPERVISORD, "-m", "asgictl.supervisord", ASGICTL_SOCKET=f"unix://{path}")
+    process = play(sys.executable, "-c", SUPERVISORD, "-m", "asgictl.control.supervisord_main", ASGICTL_SOCKET=f"unix://{path}")
     assert process.stdout
     process.stdout.readline()
     remains = Remains(tmp_path)

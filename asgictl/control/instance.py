@@ -22,6 +22,14 @@ import redis
 
 from asgictl import release
 from asgictl.configuration import Bind, InstanceConfig
+from asgictl.control.log_tail import tail
+from asgictl.control.orphans import BACK_SECONDS, CHILDREN_SECONDS, FRONT_SECONDS, end, is_in_front, kill
+from asgictl.control.preflight import ended, find_redis_server, has_background
+from asgictl.control.remains import Remains, await_free, not_running
+from asgictl.control.run_dir import RunDir
+from asgictl.control.slots import POLL_SECONDS, Interrupted, Slots
+from asgictl.control.status import DESCRIPTION, status
+from asgictl.control.supervisord_client import Supervisor
 from asgictl.errors import (
     AlreadyRunning,
     AsgictlError,
@@ -33,14 +41,6 @@ from asgictl.errors import (
 )
 from asgictl.hosting import check_server
 from asgictl.layers.redis import check_redis
-from asgictl.orphans import BACK_SECONDS, CHILDREN_SECONDS, FRONT_SECONDS, end, is_in_front, kill
-from asgictl.preflight import ended, find_redis_server, has_background
-from asgictl.remains import Remains, await_free, not_running
-from asgictl.run_dir import RunDir
-from asgictl.slots import POLL_SECONDS, Interrupted, Slots
-from asgictl.status import DESCRIPTION, status
-from asgictl.supervisor import Supervisor
-from asgictl.tail import tail
 from asgictl.telemetry.controller_client import SOCKET
 from asgictl.telemetry.logs import masked
 
@@ -317,7 +317,7 @@ class Instance:
             environment["ASGICTL_REDIS_SERVER"] = server
         with open(self.run_dir.create_file("log/start.log"), "wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "asgictl.supervisord", "-n", "-c", str(CONFIGURATION)],
+                [sys.executable, "-P", "-m", "asgictl.control.supervisord_main", "-n", "-c", str(CONFIGURATION)],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

@@ -10,10 +10,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from asgictl.control.log_tail import size, tail
+from asgictl.control.status import UNKNOWN
+from asgictl.control.supervisord_client import HOLDERS, SERVING, Supervisor
 from asgictl.errors import NotRunning, StartError
-from asgictl.status import UNKNOWN
-from asgictl.supervisor import HOLDERS, SERVING, Supervisor
-from asgictl.tail import size, tail
 from asgictl.telemetry.controller_client import ask
 
 POLL_SECONDS = 0.05

@@ -26,15 +26,15 @@ import msgspec
 import psutil
 import redis
 
-from asgictl import admin, channels, silence
 from asgictl.configuration import SILENT_SECONDS
+from asgictl.control import admin, channel_depths, silence
+from asgictl.control.registry import History
+from asgictl.control.status import ANSWER_SECONDS, look
+from asgictl.control.supervisord_client import SERVING, Supervisor
 from asgictl.errors import AsgictlError, StartError
-from asgictl.history import History
 from asgictl.layers.keys import Keys
 from asgictl.layers.leases import member, reap
 from asgictl.started import take_started
-from asgictl.status import ANSWER_SECONDS, look
-from asgictl.supervisor import SERVING, Supervisor
 from asgictl.telemetry.controller_client import ROLES, SOCKET
 from asgictl.telemetry.metrics import Figures
 
@@ -81,7 +81,7 @@ class Controller:
         self._unready: Counter[str] = Counter()  # by slot, how often in a row it has not become ready
         self._alarmed: dict[str, float] = {}  # by channel, when
         self.history = History()
-        self.channels: dict[str, channels.Channel] = {}
+        self.channels: dict[str, channel_depths.Channel] = {}
 
     async def serve(self) -> None:
         """Serve until SIGTERM or SIGINT."""
@@ -274,11 +274,11 @@ class Controller:
 
     def _look_at_redis(self) -> None:
         """See how full the channels are; while Redis is away nothing is known of them."""
-        found: dict[str, channels.Channel] = {}
+        found: dict[str, channel_depths.Channel] = {}
         pid = 0
         if self._redis is not None:
             with contextlib.suppress(redis.RedisError):
-                found = channels.look(self._redis, self._keys)
+                found = channel_depths.look(self._redis, self._keys)
                 if (self._run_dir / "redis.sock").exists():  # else it may be another machine's
                     info: Any = self._redis.info("server")
                     pid = info["process_id"]

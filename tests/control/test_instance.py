@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from asgictl.configuration import Bind, InstanceConfig
+from asgictl.control.instance import Instance, describe, group_of
 from asgictl.errors import NotRunning
-from asgictl.instance import Instance, describe, group_of
 
 
 def config(mode: str = "split", redis_url: str | None = None, workers: int = 2) -> InstanceConfig:

@@ -9,9 +9,9 @@ from pathlib import Path
 import psutil
 
 from asgictl.configuration import Bind
+from asgictl.control.orphans import BACK_SECONDS, FRONT_SECONDS, end, is_alive, is_supervisor, orphans, terminate, wait
+from asgictl.control.slots import POLL_SECONDS, Interrupted
 from asgictl.errors import AddressError, NotRunning
-from asgictl.orphans import BACK_SECONDS, FRONT_SECONDS, end, is_alive, is_supervisor, orphans, terminate, wait
-from asgictl.slots import POLL_SECONDS, Interrupted
 
 FREE_SECONDS = 10.0  # in which an address is free once those that listened on it have ended
 NAMED = 8  # processes that a message names

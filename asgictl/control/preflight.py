@@ -13,8 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from asgictl.configuration import InstanceConfig
+from asgictl.control.slots import POLL_SECONDS, Interrupted
 from asgictl.errors import RedisError, TargetError
-from asgictl.slots import POLL_SECONDS, Interrupted
 
 ASKING = """
 import os, sys
