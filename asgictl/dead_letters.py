@@ -6,7 +6,7 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from asgictl.errors import ConsumerError, RedisError, WireError
-from asgictl.layers.keys import Keys
+from asgictl.layers.redis.keys import Keys
 from asgictl.sender import Sender, ask
 from asgictl.wire.messages import (
     VERSION,

@@ -37,15 +37,15 @@ from asgictl.interface.outbox import denial
 from asgictl.interface.server_options import uvicorn_options
 from asgictl.interface.session import Session, can_deny, local_path
 from asgictl.layers.base import GroupLayer, process_id
-from asgictl.layers.leases import set_leases
 from asgictl.layers.memory import MemoryGroupLayer
-from asgictl.layers.redis import RedisGroupLayer
+from asgictl.layers.redis.interface_side import RedisGroupLayer
+from asgictl.layers.redis.leases import set_leases
+from asgictl.layers.redis.started import Begun
 from asgictl.lifespan import Lifespan
 from asgictl.limited_body import LimitedBody
 from asgictl.outcome import Outcome
 from asgictl.release import release_of
 from asgictl.runtime import Runtime, enter, raise_file_limit
-from asgictl.started import Begun
 from asgictl.target import asgi3, kind_of, load_target
 from asgictl.telemetry.access_log import WebSocketLog, log_request
 from asgictl.telemetry.controller_client import Readiness

@@ -12,8 +12,8 @@ from redis.retry import Retry
 from asgictl import forks
 from asgictl.application import CHANNEL_CAPACITY, check_known
 from asgictl.errors import ChannelFull, NotRunning, RedisError
-from asgictl.layers.keys import Keys
-from asgictl.layers.sends import send_command
+from asgictl.layers.redis.commands import send_command
+from asgictl.layers.redis.keys import Keys
 from asgictl.wire.manifest import Router
 from asgictl.wire.messages import Job, Sent
 

@@ -22,7 +22,7 @@ from asgictl.interface.outbox import denial
 from asgictl.interface.relay import Relay
 from asgictl.interface.session import Session, can_deny, local_path, travelling
 from asgictl.layers.base import Answered, EventLayer, Position, process_id
-from asgictl.layers.redis import RedisEventLayer
+from asgictl.layers.redis.interface_side import RedisEventLayer
 from asgictl.telemetry.access_log import WebSocketLog, log_request
 from asgictl.telemetry.controller_client import Readiness
 from asgictl.telemetry.metrics import CLIENT_GONE, Figures

@@ -5,7 +5,7 @@ import gc
 from asgictl.configuration import InterfaceConfig
 from asgictl.hosting import check_server, host
 from asgictl.interface.forwarder import Forwarder
-from asgictl.layers.redis import check_redis
+from asgictl.layers.redis.interface_side import check_redis
 from asgictl.telemetry.controller_client import Readiness
 
 

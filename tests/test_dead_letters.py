@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 from asgictl.cli.main import main
 from asgictl.dead_letters import MOST, DeadLetters, dead_letter
 from asgictl.errors import ConsumerError, RedisError, UnknownChannel
-from asgictl.layers.keys import Keys
+from asgictl.layers.redis.keys import Keys
 from asgictl.wire.manifest import Manifest, encode_manifest
 from asgictl.wire.messages import (
     VERSION,

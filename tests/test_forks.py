@@ -210,7 +210,7 @@ def test_a_child_of_anyios_thread_ends() -> None:
 def test_a_child_does_not_connect_as_its_parent(url: str) -> None:
     run(
         """
-        from asgictl.layers.redis_worker import RedisWorkerLayer, open_connection
+        from asgictl.layers.redis.worker_side import RedisWorkerLayer, open_connection
         layer = RedisWorkerLayer(sys.argv[1], "forks", "one", ["http.request"])
         layer.connect()
         forks.guard()
@@ -232,7 +232,7 @@ def test_a_child_does_not_connect_as_its_parent(url: str) -> None:
 def test_links_and_clients_of_redis_are_held(url: str) -> None:
     run(
         """
-        from asgictl.layers.link import Link
+        from asgictl.layers.redis.link import Link
         from asgictl.sender import _client
         def sockets():
             return [n for n in map(int, os.listdir("/dev/fd")) if n < 900 and is_socket(n)]

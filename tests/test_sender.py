@@ -8,7 +8,7 @@ import pytest
 from asgictl import sender as module
 from asgictl.application import Application, Channel, Group, manifest_of
 from asgictl.errors import ChannelFull, ConsumerError, RedisError, UnknownChannel
-from asgictl.layers.keys import Keys
+from asgictl.layers.redis.keys import Keys
 from asgictl.sender import Sender
 from asgictl.wire.manifest import encode_manifest
 from asgictl.wire.messages import Broadcast, Job, decode_broadcast, decode_event, decode_state

@@ -14,7 +14,7 @@ from asgictl.configuration import Bind, InterfaceConfig
 from asgictl.interface.forwarder import Forwarder
 from asgictl.layers import memory as module
 from asgictl.layers.memory import Memory, MemoryEventLayer, MemoryWorkerLayer
-from asgictl.started import Started
+from asgictl.layers.redis.started import Started
 from asgictl.telemetry.controller_client import Readiness
 from asgictl.turn import Message
 from asgictl.wire.messages import WINDOW_BYTES

@@ -8,7 +8,7 @@ from typing import Any
 
 from asgictl.application import Application
 from asgictl.layers.base import Entry
-from asgictl.layers.keys import interface_of
+from asgictl.layers.redis.keys import interface_of
 from asgictl.lifespan import Lifespan
 from asgictl.target import asgi3, kind_of
 from asgictl.wire.messages import Buried, Connect, Job, Letter, Request, Scope, decode_scope

@@ -11,7 +11,7 @@ from typing import Any, cast
 from asgictl.boundary import UserCode
 from asgictl.layers.base import Entry
 from asgictl.layers.lane import Lane, Sequence
-from asgictl.layers.redis_worker import commit_arguments
+from asgictl.layers.redis.worker_side import commit_arguments
 from asgictl.outcome import Outcome
 from asgictl.runtime import current
 from asgictl.wire.asgi import ASGIMessage, bytes_of, headers_of, status_of

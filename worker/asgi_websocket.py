@@ -12,7 +12,7 @@ from websockets.frames import Frame, Opcode
 from asgictl.boundary import UserCode
 from asgictl.layers.base import Entry
 from asgictl.layers.lane import Lane, Sequence, weight
-from asgictl.layers.redis_worker import commit_arguments
+from asgictl.layers.redis.worker_side import commit_arguments
 from asgictl.outcome import encodable
 from asgictl.wire.asgi import ASGIMessage, bytes_of, headers_of, status_of
 from asgictl.wire.messages import (

@@ -5,7 +5,7 @@ import threading
 from asgictl.background import RunningJob
 from asgictl.boundary import UserCode
 from asgictl.layers.base import Entry
-from asgictl.layers.redis_worker import commit_arguments
+from asgictl.layers.redis.worker_side import commit_arguments
 from asgictl.turn import RunningTurn
 from asgictl.wire.messages import Frames, Sent, is_error
 from asgictl.worker.event_loop import EventLoop

@@ -23,9 +23,9 @@ from asgictl import forks
 from asgictl.configuration import WorkerConfig
 from asgictl.dead_letters import dead_letter
 from asgictl.layers.base import Entry
-from asgictl.layers.keys import Keys
-from asgictl.layers.leases import LEASE_MILLISECONDS, beat, give_back_command, member, reap
-from asgictl.layers.redis_worker import COMMIT, commit_arguments
+from asgictl.layers.redis.keys import Keys
+from asgictl.layers.redis.leases import LEASE_MILLISECONDS, beat, give_back_command, member, reap
+from asgictl.layers.redis.worker_side import COMMIT, commit_arguments
 from asgictl.runtime import failures
 from asgictl.wire.messages import BACKGROUND, encode
 from asgictl.worker.flow import TIMED_OUT

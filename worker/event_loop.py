@@ -14,11 +14,11 @@ import hiredis
 from asgictl.dead_letters import Command, dead_letter
 from asgictl.errors import WireError
 from asgictl.layers.base import Answered, NotSent
-from asgictl.layers.keys import Keys
-from asgictl.layers.link import Link
-from asgictl.layers.redis import BLOCK_MILLISECONDS
-from asgictl.layers.redis_worker import COMMIT
-from asgictl.layers.sends import send_command
+from asgictl.layers.redis.commands import send_command
+from asgictl.layers.redis.interface_side import BLOCK_MILLISECONDS
+from asgictl.layers.redis.keys import Keys
+from asgictl.layers.redis.link import Link
+from asgictl.layers.redis.worker_side import COMMIT
 from asgictl.loops import LastingLoop
 from asgictl.wire.messages import Broadcast, Closed, Event, Frames, Letter, Response, Sent, Want, decode_letter, encode
 

@@ -17,8 +17,8 @@ from asgictl.background import RunningJob
 from asgictl.boundary import UserCode
 from asgictl.errors import WireError
 from asgictl.layers.base import Entry, WorkerLayer
+from asgictl.layers.redis.started import Started
 from asgictl.outcome import Outcome
-from asgictl.started import Started
 from asgictl.turn import RunningTurn
 from asgictl.wire.messages import (
     INTERNAL_ERROR,

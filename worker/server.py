@@ -15,11 +15,11 @@ from asgictl.configuration import WorkerConfig
 from asgictl.control.orphans import end_children
 from asgictl.errors import RedisError, TargetError
 from asgictl.layers.base import process_id
-from asgictl.layers.redis import check_redis
-from asgictl.layers.redis_worker import RedisWorkerLayer
+from asgictl.layers.redis.interface_side import check_redis
+from asgictl.layers.redis.started import Started
+from asgictl.layers.redis.worker_side import RedisWorkerLayer
 from asgictl.release import release_of
 from asgictl.signals import set_by
-from asgictl.started import Started
 from asgictl.target import kind_of, load_target
 from asgictl.telemetry.controller_client import Readiness
 from asgictl.telemetry.metrics import Figures

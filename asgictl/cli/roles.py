@@ -34,7 +34,7 @@ from asgictl.telemetry.logs import set_up
 @contextmanager
 def _reporting(role: str, log_format: str, silent_seconds: float) -> Iterator[Readiness]:
     """Log, and tell the controller that this process starts, then whether it is ready or why it never will be."""
-    from asgictl.layers.leases import set_leases
+    from asgictl.layers.redis.leases import set_leases
 
     set_up(log_format, _process(role))
     raise_file_limit()

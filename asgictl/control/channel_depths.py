@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import redis
 
-from asgictl.layers.keys import WORKERS, Keys
+from asgictl.layers.redis.keys import WORKERS, Keys
 
 # What a worker has taken stands in its stream until its commit; so what waits is what lies behind the workers' cursor.
 _LOOK = """

@@ -32,9 +32,9 @@ from asgictl.control.registry import History
 from asgictl.control.status import ANSWER_SECONDS, look
 from asgictl.control.supervisord_client import SERVING, Supervisor
 from asgictl.errors import AsgictlError, StartError
-from asgictl.layers.keys import Keys
-from asgictl.layers.leases import member, reap
-from asgictl.started import take_started
+from asgictl.layers.redis.keys import Keys
+from asgictl.layers.redis.leases import member, reap
+from asgictl.layers.redis.started import take_started
 from asgictl.telemetry.controller_client import ROLES, SOCKET
 from asgictl.telemetry.metrics import Figures
 

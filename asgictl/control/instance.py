@@ -40,7 +40,7 @@ from asgictl.errors import (
     SupervisordDied,
 )
 from asgictl.hosting import check_server
-from asgictl.layers.redis import check_redis
+from asgictl.layers.redis.interface_side import check_redis
 from asgictl.telemetry.controller_client import SOCKET
 from asgictl.telemetry.logs import masked
 

@@ -18,8 +18,8 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from asgictl.errors import WireError
-from asgictl.layers.keys import Keys
-from asgictl.started import UNKNOWN, begun, started
+from asgictl.layers.redis.keys import Keys
+from asgictl.layers.redis.started import UNKNOWN, begun, started
 from asgictl.wire.messages import Request, Turn, decode_event, decode_scope
 
 logger = logging.getLogger("asgictl.controller")

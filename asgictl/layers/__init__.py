@@ -8,11 +8,11 @@ from typing import Any
 
 def __getattr__(name: str) -> Any:
     if name == "RedisChannelLayer":
-        from asgictl.layers.redis_channel_layer import RedisChannelLayer
+        from asgictl.channel_layer.redis import RedisChannelLayer
 
         return RedisChannelLayer
     if name == "InMemoryChannelLayer":
-        from asgictl.layers.channel_layer import InMemoryChannelLayer
+        from asgictl.channel_layer.base import InMemoryChannelLayer
 
         return InMemoryChannelLayer
     raise AttributeError(name)

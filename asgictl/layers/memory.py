@@ -18,7 +18,7 @@ from time import monotonic
 from msgspec.structs import replace
 
 from asgictl.layers.base import Answered, Entry, OnBroadcast, OnReply, Position
-from asgictl.layers.keys import interface_of
+from asgictl.layers.redis.keys import interface_of
 from asgictl.wire.manifest import Manifest, encode_manifest
 from asgictl.wire.messages import (
     VERSION,

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from tests.control.test_controller import reporting, run, run_dir, running_controller, until
 
 from asgictl.control.admin import SOCKET
 from asgictl.control.channel_depths import Channel
 from asgictl.telemetry.metrics import Figures
 from tests.conftest import free_port
+from tests.control.test_controller import reporting, run, run_dir, running_controller, until
 
 __all__ = ["run_dir"]  # a fixture that each test here needs too
 

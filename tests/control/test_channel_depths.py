@@ -4,7 +4,7 @@ import time
 from typing import Any
 
 from asgictl.control.channel_depths import look
-from asgictl.layers.keys import WORKERS, Keys
+from asgictl.layers.redis.keys import WORKERS, Keys
 
 KEYS = Keys("channels")
 STREAM = KEYS.channel("http.request")

@@ -18,7 +18,7 @@ import redis
 
 from asgictl.control.controller import Controller
 from asgictl.errors import StartError
-from asgictl.started import Started
+from asgictl.layers.redis.started import Started
 from asgictl.telemetry.controller_client import SOCKET, ask
 
 

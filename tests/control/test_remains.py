@@ -57,7 +57,9 @@ def test_they_are_named_as_supervisord_names_them_and_some_are_enough(play: Play
 def test_a_supervisord_that_lives_ends_the_others_in_order_and_their_socket_goes(play: Play, tmp_path: Path) -> None:
     path = tmp_path / "site.sock"
     Bind(f"unix:{path}").listen().close()
-    process = play(sys.executable, "-c", SUPERVISORD, "-m", "asgictl.control.supervisord_main", ASGICTL_SOCKET=f"unix://{path}")
+    process = play(
+        sys.executable, "-c", SUPERVISORD, "-m", "asgictl.control.supervisord_main", ASGICTL_SOCKET=f"unix://{path}"
+    )
     assert process.stdout
     process.stdout.readline()
     remains = Remains(tmp_path)

@@ -11,8 +11,8 @@ import psutil
 import pytest
 
 from asgictl.control.silence import CHECK_SECONDS, LATE_SECONDS, NAMED, Silence, end, what_ran
-from asgictl.layers.keys import Keys
-from asgictl.started import Begun, Started
+from asgictl.layers.redis.keys import Keys
+from asgictl.layers.redis.started import Begun, Started
 from asgictl.wire.messages import Connect, Job, Request, Scope, encode, encode_scope, encode_state
 
 KEYS = Keys("silence")

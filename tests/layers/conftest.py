@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from asgictl.layers.base import Entry, Position
-from asgictl.layers.redis import RedisEventLayer
-from asgictl.layers.redis_worker import RedisWorkerLayer
+from asgictl.layers.redis.interface_side import RedisEventLayer
+from asgictl.layers.redis.worker_side import RedisWorkerLayer
 from asgictl.wire.messages import Broadcast, Done, Event, Frame, Receive, Reply, Request, Response, Scope
 
 CHANNELS = ["http.request", "websocket.connect", "websocket.receive", "websocket.disconnect"]

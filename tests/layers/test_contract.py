@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from asgictl.layers.base import Entry, EventLayer, OnBroadcast, OnReply, Position, WorkerLayer
-from asgictl.layers.keys import Keys
-from asgictl.layers.leases import beat, member, reap_command
 from asgictl.layers.memory import Memory, MemoryEventLayer, MemoryWorkerLayer
-from asgictl.layers.redis import RedisEventLayer
+from asgictl.layers.redis.interface_side import RedisEventLayer
+from asgictl.layers.redis.keys import Keys
+from asgictl.layers.redis.leases import beat, member, reap_command
 from asgictl.turn import LAST_TURN
 from asgictl.wire.manifest import Manifest, encode_manifest
 from asgictl.wire.messages import (

@@ -12,7 +12,7 @@ import pytest
 import redis
 from websockets.sync.client import ClientConnection, connect
 
-from asgictl.layers.keys import Keys
+from asgictl.layers.redis.keys import Keys
 from benchmarks.numbered import Load
 from tests.conftest import SERVERS, Machine, new_machine, redis_server, until
 from tests.scenarios.test_demo import SECONDS

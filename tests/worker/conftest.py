@@ -7,7 +7,7 @@ from itertools import count
 from typing import Any
 
 from asgictl.layers.base import Answered, Entry
-from asgictl.layers.keys import Keys
+from asgictl.layers.redis.keys import Keys
 from asgictl.wire.messages import (
     Broadcast,
     Credit,

@@ -13,9 +13,9 @@ import redis
 from asgictl.application import Application
 from asgictl.configuration import WorkerConfig
 from asgictl.layers.base import Entry
-from asgictl.layers.leases import Beat
-from asgictl.layers.redis_worker import COMMIT
-from asgictl.started import Started
+from asgictl.layers.redis.leases import Beat
+from asgictl.layers.redis.started import Started
+from asgictl.layers.redis.worker_side import COMMIT
 from asgictl.wire.messages import VERSION, Done, Event, Receive, Request, Response, decode_reply, encode
 from asgictl.worker.control import FENCED_STATUS, TIMEOUT_STATUS, Control
 from asgictl.worker.loop import Loop

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from asgictl.layers.mailboxes import Mailboxes
+from asgictl.channel_layer.mailboxes import Mailboxes
 from tests.conftest import scenario, until
 
 

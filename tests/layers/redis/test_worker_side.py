@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from asgictl.layers import redis_worker as module
-from asgictl.layers.keys import WORKERS, Keys
-from asgictl.layers.leases import member, reap
-from asgictl.layers.redis_worker import RedisWorkerLayer
+from asgictl.layers.redis import worker_side as module
+from asgictl.layers.redis.keys import WORKERS, Keys
+from asgictl.layers.redis.leases import member, reap
+from asgictl.layers.redis.worker_side import RedisWorkerLayer
 from asgictl.wire.messages import VERSION, Broadcast, Connect, Credit, Disconnect, Letter, Lost, encode
 from tests.conftest import scenario, until
 from tests.layers.conftest import (

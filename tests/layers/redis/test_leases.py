@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from asgictl.layers.base import Entry
-from asgictl.layers.keys import WORKERS, Keys
-from asgictl.layers.leases import (
+from asgictl.layers.redis.keys import WORKERS, Keys
+from asgictl.layers.redis.leases import (
     LEASE_MILLISECONDS,
     Beat,
     beat,
@@ -19,7 +19,7 @@ from asgictl.layers.leases import (
     reap,
     reap_command,
 )
-from asgictl.layers.redis_worker import RedisWorkerLayer
+from asgictl.layers.redis.worker_side import RedisWorkerLayer
 from asgictl.turn import LAST_TURN
 from asgictl.wire.messages import VERSION, Connect, Died, Disconnect, Event, Lost, encode
 from tests.conftest import scenario

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from asgictl.channel_layer.links import Order, OrderSender, PositionReader
 from asgictl.errors import RedisError
-from asgictl.layers.channel_links import Order, OrderSender, PositionReader
-from asgictl.layers.link import Link
+from asgictl.layers.redis.link import Link
 from tests.conftest import scenario, until
 
 

@@ -8,7 +8,7 @@ import hiredis
 import pytest
 
 from asgictl.layers.base import NotSent
-from asgictl.layers.link import Link, pack
+from asgictl.layers.redis.link import Link, pack
 from tests.conftest import scenario
 
 

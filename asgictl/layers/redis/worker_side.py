@@ -3,7 +3,6 @@
 import logging
 import threading
 from collections.abc import Sequence
-from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
@@ -13,11 +12,12 @@ from msgspec.structs import replace
 from asgictl import forks
 from asgictl.errors import WireError
 from asgictl.layers.base import Entry
-from asgictl.layers.keys import WORKERS, Keys, interface_of
-from asgictl.layers.leases import LEASE_MILLISECONDS, give_back_command
-from asgictl.layers.link import AWAY, BACKOFF_SECONDS, pack
-from asgictl.layers.redis import BLOCK_MILLISECONDS, READ_COUNT
-from asgictl.layers.sends import SEND, send_arguments, send_command
+from asgictl.layers.redis.commands import SEND, send_arguments, send_command
+from asgictl.layers.redis.interface_side import BLOCK_MILLISECONDS, READ_COUNT
+from asgictl.layers.redis.keys import WORKERS, Keys, interface_of
+from asgictl.layers.redis.leases import LEASE_MILLISECONDS, give_back_command
+from asgictl.layers.redis.link import AWAY, BACKOFF_SECONDS, pack
+from asgictl.layers.redis.scripts import script
 from asgictl.wire.manifest import Manifest, encode_manifest
 from asgictl.wire.messages import (
     VERSION,
@@ -44,7 +44,7 @@ NOT_NOW = (  # what AWAY means, where redis-py has taken the first word away; an
     redis.exceptions.ClusterDownError,
     redis.exceptions.TryAgainError,
 )
-COMMIT = SEND + Path(__file__).with_name("commit.lua").read_text()
+COMMIT = SEND + script("commit")
 
 
 def open_connection(url: str) -> redis.connection.AbstractConnection:

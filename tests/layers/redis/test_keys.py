@@ -2,7 +2,7 @@
 
 import re
 
-from asgictl.layers.keys import Keys, interface_of
+from asgictl.layers.redis.keys import Keys, interface_of
 
 
 def every(name: str) -> set[str]:

@@ -13,7 +13,6 @@ from contextlib import suppress
 from functools import partial
 from itertools import count
 from operator import itemgetter
-from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -23,10 +22,11 @@ import redis
 from asgictl.dead_letters import dead_letter
 from asgictl.errors import AsgictlError, RedisError, WireError
 from asgictl.layers.base import Answered, NotSent, OnBroadcast, OnReply, Position
-from asgictl.layers.keys import Keys
-from asgictl.layers.leases import beat_answer, beat_command, leave_command, reap_command
-from asgictl.layers.link import Link
-from asgictl.layers.sends import send_command
+from asgictl.layers.redis.commands import send_command
+from asgictl.layers.redis.keys import Keys
+from asgictl.layers.redis.leases import beat_answer, beat_command, leave_command, reap_command
+from asgictl.layers.redis.link import Link
+from asgictl.layers.redis.scripts import script
 from asgictl.wire.messages import Broadcast, Event, Job, Letter, Sent, decode_broadcast, decode_reply, encode
 
 logger = logging.getLogger("asgictl.layers")
@@ -39,7 +39,7 @@ BROADCAST_RETENTION_BYTES = 64 << 20
 RESEND_SECONDS = 0.1
 UNSENT_BYTES = 16 << 20  # of broadcasts that wait for Redis
 SLOW_READ_SECONDS = 0.1  # less than any time in which as much comes as is kept
-_TRIM = Path(__file__).with_name("trim.lua").read_text()
+_TRIM = script("trim")
 _REMOVE = """
 if #redis.call('XPENDING', KEYS[1], 'workers', ARGV[1], ARGV[1], 1) > 0 then return 0 end
 return redis.call('XDEL', KEYS[1], ARGV[1])

@@ -19,13 +19,13 @@ from typing import Any
 from asgiref.sync import AsyncToSync
 from channels.exceptions import ChannelFull, InvalidChannelLayerError
 
+from asgictl.channel_layer.base import ChannelLayer, decode, encode
+from asgictl.channel_layer.links import Order, OrderSender, PositionReader, ignored
+from asgictl.channel_layer.mailboxes import BEGINNING
 from asgictl.errors import RedisError
-from asgictl.layers.channel_layer import ChannelLayer, decode, encode
-from asgictl.layers.channel_links import Order, OrderSender, PositionReader, ignored
-from asgictl.layers.keys import Keys
-from asgictl.layers.link import Link
-from asgictl.layers.mailboxes import BEGINNING
-from asgictl.layers.redis import position_of
+from asgictl.layers.redis.interface_side import position_of
+from asgictl.layers.redis.keys import Keys
+from asgictl.layers.redis.link import Link
 from asgictl.sender import ask
 from asgictl.wire.messages import plain
 

@@ -10,18 +10,18 @@ An interface sends these commands over its Link; everybody else through redis-py
 
 import logging
 import secrets
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import redis
 
 from asgictl.configuration import SILENT_SECONDS
-from asgictl.layers.keys import Keys
+from asgictl.layers.redis.keys import Keys
+from asgictl.layers.redis.scripts import script
 from asgictl.wire.messages import VERSION
 
 logger = logging.getLogger("asgictl.layers")
 _SCRIPTS = ("beat", "bury", "lost", "release", "give_back")
-_BEAT, _BURY, _LOST, _RELEASE, _GIVE_BACK = (Path(__file__).with_name(f"{name}.lua").read_text() for name in _SCRIPTS)
+_BEAT, _BURY, _LOST, _RELEASE, _GIVE_BACK = map(script, _SCRIPTS)
 LEAST_LEASE_SECONDS = 3.0  # three beats
 LEASE_MILLISECONDS = {"worker": 0, "interface": 0}
 Command = tuple[str | bytes | int, ...]

@@ -1,11 +1,10 @@
 """How what is sent to groups and background channels gets to Redis, within a commit and outside of one."""
 
-from pathlib import Path
-
-from asgictl.layers.keys import Keys
+from asgictl.layers.redis.keys import Keys
+from asgictl.layers.redis.scripts import script
 from asgictl.wire.messages import VERSION, Broadcast, Sent, encode
 
-SEND = Path(__file__).with_name("send.lua").read_text()
+SEND = script("send")
 _SEND_ONE = """
 local depth = redis.call('XLEN', KEYS[1]) + redis.call('ZCARD', KEYS[2])
 if tonumber(ARGV[4]) > 0 and depth >= tonumber(ARGV[4]) then return 0 end

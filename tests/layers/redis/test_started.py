@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from asgictl.started import PART_BYTES, SLOT_BYTES, SLOTS, UNKNOWN, Begun, Started, begun, take_started
+from asgictl.layers.redis.started import PART_BYTES, SLOT_BYTES, SLOTS, UNKNOWN, Begun, Started, begun, take_started
 
 
 @pytest.fixture

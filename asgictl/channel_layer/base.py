@@ -12,7 +12,7 @@ import msgspec
 from channels.exceptions import ChannelFull, MessageTooLarge
 from channels.layers import BaseChannelLayer
 
-from asgictl.layers.mailboxes import Mailboxes
+from asgictl.channel_layer.mailboxes import Mailboxes
 from asgictl.wire.messages import plain, plain_value
 
 MESSAGE_BYTES = 4 << 20  # what 1 MB of JSON can become: [1.0,1.0,...] grows by 9/4

@@ -13,9 +13,9 @@ import pytest
 import redis
 from channels.exceptions import InvalidChannelLayerError
 
+from asgictl.channel_layer.redis import url_of
 from asgictl.errors import RedisError
 from asgictl.layers import RedisChannelLayer
-from asgictl.layers.redis_channel_layer import url_of
 from tests.conftest import redis_server, scenario, until
 
 MESSAGES = 10_000

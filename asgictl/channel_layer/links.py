@@ -17,8 +17,8 @@ import hiredis
 import redis
 
 from asgictl.errors import RedisError
-from asgictl.layers.link import BACKOFF_SECONDS, Link
-from asgictl.layers.redis import BLOCK_MILLISECONDS, READ_COUNT, position_of
+from asgictl.layers.redis.interface_side import BLOCK_MILLISECONDS, READ_COUNT, position_of
+from asgictl.layers.redis.link import BACKOFF_SECONDS, Link
 
 logger = logging.getLogger("asgictl.layers")
 SCRIPT = Path(__file__).with_name("channel_layer.lua").read_text()

@@ -10,8 +10,8 @@ import pytest
 from asgiref.sync import async_to_sync
 from channels.layers import channel_layers
 
+from asgictl.channel_layer.base import MESSAGE_BYTES, ChannelLayer
 from asgictl.layers import InMemoryChannelLayer, RedisChannelLayer
-from asgictl.layers.channel_layer import MESSAGE_BYTES, ChannelLayer
 from tests.conftest import SERVERS, scenario
 from tests.plain import TEXTS, Bytes, Liar, Number, Safe
 

@@ -11,9 +11,9 @@ from msgspec.structs import replace
 from asgictl.errors import RedisError
 from asgictl.interface.groups import Groups
 from asgictl.layers.base import NotSent
-from asgictl.layers.keys import Keys
-from asgictl.layers.leases import member, reap
-from asgictl.layers.redis import RedisGroupLayer, _after, check_redis, position_of
+from asgictl.layers.redis.interface_side import RedisGroupLayer, _after, check_redis, position_of
+from asgictl.layers.redis.keys import Keys
+from asgictl.layers.redis.leases import member, reap
 from asgictl.wire.messages import VERSION, Broadcast, Connect, Frame, Job, Lost, encode
 from tests.conftest import scenario, until
 from tests.layers.conftest import (
@@ -133,7 +133,7 @@ async def test_joining_and_leaving_write_nothing_to_redis(url: str, name: str, w
 async def test_broadcasts_are_kept_up_to_so_many_bytes_and_a_reader_behind_them_tells_of_the_gap(
     url: str, name: str, client: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("asgictl.layers.redis.BROADCAST_RETENTION_BYTES", 1 << 20)
+    monkeypatch.setattr("asgictl.layers.redis.interface_side.BROADCAST_RETENTION_BYTES", 1 << 20)
     keys = Keys(name)
     async with serving(url, name) as interface:
         await interface.layer._reader.stop()  # away, as with a cut connection
@@ -269,7 +269,7 @@ async def test_broadcasts_that_redis_may_not_take_now_are_sent_later_in_order(
         while not layer._unsent:  # noqa: ASYNC110 - what it waits for is no event
             await asyncio.sleep(0.01)
         layer.publish(Broadcast("g", "3"))
-        monkeypatch.setattr("asgictl.layers.redis.UNSENT_BYTES", layer._unsent_bytes)
+        monkeypatch.setattr("asgictl.layers.redis.interface_side.UNSENT_BYTES", layer._unsent_bytes)
         layer.publish(Broadcast("g", "x" * 100))
         assert "a message to a group was lost" in caplog.text
         assert client.xlen(stream) == 0
