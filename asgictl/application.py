@@ -4,13 +4,14 @@ import inspect
 import math
 import re
 import secrets
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from asgictl import outcome
-from asgictl.errors import ChannelFull, ConsumerError, TargetError, UnknownChannel, WireError
-from asgictl.wire.manifest import Manifest, Path
+from asgictl.configuration import CHANNEL_CAPACITY
+from asgictl.errors import ChannelFull, ConsumerError, TargetError, WireError
+from asgictl.wire.manifest import Manifest, Path, check_known
 from asgictl.wire.messages import VERSION, Broadcast, Job, decode_state, encode_state, plain
 from asgictl.wire.routing import compile_pattern, is_below, longest_first, pool_suffix
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 Consumer = Callable[["Message"], Awaitable[None] | None]
 BackgroundConsumer = Callable[["BackgroundMessage"], Awaitable[None] | None]
-CHANNEL_CAPACITY = 10_000  # messages of a background channel, those that are delayed included
 CONTENT_BYTES = 1 << 20
 MOST_DELAY_SECONDS = 366 * 86400
 NAME_LENGTH = 100  # the Channels specification's limit for a group's name
@@ -77,15 +77,6 @@ class Channel:
                 raise ChannelFull(self.name, CHANNEL_CAPACITY)
             current.depths[self.name] += 1
         outcome.send(job, immediately=immediately)
-
-
-def check_known(channel: str, known: Collection[str]) -> None:
-    """Raise UnknownChannel for a background channel that is not among the application's."""
-    if channel not in known:
-        has = f"it has {', '.join(sorted(known))}" if known else "it has none"
-        raise UnknownChannel(
-            f"the application has no background channel {channel!r}, {has}: see Application(background=)"
-        )
 
 
 def encoded(content: dict[str, Any]) -> bytes:

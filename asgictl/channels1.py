@@ -19,6 +19,7 @@ from asgictl import application as ours
 from asgictl.background import BackgroundMessage
 from asgictl.errors import ConsumerError, TargetError
 from asgictl.turn import Message as OurMessage
+from asgictl.wire.manifest import check_known
 
 C = TypeVar("C", bound=Callable[..., Any])
 Content = dict[str, Any]
@@ -56,7 +57,7 @@ class Channel:
         turn = _turn.get()
         if not self.name.startswith(REPLY):
             if turn and content.get("reply_channel") == turn.name:
-                ours.check_known(self.name, turn.known)
+                check_known(self.name, turn.known)
                 turn.waiting.append((self.name, content))
             else:
                 ours.Channel(self.name).send(content, immediately=immediately)

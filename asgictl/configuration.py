@@ -14,6 +14,7 @@ from typing import Any
 from asgictl.errors import AddressError
 
 SERVERS = ("uvicorn", "daphne", "hypercorn")
+CHANNEL_CAPACITY = 10_000  # messages of a background channel, those that are delayed included
 SILENT_SECONDS = 6.0  # without a sign of life, after which a process is ended: a lease of 5 s has lapsed by then
 
 

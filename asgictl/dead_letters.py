@@ -8,30 +8,13 @@ from msgspec.structs import replace
 from asgictl.errors import ConsumerError, RedisError, WireError
 from asgictl.layers.redis.keys import Keys
 from asgictl.sender import Sender, ask
-from asgictl.wire.messages import (
-    VERSION,
-    Event,
-    Job,
-    Receive,
-    Request,
-    decode_event,
-    decode_scope,
-    decode_state,
-    encode,
-)
+from asgictl.wire.messages import Event, Job, Receive, Request, decode_event, decode_scope, decode_state, encode
 
-MOST = 10_000  # kept; the oldest go
 Command = tuple[str | bytes | int, ...]
 _REQUEUE = """
 if redis.call('XDEL', KEYS[1], ARGV[1]) == 1 then redis.call('XADD', KEYS[2], '*', ARGV[2], ARGV[3]) return 1 end
 return 0
 """
-
-
-def dead_letter(keys: Keys, channel: str, event: bytes, reason: str) -> Command:
-    """Return the command that keeps an encoded event."""
-    fields = (str(VERSION), event, "channel", channel, "reason", reason)
-    return ("XADD", keys.dead, "MAXLEN", "~", MOST, "*", *fields)
 
 
 class DeadLetter(NamedTuple):

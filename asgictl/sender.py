@@ -10,11 +10,11 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from asgictl import forks
-from asgictl.application import CHANNEL_CAPACITY, check_known
+from asgictl.configuration import CHANNEL_CAPACITY
 from asgictl.errors import ChannelFull, NotRunning, RedisError
 from asgictl.layers.redis.commands import send_command
 from asgictl.layers.redis.keys import Keys
-from asgictl.wire.manifest import Router
+from asgictl.wire.manifest import Router, check_known
 from asgictl.wire.messages import Job, Sent
 
 ANSWER_SECONDS = 5

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from asgictl.application import CHANNEL_CAPACITY, Application, Channel, Group, path
+from asgictl.application import Application, Channel, Group, path
+from asgictl.configuration import CHANNEL_CAPACITY
 from asgictl.errors import ChannelFull, ConsumerError, RedisError, TargetError, UnknownChannel
 from asgictl.outcome import Outcome
 from asgictl.wire.messages import Broadcast, Frames, Sent

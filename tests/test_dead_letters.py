@@ -8,8 +8,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from asgictl.cli.main import main
-from asgictl.dead_letters import MOST, DeadLetters, dead_letter
+from asgictl.dead_letters import DeadLetters
 from asgictl.errors import ConsumerError, RedisError, UnknownChannel
+from asgictl.layers.redis.commands import MOST_DEAD_LETTERS, dead_letter
 from asgictl.layers.redis.keys import Keys
 from asgictl.wire.manifest import Manifest, encode_manifest
 from asgictl.wire.messages import (
@@ -160,10 +161,10 @@ def test_instances_keep_theirs_apart(url: str, ids: list[str]) -> None:
 def test_the_oldest_go_when_there_are_too_many(client: Any) -> None:
     stream = Keys("shop").dead
     with client.pipeline() as pipe:
-        for _ in range(MOST + 500):
+        for _ in range(MOST_DEAD_LETTERS + 500):
             pipe.execute_command(*dead_letter(Keys("shop"), "c", b"", "r"))
         pipe.execute()
-    assert MOST <= client.xlen(stream) < MOST + 500
+    assert MOST_DEAD_LETTERS <= client.xlen(stream) < MOST_DEAD_LETTERS + 500
 
 
 @pytest.mark.parametrize("url", ["redis://:hunter2@127.0.0.1:1", "redis://:hunter2/@127.0.0.1:1", "http://hunter2"])

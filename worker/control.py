@@ -21,8 +21,8 @@ from redis.retry import Retry
 
 from asgictl import forks
 from asgictl.configuration import WorkerConfig
-from asgictl.dead_letters import dead_letter
 from asgictl.layers.base import Entry
+from asgictl.layers.redis.commands import dead_letter
 from asgictl.layers.redis.keys import Keys
 from asgictl.layers.redis.leases import LEASE_MILLISECONDS, beat, give_back_command, member, reap
 from asgictl.layers.redis.worker_side import COMMIT, commit_arguments

@@ -11,10 +11,9 @@ from typing import Any, TypeVar
 
 import hiredis
 
-from asgictl.dead_letters import Command, dead_letter
 from asgictl.errors import WireError
 from asgictl.layers.base import Answered, NotSent
-from asgictl.layers.redis.commands import send_command
+from asgictl.layers.redis.commands import Command, dead_letter, send_command
 from asgictl.layers.redis.interface_side import BLOCK_MILLISECONDS
 from asgictl.layers.redis.keys import Keys
 from asgictl.layers.redis.link import Link

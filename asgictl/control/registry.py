@@ -7,6 +7,9 @@ from typing import Any
 from asgictl.telemetry.controller_client import PUSH_SECONDS
 from asgictl.telemetry.metrics import Figures, quantile, since, total
 
+# What `status` and `start` know while the controller is away.
+UNKNOWN: dict[str, Any] = {"ready": [], "failed": [], "figures": {}, "shed": {}, "channels": {}}
+UNKNOWN |= {"requests": None, "turns": None}
 REPORTS = 11  # kept of each process: rates and quantiles are those of the last ten seconds
 SHARES = {"p50_seconds": 0.5, "p95_seconds": 0.95, "p99_seconds": 0.99}
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from asgictl.control.log_tail import size, tail
-from asgictl.control.status import UNKNOWN
+from asgictl.control.registry import UNKNOWN
 from asgictl.control.supervisord_client import HOLDERS, SERVING, Supervisor
 from asgictl.errors import NotRunning, StartError
 from asgictl.telemetry.controller_client import ask

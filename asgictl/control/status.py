@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import asgictl
+from asgictl.control.registry import UNKNOWN
 from asgictl.control.run_dir import RunDir
 from asgictl.errors import NotRunning
 from asgictl.telemetry.controller_client import PUSH_SECONDS, ask
@@ -22,8 +23,6 @@ STATUS_SECONDS = 2.6  # for the controller and, where it is silent, supervisord
 ANSWER_SECONDS = 1.0  # for supervisord, when it is the controller that asks
 LEAST_ANSWER_SECONDS = 0.5  # of it for supervisord
 SILENT_SECONDS = 3 * PUSH_SECONDS  # without a report: a process that stands still, or whose code lets no thread run
-UNKNOWN: dict[str, Any] = {"ready": [], "failed": [], "figures": {}, "shed": {}, "channels": {}}
-UNKNOWN |= {"requests": None, "turns": None}
 SILENT = "the controller does not answer: it stands still, and nobody knows what is ready; asgictl restart controller"
 
 
@@ -40,7 +39,7 @@ def status(name: str) -> dict[str, Any]:
     try:
         return found or look(run_dir, known, max(deadline - time.monotonic(), LEAST_ANSWER_SECONDS))
     except NotRunning:
-        from asgictl.control.remains import not_running
+        from asgictl.control.remains import not_running  # slow to load
 
         raise not_running(name, run_dir) from None
 

@@ -1,8 +1,10 @@
 """What an interface knows of the application, without importing it: published by each worker that is ready."""
 
+from collections.abc import Collection
+
 from msgspec import msgpack
 
-from asgictl.errors import TargetError, WireError
+from asgictl.errors import TargetError, UnknownChannel, WireError
 from asgictl.wire.messages import VERSION, Wire
 from asgictl.wire.routing import compile_pattern, is_below
 
@@ -44,6 +46,15 @@ class Manifest(Wire, frozen=True):
 def encode_manifest(manifest: Manifest) -> bytes:
     """Encode for the `manifest` key."""
     return msgpack.encode(manifest)
+
+
+def check_known(channel: str, known: Collection[str]) -> None:
+    """Raise UnknownChannel for a background channel that is not among the application's."""
+    if channel not in known:
+        has = f"it has {', '.join(sorted(known))}" if known else "it has none"
+        raise UnknownChannel(
+            f"the application has no background channel {channel!r}, {has}: see Application(background=)"
+        )
 
 
 class Router:

@@ -11,8 +11,8 @@ from rich.console import Console
 
 from asgictl.configuration import Bind, InstanceConfig
 from asgictl.control.instance import describe
-from asgictl.control.registry import History
-from asgictl.control.status import DESCRIPTION, UNKNOWN, look, status, summary, tables
+from asgictl.control.registry import UNKNOWN, History
+from asgictl.control.status import DESCRIPTION, look, status, summary, tables
 from asgictl.errors import NotRunning
 from asgictl.telemetry.metrics import Figures
 

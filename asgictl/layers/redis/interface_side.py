@@ -19,10 +19,9 @@ from typing import Any
 import hiredis
 import redis
 
-from asgictl.dead_letters import dead_letter
 from asgictl.errors import AsgictlError, RedisError, WireError
 from asgictl.layers.base import Answered, NotSent, OnBroadcast, OnReply, Position
-from asgictl.layers.redis.commands import send_command
+from asgictl.layers.redis.commands import dead_letter, send_command
 from asgictl.layers.redis.keys import Keys
 from asgictl.layers.redis.leases import beat_answer, beat_command, leave_command, reap_command
 from asgictl.layers.redis.link import Link
