@@ -25,7 +25,7 @@ from asgictl.wire.messages import Request, Turn, decode_event, decode_scope
 logger = logging.getLogger("asgictl.controller")
 CHECK_SECONDS = 0.5  # between two looks at who is silent
 LATE_SECONDS = 2.0  # by which a look that comes too late excuses everybody: it was the controller that stood still
-LEAST_SUSPECT_SECONDS = 1.5  # of silence: more than one turn of a process's thread (readiness.py)
+LEAST_SUSPECT_SECONDS = 1.5  # of silence: more than one turn of a process's thread (controller_client.py)
 REDIS_SECONDS = 1.0  # for which it is asked what a silent process ran
 NAMED = 5  # events of one process, the last ones
 
