@@ -46,6 +46,7 @@ from asgictl.telemetry.logs import masked
 
 CONFIGURATION = Path(__file__).with_name("supervisor.conf")
 CHANGING = "changing"  # the lock of a change
+END_SECONDS = 1.0  # that a supervisord which is gone has to have ended
 RUNNING = "an instance {!r} runs already; asgictl stop, or another --name"
 WORKER_STOP_SECONDS = 40  # more than a worker gives what it runs (worker/control.py) and closing its sockets
 
@@ -372,8 +373,10 @@ class Instance:
                 self.run_dir.check_room()  # a process that cannot write may end without a word
             except RunDirectoryError as full:
                 cause = full
-        if isinstance(error, NotRunning) and self._process is not None and self._process.poll() is not None:
-            cause = cause or StartError(f"supervisord {ended(self._process.returncode)} before all was ready")
+        if isinstance(error, NotRunning) and self._process is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):  # its socket closes a little before it has ended
+                status = self._process.wait(END_SECONDS)
+                cause = cause or StartError(f"supervisord {ended(status)} before all was ready")
         try:
             self.stop()
         except NotRunning:  # it has ended by itself, and nothing is left
