@@ -1,7 +1,8 @@
 """The controller: hears which process is ready, what each counts and which has died, and tells whoever asks.
 
-Each process holds a line to the controller's Unix socket open (telemetry/controller_client.py). The kernel closes it when the process
-ends, so a death is known at once; supervisord by itself would notice only after one to two seconds, and is woken.
+Each process holds a line to the controller's Unix socket open (controller_client.py). The kernel closes it when
+the process ends, so a death is known at once; supervisord by itself would notice only after one to two seconds, and is
+woken.
 The controller keeps nothing that it could not learn again: traffic flows without it.
 """
 
