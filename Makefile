@@ -38,14 +38,7 @@ compare: $(DEVELOPMENT)
 	ASGICTL_REDIS_SERVER=$(WHEEL_REDIS) $(BIN)/asgictl compare --out build/compare $(OPTIONS)
 	$(BIN)/python -m benchmarks.readme build/compare
 
-compare-# For the inner loop: what needs no instance.
-test-fast: $(DEVELOPMENT)
-	$(MAKE) test TESTS="$$(ls -d tests/test_*.py tests/*/ | grep -vE 'scenarios|faults|examples|demo|__pycache__' | tr '\n' ' ')"
-
-size:
-	$(PYTHON) -m benchmarks.size
-
-check: $(DEVELOPMENT)
+compare-check: $(DEVELOPMENT)
 	ASGICTL_REDIS_SERVER=$(WHEEL_REDIS) $(BIN)/python -m benchmarks.compare_check $(OPTIONS)
 
 bars: $(DEVELOPMENT)
