@@ -1,6 +1,6 @@
 """What each subsystem is configured with: small frozen values, composed once by the command line.
 
-Defaults are DESIGN's; every one has its unit in its name.
+Every default has its unit in its name.
 """
 
 import os

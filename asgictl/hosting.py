@@ -26,7 +26,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 BACKLOG = 2048  # as supervisor.conf has it
 PING_SECONDS = 20  # uvicorn's
 HYPERCORN_PING_SECONDS = 5  # a socket that has ended sleeps through the last one before hypercorn lets it go
-# A server that stops reading while an inbox is full would then miss the pong (DESIGN, section 5).
+# A server that stops reading while an inbox is full would then miss the pong.
 PING_TIMEOUT_SECONDS = 70
 FLUSH_SECONDS = 0.02
 
