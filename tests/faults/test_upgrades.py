@@ -296,7 +296,7 @@ def test_b1_no_body_is_a_request_to_servers_with_their_own_parsers(other: Edge, 
     came, served = other.ask(way, [asked, behind], OTHER_SECONDS if different else SECONDS)
     assert not any("/forbidden" in line for line in served)
     if different:
-        assert statuses(came)[0] == different
+        assert statuses(came)[0] in {different, 200}  # by how its bytes arrive
     else:
         assert served == [f"{method} /x {noted}", "GET /last 0"]
         assert statuses(came) == [200, 200]
