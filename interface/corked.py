@@ -21,7 +21,7 @@ from typing import Any, Protocol
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-SLICE_BYTES = 8192  # 1,400 pings, 450 tiny requests: about 10 ms
+SLICE_BYTES = 32768  # 5,400 empty fragments, 1,100 tiny requests: some 30 ms
 TURN_SECONDS = 0.005  # for which one connection may parse in a turn of the event loop
 HEAD_BYTES = 1 << 16  # nginx takes 32 KiB, gunicorn 100 lines of 8 KiB
 

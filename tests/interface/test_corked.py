@@ -108,7 +108,7 @@ class Sliced:
         return len(self.slices) < self.most
 
 
-DATA = bytes(range(256)) * 128  # four slices
+DATA = bytes(range(256)) * (SLICE_BYTES // 64)  # four slices
 
 
 def corked_transport() -> tuple[Corked, list[bytes | str]]:
