@@ -10,7 +10,6 @@ from asgictl.layers.redis.keys import Keys
 from asgictl.sender import Sender, ask
 from asgictl.wire.messages import Event, Job, Receive, Request, decode_event, decode_scope, decode_state, encode
 
-Command = tuple[str | bytes | int, ...]
 _REQUEUE = """
 if redis.call('XDEL', KEYS[1], ARGV[1]) == 1 then redis.call('XADD', KEYS[2], '*', ARGV[2], ARGV[3]) return 1 end
 return 0

@@ -23,7 +23,7 @@ import redis
 from asgictl import release
 from asgictl.configuration import Bind, InstanceConfig
 from asgictl.control.log_tail import tail
-from asgictl.control.orphans import BACK_SECONDS, CHILDREN_SECONDS, FRONT_SECONDS, end, is_in_front, kill
+from asgictl.control.orphans import BACK_SECONDS, CHILDREN_SECONDS, FRONT_SECONDS, end, is_alive, is_in_front, kill
 from asgictl.control.preflight import ended, find_redis_server, has_background
 from asgictl.control.remains import Remains, await_free, not_running
 from asgictl.control.run_dir import RunDir
@@ -362,7 +362,7 @@ class Instance:
         if self._process is not None:
             return not self.ended()
         with contextlib.suppress(psutil.NoSuchProcess):
-            return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)  # an init may be slow to reap
+            return is_alive(psutil.Process(pid))
         return False
 
     def _abandon(self, error: BaseException) -> None:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import redis
 
 from asgictl.configuration import SILENT_SECONDS
+from asgictl.layers.redis.commands import Command
 from asgictl.layers.redis.keys import Keys
 from asgictl.layers.redis.scripts import script
 from asgictl.wire.messages import VERSION
@@ -24,7 +25,6 @@ _SCRIPTS = ("beat", "bury", "lost", "release", "give_back")
 _BEAT, _BURY, _LOST, _RELEASE, _GIVE_BACK = map(script, _SCRIPTS)
 LEAST_LEASE_SECONDS = 3.0  # three beats
 LEASE_MILLISECONDS = {"worker": 0, "interface": 0}
-Command = tuple[str | bytes | int, ...]
 
 
 def set_leases(silent_seconds: float) -> None:
