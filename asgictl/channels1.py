@@ -15,10 +15,10 @@ from functools import partial
 from pkgutil import resolve_name
 from typing import Any, TypeVar
 
-from asgictl import application as ours
-from asgictl.background import BackgroundMessage
+from asgictl.app import application as ours
+from asgictl.app.background import BackgroundMessage
+from asgictl.app.turn import Message as OurMessage
 from asgictl.errors import ConsumerError, TargetError
-from asgictl.turn import Message as OurMessage
 from asgictl.wire.manifest import check_known
 
 C = TypeVar("C", bound=Callable[..., Any])

@@ -9,7 +9,8 @@ from typing import Any
 
 from a2wsgi import WSGIMiddleware
 
-from asgictl import Application, Group, Message, path, runtime
+from asgictl import Application, Group, Message, path
+from asgictl.app import runtime
 from benchmarks import layers
 
 HELLO = b"Hello, world!"

@@ -11,7 +11,7 @@ import time
 import uvloop
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
-from asgictl.runtime import raise_file_limit
+from asgictl.app.runtime import raise_file_limit
 
 ON_THEIR_WAY = 4
 HANDSHAKES = 20  # at a time: channels_redis has 100 connections in all

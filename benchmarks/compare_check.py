@@ -12,7 +12,7 @@ import sys
 import threading
 from dataclasses import replace
 
-from asgictl.compare import share_cores
+from asgictl.loadtests.command import share_cores
 from asgictl.loadtests.comparison import Comparison
 from asgictl.loadtests.scenarios import DEMO, SCENARIOS, Scenario
 from asgictl.loadtests.servers import Side

@@ -1,7 +1,7 @@
 """The forwarding part of an interface server: an ASGI application that any ASGI server can host.
 
-It knows nothing of the user's code but the manifest. What it holds is what it has accepted: an Exchange for each HTTP
-request and a Session for each WebSocket, from the first byte until the last turn is done.
+It knows nothing of the user's code but the manifest. What it holds is what it has accepted: a PendingRequest for each
+HTTP request and a socket for each WebSocket, from the first byte until the last turn is done.
 """
 
 import asyncio
@@ -13,14 +13,14 @@ from itertools import count
 from math import inf
 from typing import Any
 
-from asgictl.configuration import InterfaceConfig
+from asgictl.config import InterfaceConfig
 from asgictl.errors import AsgictlError, WireError
-from asgictl.interface.exchange import BodyTooLarge, ClientGone, Exchange, read_body
-from asgictl.interface.flights import Flights
+from asgictl.interface.consumer_socket import ConsumerSocket, can_deny, local_path, travelling
 from asgictl.interface.groups import Groups
+from asgictl.interface.in_flight import InFlight
 from asgictl.interface.outbox import denial
-from asgictl.interface.relay import Relay
-from asgictl.interface.session import Session, can_deny, local_path, travelling
+from asgictl.interface.pending_request import BodyTooLarge, ClientGone, PendingRequest, read_body
+from asgictl.interface.stream_socket import StreamSocket
 from asgictl.layers.base import Answered, EventLayer, Position, process_id
 from asgictl.layers.redis.interface_side import RedisEventLayer
 from asgictl.telemetry.access_log import WebSocketLog, log_request
@@ -36,13 +36,13 @@ from asgictl.wire.messages import (
     Died,
     Done,
     Gone,
-    Letter,
     Lost,
     Reply,
     Request,
     Response,
     TurnEvent,
     Want,
+    WorkerMessage,
 )
 
 logger = logging.getLogger("asgictl.interface")
@@ -68,9 +68,9 @@ class Forwarder:
         self.shed = Shed()
         self._access_log = config.access_log
         self._readiness = readiness
-        self._exchanges: dict[str, Exchange] = {}
-        self._sessions: dict[str, Session | Relay] = {}
-        self._empty = asyncio.Event()  # set whenever the last session has ended
+        self._pending_requests: dict[str, PendingRequest] = {}
+        self._sockets: dict[str, ConsumerSocket | StreamSocket] = {}
+        self._empty = asyncio.Event()  # set whenever the last socket has ended
         self._is_fenced = False
         self._numbers = count(1)
         self._layer: EventLayer = make_layer(
@@ -78,7 +78,7 @@ class Forwarder:
             on_forgotten=self._forgotten,
             on_fenced=self._fenced,
         )
-        self._flights: Flights = Flights(self._layer, config.limits.channel_events, self.shed.add)
+        self._in_flight: InFlight = InFlight(self._layer, config.limits.channel_events, self.shed.add)
         self._budget = BUDGET_BYTES
         self._router: Router | None = None
         self._routed: bytes | None = None  # the encoded manifest that _router was made from
@@ -109,11 +109,11 @@ class Forwarder:
 
     async def _drain(self) -> None:
         """The server has closed every socket: let the last turns run, then let go of Redis."""
-        if self._sessions:
+        if self._sockets:
             self._empty.clear()
             await asyncio.wait([asyncio.ensure_future(self._empty.wait())], timeout=self.limits.drain_seconds)
-        if self._sessions:
-            logger.warning("stopped with the last turns of %d connections not run", len(self._sessions))
+        if self._sockets:
+            logger.warning("stopped with the last turns of %d connections not run", len(self._sockets))
         else:
             await self._layer.goodbye()
         if self._sweeper:
@@ -137,56 +137,56 @@ class Forwarder:
         limits, connection = self.limits, self._new_id()
         credit = max(min(WINDOW_BYTES, self._budget // BUDGET_SHARE), LEAST_CREDIT_BYTES)
         event = Request(connection, 1, travelling(scope), b"", False, credit)
-        exchange = Exchange(event, receive, self._layer.post, limits.body_bytes, limits.http_deadline_seconds)
-        self._exchanges[connection] = exchange
+        pending = PendingRequest(event, receive, self._layer.post, limits.body_bytes, limits.http_deadline_seconds)
+        self._pending_requests[connection] = pending
         self._budget -= credit
         try:
-            if self._takes(exchange):
-                await self._forward(exchange, scope, receive)
-            await exchange.write(send)
+            if self._takes(pending):
+                await self._forward(pending, scope, receive)
+            await pending.write(send)
         except ClientGone:
-            exchange.answer.status = exchange.answer.status or CLIENT_GONE
+            pending.answer.status = pending.answer.status or CLIENT_GONE
             self.shed.add("requests whose client left before the response")
-            self._flights.skip(connection, lambda: None)
+            self._in_flight.skip(connection, lambda: None)
         finally:
             self._budget += credit
-            del self._exchanges[connection]
-            self._flights.land(connection)
-            answer = exchange.answer
+            del self._pending_requests[connection]
+            self._in_flight.complete(connection)
+            answer = pending.answer
             self.figures.answer(answer.status, answer.seconds, answer.run_seconds)
             if self._access_log:
                 log_request(scope, connection, answer)
 
-    async def _forward(self, exchange: Exchange, scope: MutableMapping[str, Any], receive: Receive) -> None:
+    async def _forward(self, pending: PendingRequest, scope: MutableMapping[str, Any], receive: Receive) -> None:
         limit = self.limits.body_bytes
         try:
             body, more = await read_body(scope, receive, limit, self.limits.http_deadline_seconds)
         except BodyTooLarge:
-            self._refuse(exchange, 413, f"The body is larger than {limit} bytes.")
+            self._refuse(pending, 413, f"The body is larger than {limit} bytes.")
         except TimeoutError:
-            self._refuse(exchange, 408, "The body did not come in time.")
+            self._refuse(pending, 408, "The body did not come in time.")
         else:
-            self._flights.send(exchange.begin(body, more), exchange)
+            self._in_flight.send(pending.begin(body, more), pending)
 
-    def _takes(self, exchange: Exchange) -> bool:
+    def _takes(self, pending: PendingRequest) -> bool:
         """Whether a worker is to see this request; else it is answered here."""
         router = self._current_router()
         if router is None:
-            self._refuse(exchange, 503, "No worker has been ready yet.")
+            self._refuse(pending, 503, "No worker has been ready yet.")
         elif self._is_fenced:
-            self._refuse(exchange, 503, "This interface is ending.")
+            self._refuse(pending, 503, "This interface is ending.")
         elif not router.manifest.http:
-            exchange.fail(404, "This application serves no HTTP.")
+            pending.fail(404, "This application serves no HTTP.")
         else:
-            exchange.pool = router.pool(exchange.event.scope.local_path)
-            if not self._flights.full(Request.channel + exchange.pool):
+            pending.pool = router.pool(pending.event.scope.local_path)
+            if not self._in_flight.full(Request.channel + pending.pool):
                 return True
-            self._refuse(exchange, 503, "Too many requests are waiting.")
+            self._refuse(pending, 503, "Too many requests are waiting.")
         return False
 
-    def _refuse(self, exchange: Exchange, status: int, why: str) -> None:
+    def _refuse(self, pending: PendingRequest, status: int, why: str) -> None:
         self.shed.add(f"requests answered {status}: {why}")
-        exchange.fail(status, why)
+        pending.fail(status, why)
 
     async def _websocket(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         router = self._current_router()
@@ -195,7 +195,7 @@ class Forwarder:
             log = WebSocketLog(scope, connection, receive, send)
             receive, send = log.receive, log.send
         path = router.match(local_path(scope)) if router else None
-        if path is None or self._flights.full(Connect.channel + path.pool):
+        if path is None or self._in_flight.full(Connect.channel + path.pool):
             if path or not router:
                 self.shed.add("handshakes refused with 503")
             await receive()
@@ -203,55 +203,55 @@ class Forwarder:
             for message in denial(Close(1000, "", status), can_deny(scope)):
                 await send(message)
             return
-        session: Session | Relay
+        socket: ConsumerSocket | StreamSocket
         if router and router.manifest.is_asgi:
-            session = Relay(connection, scope, path.pool, self, send)
+            socket = StreamSocket(connection, scope, path.pool, self, send)
         else:
-            session = Session(connection, scope, path, self, send)
-        self._sessions[session.id] = session
-        await session.run(receive)
+            socket = ConsumerSocket(connection, scope, path, self, send)
+        self._sockets[socket.id] = socket
+        await socket.run(receive)
 
-    def submit(self, session: Session | Relay, event: TurnEvent) -> None:
+    def submit(self, socket: ConsumerSocket | StreamSocket, event: TurnEvent) -> None:
         """Send a turn on its way; once fenced, what is left of a connection is no longer ours to run."""
         if not self._is_fenced:
-            self._flights.send(event, session)
+            self._in_flight.send(event, socket)
 
-    def closed(self, session: Session | Relay) -> None:
-        """The session's last turn is done."""
-        if self._sessions.pop(session.id, None):
-            self._layer.forget(session.id)
-        if not self._sessions:
+    def closed(self, socket: ConsumerSocket | StreamSocket) -> None:
+        """The socket's last turn is done."""
+        if self._sockets.pop(socket.id, None):
+            self._layer.forget(socket.id)
+        if not self._sockets:
             self._empty.set()
 
-    def skip(self, session: Session | Relay) -> None:
-        """Nobody waits for the session's handshake any more."""
-        self._flights.skip(session.id, session.skipped)
+    def skip(self, socket: ConsumerSocket | StreamSocket) -> None:
+        """Nobody waits for the socket's handshake any more."""
+        self._in_flight.skip(socket.id, socket.skipped)
 
-    def post(self, inbox: str, letter: Letter, answered: Answered) -> None:
+    def post(self, inbox: str, letter: WorkerMessage, answered: Answered) -> None:
         """Send a letter to a worker."""
         self._layer.post(inbox, letter, answered)
 
-    def give_up(self, session: Session, event: TurnEvent, reason: str) -> None:
+    def give_up(self, socket: ConsumerSocket, event: TurnEvent, reason: str) -> None:
         """An event that is not run again is kept for somebody to look at."""
         self.shed.add("events given up: see asgictl dead-letters")
-        self._layer.bury(event.channel + session.pool, event, reason)
+        self._layer.bury(event.channel + socket.pool, event, reason)
 
     def _on_reply(self, reply: Reply, position: Position | None) -> None:
         if isinstance(reply, Died):
             self._end_relays(reply.worker + ".")
         elif isinstance(reply, Lost):
-            self._flights.lost(reply)
-        elif exchange := self._exchanges.get(reply.connection):
+            self._in_flight.lost(reply)
+        elif pending := self._pending_requests.get(reply.connection):
             if isinstance(reply, Response):
-                exchange.put(reply)
+                pending.put(reply)
             elif isinstance(reply, Want):
-                exchange.want(reply)
-            if exchange.is_answered:  # a client that is slow to take it keeps no room on the channel
-                self._flights.land(reply.connection)
-        elif session := self._sessions.get(reply.connection):
-            if session.is_answered_by(reply):
-                self._flights.land(reply.connection)
-            session.answer(reply, position)
+                pending.want(reply)
+            if pending.is_answered:  # a client that is slow to take it keeps no room on the channel
+                self._in_flight.complete(reply.connection)
+        elif socket := self._sockets.get(reply.connection):
+            if socket.is_answered_by(reply):
+                self._in_flight.complete(reply.connection)
+            socket.answer(reply, position)
         elif isinstance(reply, (Response, Want, Done)) and reply.inbox:
             self._tell_gone(reply)
 
@@ -260,24 +260,24 @@ class Forwarder:
 
     def _end_relays(self, inbox: str) -> None:
         """The sockets of ASGI applications end with what their workers know of them."""
-        for each in list(self._sessions.values()):
-            if isinstance(each, Relay) and each.inbox and each.inbox.startswith(inbox):
+        for each in list(self._sockets.values()):
+            if isinstance(each, StreamSocket) and each.inbox and each.inbox.startswith(inbox):
                 each.died()
 
     def _forgotten(self) -> None:
         """Redis has forgotten everything: send what is open again; but what a worker has in hand is lost to it."""
         self._end_relays("")
-        self._flights.forgotten()
+        self._in_flight.forgotten()
 
     def _fenced(self) -> None:
         """We stood still for so long that others took us for dead: our connections are theirs to end. Stop."""
         logger.error("fenced: this interface was taken for dead; it closes its sockets and ends")
         self._is_fenced = True
-        self._flights.clear()
-        self._sessions.clear()
+        self._in_flight.clear()
+        self._sockets.clear()
         self._empty.set()
-        for exchange in self._exchanges.values():
-            exchange.fail(502, "This interface was taken for dead.")  # no worker can reply to it any more
+        for pending in self._pending_requests.values():
+            pending.fail(502, "This interface was taken for dead.")  # no worker can reply to it any more
         os.kill(os.getpid(), signal.SIGTERM)  # whichever server hosts us closes its sockets with 1012
 
     async def _sweep(self) -> None:
@@ -288,14 +288,14 @@ class Forwarder:
     def _look(self) -> None:
         """Answer for requests whose deadline has passed; a timer for each would cost more than this look."""
         now = asyncio.get_running_loop().time()
-        for connection, exchange in list(self._exchanges.items()):
-            if exchange.deadline <= now and self._flights.added(connection):
-                self._refuse(exchange, 504, "No worker answered in time.")
-                self._flights.skip(connection, lambda: None)
-            elif exchange.deadline <= now:
-                self._refuse(exchange, 503, "The channel layer is away.")
-            elif exchange.deadline < inf and not exchange.event.more:  # before, its body is still being read
-                exchange.listen()
-        self._flights.audit()
-        self.figures.http, self.figures.websockets = len(self._exchanges), len(self._sessions)
+        for connection, pending in list(self._pending_requests.items()):
+            if pending.deadline <= now and self._in_flight.added(connection):
+                self._refuse(pending, 504, "No worker answered in time.")
+                self._in_flight.skip(connection, lambda: None)
+            elif pending.deadline <= now:
+                self._refuse(pending, 503, "The channel layer is away.")
+            elif pending.deadline < inf and not pending.event.more:  # before, its body is still being read
+                pending.listen()
+        self._in_flight.audit()
+        self.figures.http, self.figures.websockets = len(self._pending_requests), len(self._sockets)
         self.figures.shed = self.shed.tell()

@@ -24,7 +24,7 @@ def imported(folder: str) -> set[str]:
 @pytest.mark.parametrize(
     ("folder", "banned"),
     [
-        ("interface", ("asgictl.worker", "asgictl.target", "asgictl.turn", "asgictl.demo", "worker")),
+        ("interface", ("asgictl.worker", "asgictl.app.target", "asgictl.app.turn", "asgictl.demo", "worker")),
         ("worker", ("asgictl.interface", "interface", "uvicorn", "gunicorn")),
         ("loadtests", ("asgictl.interface", "asgictl.worker", "asgictl.layers", "benchmarks")),
     ],
@@ -36,14 +36,14 @@ def test_the_two_sides_never_import_each_other(folder: str, banned: tuple[str, .
 
 
 def test_the_lifecycle_imports_neither_redis_nor_asyncio() -> None:
-    tree = ast.parse((ROOT / "asgictl" / "connection.py").read_text())
+    tree = ast.parse((ROOT / "interface" / "turns.py").read_text())
     names = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert names == {
         "collections",
         "dataclasses",
         "enum",
         "msgspec.structs",
-        "asgictl.configuration",
+        "asgictl.config",
         "asgictl.errors",
         "asgictl.wire.messages",
     }
@@ -52,10 +52,10 @@ def test_the_lifecycle_imports_neither_redis_nor_asyncio() -> None:
 @pytest.mark.parametrize(
     ("module", "absent"),
     [
-        ("asgictl.worker.server", ["uvicorn", "gunicorn", "supervisor", "asgictl.interface"]),
-        ("asgictl.compare", ["locust", "gevent", "matplotlib", "psutil"]),
+        ("asgictl.worker.process", ["uvicorn", "gunicorn", "supervisor", "asgictl.interface"]),
+        ("asgictl.loadtests.command", ["locust", "gevent", "matplotlib", "psutil"]),
         ("asgictl.loadtests.page, asgictl.loadtests.comparison", ["locust", "gevent", "asgictl.worker"]),
-        ("asgictl.interface.server", ["locust", "gunicorn", "supervisor", "asgictl.worker", "asgictl.target"]),
+        ("asgictl.interface.process", ["locust", "gunicorn", "supervisor", "asgictl.worker", "asgictl.target"]),
     ],
 )
 def test_a_process_loads_only_what_its_role_needs(module: str, absent: list[str]) -> None:

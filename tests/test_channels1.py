@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from asgictl.application import Application
-from asgictl.background import RunningJob
+from asgictl.app.application import Application
+from asgictl.app.background import RunningJob
+from asgictl.app.turn import RunningTurn
 from asgictl.channels1 import (
     Channel,
     Group,
@@ -19,7 +20,6 @@ from asgictl.channels1 import (
     route,
 )
 from asgictl.errors import AsgictlError, TargetError
-from asgictl.turn import RunningTurn
 from asgictl.wire.messages import (
     Accept,
     Broadcast,

@@ -9,17 +9,17 @@ from typing import Any
 
 import pytest
 
-from asgictl.application import Application, Group, manifest_of, path
-from asgictl.configuration import Bind, InterfaceConfig
+from asgictl.app.application import Application, Group, manifest_of, path
+from asgictl.app.turn import Message
+from asgictl.config import Bind, InterfaceConfig
 from asgictl.interface.forwarder import Forwarder
 from asgictl.layers import memory as module
 from asgictl.layers.memory import Memory, MemoryEventLayer, MemoryWorkerLayer
 from asgictl.layers.redis.started import Started
 from asgictl.telemetry.controller_client import Readiness
-from asgictl.turn import Message
 from asgictl.wire.messages import WINDOW_BYTES
 from asgictl.worker.loop import Loop
-from asgictl.worker.server import channels_of
+from asgictl.worker.process import channels_of
 from tests.conftest import scenario
 from tests.worker.conftest import NoASGI
 
@@ -209,4 +209,4 @@ async def test_the_sockets_of_a_dead_interface_are_told_to_the_application_once(
         assert [split.memory.bury(split.forwarder.id) for _ in range(2)] == [0, 0]
         assert await asyncio.to_thread(LEFT.get, timeout=10) == (1006, "ann")
         ann.running.cancel()
-        split.forwarder._sessions.clear()  # the dead wait for no last turns
+        split.forwarder._sockets.clear()  # the dead wait for no last turns

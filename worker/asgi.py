@@ -6,15 +6,15 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from asgictl.application import Application
+from asgictl.app.application import Application
+from asgictl.app.lifespan import Lifespan
+from asgictl.app.target import asgi3, kind_of
 from asgictl.layers.base import Entry
 from asgictl.layers.redis.keys import interface_of
-from asgictl.lifespan import Lifespan
-from asgictl.target import asgi3, kind_of
-from asgictl.wire.messages import Buried, Connect, Job, Letter, Request, Scope, decode_scope
+from asgictl.wire.messages import Connect, DeadLettered, Job, Request, Scope, WorkerMessage, decode_scope
 from asgictl.worker.asgi_http import HTTPRun
 from asgictl.worker.asgi_websocket import WebSocketRun
-from asgictl.worker.event_loop import EventLoop
+from asgictl.worker.async_runner import EventLoop
 
 logger = logging.getLogger("asgictl.worker")
 CAPACITY = 4096  # connections in hand; a worker reads no more events until one has ended
@@ -105,8 +105,8 @@ class ASGIRuns:
             self.errors += run.has_failed
             del self._runs[key]
 
-    def _take(self, letter: Letter) -> None:
-        if isinstance(letter, Buried):
+    def _take(self, letter: WorkerMessage) -> None:
+        if isinstance(letter, DeadLettered):
             for (connection, _), run in list(self._runs.items()):
                 if interface_of(connection) == letter.interface:
                     run.take(letter)

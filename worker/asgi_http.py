@@ -8,29 +8,29 @@ from contextlib import suppress
 from time import perf_counter
 from typing import Any, cast
 
-from asgictl.boundary import UserCode
+from asgictl.app.boundary import UserCode
+from asgictl.app.outcome import Outcome
+from asgictl.app.runtime import current
 from asgictl.layers.base import Entry
-from asgictl.layers.lane import Lane, Sequence
+from asgictl.layers.flow_control import OrderedReceiver, OrderedSender
 from asgictl.layers.redis.worker_side import commit_arguments
-from asgictl.outcome import Outcome
-from asgictl.runtime import current
 from asgictl.wire.asgi import ASGIMessage, bytes_of, headers_of, status_of
 from asgictl.wire.messages import (
     WINDOW_BYTES,
     Chunk,
     Credit,
     Headers,
-    Letter,
     Request,
     Response,
     Sent,
     Want,
+    WorkerMessage,
     is_error,
     plain_text,
 )
-from asgictl.worker.event_loop import EventLoop
-from asgictl.worker.flow import STALL_SECONDS, TIMED_OUT
-from asgictl.wsgi import PART_BYTES, ClientDisconnected
+from asgictl.worker.async_runner import EventLoop
+from asgictl.worker.sync_body import STALL_SECONDS, TIMED_OUT
+from asgictl.worker.wsgi import PART_BYTES, ClientDisconnected
 
 logger = logging.getLogger("asgictl.worker")
 
@@ -58,8 +58,8 @@ class HTTPRun:
         self._inline: bytes | None = None if event.more else event.body
         self._chunks: deque[tuple[bytes, bool]] = deque()
         self._due = WINDOW_BYTES  # bytes of the body that may be asked for
-        self._lane: Lane[Response | Want] = Lane(events.reply, self.end_early)
-        self._heard = Sequence(self.end_early)
+        self._sender: OrderedSender[Response | Want] = OrderedSender(events.reply, self.end_early)
+        self._heard = OrderedReceiver(self.end_early)
         self._wants = 0
         self._has_ended = False
         self._is_listening = False  # the interface knows whom to tell when the client leaves
@@ -97,7 +97,7 @@ class HTTPRun:
         for sent in self._outcome.sends:  # of a task that the application runs behind its response
             self._events.publish(sent)
 
-    def take(self, letter: Letter) -> None:
+    def take(self, letter: WorkerMessage) -> None:
         """Hear a letter."""
         if not isinstance(letter, Chunk | Credit):
             self.end_early()
@@ -145,7 +145,7 @@ class HTTPRun:
         event = self._event
         self._is_listening = True
         self._wants += 1
-        self._lane.send(Want(event.connection, event.attempt, self._entry.id, self._events.inbox, size, self._wants))
+        self._sender.send(Want(event.connection, event.attempt, self._entry.id, self._events.inbox, size, self._wants))
 
     async def _send(self, message: ASGIMessage) -> None:
         kind = message["type"]
@@ -197,7 +197,7 @@ class HTTPRun:
     def _push(self, body: bytes) -> None:
         self._credit -= len(body)
         self._is_listening = True
-        self._lane.send(self._part(body, more=True))
+        self._sender.send(self._part(body, more=True))
 
     def _fail(self) -> asyncio.Task[None]:
         if self._sequence:
@@ -227,7 +227,7 @@ class HTTPRun:
         return self._commit
 
     async def _send_last(self, *arguments: str | bytes | int) -> None:
-        await self._lane.settle()  # so that the last part comes last
+        await self._sender.settle()  # so that the last part comes last
         await self._events.commit(*arguments)
 
 

@@ -9,11 +9,11 @@ from typing import Any
 from websockets.frames import Close as CloseFrame
 from websockets.frames import Frame, Opcode
 
-from asgictl.boundary import UserCode
+from asgictl.app.boundary import UserCode
+from asgictl.app.outcome import encodable
 from asgictl.layers.base import Entry
-from asgictl.layers.lane import Lane, Sequence, weight
+from asgictl.layers.flow_control import OrderedReceiver, OrderedSender, weight
 from asgictl.layers.redis.worker_side import commit_arguments
-from asgictl.outcome import encodable
 from asgictl.wire.asgi import ASGIMessage, bytes_of, headers_of, status_of
 from asgictl.wire.messages import (
     ABNORMAL_CLOSURE,
@@ -30,13 +30,13 @@ from asgictl.wire.messages import (
     Frames,
     Headers,
     Incoming,
-    Letter,
     Want,
+    WorkerMessage,
     plain,
 )
 from asgictl.worker.asgi_http import extend
-from asgictl.worker.event_loop import EventLoop
-from asgictl.wsgi import ClientDisconnected
+from asgictl.worker.async_runner import EventLoop
+from asgictl.worker.wsgi import ClientDisconnected
 
 INTERFACE_GONE = -1  # as commit.lua says it
 
@@ -64,8 +64,8 @@ class WebSocketRun:
         self._state = State.CONNECTING
         self._is_answered = False
         self._is_listening = False  # the interface knows whom to tell when the client leaves
-        self._lane: Lane[Frames | Want | Closed] = Lane(events.reply, self._lost)
-        self._heard = Sequence(self.restart)
+        self._sender: OrderedSender[Frames | Want | Closed] = OrderedSender(events.reply, self._lost)
+        self._heard = OrderedReceiver(self.restart)
         self._incoming: deque[ASGIMessage] = deque([{"type": "websocket.connect"}])
         self._arrived = asyncio.Event()
         self._taken = 0  # bytes of frames that the interface was not told of
@@ -91,9 +91,9 @@ class WebSocketRun:
         elif not self._is_answered:
             status = 503 if self._state is State.GONE else 504 if self._limit.expired() else 500
             await self._answer(close=Close(INTERNAL_ERROR, "", status))
-        await self._lane.settle()
+        await self._sender.settle()
 
-    def take(self, letter: Letter) -> None:
+    def take(self, letter: WorkerMessage) -> None:
         """Hear a letter."""
         if not isinstance(letter, Incoming | Ended | Credit):  # another worker had answered first, or nobody waits
             self._end(ABNORMAL_CLOSURE, "")
@@ -128,7 +128,7 @@ class WebSocketRun:
         if message["type"] == "websocket.receive":
             self._taken += weight(message["text"] if "text" in message else message["bytes"])
             if self._taken >= WINDOW_BYTES // 4:
-                self._lane.send(self._want(self._taken, self._lane.next_sequence()))
+                self._sender.send(self._want(self._taken, self._sender.next_sequence()))
                 self._taken = 0
         return message
 
@@ -171,7 +171,7 @@ class WebSocketRun:
         if not isinstance(frame, str | bytes):
             raise TypeError(f"websocket.send takes text: str or bytes: bytes, not {type(frame).__name__}")
         frame = encodable(frame) if isinstance(frame, str) else frame
-        self._lane.send(Frames(self._event.connection, [frame], self._lane.next_sequence(), self._entry.id))
+        self._sender.send(Frames(self._event.connection, [frame], self._sender.next_sequence(), self._entry.id))
         self._credit -= weight(frame)
         while self._credit <= 0 and self._state is State.OPEN:
             self._room.clear()
@@ -182,7 +182,7 @@ class WebSocketRun:
     def _close(self, code: int, reason: str, state: State = State.CLOSED) -> None:
         """Close; raises websockets' ProtocolError for a code or reason that may not be sent, as other servers do."""
         Frame(Opcode.CLOSE, CloseFrame(code, reason).serialize()).check()
-        self._lane.send(Closed(self._event.connection, code, reason, self._lane.next_sequence(), self._entry.id))
+        self._sender.send(Closed(self._event.connection, code, reason, self._sender.next_sequence(), self._entry.id))
         self._end(code, reason, state)
 
     async def _answer(self, accept: Accept | None = None, close: Close | None = None) -> None:

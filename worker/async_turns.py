@@ -2,13 +2,13 @@
 
 import threading
 
-from asgictl.background import RunningJob
-from asgictl.boundary import UserCode
+from asgictl.app.background import RunningJob
+from asgictl.app.boundary import UserCode
+from asgictl.app.turn import RunningTurn
 from asgictl.layers.base import Entry
 from asgictl.layers.redis.worker_side import commit_arguments
-from asgictl.turn import RunningTurn
 from asgictl.wire.messages import Frames, Sent, is_error
-from asgictl.worker.event_loop import EventLoop
+from asgictl.worker.async_runner import EventLoop
 
 CAPACITY = 100  # turns in hand; a worker reads no more events until one is done
 

@@ -11,15 +11,15 @@ from collections import deque
 from collections.abc import Sequence
 from time import perf_counter
 
-from asgictl import forks
-from asgictl.application import Application
-from asgictl.background import RunningJob
-from asgictl.boundary import UserCode
+from asgictl.app.application import Application
+from asgictl.app.background import RunningJob
+from asgictl.app.boundary import UserCode
+from asgictl.app.outcome import Outcome
+from asgictl.app.turn import RunningTurn
 from asgictl.errors import WireError
 from asgictl.layers.base import Entry, WorkerLayer
 from asgictl.layers.redis.started import Started
-from asgictl.outcome import Outcome
-from asgictl.turn import RunningTurn
+from asgictl.machine import forks
 from asgictl.wire.messages import (
     INTERNAL_ERROR,
     Close,
@@ -34,8 +34,8 @@ from asgictl.wire.messages import (
 )
 from asgictl.worker.asgi import ASGIRuns
 from asgictl.worker.async_turns import AsyncTurns
-from asgictl.worker.flow import LayerFlow
-from asgictl.wsgi import WSGIRun
+from asgictl.worker.sync_body import LayerFlow
+from asgictl.worker.wsgi import WSGIRun
 
 logger = logging.getLogger("asgictl.worker")
 PREFETCH = 16  # events of a channel in hand while handlers are fast

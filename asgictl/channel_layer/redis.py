@@ -19,6 +19,7 @@ from typing import Any
 from asgiref.sync import AsyncToSync
 from channels.exceptions import ChannelFull, InvalidChannelLayerError
 
+from asgictl.app.outside import ask
 from asgictl.channel_layer.base import ChannelLayer, decode, encode
 from asgictl.channel_layer.links import Order, OrderSender, PositionReader, ignored
 from asgictl.channel_layer.mailboxes import BEGINNING
@@ -26,7 +27,6 @@ from asgictl.errors import RedisError
 from asgictl.layers.redis.interface_side import position_of
 from asgictl.layers.redis.keys import Keys
 from asgictl.layers.redis.link import Link
-from asgictl.sender import ask
 from asgictl.wire.messages import plain
 
 DEFAULT_HOST = "redis://localhost:6379"

@@ -7,7 +7,7 @@ import click
 
 from asgictl.cli.options import COUNTS, option, options, target_argument
 from asgictl.loadtests.scenarios import MOST_ROUNDS, SCENARIOS
-from asgictl.signals import told_to_end
+from asgictl.machine.signals import told_to_end
 
 compare_options = options(
     click.option("-f", "--locustfile", metavar="FILE", help="Users of your own, instead of the scenarios."),
@@ -40,7 +40,7 @@ def compare(target: str, **asked: Any) -> None:
 
     Writes report.html and report.json. Takes 15 minutes for all scenarios. Needs pip install 'asgictl[compare]'.
     """
-    from asgictl.compare import CompareConfig
-    from asgictl.compare import compare as measure
+    from asgictl.loadtests.command import CompareConfig
+    from asgictl.loadtests.command import compare as measure
 
     measure(CompareConfig(target, **asked), told_to_end())

@@ -51,8 +51,8 @@ def requeue(ids: tuple[str, ...], **instance: Any) -> None:
 
 
 def _dead_letters(redis: str | None, name: str) -> Any:
+    from asgictl.control.dead_letters import DeadLetters
     from asgictl.control.instance import Instance
-    from asgictl.dead_letters import DeadLetters
 
     return DeadLetters(redis or Instance(name).redis_url(), name)
 
@@ -76,7 +76,7 @@ def send(
     name: str,
 ) -> None:
     """Send a message to a background channel, or a frame to a group."""
-    from asgictl.application import Channel, Group
+    from asgictl.app.application import Channel, Group
 
     os.environ["ASGICTL_NAME"] = name
     if redis:

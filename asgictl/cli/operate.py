@@ -11,7 +11,7 @@ import click
 
 from asgictl.cli.options import COUNTS, name_option, release_option
 from asgictl.control.log_tail import FOLLOW_SECONDS, TAIL_BYTES, Logs
-from asgictl.signals import told_to_end
+from asgictl.machine.signals import told_to_end
 
 if TYPE_CHECKING:
     from asgictl.control.instance import Cost, Instance

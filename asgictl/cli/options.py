@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from asgictl.cli.settings import Words
-from asgictl.configuration import SERVERS, SILENT_SECONDS, Limits
+from asgictl.config import SERVERS, SILENT_SECONDS, Limits
 
 DEFAULT_BIND = "127.0.0.1:8000"
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

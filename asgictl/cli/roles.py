@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from asgictl.app.runtime import raise_file_limit
 from asgictl.cli.options import (
     DEFAULT_BIND,
     check_server,
@@ -23,10 +24,9 @@ from asgictl.cli.options import (
     threads_option,
     worker_options,
 )
-from asgictl.configuration import SILENT_SECONDS, Bind, InterfaceConfig, Limits, WorkerConfig
-from asgictl.control.run_dir import RunDir
+from asgictl.config import SILENT_SECONDS, Bind, InterfaceConfig, Limits, WorkerConfig
 from asgictl.errors import AsgictlError
-from asgictl.runtime import raise_file_limit
+from asgictl.machine.run_dir import RunDir
 from asgictl.telemetry.controller_client import Readiness
 from asgictl.telemetry.logs import set_up
 
@@ -69,7 +69,7 @@ def interface(
     bind: str, redis: str, name: str, log_format: str, server: str, silent_seconds: float, **given: Any
 ) -> None:
     """Run one interface server in the foreground, as in a container."""
-    from asgictl.interface.server import serve
+    from asgictl.interface.process import serve
     from asgictl.interface.server_options import uvicorn_options
 
     check_server(server, given["uvicorn_option"])
@@ -113,8 +113,8 @@ def worker(
     where the application names a pool, and background.NAME. A pool of its own: --only-channels '*.slow' here, and
     --exclude-channels '*.slow' for the others.
     """
-    from asgictl.runtime import Runtime, enter
-    from asgictl.worker.server import serve
+    from asgictl.app.runtime import Runtime, enter
+    from asgictl.worker.process import serve
 
     os.environ |= {"ASGICTL_REDIS": redis, "ASGICTL_NAME": name}  # where threads of the application's own send to
     with _reporting("worker", log_format, silent_seconds) as readiness:
@@ -144,6 +144,6 @@ def controller() -> None:
 @click.command("server", hidden=True)
 def server() -> None:
     """Run one in-process server other than gunicorn's, on file descriptor 0; supervisord starts it."""
-    from asgictl.inprocess import serve
+    from asgictl.inprocess.server import serve
 
     sys.exit(0 if serve() else 1)

@@ -28,10 +28,10 @@ from asgictl.cli.options import (
     worker_options,
 )
 from asgictl.cli.settings import told
-from asgictl.configuration import Bind, InstanceConfig
+from asgictl.config import Bind, InstanceConfig
 from asgictl.control.log_tail import FOLLOW_SECONDS, Logs
 from asgictl.errors import AsgictlError
-from asgictl.signals import told_to_end
+from asgictl.machine.signals import told_to_end
 from asgictl.telemetry.logs import masked
 
 SIGNALLED = 128  # and the signal's number: the exit status of what a signal ended, as shells have it

@@ -23,7 +23,7 @@ from prometheus_client.core import Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
-from asgictl.configuration import Bind
+from asgictl.config import Bind
 from asgictl.errors import AddressError
 from asgictl.telemetry.controller_client import ROLES
 from asgictl.telemetry.metrics import BOUNDS, HISTOGRAMS

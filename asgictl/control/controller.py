@@ -27,7 +27,7 @@ import msgspec
 import psutil
 import redis
 
-from asgictl.configuration import SILENT_SECONDS
+from asgictl.config import SILENT_SECONDS
 from asgictl.control import admin, channel_depths, silence
 from asgictl.control.registry import History
 from asgictl.control.status import ANSWER_SECONDS, look

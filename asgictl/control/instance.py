@@ -20,13 +20,11 @@ from typing import Any, NamedTuple
 import psutil
 import redis
 
-from asgictl import release
-from asgictl.configuration import Bind, InstanceConfig
+from asgictl.app import release
+from asgictl.config import Bind, InstanceConfig
 from asgictl.control.log_tail import tail
-from asgictl.control.orphans import BACK_SECONDS, CHILDREN_SECONDS, FRONT_SECONDS, end, is_alive, is_in_front, kill
 from asgictl.control.preflight import ended, find_redis_server, has_background
 from asgictl.control.remains import Remains, await_free, not_running
-from asgictl.control.run_dir import RunDir
 from asgictl.control.slots import POLL_SECONDS, Interrupted, Slots
 from asgictl.control.status import DESCRIPTION, status
 from asgictl.control.supervisord_client import Supervisor
@@ -39,8 +37,10 @@ from asgictl.errors import (
     StartError,
     SupervisordDied,
 )
-from asgictl.hosting import check_server
+from asgictl.interface.hosting import check_server
 from asgictl.layers.redis.interface_side import check_redis
+from asgictl.machine.processes import BACK_SECONDS, CHILDREN_SECONDS, FRONT_SECONDS, end, is_alive, is_in_front, kill
+from asgictl.machine.run_dir import RunDir
 from asgictl.telemetry.controller_client import SOCKET
 from asgictl.telemetry.logs import masked
 
@@ -48,7 +48,7 @@ CONFIGURATION = Path(__file__).with_name("supervisor.conf")
 CHANGING = "changing"  # the lock of a change
 END_SECONDS = 1.0  # that a supervisord which is gone has to have ended
 RUNNING = "an instance {!r} runs already; asgictl stop, or another --name"
-WORKER_STOP_SECONDS = 40  # more than a worker gives what it runs (worker/control.py) and closing its sockets
+WORKER_STOP_SECONDS = 40  # more than a worker gives what it runs (worker/watchdog.py) and closing its sockets
 
 
 class Instance:

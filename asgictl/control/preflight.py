@@ -12,14 +12,14 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from asgictl.configuration import InstanceConfig
+from asgictl.config import InstanceConfig
 from asgictl.control.slots import POLL_SECONDS, Interrupted
 from asgictl.errors import RedisError, TargetError
 
 ASKING = """
 import os, sys
 from asgictl.errors import AsgictlError
-from asgictl.target import load_target
+from asgictl.app.target import load_target
 try:
     status = 70 + bool(load_target(sys.argv[1]).background)
 except AsgictlError as error:

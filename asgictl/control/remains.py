@@ -8,10 +8,19 @@ from pathlib import Path
 
 import psutil
 
-from asgictl.configuration import Bind
-from asgictl.control.orphans import BACK_SECONDS, FRONT_SECONDS, end, is_alive, is_supervisor, orphans, terminate, wait
+from asgictl.config import Bind
 from asgictl.control.slots import POLL_SECONDS, Interrupted
 from asgictl.errors import AddressError, NotRunning
+from asgictl.machine.processes import (
+    BACK_SECONDS,
+    FRONT_SECONDS,
+    end,
+    is_alive,
+    is_supervisor,
+    orphans,
+    terminate,
+    wait,
+)
 
 FREE_SECONDS = 10.0  # in which an address is free once those that listened on it have ended
 NAMED = 8  # processes that a message names

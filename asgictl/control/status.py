@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import asgictl
 from asgictl.control.registry import UNKNOWN
-from asgictl.control.run_dir import RunDir
 from asgictl.errors import NotRunning
+from asgictl.machine.run_dir import RunDir
 from asgictl.telemetry.controller_client import PUSH_SECONDS, ask
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from supervisor import loggers, supervisord
 from supervisor.datatypes import InetStreamSocketConfig
 from supervisor.options import ServerOptions
 
-from asgictl.configuration import Bind
+from asgictl.config import Bind
 
 # By supervisord itself.
 CAUGHT = {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR2}

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
-from asgictl import Message, runtime
-from asgictl.application import Application, Group, path
+from asgictl import Message
+from asgictl.app import runtime
+from asgictl.app.application import Application, Group, path
 
 PAGE = Path(__file__).with_name("page.html").read_bytes()
 MOST_MILLISECONDS = 60_000

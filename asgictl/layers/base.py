@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from asgictl.wire.manifest import Manifest
-from asgictl.wire.messages import Broadcast, Done, Event, Frames, Letter, Reply, Response, Sent, Want
+from asgictl.wire.messages import Broadcast, Done, Event, Frames, Reply, Response, Sent, Want, WorkerMessage
 
 Position = tuple[int, int]  # a stream entry's id: Redis milliseconds, sequence
 OnReply = Callable[[Reply, Position | None], None]
@@ -52,7 +52,7 @@ class EventLayer(GroupLayer, Protocol):
     def remove(self, channel: str, entry: bytes, answered: Answered) -> None:
         """Take an event from its channel; answered with 1, or 0 when a worker has it in hand already."""
 
-    def post(self, inbox: str, letter: Letter, answered: Answered) -> None:
+    def post(self, inbox: str, letter: WorkerMessage, answered: Answered) -> None:
         """Send a letter to a worker; answered with its entry, or None when that worker is no more."""
 
     def forget(self, connection: str) -> None:
@@ -108,7 +108,7 @@ class WorkerLayer(Protocol):
     def send_now(self, sent: Frames | Sent) -> None:
         """Send something outside of the commit; twice, perhaps, over a cut. Raises as mail() does."""
 
-    def mail(self, reply: Want | Response | None, wait_seconds: float = 0) -> tuple[bool, list[Letter]]:
+    def mail(self, reply: Want | Response | None, wait_seconds: float = 0) -> tuple[bool, list[WorkerMessage]]:
         """Send something ahead of the commit, and return whether its interface lives and which letters have come.
 
         Waits for the first letter as long as is said. Insists while the layer is away, so it may come twice; raises

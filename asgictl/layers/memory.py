@@ -29,13 +29,13 @@ from asgictl.wire.messages import (
     Event,
     Frames,
     Job,
-    Letter,
     Lost,
     Reply,
     Request,
     Response,
     Sent,
     Want,
+    WorkerMessage,
     decode_event,
 )
 
@@ -59,7 +59,7 @@ class Memory:
         self.changed = threading.Condition()  # its lock guards all that follows
         self.listeners: list[MemoryGroupLayer] = []
         self.interfaces: dict[str, MemoryEventLayer] = {}  # who may be replied to
-        self.inboxes: dict[str, deque[Letter]] = {}
+        self.inboxes: dict[str, deque[WorkerMessage]] = {}
         self.manifest: bytes | None = None
         self.dead_letters: deque[tuple[str, Event, str]] = deque(maxlen=DEAD_LETTERS)
         self._streams: dict[bytes, dict[bytes, Place]] = defaultdict(dict)
@@ -153,7 +153,7 @@ class Memory:
             else:
                 self.add(sent.channel.encode(), sent)
 
-    def post(self, inbox: str, letter: Letter) -> bytes | None:
+    def post(self, inbox: str, letter: WorkerMessage) -> bytes | None:
         """Put a letter into a worker's inbox; None when that worker is no more."""
         with self.changed:
             if inbox not in self.inboxes:
@@ -294,7 +294,7 @@ class MemoryEventLayer(MemoryGroupLayer):
         place = self._memory.withdraw(channel.encode(), entry, in_hand=False)
         self._soon(answered, int(place is not None))
 
-    def post(self, inbox: str, letter: Letter, answered: Answered) -> None:
+    def post(self, inbox: str, letter: WorkerMessage, answered: Answered) -> None:
         self._soon(answered, self._memory.post(inbox, letter))
 
     def forget(self, connection: str) -> None:
@@ -342,7 +342,7 @@ class MemoryWorkerLayer:
         else:
             self._memory.send(sent)
 
-    def mail(self, reply: Want | Response | None, wait_seconds: float = 0) -> tuple[bool, list[Letter]]:
+    def mail(self, reply: Want | Response | None, wait_seconds: float = 0) -> tuple[bool, list[WorkerMessage]]:
         with self._memory.changed:
             is_heard = reply is None or self._memory.reply(reply)
             self._memory.changed.wait_for(lambda: self._letters, wait_seconds)

@@ -251,7 +251,7 @@ class Died(Wire, tag="died", frozen=True):
 
 
 class Incoming(Wire, tag="incoming", frozen=True):
-    """Letter: a frame for an ASGI application; sequence from 1."""
+    """WorkerMessage: a frame for an ASGI application; sequence from 1."""
 
     connection: str
     entry: bytes
@@ -263,7 +263,7 @@ class Incoming(Wire, tag="incoming", frozen=True):
 
 
 class Ended(Wire, tag="ended", frozen=True):
-    """Letter: the client's socket has ended; in sequence with its Incoming."""
+    """WorkerMessage: the client's socket has ended; in sequence with its Incoming."""
 
     connection: str
     entry: bytes
@@ -273,7 +273,7 @@ class Ended(Wire, tag="ended", frozen=True):
 
 
 class Chunk(Wire, tag="chunk", frozen=True):
-    """Letter: the next part of a request's body; `more` says that another follows when wanted. sequence: from 1."""
+    """WorkerMessage: the next part of a request's body; `more`: another follows when wanted. sequence: from 1."""
 
     connection: str
     entry: bytes
@@ -283,7 +283,7 @@ class Chunk(Wire, tag="chunk", frozen=True):
 
 
 class Credit(Wire, tag="credit", frozen=True):
-    """Letter: the client was sent `size` bytes of the response's body, so as many more may follow.
+    """WorkerMessage: the client was sent `size` bytes of the response's body, so as many more may follow.
 
     In sequence with the request's Chunks; of a socket's frames, with its Incoming.
     """
@@ -295,14 +295,14 @@ class Credit(Wire, tag="credit", frozen=True):
 
 
 class Gone(Wire, tag="gone", frozen=True):
-    """Letter: nobody waits for this response any more."""
+    """WorkerMessage: nobody waits for this response any more."""
 
     connection: str
     entry: bytes
 
 
-class Buried(Wire, tag="buried", frozen=True):
-    """Letter, from bury.lua to the event loop of every worker: an interface is dead, and its connections with it."""
+class DeadLettered(Wire, tag="buried", frozen=True):
+    """WorkerMessage, from bury.lua to every event loop: an interface is dead, and its connections too."""
 
     interface: str
     connection: str = ""
@@ -326,7 +326,7 @@ Event = Request | Connect | Receive | Disconnect | Job
 TurnEvent = Connect | Receive | Disconnect
 Sent = Broadcast | Job  # what anybody may send to others than those whose event it handles
 Reply = Response | Want | Frames | Closed | Done | Lost | Died
-Letter = Chunk | Credit | Gone | Incoming | Ended | Buried
+WorkerMessage = Chunk | Credit | Gone | Incoming | Ended | DeadLettered
 
 _T = TypeVar("_T")
 _FIELD = b"%d" % VERSION
@@ -358,7 +358,7 @@ def plain_value(value: object) -> object:
 _encoder = msgspec.msgpack.Encoder(enc_hook=plain_value)
 _events: msgspec.msgpack.Decoder[Event] = msgspec.msgpack.Decoder(Event)
 _replies: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
-_letters: msgspec.msgpack.Decoder[Letter] = msgspec.msgpack.Decoder(Letter)
+_letters: msgspec.msgpack.Decoder[WorkerMessage] = msgspec.msgpack.Decoder(WorkerMessage)
 _broadcasts = msgspec.msgpack.Decoder(Broadcast)
 _scopes = msgspec.msgpack.Decoder(Scope)
 _states = msgspec.msgpack.Decoder(dict[str, Any])
@@ -408,7 +408,7 @@ def decode_reply(field: bytes, value: bytes) -> Reply:
     return _decode(_replies, field, value)
 
 
-def decode_letter(field: bytes, value: bytes) -> Letter:
+def decode_worker_message(field: bytes, value: bytes) -> WorkerMessage:
     """Decode an entry of a worker's inbox; raises WireError."""
     return _decode(_letters, field, value)
 

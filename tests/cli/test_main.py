@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 from asgictl import __version__
 from asgictl.cli.main import main
 from asgictl.cli.start import start
-from asgictl.configuration import InstanceConfig, InterfaceConfig, WorkerConfig
+from asgictl.config import InstanceConfig, InterfaceConfig, WorkerConfig
 from asgictl.errors import AsgictlError
 
 
@@ -111,8 +111,8 @@ def test_dead_letters_of_an_instance_that_does_not_run_want_to_be_told_where(com
 def served(monkeypatch: pytest.MonkeyPatch) -> list[WorkerConfig]:
     """What workers were told to be."""
     told: list[WorkerConfig] = []
-    monkeypatch.setattr("asgictl.worker.server.serve", lambda config, *_: told.append(config))
-    monkeypatch.setattr("asgictl.runtime.enter", lambda _: None)
+    monkeypatch.setattr("asgictl.worker.process.serve", lambda config, *_: told.append(config))
+    monkeypatch.setattr("asgictl.app.runtime.enter", lambda _: None)
     monkeypatch.setattr("asgictl.cli.roles.set_up", lambda *_: None)
     monkeypatch.setattr("asgictl.cli.roles.raise_file_limit", lambda: None)
     return told
@@ -143,7 +143,7 @@ def test_an_interface_is_hosted_by_the_server_it_is_told(monkeypatch: pytest.Mon
         told.append(config)
         return True
 
-    monkeypatch.setattr("asgictl.interface.server.serve", serve)
+    monkeypatch.setattr("asgictl.interface.process.serve", serve)
     monkeypatch.setattr("asgictl.cli.roles.set_up", lambda *_: None)
     monkeypatch.setenv("ASGICTL_SERVER", "hypercorn")
     assert run("interface", "--redis", "redis://h").exit_code == 0

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from asgictl.configuration import Bind, InstanceConfig
+from asgictl.config import Bind, InstanceConfig
 from asgictl.control.instance import Instance, describe, group_of
 from asgictl.errors import NotRunning
 

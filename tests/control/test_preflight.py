@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from asgictl.configuration import Bind, InstanceConfig
+from asgictl.config import Bind, InstanceConfig
 from asgictl.control.preflight import find_redis_server, has_background
 from asgictl.control.slots import Interrupted
 from asgictl.errors import RedisError, TargetError

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from asgictl.configuration import Bind
+from asgictl.config import Bind
 from asgictl.control.remains import NAMED, Remains, await_free, listeners, not_running
 from asgictl.control.slots import Interrupted
 from asgictl.errors import AddressError

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from asgictl.configuration import Bind, InstanceConfig
+from asgictl.config import Bind, InstanceConfig
 from asgictl.control.instance import describe
 from asgictl.control.registry import UNKNOWN, History
 from asgictl.control.status import DESCRIPTION, look, status, summary, tables
@@ -81,7 +81,7 @@ def test_mixed_releases_are_warned_of(run_dir: Path) -> None:
 def test_without_a_controller_supervisord_is_asked(
     run_dir: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("asgictl.control.run_dir.run_directory", lambda name: run_dir)
+    monkeypatch.setattr("asgictl.machine.run_dir.run_directory", lambda name: run_dir)
     found = status("shop")
     assert (found["requests"], found["ready"]) == (None, [])
     assert "worker-00" in shown(found)

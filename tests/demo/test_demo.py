@@ -9,8 +9,8 @@ from wsgiref.validate import validator
 
 import pytest
 
+from asgictl.app.turn import RunningTurn
 from asgictl.demo import app, seconds, site
-from asgictl.turn import RunningTurn
 from asgictl.wire.messages import Broadcast, Connect, Receive, Scope, decode_state, encode_scope
 
 

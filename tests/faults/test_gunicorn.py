@@ -22,7 +22,7 @@ def app(environ, start_response):
 FORKED = """
 import asyncio, os
 from asgictl import Application
-from asgictl.inprocess import InProcess
+from asgictl.inprocess.server import InProcess
 from asgictl.telemetry.controller_client import Readiness
 
 served = InProcess(Application(http=print), None, "test", 1, Readiness(None, "server", "server"))

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from asgictl.app.target import kind_of, load_target
 from asgictl.errors import TargetError
-from asgictl.target import kind_of, load_target
 from tests.conftest import Machine
 from tests.faults.conftest import both_modes, kill, later
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from asgictl.configuration import Bind, InterfaceConfig, Limits
-from asgictl.interface.exchange import Aborted
-from asgictl.interface.flights import Flights
+from asgictl.config import Bind, InterfaceConfig, Limits
 from asgictl.interface.forwarder import BUDGET_BYTES, BUDGET_SHARE, LEAST_CREDIT_BYTES, Forwarder
+from asgictl.interface.in_flight import InFlight
+from asgictl.interface.pending_request import Aborted
 from asgictl.layers.base import Answered
 from asgictl.telemetry.controller_client import Readiness
 from asgictl.wire.manifest import Manifest, Path, encode_manifest
@@ -26,12 +26,12 @@ from asgictl.wire.messages import (
     Event,
     Frames,
     Gone,
-    Letter,
     Lost,
     Receive,
     Request,
     Response,
     Want,
+    WorkerMessage,
 )
 from tests.interface.conftest import settled
 
@@ -52,7 +52,7 @@ class Layer:
         self.manifest: bytes | None = encode_manifest(MANIFEST)
         self.added: list[tuple[str, Event]] = []
         self.removed: list[bytes] = []
-        self.letters: list[tuple[str, Letter]] = []
+        self.letters: list[tuple[str, WorkerMessage]] = []
         self.forgotten: list[str] = []
         self.buried: list[tuple[str, Event, str]] = []
         self.answer: object = b"1-0"
@@ -66,7 +66,7 @@ class Layer:
         self.removed.append(entry)
         asyncio.get_running_loop().call_soon(answered, int(not self.is_taken))
 
-    def post(self, inbox: str, letter: Letter, answered: Answered) -> None:
+    def post(self, inbox: str, letter: WorkerMessage, answered: Answered) -> None:
         self.letters.append((inbox, letter))
         asyncio.get_running_loop().call_soon(answered, b"1-0")
 
@@ -121,7 +121,7 @@ class Interface:
         self.layer = Layer()
         layer: Any = self.layer
         self.forwarder._layer = layer
-        self.forwarder._flights = Flights(layer, config.limits.channel_events, self.forwarder.shed.add)
+        self.forwarder._in_flight = InFlight(layer, config.limits.channel_events, self.forwarder.shed.add)
 
     async def requests(
         self, path: str = "/", method: str = "GET", headers: list[tuple[bytes, bytes]] | None = None
@@ -155,19 +155,19 @@ class Interface:
 
     def expire(self) -> None:
         """Let the deadline of every request pass, and the interface look."""
-        for exchange in self.forwarder._exchanges.values():
-            exchange.deadline = min(exchange.deadline, 0) if exchange.deadline < float("inf") else exchange.deadline
+        for pending in self.forwarder._pending_requests.values():
+            pending.deadline = min(pending.deadline, 0) if pending.deadline < float("inf") else pending.deadline
         self.forwarder._look()
 
     def is_clean(self) -> bool:
         """Whether nothing is remembered of any client."""
         forwarder = self.forwarder
-        flights = forwarder._flights
+        flights = forwarder._in_flight
         return (
-            not forwarder._exchanges
-            and not forwarder._sessions
+            not forwarder._pending_requests
+            and not forwarder._sockets
             and forwarder._budget == BUDGET_BYTES
-            and not flights._flights
+            and not flights._in_flight
             and not flights._waiting
             and set(flights._open.values()) <= {0}
         )
@@ -473,7 +473,7 @@ def test_a_fenced_interface_sends_nothing_more_and_ends(monkeypatch: pytest.Monk
         assert request.status == 502
         for socket in sockets:
             await socket.leaves("websocket")
-        interface.forwarder._flights.forgotten()
+        interface.forwarder._in_flight.forgotten()
         interface.forwarder._look()
         assert (await interface.requests()).status == 503
         assert len(interface.layer.added) == before, "what waited for room went although it was no longer ours"

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
+from asgictl.app.turn import LAST_TURN
 from asgictl.layers.base import Entry, EventLayer, OnBroadcast, OnReply, Position, WorkerLayer
 from asgictl.layers.memory import Memory, MemoryEventLayer, MemoryWorkerLayer
 from asgictl.layers.redis.interface_side import RedisEventLayer
 from asgictl.layers.redis.keys import Keys
 from asgictl.layers.redis.leases import beat, member, reap_command
-from asgictl.turn import LAST_TURN
 from asgictl.wire.manifest import Manifest, encode_manifest
 from asgictl.wire.messages import (
     VERSION,
@@ -29,12 +29,12 @@ from asgictl.wire.messages import (
     Frames,
     Gone,
     Job,
-    Letter,
     Lost,
     Reply,
     Response,
     Sent,
     Want,
+    WorkerMessage,
     decode_event,
     encode,
     encode_state,
@@ -75,7 +75,7 @@ class Interface:
         assert isinstance(entry, bytes)
         return entry
 
-    async def post(self, inbox: str, letter: Letter) -> object:
+    async def post(self, inbox: str, letter: WorkerMessage) -> object:
         return await self.ask(self.layer.post, inbox, letter)
 
     async def depth(self, channel: str) -> object:
@@ -618,7 +618,11 @@ class Contract:
     @scenario
     async def test_letters_are_read_once_in_order_by_the_thread_that_they_are_for(self, layers: Layers) -> None:
         worker, other = layers.worker(f"{A}.0"), layers.worker(f"{A}.1")
-        letters: list[Letter] = [Chunk(ONE, b"1-0", 0, b"body", False), Credit(ONE, b"1-0", 5), Gone(ONE, b"1-0")]
+        letters: list[WorkerMessage] = [
+            Chunk(ONE, b"1-0", 0, b"body", False),
+            Credit(ONE, b"1-0", 5),
+            Gone(ONE, b"1-0"),
+        ]
         async with layers.interface() as interface:
             for letter in letters[:2]:
                 assert isinstance(await interface.post(worker.inbox, letter), bytes)

@@ -14,7 +14,7 @@ from tests.conftest import Machine, until
 
 SHORT = ("--duration", "2", "--rounds", "1")
 HALF = """
-from asgictl import runtime
+from asgictl.app import runtime
 if runtime.current().mode == "split":
     raise RuntimeError("not today")
 def app(environ, start_response):

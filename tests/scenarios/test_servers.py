@@ -12,7 +12,7 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from asgictl.configuration import SERVERS
+from asgictl.config import SERVERS
 from tests.conftest import MODES, Machine, new_machine, until
 from tests.scenarios.asgi_project import response_of, told
 from tests.scenarios.test_demo import SECONDS, closed_with, get

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import msgpack
 
-from asgictl.application import Application, manifest_of, path
+from asgictl.app.application import Application, manifest_of, path
 from asgictl.errors import WireError
 from asgictl.wire.manifest import Manifest, Path, Router, encode_manifest
 from asgictl.wire.messages import VERSION

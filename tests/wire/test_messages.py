@@ -31,10 +31,10 @@ from asgictl.wire.messages import (
     Wire,
     decode_broadcast,
     decode_event,
-    decode_letter,
     decode_reply,
     decode_scope,
     decode_state,
+    decode_worker_message,
     encode,
     encode_scope,
     encode_state,
@@ -87,7 +87,7 @@ letters: st.SearchStrategy[Wire] = st.one_of(
 DECODERS: list[Callable[[bytes], object]] = [
     lambda value: decode_event(b"1", value),
     lambda value: decode_reply(b"1", value),
-    lambda value: decode_letter(b"1", value),
+    lambda value: decode_worker_message(b"1", value),
     lambda value: decode_broadcast(b"1", value),
     decode_scope,
     decode_state,
@@ -106,7 +106,7 @@ def test_every_reply_survives_the_wire(reply: Wire) -> None:
 
 @given(letters)
 def test_every_letter_survives_the_wire(letter: Wire) -> None:
-    assert decode_letter(*encode(letter)) == letter
+    assert decode_worker_message(*encode(letter)) == letter
 
 
 @given(st.builds(Broadcast, text, frame))
@@ -151,7 +151,7 @@ def test_a_damaged_message_is_a_wire_error_or_another_message(message: Wire, pla
     field, value = encode(message)
     damaged = bytearray(value)
     damaged[place % len(damaged)] = byte
-    for decode in (decode_event, decode_reply, decode_letter):
+    for decode in (decode_event, decode_reply, decode_worker_message):
         with suppress(WireError):
             assert isinstance(decode(field, bytes(damaged)), Wire)
 
@@ -188,7 +188,7 @@ def test_a_broadcast_of_before_closes_who_is_slow() -> None:
 @pytest.mark.parametrize(
     ("decode", "message"),
     [
-        (decode_letter, Want("c", 1, b"1-0", "w", 1)),
+        (decode_worker_message, Want("c", 1, b"1-0", "w", 1)),
         (decode_reply, Gone("c", b"1-0")),
         (decode_event, Lost("c", 1, 1, True)),
     ],

@@ -11,16 +11,16 @@ from asgictl.layers.redis.keys import Keys
 from asgictl.wire.messages import (
     Broadcast,
     Credit,
-    Letter,
     Reply,
     Request,
     Response,
     Scope,
     Want,
+    WorkerMessage,
     decode_broadcast,
     decode_reply,
 )
-from asgictl.worker.flow import LayerFlow
+from asgictl.worker.sync_body import LayerFlow
 
 
 def scope(method: str = "GET", **changed: Any) -> Scope:
@@ -37,7 +37,7 @@ class Client:
 
     inbox = "w.0"
 
-    def __init__(self, *script: Sequence[Letter] | Exception) -> None:
+    def __init__(self, *script: Sequence[WorkerMessage] | Exception) -> None:
         self.script = deque(script)
         self.sent: list[Want | Response] = []
         self.waited = 0.0
@@ -52,7 +52,7 @@ class Client:
     def wanted(self) -> list[int]:
         return [sent.size for sent in self.sent if isinstance(sent, Want)]
 
-    def mail(self, reply: Want | Response | None, wait_seconds: float = 0) -> tuple[bool, list[Letter]]:
+    def mail(self, reply: Want | Response | None, wait_seconds: float = 0) -> tuple[bool, list[WorkerMessage]]:
         self.waited += wait_seconds
         if reply:
             self.sent.append(reply)
@@ -92,7 +92,7 @@ class Events:
         self.commits: list[Reply] = []
         self.is_there = True
         self.answer = 1
-        self.on_letter: Callable[[Letter], None] = lambda _letter: None
+        self.on_letter: Callable[[WorkerMessage], None] = lambda _letter: None
         self.on_forgotten: Callable[[], None] = lambda: None
 
     def reply(self, reply: Reply, answered: Answered) -> None:

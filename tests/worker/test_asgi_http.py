@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from asgictl.application import Group
+from asgictl.app.application import Group
 from asgictl.layers.base import Entry
-from asgictl.wire.messages import WINDOW_BYTES, Broadcast, Chunk, Credit, Gone, Letter, Request, Response, Want
+from asgictl.wire.messages import WINDOW_BYTES, Broadcast, Chunk, Credit, Gone, Request, Response, Want, WorkerMessage
 from asgictl.worker import asgi_http
 from asgictl.worker.asgi_http import HTTPRun
-from asgictl.wsgi import PART_BYTES
+from asgictl.worker.wsgi import PART_BYTES
 from tests.worker.conftest import Events, scenario, scope, settled
 
 START: dict[str, Any] = {"type": "http.response.start", "status": 200, "headers": [(b"X-A", b"1")]}
@@ -53,7 +53,7 @@ class Run:
     def whole(self) -> bytes:
         return b"".join(part.body for part in self.parts)
 
-    async def hears(self, *letters: Letter) -> None:
+    async def hears(self, *letters: WorkerMessage) -> None:
         for letter in letters:
             self.run.take(letter)
         await settled()
@@ -183,7 +183,7 @@ async def test_a_large_body_is_asked_for_when_it_is_read_and_before_it_has_run_o
 
 
 @pytest.mark.parametrize("letter", [GONE, chunk(1, b"behind a gap")])
-def test_a_body_that_ends_too_soon_is_a_disconnect(letter: Letter) -> None:
+def test_a_body_that_ends_too_soon_is_a_disconnect(letter: WorkerMessage) -> None:
     heard: list[str] = []
 
     async def application(scope: Any, receive: Any, send: Any) -> None:

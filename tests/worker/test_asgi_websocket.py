@@ -8,23 +8,23 @@ from typing import Any
 import pytest
 
 from asgictl.layers.base import Entry
-from asgictl.layers.lane import FRAME_BYTES, weight
+from asgictl.layers.flow_control import FRAME_BYTES, weight
 from asgictl.wire.messages import (
     WINDOW_BYTES,
     Accept,
-    Buried,
     Close,
     Closed,
     Connect,
     Credit,
+    DeadLettered,
     Done,
     Ended,
     Frame,
     Frames,
     Gone,
     Incoming,
-    Letter,
     Want,
+    WorkerMessage,
 )
 from asgictl.worker.asgi_websocket import WebSocketRun
 from tests.worker.conftest import Events, scenario, settled
@@ -46,7 +46,7 @@ class Run:
         self.task = asyncio.create_task(self.run.run(application))
         self._sequence = 0
 
-    async def hears(self, *letters: Letter) -> None:
+    async def hears(self, *letters: WorkerMessage) -> None:
         for letter in letters:
             self.run.take(letter)
         await settled()
@@ -243,11 +243,11 @@ def test_an_interface_that_has_gone_is_noticed_by_the_handshake_s_commit(answer:
     run()
 
 
-LETTERS: list[Letter] = [Gone("i/1", ENTRY), Buried("i"), Ended("i/1", ENTRY, 1006, "", 1)]
+LETTERS: list[WorkerMessage] = [Gone("i/1", ENTRY), DeadLettered("i"), Ended("i/1", ENTRY, 1006, "", 1)]
 
 
 @pytest.mark.parametrize("letter", LETTERS)
-def test_an_application_that_only_waits_hears_of_the_end(letter: Letter) -> None:
+def test_an_application_that_only_waits_hears_of_the_end(letter: WorkerMessage) -> None:
     @scenario
     async def run() -> None:
         async def application(scope: Any, receive: Any, send: Any) -> None:

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from asgictl.application import Application, Group, path
-from asgictl.background import BackgroundMessage, RunningJob
+from asgictl.app.application import Application, Group, path
+from asgictl.app.background import BackgroundMessage, RunningJob
+from asgictl.app.turn import Message, RunningTurn
 from asgictl.layers.base import Entry
-from asgictl.turn import Message, RunningTurn
 from asgictl.wire.messages import (
     VERSION,
     Broadcast,
@@ -23,8 +23,8 @@ from asgictl.wire.messages import (
     decode_reply,
     encode_scope,
 )
+from asgictl.worker.async_runner import EventLoop
 from asgictl.worker.async_turns import CAPACITY, AsyncTurns
-from asgictl.worker.event_loop import EventLoop
 from tests.worker.conftest import scope
 
 

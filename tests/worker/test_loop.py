@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from asgictl.application import Application, Consumer, Group, path
-from asgictl.background import BackgroundMessage
+from asgictl.app.application import Application, Consumer, Group, path
+from asgictl.app.background import BackgroundMessage
+from asgictl.app.turn import Message
 from asgictl.layers.base import Entry
-from asgictl.turn import Message
 from asgictl.wire.messages import (
     VERSION,
     Broadcast,

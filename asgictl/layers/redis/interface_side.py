@@ -26,7 +26,7 @@ from asgictl.layers.redis.keys import Keys
 from asgictl.layers.redis.leases import beat_answer, beat_command, leave_command, reap_command
 from asgictl.layers.redis.link import Link
 from asgictl.layers.redis.scripts import script
-from asgictl.wire.messages import Broadcast, Event, Job, Letter, Sent, decode_broadcast, decode_reply, encode
+from asgictl.wire.messages import Broadcast, Event, Job, Sent, WorkerMessage, decode_broadcast, decode_reply, encode
 
 logger = logging.getLogger("asgictl.layers")
 MINIMUM_VERSION = (6, 2)
@@ -359,7 +359,7 @@ class RedisEventLayer(RedisGroupLayer):
     def remove(self, channel: str, entry: bytes, answered: Answered) -> None:
         self._link.call("EVAL", _REMOVE, 1, self._keys.channel(channel), entry, answered=answered)
 
-    def post(self, inbox: str, letter: Letter, answered: Answered) -> None:
+    def post(self, inbox: str, letter: WorkerMessage, answered: Answered) -> None:
         self._link.call("XADD", self._keys.inbox(inbox), "NOMKSTREAM", "*", *encode(letter), answered=answered)
 
     def forget(self, connection: str) -> None:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import redis
 
-from asgictl.configuration import SILENT_SECONDS
+from asgictl.config import SILENT_SECONDS
 from asgictl.layers.redis.commands import Command
 from asgictl.layers.redis.keys import Keys
 from asgictl.layers.redis.scripts import script

@@ -15,8 +15,8 @@ import hiredis
 from redis.asyncio.connection import AbstractConnection, Connection, parse_url
 from redis.exceptions import RedisError as ClientError
 
-from asgictl import forks
 from asgictl.layers.base import NotSent
+from asgictl.machine import forks
 
 logger = logging.getLogger("asgictl.layers")
 # So says a Redis that is not itself, or may not write now, and has done nothing; 6.2 of the first write of a script in

@@ -9,7 +9,6 @@ from typing import Any
 import redis
 from msgspec.structs import replace
 
-from asgictl import forks
 from asgictl.errors import WireError
 from asgictl.layers.base import Entry
 from asgictl.layers.redis.commands import SEND, send_arguments, send_command
@@ -18,6 +17,7 @@ from asgictl.layers.redis.keys import WORKERS, Keys, interface_of
 from asgictl.layers.redis.leases import LEASE_MILLISECONDS, give_back_command
 from asgictl.layers.redis.link import AWAY, BACKOFF_SECONDS, pack
 from asgictl.layers.redis.scripts import script
+from asgictl.machine import forks
 from asgictl.wire.manifest import Manifest, encode_manifest
 from asgictl.wire.messages import (
     VERSION,
@@ -25,12 +25,12 @@ from asgictl.wire.messages import (
     Done,
     Frames,
     Job,
-    Letter,
     Response,
     Sent,
     Want,
+    WorkerMessage,
     decode_event,
-    decode_letter,
+    decode_worker_message,
     encode,
 )
 
@@ -206,7 +206,7 @@ class RedisWorkerLayer:
         else:
             self._ask_mail(send_command(self.keys, sent))
 
-    def mail(self, reply: Want | Response | None, wait_seconds: float = 0) -> tuple[bool, list[Letter]]:
+    def mail(self, reply: Want | Response | None, wait_seconds: float = 0) -> tuple[bool, list[WorkerMessage]]:
         """Send something ahead of the commit, and return whether its interface lives and which letters have come.
 
         Waits for the first letter as long as is said. Insists while Redis is away, so it may come twice; raises
@@ -223,7 +223,7 @@ class RedisWorkerLayer:
         entries = streams[0][1] if streams else []
         if entries:
             self._mailed = entries[-1][0]
-        return answers != [None], [decode_letter(*fields[:2]) for _, fields in entries]
+        return answers != [None], [decode_worker_message(*fields[:2]) for _, fields in entries]
 
     def _ask_mail(self, *commands: tuple[str | bytes | int, ...]) -> list[Any]:
         give_up_at = monotonic() + AWAY_SECONDS

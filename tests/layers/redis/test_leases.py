@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from asgictl.app.turn import LAST_TURN
 from asgictl.layers.base import Entry
 from asgictl.layers.redis.keys import WORKERS, Keys
 from asgictl.layers.redis.leases import (
@@ -20,7 +21,6 @@ from asgictl.layers.redis.leases import (
     reap_command,
 )
 from asgictl.layers.redis.worker_side import RedisWorkerLayer
-from asgictl.turn import LAST_TURN
 from asgictl.wire.messages import VERSION, Connect, Died, Disconnect, Event, Lost, encode
 from tests.conftest import scenario
 from tests.layers.conftest import Workers, committed, done, read_some, receive, request, serving, taken

@@ -11,7 +11,7 @@ from asgictl.layers.redis import worker_side as module
 from asgictl.layers.redis.keys import WORKERS, Keys
 from asgictl.layers.redis.leases import member, reap
 from asgictl.layers.redis.worker_side import RedisWorkerLayer
-from asgictl.wire.messages import VERSION, Broadcast, Connect, Credit, Disconnect, Letter, Lost, encode
+from asgictl.wire.messages import VERSION, Broadcast, Connect, Credit, Disconnect, Lost, WorkerMessage, encode
 from tests.conftest import scenario, until
 from tests.layers.conftest import (
     CHANNELS,
@@ -196,7 +196,7 @@ async def test_a_commit_that_a_replica_refused_is_sent_again(url: str, name: str
         assert (layer.settled, layer.refused) == (True, 0)
 
 
-def post(client: Any, layer: RedisWorkerLayer, *letters: Letter) -> None:
+def post(client: Any, layer: RedisWorkerLayer, *letters: WorkerMessage) -> None:
     for letter in letters:
         client.xadd(layer.keys.inbox(layer.inbox), {f"{VERSION}": encode(letter)[1]})
 

@@ -1,0 +1,79 @@
+"""The boundary around user code: whatever it raises ends one event, and nothing else.
+
+CancelledError, SystemExit, KeyboardInterrupt and GeneratorExit are no Exceptions: asyncio and threads let them through
+to whoever runs them. Raised by a consumer, a view or a job they say only that this one has failed.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, TypeVar
+
+from asgictl.app.runtime import failures
+from asgictl.machine import forks
+
+T = TypeVar("T")
+
+
+class UserCode:
+    """Stands around every call of user code: `with UserCode("%s of %s failed", channel, path) as ended:`.
+
+    error: what the code raised, None when it returned. It is logged once, unless it is one of `expected`, and goes no
+    further. is_cancellable: somebody else than the code itself may cancel this task; that cancellation alone passes.
+    A child that the code has forked ends here.
+    """
+
+    __slots__ = ("_arguments", "_expected", "_text", "error", "is_cancellable")
+
+    def __init__(
+        self,
+        text: str,
+        *arguments: object,
+        expected: type[BaseException] | tuple[()] = (),
+        is_cancellable: bool = False,
+    ) -> None:
+        self.error: BaseException | None = None
+        self._text = text
+        self._arguments = arguments
+        self._expected = expected
+        self.is_cancellable = is_cancellable
+
+    def __enter__(self) -> "UserCode":
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, error: BaseException | None, _traceback: TracebackType | None
+    ) -> bool:
+        self.error = error
+        if forks.is_child:
+            if isinstance(error, Exception):
+                failures.error(self._text, *self._arguments, exc_info=error)
+            forks.end_child()
+        if error is None or (self.is_cancellable and is_cancelled(error)):
+            return False
+        if not isinstance(error, self._expected):
+            failures.error(self._text, *self._arguments, exc_info=error)
+        return True
+
+
+def is_cancelled(error: BaseException) -> bool:
+    """Whether an exception is the running task's own cancellation, not that of something which it awaited."""
+    task = None
+    with suppress(RuntimeError):  # no event loop runs in this thread
+        task = asyncio.current_task()
+    return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
+
+
+async def in_its_own_task(running: Coroutine[Any, Any, T], failed: Callable[[], T]) -> T:
+    """Await user code in a task of its own, so that what it cancels, now or later, is never a commit.
+
+    failed: returns what stands for its result when it has cancelled itself.
+    """
+    task = asyncio.create_task(running)
+    try:
+        return await task
+    except asyncio.CancelledError as error:
+        if is_cancelled(error):
+            raise
+        return failed()

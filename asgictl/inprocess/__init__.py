@@ -1,0 +1,1 @@
+"""The application inside the server's own process."""

@@ -1,0 +1,68 @@
+"""In-process, what an interface server does about a body that is too large, 413, and a failed application, 500."""
+
+from collections.abc import MutableMapping
+from typing import Any
+
+from asgictl.interface.pending_request import Aborted, error_response
+from asgictl.telemetry.access_log import Answer
+from asgictl.wire.asgi import Receive, Send, headers_of, status_of
+
+
+class LimitedBody:
+    """The `receive` and `send` of one HTTP request. Past the limit the application hears that its client has gone.
+
+    has_begun: the response has. has_ended: it is complete, or the application was told that nobody waits for it.
+    """
+
+    def __init__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send, limit: int) -> None:
+        self._receive = receive
+        self._send = send
+        self._limit = limit
+        self._received = 0
+        self.answer = Answer()
+        self.has_begun = False
+        self.has_ended = False
+        lengths = [int(value) for name, value in scope["headers"] if name == b"content-length"]
+        self.is_too_large = any(length > limit for length in lengths)
+
+    async def receive(self) -> MutableMapping[str, Any]:
+        if self.is_too_large:
+            return {"type": "http.disconnect"}
+        message = await self._receive()
+        self.has_ended |= message["type"] == "http.disconnect"
+        self._received += len(message.get("body", b""))
+        if self._received <= self._limit:
+            return message
+        self.is_too_large = self.has_ended = True
+        if not self.has_begun:
+            await self.refuse()
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.start":  # a server may find a mistake only when it has begun to write
+            status = status_of(message)
+            headers_of(message)
+            if not self.is_too_large:
+                self.answer.begin(status)
+        if not self.is_too_large:
+            self.answer.bytes += len(message.get("body", b""))
+            await self._send(message)
+            self.has_begun = True
+            self.has_ended |= message["type"] == "http.response.body" and not message.get("more_body", False)
+
+    async def refuse(self) -> None:
+        """Answer in the application's stead."""
+        await self._answer(413, f"The body is larger than {self._limit} bytes.")
+
+    async def fail(self) -> None:
+        """The application has failed: answer in its stead; raises Aborted when its response had begun."""
+        if not self.has_begun:
+            await self._answer(500, "Internal Server Error")
+        elif not self.has_ended:
+            raise Aborted from None
+
+    async def _answer(self, status: int, text: str) -> None:
+        self.answer.begin(status)
+        response = error_response("", status, text)
+        await self._send({"type": "http.response.start", "status": status, "headers": response.headers})
+        await self._send({"type": "http.response.body", "body": response.body})

@@ -1,0 +1,253 @@
+"""One WebSocket: reads frames into the connection's inbox, has its turns run, and writes what they produce.
+
+Where a turn runs is not known here: `submit` hands the event to a channel layer (split) or to a thread (in-process),
+and `done` hears of the outcome. So a consumer's socket behaves the same in both modes.
+"""
+
+import asyncio
+import logging
+from collections.abc import MutableMapping
+from time import perf_counter
+from typing import Any, Protocol
+
+from asgictl.config import Limits
+from asgictl.interface.groups import Groups
+from asgictl.interface.origin import REFUSAL, is_allowed
+from asgictl.interface.outbox import Outbox
+from asgictl.interface.turns import Connection, State
+from asgictl.layers.base import Position
+from asgictl.telemetry.metrics import Figures
+from asgictl.telemetry.shed import Shed
+from asgictl.wire.asgi import Receive, Send
+from asgictl.wire.manifest import Path
+from asgictl.wire.messages import (
+    ABNORMAL_CLOSURE,
+    INTERNAL_ERROR,
+    TRY_AGAIN_LATER,
+    Accept,
+    Close,
+    Connect,
+    Done,
+    Frame,
+    Frames,
+    Reply,
+    Scope,
+    TurnEvent,
+    encode_scope,
+)
+
+logger = logging.getLogger("asgictl.interface")
+
+
+class Host(Protocol):
+    """What holds the sockets of one process."""
+
+    groups: Groups
+    limits: Limits
+    figures: Figures
+    shed: Shed
+
+    def submit(self, socket: "ConsumerSocket", event: TurnEvent) -> None:
+        """Have a turn run; socket.done hears of it, never before submit returns."""
+
+    def skip(self, socket: "ConsumerSocket") -> None:
+        """Nobody waits for the handshake any more: call socket.skipped() if its turn is not going to run."""
+
+    def give_up(self, socket: "ConsumerSocket", event: TurnEvent, reason: str) -> None:
+        """A turn is not run again."""
+
+    def closed(self, socket: "ConsumerSocket") -> None:
+        """The socket's last turn is done."""
+
+
+class ConsumerSocket:
+    """A WebSocket and its connection. Make one, then await run() in the ASGI application's task."""
+
+    def __init__(self, id: str, scope: MutableMapping[str, Any], path: Path, host: Host, send: Send) -> None:
+        self.id = id
+        self.connection = Connection(id, encode_scope(travelling(scope)), host.limits, path.at_most_once)
+        self.pool = path.pool
+        self._path = path
+        self._is_foreign = not is_allowed(scope["headers"], host.limits.allowed_origins)
+        self._host = host
+        self._outbox = Outbox(send, can_deny(scope))
+        self._joined: set[str] = set()
+        self._room: asyncio.Future[None] | None = None  # what the reader waits for while the inbox is full
+        self._deadline: asyncio.TimerHandle | None = None
+        self._waiting_since = 0.0  # the oldest frame in the inbox; 0 when there is none
+        self._turn_since = perf_counter()  # the oldest frame of the turn in flight
+
+    async def run(self, receive: Receive) -> None:
+        """Serve the socket until the client has gone or was closed; its last turns may outlive this call."""
+        await receive()  # websocket.connect
+        if self._is_foreign:
+            self._host.shed.add("handshakes refused with 403: their Origin is not allowed")
+            self._close(REFUSAL)
+        elif self._path.connect:
+            loop = asyncio.get_running_loop()
+            self._deadline = loop.call_later(self._host.limits.connect_deadline_seconds, self._too_late)
+            self._host.submit(self, self.connection.connect())
+        else:
+            self._accept(Accept(None, []))
+        while (message := await receive())["type"] == "websocket.receive":
+            if self._path.receive and self._outbox.is_open:
+                text = message.get("text")
+                self._waiting_since = self._waiting_since or perf_counter()
+                self.connection.receive(message["bytes"] if text is None else text)
+                self._advance()
+                if self.connection.full:
+                    await self._wait_for_room()
+        self._outbox.is_open = False
+        self._leave(message.get("code") or ABNORMAL_CLOSURE, message.get("reason") or "")
+
+    async def _wait_for_room(self) -> None:
+        """Not reading lets TCP hold the client back."""
+        self._room = asyncio.get_running_loop().create_future()
+        try:
+            await asyncio.wait_for(self._room, self._host.limits.inbox_deadline_seconds)
+        except TimeoutError:
+            self._host.shed.add("sockets closed with 1013: no worker took their frames in time")
+            self._close(Close(TRY_AGAIN_LATER, "no worker took your messages"))
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether a turn may run again when nobody knows whether it has run."""
+        return not self._path.at_most_once
+
+    def is_answered_by(self, reply: Reply) -> bool:
+        """Whether this ends the turn in flight."""
+        return isinstance(reply, Done) and reply.number == self.connection.number
+
+    def answer(self, reply: Reply, position: Position | None) -> None:
+        """Apply what a worker says of this connection."""
+        if isinstance(reply, Frames):
+            self.deliver_all(reply.frames)
+        elif isinstance(reply, Done):
+            self.done(reply, position)
+
+    def done(self, reply: Done, position: Position | None) -> None:
+        """Apply what a turn produced; a reply to any turn but the one in flight is passed over."""
+        if not self.connection.done(reply):
+            logger.info("connection %s: a late reply to turn %d", reply.connection, reply.number)
+            return
+        self._host.figures.turn(perf_counter() - self._turn_since, reply.run_seconds)
+        if not self._outbox.is_accepted and self._deadline:
+            self._deadline.cancel()
+        if reply.accept is not None:
+            self._accept(reply.accept)
+        for group in reply.joins if self._outbox.is_open else ():
+            self._joined.add(group)
+            self._host.groups.join(group, self, position or (0, 0))
+        for group in reply.leaves:
+            self._joined.discard(group)
+            self._host.groups.leave(group, self)
+        self.deliver_all(reply.frames)
+        if reply.close is not None:
+            self._close(reply.close)
+        self._advance()
+
+    def lost(self, started: bool) -> TurnEvent | None:
+        """The worker of the turn in flight died; returns what to send again. A turn that kills workers ends here."""
+        event = self.connection.event
+        again = self.connection.lost(started)
+        if again is None and event is not None:
+            reason = f"its worker died, attempt {event.attempt}"
+            logger.error("connection %s: its turn is given up: %s", self.connection.id, reason)
+            self._host.give_up(self, event, reason)
+            if self.repeatable or not self._outbox.is_accepted:
+                self._close(Close(INTERNAL_ERROR, "", 500))
+            else:
+                self._advance()
+        return again
+
+    def skipped(self) -> None:
+        """The client left, or was refused, before any worker took the handshake: nobody is to hear of it."""
+        self.connection.done(Done(self.connection.id, self.connection.number, [], b"", None, None, [], []))
+        self._advance()
+
+    def refused(self) -> bool:
+        """Redis takes none: a frame waits, and a handshake until its deadline."""
+        return True
+
+    def deliver_all(self, frames: list[Frame]) -> None:
+        """Put frames onto their way to the client, once it is accepted."""
+        for frame in frames:
+            self.deliver(frame)
+
+    def deliver(self, frame: Frame, may_drop: bool = False) -> None:
+        """Put a frame onto its way to the client; one too slow to take it goes without, or is closed with 1013."""
+        waiting = self._outbox.bytes
+        if waiting and waiting + len(frame) > self._host.limits.outbox_bytes and self._outbox.is_open:
+            if may_drop:
+                self._host.shed.add("group frames dropped: their sockets read too slowly")
+                return
+            self._host.shed.add("sockets closed with 1013: they read too slowly")
+            self._close(Close(TRY_AGAIN_LATER, "reading too slowly"))
+        self._outbox.frame(frame)
+
+    def _accept(self, accept: Accept) -> None:
+        """Open the socket. Should the client have left meanwhile, the application hears of that, as it accepted."""
+        self.connection.wants_disconnect = self._path.disconnect
+        self._outbox.accept(accept)
+
+    def _close(self, close: Close) -> None:
+        """Close, or refuse the handshake; what the client sent but no consumer has seen is dropped."""
+        self._outbox.close(close)
+        self.connection.discard()
+        self._leave(close.code, close.reason)
+
+    def _too_late(self) -> None:
+        """Nobody answered the handshake in time: refuse it, and pass over an answer that comes later."""
+        self._host.shed.add("handshakes that no worker answered in time, refused with 503")
+        self._close(Close(TRY_AGAIN_LATER, "", 503))
+
+    def _leave(self, code: int, reason: str) -> None:
+        if self._deadline:
+            self._deadline.cancel()
+        for group in self._joined:
+            self._host.groups.leave(group, self)
+        self._joined.clear()
+        self.connection.leave(code, reason)
+        if isinstance(self.connection.event, Connect):
+            self._host.skip(self)
+        self._advance()
+
+    def _advance(self) -> None:
+        """Have the next turn run if there is one, and wake the reader if there is room."""
+        if event := self.connection.next():
+            self._turn_since = self._waiting_since or perf_counter()
+            self._waiting_since = perf_counter() if self.connection.inbox else 0.0
+            self._host.submit(self, event)
+        elif self.connection.state is State.CLOSED:
+            self._host.closed(self)
+        if self._room and not self._room.done() and not self.connection.full:
+            self._room.set_result(None)
+
+
+def can_deny(scope: MutableMapping[str, Any]) -> bool:
+    """Whether the server lets a handshake be refused with a response of our own (ASGI: denial response)."""
+    return "websocket.http.response" in scope.get("extensions", {})
+
+
+def local_path(scope: MutableMapping[str, Any]) -> str:
+    """Return the path as the application routes it: ASGI's `path` begins with `root_path`."""
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", ""))
+
+
+def travelling(scope: MutableMapping[str, Any]) -> Scope:
+    """Return the parts of an ASGI connection scope that a worker needs."""
+    path = scope["path"]
+    return Scope(
+        scope.get("method", ""),
+        scope.get("scheme", "ws" if scope.get("type") == "websocket" else "http"),
+        scope.get("http_version", "1.1"),
+        scope.get("root_path", ""),
+        path,
+        scope.get("raw_path") or path.encode(),
+        scope.get("query_string", b""),
+        [(name, value) for name, value in scope["headers"]],
+        tuple(scope["client"]) if scope.get("client") else None,
+        tuple(scope["server"]) if scope.get("server") else None,
+        scope.get("subprotocols", []),
+    )

@@ -1,0 +1,127 @@
+"""Stands before an application whose server cannot drain: ends what is in hand when the server stops."""
+
+import asyncio
+from collections.abc import Callable, MutableMapping
+from contextlib import suppress
+from typing import Any
+
+from asgictl.interface.consumer_socket import can_deny
+from asgictl.interface.outbox import denial
+from asgictl.wire.asgi import ASGIMessage, Receive, Send
+from asgictl.wire.messages import SERVICE_RESTART, Close
+
+CLOSE_SECONDS = 5.0  # in which a client answers that its socket is closed; then it is cut
+
+
+class Door:
+    """The application behind a server that cannot drain: knows what is in hand, and ends it once the server stops.
+
+    It also gives each scope its root_path, with which `path` begins (ASGI, HTTP connection scope).
+    """
+
+    def __init__(self, application: Callable[..., Any], root_path: str) -> None:
+        self._application = application
+        self._root_path = root_path
+        self._sockets: set[Socket] = set()
+        self._tasks: set[Any] = set()
+        self._is_closed = False
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._application(scope, receive, send)
+            return
+        root = self._root_path
+        raw_path = root.encode() + scope["raw_path"]
+        scope = {**scope, "root_path": root, "path": root + scope["path"], "raw_path": raw_path}
+        task = asyncio.current_task()
+        self._tasks.add(task)
+        try:
+            if scope["type"] == "websocket":
+                await self._serve(Socket(scope, receive, send), scope)
+            else:
+                await self._application(scope, receive, send)
+        finally:
+            self._tasks.discard(task)
+
+    async def _serve(self, socket: "Socket", scope: MutableMapping[str, Any]) -> None:
+        self._sockets.add(socket)
+        try:
+            if self._is_closed:
+                socket.close()
+            else:
+                await self._application(scope, socket.receive, socket.send)
+        except OSError:
+            if not socket.is_closed:
+                raise
+        finally:
+            self._sockets.discard(socket)
+            await socket.finish()
+
+    def close(self) -> None:
+        """Close every socket with 1012, or refuse its handshake; and so with those that come from now on."""
+        self._is_closed = True
+        for each in self._sockets:
+            each.close()
+
+    async def drain(self, seconds: float) -> None:
+        """Wait until all that is in hand has ended."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=seconds)
+
+
+class Socket:
+    """A WebSocket's `receive` and `send`. Once it is closed, its application hears that the client has gone."""
+
+    def __init__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        self._receive = receive
+        self._send = send
+        self._farewell = denial(Close(SERVICE_RESTART, "", 503), can_deny(scope))
+        self._is_open = False
+        self._reading: asyncio.Future[ASGIMessage] | None = None  # a read is never cancelled, it could lose a message
+        self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._closing: asyncio.Future[None] | None = None
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether close() was called."""
+        return self._closed.done()
+
+    async def receive(self) -> ASGIMessage:
+        reading = self._read()
+        await asyncio.wait((reading, self._closed), return_when=asyncio.FIRST_COMPLETED)
+        if self.is_closed:
+            return {"type": "websocket.disconnect", "code": SERVICE_RESTART, "reason": ""}
+        self._reading = None
+        return reading.result()
+
+    def _read(self) -> asyncio.Future[ASGIMessage]:
+        self._reading = self._reading or asyncio.ensure_future(self._receive())
+        return self._reading
+
+    async def send(self, message: ASGIMessage) -> None:
+        if self.is_closed:
+            raise ConnectionError("the server stops")
+        self._is_open = message["type"] in ("websocket.accept", "websocket.send")
+        self._farewell = [{"type": "websocket.close", "code": SERVICE_RESTART}] if self._is_open else []
+        await self._send(message)
+
+    def close(self) -> None:
+        """Begin to close it."""
+        if not self.is_closed:
+            self._closed.set_result(None)
+            self._closing = asyncio.ensure_future(self._close())
+
+    async def _close(self) -> None:
+        for message in self._farewell:
+            await self._send(message)
+
+    async def finish(self) -> None:
+        """Behind the application: let the client answer, else what it sends meanwhile would reset the connection."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_SECONDS):
+                if self._closing:
+                    await self._closing
+                while self._closing and self._is_open and (await self._read())["type"] != "websocket.disconnect":
+                    self._reading = None
+        if self._reading:
+            self._reading.cancel()

@@ -1,0 +1,213 @@
+"""Events on their way: from the moment an event is sent until its reply has come, the interface holds it.
+
+So the interface alone decides what happens after a loss, and Redis is only transport. An event can be lost in four
+ways, and comes back here in each: XADD was not answered; its worker died (release.lua says so); Redis has forgotten
+everything (its epoch changed); Redis has forgotten this one, as a failover does, which only looking tells.
+"""
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import Callable
+from enum import Enum, auto
+from functools import partial
+from typing import Protocol
+
+from asgictl.layers.base import EventLayer, NotSent
+from asgictl.wire.messages import Event, Lost, Receive, Turn
+
+RESEND_SECONDS = 0.2  # between attempts to add an event while Redis is away
+AUDIT_SECONDS = 1.0  # after which an event that is open is looked for in Redis; then twice as long, and so on
+
+
+class Owner(Protocol):
+    """Waits for the reply: a socket or a pending request. pool: the suffix of the channels that its events go to."""
+
+    pool: str
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether the event may run again when nobody knows whether it has run."""
+
+    def lost(self, started: bool) -> Event | None:
+        """A worker that held the event died; return what to send again, or None to give up."""
+
+    def refused(self) -> bool:
+        """The layer has not taken the event; return whether to try again."""
+
+
+class Stage(Enum):
+    WAITING = auto()  # for room in its channel
+    RESENDING = auto()  # in a moment: Redis was away, or refused it
+    SENT = auto()  # perhaps Redis has it
+
+
+class Dispatched:
+    """One event. entry: its id in the channel's stream, once XADD was answered."""
+
+    __slots__ = ("audit_at", "audit_seconds", "channel", "entry", "event", "owner", "skipped", "stage")
+
+    def __init__(self, event: Event, owner: Owner, now: float) -> None:
+        self.event = event
+        self.owner = owner
+        self.channel = event.channel + owner.pool
+        self.entry: bytes | None = None
+        self.stage = Stage.WAITING
+        self.skipped: Callable[[], None] | None = None  # to be called if no worker gets it, once nobody waits for it
+        self.audit_seconds = AUDIT_SECONDS
+        self.audit_at = now + AUDIT_SECONDS
+
+
+class InFlight:
+    """All events of an interface that are open: at most one for each connection.
+
+    capacity: of a channel, in events; what other interfaces have in it is known from the layer, each second.
+    shed: told of each sending that Redis has refused, in its words.
+    """
+
+    def __init__(self, layer: EventLayer, capacity: int, shed: Callable[[str], None]) -> None:
+        self._layer = layer
+        self._shed = shed
+        self._capacity = capacity
+        self._in_flight: dict[str, Dispatched] = {}
+        self._waiting: dict[str, deque[Dispatched]] = {}  # by channel
+        self._open: Counter[str] = Counter()  # by channel
+        self._others: Counter[str] = Counter()  # by channel, events of other interfaces
+
+    def full(self, channel: str) -> bool:
+        """Whether a channel is at its capacity: requests and handshakes are refused then, frames wait."""
+        return self._open[channel] + self._others[channel] >= self._capacity
+
+    def send(self, event: Event, owner: Owner) -> None:
+        """Send an event, again and again while Redis is away: whatever the number of sendings, one output counts."""
+        dispatched = self._in_flight[event.connection] = Dispatched(event, owner, asyncio.get_running_loop().time())
+        if isinstance(event, Receive) and (dispatched.channel in self._waiting or self.full(dispatched.channel)):
+            self._waiting.setdefault(dispatched.channel, deque()).append(dispatched)
+        else:
+            self._open[dispatched.channel] += 1
+            self._dispatch(dispatched)
+
+    def added(self, connection: str) -> bool:
+        """Whether Redis is known to have taken the connection's event."""
+        dispatched = self._in_flight.get(connection)
+        return dispatched is not None and dispatched.entry is not None
+
+    def complete(self, connection: str) -> None:
+        """The reply has come, or nobody waits for it any more."""
+        if dispatched := self._in_flight.pop(connection, None):
+            if dispatched.stage is Stage.WAITING:
+                self._waiting[dispatched.channel].remove(dispatched)
+            else:
+                self._open[dispatched.channel] -= 1
+            if dispatched.channel in self._waiting:
+                self._dispatch_waiting(dispatched.channel)
+
+    def clear(self) -> None:
+        """What is open is no longer ours: send nothing of it again, and nothing of what waits."""
+        self._in_flight.clear()
+        self._waiting.clear()
+        self._open.clear()
+
+    def skip(self, connection: str, skipped: Callable[[], None]) -> None:
+        """Nobody waits for the reply: call skipped() if no worker has taken the event, and none will any more."""
+        if dispatched := self._in_flight.get(connection):
+            dispatched.skipped = skipped
+            self._remove(dispatched)
+
+    def lost(self, lost: Lost) -> None:
+        """A dead worker held an event; a word about any but the newest attempt of it is passed over."""
+        dispatched = self._in_flight.get(lost.connection)
+        if dispatched and (lost.number, lost.attempt) == (number_of(dispatched.event), dispatched.event.attempt):
+            self._lost(dispatched, lost.started)
+
+    def forgotten(self) -> None:
+        """Redis has forgotten everything: send what is open again."""
+        for dispatched in [dispatched for dispatched in self._in_flight.values() if dispatched.stage is Stage.SENT]:
+            self._again(dispatched)
+
+    def audit(self) -> None:
+        """Each second: look for the events that have been open for long, and at how full the channels are."""
+        now = asyncio.get_running_loop().time()
+        for dispatched in list(self._in_flight.values()):
+            if dispatched.entry is not None and dispatched.audit_at <= now:
+                dispatched.audit_seconds *= 2
+                dispatched.audit_at = now + dispatched.audit_seconds
+                self._layer.audit(
+                    dispatched.channel, dispatched.event, dispatched.entry, partial(self._again, dispatched)
+                )
+        for channel in list(self._open):
+            self._layer.depth(channel, partial(self._deep, channel))
+
+    def _deep(self, channel: str, reply: object) -> None:
+        if isinstance(reply, int):
+            self._others[channel] = max(reply - self._open[channel], 0)
+            self._dispatch_waiting(channel)
+
+    def _dispatch(self, dispatched: Dispatched) -> None:
+        dispatched.stage, dispatched.entry = Stage.SENT, None
+        self._layer.append(dispatched.channel, dispatched.event, partial(self._answered, dispatched))
+
+    def _dispatch_waiting(self, channel: str) -> None:
+        waiting = self._waiting.get(channel)
+        while waiting and not self.full(channel):
+            self._open[channel] += 1
+            self._dispatch(waiting.popleft())
+        if not waiting:
+            self._waiting.pop(channel, None)
+
+    def _answered(self, dispatched: Dispatched, reply: object) -> None:
+        if isinstance(reply, bytes):
+            dispatched.entry = reply
+            self._remove(dispatched)
+        elif self._is_over(dispatched):
+            return
+        elif not isinstance(reply, ConnectionError):  # refused, so it is certain that Redis has not taken it
+            self._shed(f"events refused by Redis: {reply}")
+            if dispatched.owner.refused():
+                self._dispatch_later(dispatched)
+            else:
+                self.complete(dispatched.event.connection)
+        elif isinstance(reply, NotSent) or dispatched.owner.repeatable:
+            self._dispatch_later(dispatched)
+        else:
+            self._lost(dispatched, started=True)
+
+    def _remove(self, dispatched: Dispatched) -> None:
+        """Take an event out of Redis that nobody waits for; one that is on its way there, once it has arrived."""
+
+        def removed(entry: bytes, reply: object) -> None:
+            if reply == 1 and dispatched.entry == entry and not self._is_over(dispatched) and dispatched.skipped:
+                self.complete(dispatched.event.connection)
+                dispatched.skipped()
+
+        if dispatched.entry and dispatched.skipped:
+            self._layer.remove(dispatched.channel, dispatched.entry, partial(removed, dispatched.entry))
+
+    def _is_over(self, dispatched: Dispatched) -> bool:
+        return self._in_flight.get(dispatched.event.connection) is not dispatched
+
+    def _dispatch_later(self, dispatched: Dispatched) -> None:
+        dispatched.stage = Stage.RESENDING
+        asyncio.get_running_loop().call_later(RESEND_SECONDS, self._dispatch_again, dispatched)
+
+    def _dispatch_again(self, dispatched: Dispatched) -> None:
+        if not self._is_over(dispatched):
+            self._dispatch(dispatched)
+
+    def _again(self, dispatched: Dispatched) -> None:
+        """Send an event that is not in Redis any more, or give it up if it may have run and must not run twice."""
+        if self._is_over(dispatched):
+            return
+        if dispatched.owner.repeatable:
+            self._dispatch(dispatched)
+        else:
+            self._lost(dispatched, started=True)
+
+    def _lost(self, dispatched: Dispatched, started: bool) -> None:
+        self.complete(dispatched.event.connection)
+        if again := dispatched.owner.lost(started):
+            self.send(again, dispatched.owner)
+
+
+def number_of(event: Event) -> int:
+    """Return the number of a WebSocket's turn, 0 for an HTTP request."""
+    return event.number if isinstance(event, Turn) else 0

@@ -1,0 +1,209 @@
+"""One WebSocket of an ASGI application: it stays with the worker that took its handshake, and ends with it.
+
+Frames pass both ways as they come, each numbered, so that after a cut connection to Redis nothing is lost or repeated.
+A side may send as much ahead of the other as an inbox holds; then it waits.
+"""
+
+import asyncio
+from collections.abc import MutableMapping
+from typing import Any, Protocol
+
+from asgictl.config import Limits
+from asgictl.interface.consumer_socket import can_deny, travelling
+from asgictl.interface.outbox import Outbox
+from asgictl.layers.base import Answered, Position
+from asgictl.layers.flow_control import FRAME_BYTES, OrderedReceiver, OrderedSender, weight
+from asgictl.telemetry.shed import Shed
+from asgictl.wire.asgi import Receive, Send
+from asgictl.wire.messages import (
+    ABNORMAL_CLOSURE,
+    INTERNAL_ERROR,
+    SERVICE_RESTART,
+    TRY_AGAIN_LATER,
+    Close,
+    Closed,
+    Connect,
+    Credit,
+    Done,
+    Ended,
+    Frames,
+    Gone,
+    Incoming,
+    Reply,
+    Want,
+    WorkerMessage,
+    encode_scope,
+)
+
+
+class Host(Protocol):
+    """What holds the stream sockets of one interface; as socket.Host, and with a way to send letters."""
+
+    limits: Limits
+    shed: Shed
+
+    def submit(self, socket: "StreamSocket", event: Connect) -> None: ...
+
+    def skip(self, socket: "StreamSocket") -> None: ...
+
+    def closed(self, socket: "StreamSocket") -> None: ...
+
+    def post(self, inbox: str, letter: WorkerMessage, answered: Answered) -> None: ...
+
+
+class StreamSocket:
+    """Make one, then await run() in the server's task."""
+
+    repeatable = True  # until its handshake is answered it may go to another worker
+
+    def __init__(self, id: str, scope: MutableMapping[str, Any], pool: str, host: Host, send: Send) -> None:
+        self.id = id
+        self.pool = pool
+        self.inbox = ""
+        self._entry = b""
+        self._event = Connect(id, 1, 1, encode_scope(travelling(scope)), b"")
+        self._host = host
+        self._is_answered = False
+        self._listener: tuple[str, bytes] | None = None  # inbox and entry of who waits to hear, before it answers
+        self._ended: tuple[int, str] | None = None  # how, once the client has gone
+        self._outbox = Outbox(send, can_deny(scope), self._written)
+        self._sender: OrderedSender[Incoming | Credit | Ended] = OrderedSender(self._add, self.died)
+        self._heard = OrderedReceiver(self.died)
+        self._ahead = 0  # bytes that the application has not taken
+        self._behind = 0  # bytes written of which the worker was not told
+        self._room: asyncio.Future[None] | None = None
+        self._deadline: asyncio.TimerHandle | None = None
+
+    async def run(self, receive: Receive) -> None:
+        """Serve the socket until it has ended."""
+        await receive()  # websocket.connect
+        loop, limits = asyncio.get_running_loop(), self._host.limits
+        self._deadline = loop.call_later(limits.connect_deadline_seconds, self._too_late)
+        self._host.submit(self, self._event)
+        try:
+            while (message := await receive())["type"] == "websocket.receive":
+                if self._outbox.is_open:
+                    text = message.get("text")
+                    frame = message["bytes"] if text is None else text
+                    self._sender.send(Incoming(self.id, self._entry, frame, self._sender.next_sequence()))
+                    self._ahead += weight(frame)
+                    if self._ahead > limits.inbox_bytes:
+                        await self._wait_for_room()
+            self._end(message.get("code") or ABNORMAL_CLOSURE, message.get("reason") or "")
+        finally:
+            self._deadline.cancel()
+
+    def is_answered_by(self, reply: Reply) -> bool:
+        """Whether this ends the handshake; of two workers that answer it, the first is heard."""
+        return isinstance(reply, Done) and not self._is_answered
+
+    def answer(self, reply: Reply, position: Position | None) -> None:
+        """Apply what the worker says."""
+        if isinstance(reply, Done):
+            self._answer_handshake(reply)
+        elif isinstance(reply, Want) and not self._is_answered:
+            self._listener = reply.inbox, reply.entry
+            if self._ended is not None:
+                self._tell_listener()
+        elif not isinstance(reply, Want | Frames | Closed) or reply.entry != self._entry:
+            pass  # of another worker, which hears that it is not the one
+        elif self._heard.is_next(reply.sequence):
+            self._obey(reply)
+
+    def _obey(self, reply: Want | Frames | Closed) -> None:
+        if isinstance(reply, Closed):
+            self._close(Close(reply.code, reply.reason))
+        elif isinstance(reply, Frames):
+            for frame in reply.frames:
+                self._outbox.frame(frame)
+        else:
+            self._ahead -= reply.size
+            if self._ahead <= self._host.limits.inbox_bytes // 2:
+                self._wake()
+
+    def lost(self, started: bool) -> Connect | None:
+        """The worker died before it answered the handshake."""
+        attempt = self._event.attempt + started
+        if self._ended is None and attempt <= self._host.limits.attempts:
+            self._event = Connect(self.id, 1, attempt, self._event.scope, b"")
+            return self._event
+        self._is_answered = True
+        self._close(Close(INTERNAL_ERROR, "", 500))
+        if self._ended is not None:
+            self._host.closed(self)
+        return None
+
+    def refused(self) -> bool:
+        """Redis takes none: the handshake waits, until its deadline."""
+        return True
+
+    def died(self) -> None:
+        """The worker that had this socket is no more, or Redis has lost a part of what they said to each other."""
+        self._close(Close(SERVICE_RESTART, ""))
+
+    def skipped(self) -> None:
+        """No worker had taken the handshake."""
+        self._host.closed(self)
+
+    def _answer_handshake(self, reply: Done) -> None:
+        if self._is_answered:
+            if reply.inbox:  # of two workers that answer a handshake, the first has the socket
+                self._host.post(reply.inbox, Gone(self.id, reply.entry), lambda _answer: None)
+            return
+        self._is_answered = True
+        if self._deadline:
+            self._deadline.cancel()
+        self.inbox, self._entry = reply.inbox, reply.entry
+        if self._ended is not None:  # the client left while it was answered
+            self._end(*self._ended)
+        elif reply.accept is not None:
+            self._outbox.accept(reply.accept)
+        elif reply.close is not None:
+            self._close(reply.close)
+
+    async def _wait_for_room(self) -> None:
+        """Not reading lets TCP hold the client back."""
+        self._room = asyncio.get_running_loop().create_future()
+        try:
+            await asyncio.wait_for(self._room, self._host.limits.inbox_deadline_seconds)
+        except TimeoutError:
+            self._host.shed.add("sockets closed with 1013: no worker took their frames in time")
+            self._close(Close(TRY_AGAIN_LATER, "the application took no messages"))
+
+    def _close(self, close: Close) -> None:
+        """Close after what was sent before; a reader that waits goes on, so as to hear of the end."""
+        self._outbox.close(close)
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._room and not self._room.done():
+            self._room.set_result(None)
+
+    def _written(self, size: int) -> None:
+        self._behind += size + FRAME_BYTES
+        if self._behind >= self._host.limits.outbox_bytes // 4:
+            self._sender.send(Credit(self.id, self._entry, self._behind, self._sender.next_sequence()))
+            self._behind = 0
+
+    def _add(self, message: Incoming | Credit | Ended, answered: Answered) -> None:
+        self._host.post(self.inbox, message, answered)
+
+    def _too_late(self) -> None:
+        self._host.shed.add("handshakes that no worker answered in time, refused with 503")
+        self._close(Close(TRY_AGAIN_LATER, "", 503))
+
+    def _tell_listener(self) -> None:
+        if self._listener:
+            inbox, entry = self._listener
+            self._host.post(inbox, Gone(self.id, entry), lambda _answer: None)
+
+    def _end(self, code: int, reason: str) -> None:
+        self._outbox.is_open = False
+        self._ended = code, reason
+        if self.inbox:
+            self._sender.send(Ended(self.id, self._entry, code, reason, self._sender.next_sequence()))
+        if self._is_answered:
+            self._host.closed(self)
+        else:
+            self._tell_listener()
+            self._host.skip(self)

@@ -1,0 +1,93 @@
+"""The boundary around user code, in a thread and in a task."""
+
+import asyncio
+
+import pytest
+
+from asgictl.app.boundary import UserCode, in_its_own_task, is_cancelled
+from tests.worker.conftest import scenario
+
+ENDS = [ValueError, asyncio.CancelledError, SystemExit, KeyboardInterrupt, GeneratorExit, StopIteration, BaseException]
+
+
+@pytest.mark.parametrize("how", ENDS)
+@pytest.mark.parametrize("is_cancellable", [False, True])
+def test_whatever_is_raised_ends_there_and_is_told_once(
+    how: type[BaseException], is_cancellable: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    error = how("theirs")
+    with UserCode("%s of %s failed", "connect", "/x", is_cancellable=is_cancellable) as ended:
+        raise error
+    assert ended.error is error
+    (record,) = caplog.records
+    assert (record.getMessage(), record.exc_info and record.exc_info[1]) == (
+        "the application: connect of /x failed",
+        error,
+    )
+
+
+def test_what_is_expected_ends_there_and_is_not_told(caplog: pytest.LogCaptureFixture) -> None:
+    with UserCode("failed", expected=OSError) as ended:
+        raise ConnectionResetError
+    assert isinstance(ended.error, ConnectionResetError)
+    with UserCode("failed") as returned:
+        pass
+    assert (returned.error, caplog.records) == (None, [])
+
+
+@scenario
+async def test_the_cancellation_of_what_is_awaited_ends_there() -> None:
+    awaited = asyncio.ensure_future(asyncio.sleep(9))
+    awaited.cancel()
+    with UserCode("failed", is_cancellable=True) as ended:
+        await awaited
+    assert isinstance(ended.error, asyncio.CancelledError)
+    assert not is_cancelled(ended.error)
+
+
+@pytest.mark.parametrize("is_cancellable", [False, True])
+def test_the_task_s_own_cancellation_passes_where_somebody_else_may_cancel_it(is_cancellable: bool) -> None:
+    @scenario
+    async def run() -> None:
+        code = UserCode("failed", is_cancellable=is_cancellable)
+
+        async def waits() -> str:
+            with code:
+                await asyncio.sleep(9)
+            return "goes on"
+
+        task = asyncio.ensure_future(waits())
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled() is is_cancellable
+
+    run()
+
+
+@scenario
+async def test_a_time_limit_within_is_a_timeout_error() -> None:
+    with UserCode("failed", is_cancellable=True) as ended:
+        async with asyncio.timeout(0):
+            await asyncio.sleep(9)
+    assert isinstance(ended.error, TimeoutError)
+
+
+@scenario
+async def test_what_cancels_itself_in_a_task_of_its_own_has_failed_and_ours_passes() -> None:
+    async def cancels_itself() -> str:
+        task = asyncio.current_task()
+        assert task
+        task.cancel()
+        return "done"
+
+    async def waits() -> str:
+        await asyncio.sleep(9)
+        return "done"
+
+    assert await in_its_own_task(cancels_itself(), lambda: "failed") == "failed"
+    outer = asyncio.ensure_future(in_its_own_task(waits(), lambda: "failed"))
+    await asyncio.sleep(0)
+    outer.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await outer

@@ -1,0 +1,117 @@
+"""Sends from outside of any event, on a real server."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from asgictl.app import outside as module
+from asgictl.app.application import Application, Channel, Group, manifest_of
+from asgictl.app.outside import Sender
+from asgictl.errors import ChannelFull, ConsumerError, RedisError, UnknownChannel
+from asgictl.layers.redis.keys import Keys
+from asgictl.wire.manifest import encode_manifest
+from asgictl.wire.messages import Broadcast, Job, decode_broadcast, decode_event, decode_state
+from tests.plain import TEXTS, Number
+
+KEYS = Keys("shop")
+THUMBS = KEYS.channel("background.thumbs")
+
+
+@pytest.fixture(autouse=True)
+def _here(url: str, client: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("ASGICTL_REDIS", url)
+    monkeypatch.setenv("ASGICTL_NAME", "shop")
+    yield
+    client.flushall()
+    module._client.cache_clear()
+
+
+def test_a_script_sends_to_groups_and_channels_at_once(client: Any) -> None:
+    Group("g").send(text="x")
+    Channel("thumbs").send({"id": 5})
+    ((_, fields),) = client.xrange(KEYS.broadcast)
+    assert decode_broadcast(*next(iter(fields.items()))) == Broadcast("g", "x")
+    ((_, fields),) = client.xrange(THUMBS)
+    job = decode_event(*next(iter(fields.items())))
+    assert isinstance(job, Job)
+    assert (job.name, job.attempt, decode_state(job.content)) == ("thumbs", 1, {"id": 5})
+
+
+def test_a_delayed_message_waits_by_redis_clock(client: Any) -> None:
+    seconds, microseconds = client.time()
+    Channel("thumbs").send({"id": 5}, delay_seconds=30)
+    assert client.xlen(THUMBS) == 0
+    ((_, due),) = client.zrange(KEYS.delayed("background.thumbs"), 0, -1, withscores=True)
+    assert due >= seconds * 1000 + microseconds / 1000 + 30_000
+
+
+def test_a_channel_that_the_newest_release_has_not_is_refused(client: Any) -> None:
+    application = Application(background={"thumbs": lambda message: None, "mail": lambda message: None})
+    client.set(KEYS.manifest, encode_manifest(manifest_of(application, "1")))
+    Channel("mail").send({})
+    with pytest.raises(UnknownChannel, match="no background channel 'mails', it has mail, thumbs"):
+        Channel("mails").send({})
+    assert not client.exists(KEYS.channel("background.mails"))
+
+
+def test_a_full_channel_takes_no_more_those_that_are_delayed_included(
+    client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CHANNEL_CAPACITY", 3)
+    for delay in (0, 60, 0):
+        Channel("thumbs").send({}, delay_seconds=delay)
+    with pytest.raises(ChannelFull, match="'thumbs' holds 3"):
+        Channel("thumbs").send({})
+    Channel("mail").send({})
+    assert (client.xlen(THUMBS), client.zcard(KEYS.delayed("background.thumbs"))) == (2, 1)
+
+
+@pytest.mark.parametrize("address", ["redis://:hunter2@127.0.0.1:1", "redis://:hunter2/@127.0.0.1:1", "http://hunter2"])
+def test_a_redis_that_cannot_be_had_is_an_error_without_its_password(address: str) -> None:
+    with pytest.raises(RedisError) as caught:
+        Sender(address, "shop").send(Broadcast("g", "x"))
+    assert "hunter2" not in str(caught.value)
+
+
+def cyclic() -> dict[str, Any]:
+    content: dict[str, Any] = {}
+    content["itself"] = content
+    return content
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ([1], "is a dict, not list"),
+        ({"x": object()}, "cannot carry"),
+        ({"x": 1 << 70}, "cannot carry"),
+        ({"x": "\ud800"}, "cannot carry"),
+        ({1: "x"}, "cannot carry"),
+        (cyclic(), "cannot carry"),
+        ({"x": "x" * (1 << 20)}, "1048576 is the most"),
+    ],
+    ids=["list", "object", "number", "surrogate", "key", "cycle", "size"],
+)
+def test_content_that_cannot_travel_is_refused_and_says_why(content: Any, said: str, client: Any) -> None:
+    with pytest.raises(ConsumerError, match=said):
+        Channel("thumbs").send(content)
+    assert client.xlen(THUMBS) == 0
+
+
+@pytest.mark.parametrize("delay", [-0.1, float("nan"), 1e9, "30"])
+def test_a_delay_that_is_none_is_refused(delay: Any) -> None:
+    with pytest.raises(ConsumerError, match="number of seconds"):
+        Channel("thumbs").send({}, delay_seconds=delay)
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_what_a_script_sends_is_plain(client: Any, text: str) -> None:
+    Group(text).send(text=text)
+    Channel("thumbs").send({text: text, "n": Number(7)})
+    ((_, fields),) = client.xrange(KEYS.broadcast)
+    assert decode_broadcast(*next(iter(fields.items()))) == Broadcast("hello", "hello")
+    ((_, fields),) = client.xrange(THUMBS)
+    job = decode_event(*next(iter(fields.items())))
+    assert isinstance(job, Job)
+    assert decode_state(job.content) == {"hello": "hello", "n": 7}

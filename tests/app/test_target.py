@@ -1,0 +1,148 @@
+"""Loading what TARGET names."""
+
+from collections.abc import Callable
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from asgictl.app.application import Application
+from asgictl.app.target import DEMO, asgi3, kind_of, load_target
+from asgictl.errors import TargetError
+
+numbers = count()
+Write = Callable[[str], str]
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
+    """Writes a module into the current directory, under a name that no other test has; returns its name."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def write(source: str) -> str:
+        name = f"users_module_{next(numbers)}"
+        (tmp_path / f"{name}.py").write_text(source)
+        return name
+
+    return write
+
+
+def test_a_wsgi_callable_becomes_an_application(module: Write) -> None:
+    application = load_target(module("def app(environ, start_response): ...") + ":app")
+    assert list(application.http) == ["/"]
+    assert application.routes == ()
+
+
+def test_an_asgi_callable_serves_websockets_too(module: Write) -> None:
+    application = load_target(module("async def app(scope, receive, send): ...") + ":app")
+    assert application.websocket is application.http["/"]
+
+
+def test_a_routing_list_of_channels_1_becomes_an_application(module: Write) -> None:
+    source = "from asgictl.channels1 import route\nrouting = [route('websocket.receive', print), route('jobs', print)]"
+    application = load_target(module(source) + ":routing")
+    assert set(application.background) == {"jobs"}
+    with pytest.raises(TargetError, match="holds route"):
+        load_target(module("routing = [3]") + ":routing")
+
+
+def test_the_demo_is_an_application() -> None:
+    assert isinstance(load_target(DEMO), Application)
+
+
+def test_an_attribute_may_be_dotted(module: Write) -> None:
+    source = "class site:\n  @staticmethod\n  def app(environ, start_response): ..."
+    assert load_target(module(source) + ":site.app").http
+
+
+@pytest.mark.parametrize("spec", ["module", "module:", ":app", ""])
+def test_a_target_of_another_form_is_shown_the_form(spec: str) -> None:
+    with pytest.raises(TargetError, match="module:attribute"):
+        load_target(spec)
+
+
+def test_a_missing_module_is_named() -> None:
+    with pytest.raises(TargetError, match=r"there is no module 'absent_package'"):
+        load_target("absent_package.sub:app")
+
+
+def test_a_missing_attribute_is_named(module: Write) -> None:
+    with pytest.raises(TargetError, match=r"has no attribute 'ap'"):
+        load_target(module("app = 1") + ":ap")
+
+
+@pytest.mark.parametrize(
+    ("source", "shown"),
+    [
+        ("raise ValueError('theirs')", "ValueError: theirs"),
+        ("import absent_dependency", "No module named 'absent_dependency'"),
+        ("raise SystemExit(3)", "SystemExit"),
+        ("raise KeyboardInterrupt('theirs')", "KeyboardInterrupt: theirs"),
+        ("raise GeneratorExit('theirs')", "GeneratorExit: theirs"),
+        ("import asyncio\nraise asyncio.CancelledError('theirs')", "CancelledError: theirs"),
+        ("raise BaseException('theirs')", "BaseException: theirs"),
+        ("def app(:", "SyntaxError"),
+    ],
+)
+def test_an_exception_in_the_users_module_is_shown_as_their_traceback(module: Write, source: str, shown: str) -> None:
+    name = module(source)
+    with pytest.raises(TargetError) as caught:
+        load_target(f"{name}:app")
+    text = str(caught.value)
+    assert shown in text
+    assert f"{name}.py" in text
+    assert "importlib" not in text
+    assert "target.py" not in text
+
+
+@pytest.mark.parametrize("source", ["app = 'text'", "def app(a, b, c, d): ...", "def app(): ..."])
+def test_what_is_neither_wsgi_nor_asgi_is_refused(module: Write, source: str) -> None:
+    with pytest.raises(TargetError, match=r"WSGI"):
+        load_target(module(source) + ":app")
+
+
+def test_a_mount_that_is_neither_is_refused(module: Write) -> None:
+    source = "from asgictl.app.application import Application\napp = Application(http={'/': lambda: None})"
+    with pytest.raises(TargetError, match="WSGI"):
+        load_target(module(source) + ":app")
+
+
+def wsgi(environ: Any, start_response: Any) -> list[bytes]:
+    return []
+
+
+async def asgi(scope: Any, receive: Any, send: Any) -> None:
+    """ASGI 3."""
+
+
+class OldASGI:
+    def __init__(self, scope: Any) -> None: ...
+
+    async def __call__(self, receive: Any, send: Any) -> None: ...
+
+
+class ASGIObject:
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None: ...
+
+
+class WSGIObject:
+    def __call__(self, environ: Any, start_response: Any) -> list[bytes]:
+        return []
+
+
+@pytest.mark.parametrize("target", [wsgi, WSGIObject(), WSGIObject().__call__, lambda *arguments: [], partial(wsgi)])
+def test_wsgi_is_recognized(target: Any) -> None:
+    assert kind_of(target) == "WSGI"
+
+
+@pytest.mark.parametrize("target", [asgi, OldASGI, ASGIObject(), ASGIObject().__call__, partial(asgi)])
+def test_asgi_is_recognized(target: Any) -> None:
+    assert kind_of(target) == "ASGI"
+
+
+def test_asgi_2_is_called_as_asgi_3() -> None:
+    assert kind_of(asgi3(OldASGI)) == "ASGI"
+    assert asgi3(asgi) is asgi

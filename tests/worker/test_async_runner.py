@@ -1,0 +1,208 @@
+"""The worker's event loop, with links to Redis that a test answers."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from types import SimpleNamespace
+from typing import Any
+
+import hiredis
+import pytest
+
+from asgictl.layers.base import NotSent
+from asgictl.wire.messages import Broadcast, Frames, Gone, Job, WorkerMessage, encode
+from asgictl.worker import async_runner
+from asgictl.worker.async_runner import EventLoop
+from tests.worker.conftest import settled
+
+GONE = Gone("i/1", b"5-0")
+BUSY = hiredis.ReplyError("BUSYGROUP Consumer Group name already exists")
+
+
+class Link:
+    """Keeps commands until they are answered; ask() is answered from `answers`."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[tuple[Any, ...], Callable[[Any], None]]] = []
+        self.asked: list[tuple[Any, ...]] = []
+        self.answers: list[Any] = []
+        self.up = True
+        self.dropped = asyncio.Event()
+
+    def drop(self) -> None:
+        self.dropped.set()
+
+    def call(self, *command: Any, answered: Callable[[Any], None]) -> None:
+        self.calls.append((command, answered))
+
+    async def ask(self, *command: Any) -> Any:
+        self.asked.append(command)
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def answer(self, reply: Any) -> tuple[Any, ...]:
+        """Answer the oldest command; returns it."""
+        command, answered = self.calls.pop(0)
+        answered(reply)
+        return command
+
+    def names(self) -> list[str]:
+        return [command[0] for command, _ in self.calls]
+
+
+class Loop(EventLoop):
+    """On the loop that the test runs on, with both links played."""
+
+    def __init__(self) -> None:
+        super().__init__("unix:///absent", "test", "w")
+        self._loop.close()
+        self._loop: Any = asyncio.get_running_loop()
+        self.commands, self.reads = Link(), Link()
+        commands, reads = self.commands, self.reads
+        self._link: Any = commands
+        self._reader: Any = reads
+        self.heard: list[WorkerMessage] = []
+        self.on_letter = self.heard.append
+        self.times_forgotten = 0
+        self.on_forgotten = self._forget
+
+    def _forget(self) -> None:
+        self.times_forgotten += 1
+
+    async def connects(self, inbox: Any = b"OK") -> None:
+        self.reads.answers.append(inbox)
+        await self._read_first()
+
+
+def letters(*entries: tuple[bytes, WorkerMessage]) -> list[Any]:
+    return [[b"inbox", [[id, list(encode(letter))] for id, letter in entries]]]
+
+
+def scenario(test: Callable[[Loop], Coroutine[Any, Any, None]]) -> Callable[[], None]:
+    async def main() -> None:
+        await asyncio.wait_for(test(Loop()), 30)
+
+    def run() -> None:
+        asyncio.run(main())
+
+    run.__name__ = test.__name__
+    return run
+
+
+@scenario
+async def test_letters_are_heard_in_order_and_then_trimmed(loop: Loop) -> None:
+    await loop.connects()
+    assert loop.reads.answer(letters((b"1-0", GONE), (b"2-0", GONE)))[-1] == b"0"
+    assert loop.heard == [GONE, GONE]
+    assert loop.reads.names() == ["XTRIM", "XREAD"]
+    loop.reads.answer(1)
+    assert loop.reads.answer(None)[-1] == b"2-0"
+
+
+@scenario
+async def test_a_letter_that_cannot_be_read_does_not_stop_those_behind_it(loop: Loop) -> None:
+    await loop.connects()
+    loop.reads.answer([[b"inbox", [[b"1-0", [b"1", b"garbage"]], [b"2-0", list(encode(GONE))]]]])
+    assert loop.heard == [GONE]
+
+
+@scenario
+async def test_after_a_cut_reading_goes_on_behind_the_last_letter(loop: Loop) -> None:
+    await loop.connects()
+    loop.reads.answer(letters((b"1-0", GONE)))
+    while loop.reads.calls:
+        loop.reads.answer(ConnectionError("lost"))
+    await loop.connects(BUSY)
+    assert loop.reads.names() == ["XREAD"]
+    assert loop.reads.calls[0][0][-1] == b"1-0"
+    assert loop.times_forgotten == 0
+
+
+@scenario
+async def test_a_refused_read_is_tried_again_and_never_twice_side_by_side(loop: Loop) -> None:
+    await loop.connects()
+    loop.reads.answer(hiredis.ReplyError("UNBLOCKED"))
+    assert loop.reads.calls == []
+    await loop.reads.dropped.wait()
+    assert loop.reads.calls == [], "it is the new connection that reads"
+    await loop.connects(BUSY)
+    assert loop.reads.names() == ["XREAD"]
+
+
+@scenario
+async def test_an_inbox_that_redis_has_forgotten_is_made_anew_and_what_runs_is_told(loop: Loop) -> None:
+    await loop.connects()
+    loop.reads.answer(None)
+    assert loop.reads.names() == ["XGROUP", "XREAD"]
+    loop.reads.answer(BUSY)
+    assert loop.times_forgotten == 0
+    loop.reads.answer(None)
+    loop.reads.answer(b"OK")
+    assert loop.times_forgotten == 1
+    loop.reads.answer(ConnectionError("lost"))
+    await loop.connects()
+    assert loop.times_forgotten == 2, "forgotten while the link was lost"
+
+
+@scenario
+async def test_a_commit_is_sent_until_it_is_answered(loop: Loop) -> None:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(async_runner, "RETRY_SECONDS", 0)
+        loop.commands.answers = [NotSent("LOADING"), ConnectionError("lost"), -3]
+        assert await loop.commit("a") == -3
+        assert loop.commands.asked == [("EVALSHA", b"", "a")] * 3
+
+
+@pytest.mark.parametrize("load", [b"sha", ConnectionError("lost")])
+def test_a_forgotten_script_is_loaded_though_the_link_is_lost_meanwhile(load: Any) -> None:
+    @scenario
+    async def run(loop: Loop) -> None:
+        loop.commands.answers = [hiredis.ReplyError("NOSCRIPT No matching script"), load, 1]
+        assert await loop.commit("a") == 1
+        assert [command[0] for command in loop.commands.asked] == ["EVALSHA", "SCRIPT", "EVALSHA"]
+        assert loop.commands.asked[-1][1] == (load if isinstance(load, bytes) else b"")
+
+    run()
+
+
+def test_a_commit_that_redis_refuses_is_logged_and_given_up(caplog: pytest.LogCaptureFixture) -> None:
+    @scenario
+    async def run(loop: Loop) -> None:
+        loop.commands.answers = [hiredis.ReplyError("ERR wrong")]
+        assert await loop.commit("a") is None
+
+    run()
+    assert "Redis refused a commit: ERR wrong" in caplog.text
+
+
+@scenario
+async def test_replies_go_to_their_interface_while_it_is_there(loop: Loop) -> None:
+    heard: list[object] = []
+    loop.reply(Frames("i/1", ["x"]), heard.append)
+    loop.publish(Broadcast("g", "y"))
+    assert loop.commands.answer(None)[:4] == ("XADD", "asgictl:{test}:re:i", "NOMKSTREAM", "*")
+    assert loop.commands.answer(b"1-0")[:3] == ("XADD", "asgictl:{test}:bc", "*")
+    assert heard == [None]
+
+
+@scenario
+async def test_jobs_and_frames_are_sent_again_when_the_link_was_cut_and_a_broadcast_is_not(loop: Loop) -> None:
+    later: list[object] = []
+    clock: Any = SimpleNamespace(call_later=lambda _seconds, *call: later.append(call))
+    own, loop._loop = loop._loop, clock
+    loop.publish(Broadcast("g", "y"))
+    loop.publish(job := Job("job.a", 1, "thumbs", b""))
+    loop.publish(frames := Frames("i/1", ["x"]))
+    for _ in range(3):
+        loop.commands.answer(ConnectionError("cut"))
+    loop._loop = own
+    assert later == [(loop.publish, job), (loop.publish, frames)]
+
+
+@scenario
+async def test_what_another_thread_calls_happens_on_the_loop(loop: Loop) -> None:
+    called: list[int] = []
+    await asyncio.to_thread(loop.call, lambda: called.append(1))
+    await settled()
+    assert called == [1]

@@ -1,0 +1,174 @@
+"""One worker process, in the foreground: loads the application, says that it is ready, and runs its loops."""
+
+import logging
+import os
+import signal
+import threading
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import redis
+
+from asgictl.app.application import Application, is_async, manifest_of
+from asgictl.app.release import release_of
+from asgictl.app.target import kind_of, load_target
+from asgictl.config import WorkerConfig
+from asgictl.errors import RedisError, TargetError
+from asgictl.layers.base import process_id
+from asgictl.layers.redis.interface_side import check_redis
+from asgictl.layers.redis.started import Started
+from asgictl.layers.redis.worker_side import RedisWorkerLayer
+from asgictl.machine import forks
+from asgictl.machine.processes import end_children
+from asgictl.machine.signals import set_by
+from asgictl.telemetry.controller_client import Readiness
+from asgictl.telemetry.metrics import Figures
+from asgictl.wire.manifest import encode_manifest
+from asgictl.wire.messages import BACKGROUND
+from asgictl.worker.asgi import ASGIRuns
+from asgictl.worker.async_runner import EventLoop
+from asgictl.worker.async_turns import AsyncTurns
+from asgictl.worker.loop import Loop
+from asgictl.worker.watchdog import Watchdog
+
+logger = logging.getLogger("asgictl.worker")
+
+
+def serve(config: WorkerConfig, readiness: Readiness, run_dir: Path | None = None) -> None:
+    """Serve until SIGTERM or SIGINT, then finish what is in hand. Raises AsgictlError when it cannot start.
+
+    run_dir: where a controller looks after a death; None when there is none.
+    """
+    stopping = threading.Event()
+    application = load_target(config.target)
+    worker = Worker(application, config, process_id(), stopping, run_dir)
+    worker.start()
+    # What is told to stop before it serves, as a deploy that is given up, has nothing to drain.
+    set_by(stopping, signal.SIGTERM, signal.SIGINT)
+    kind = websockets_of(application)
+    readiness.ready(
+        worker.figures, id=worker.identity, threads=config.threads, websocket=kind, release=worker.manifest.release
+    )
+    try:
+        worker.run()
+    finally:
+        end_children()
+
+
+class Worker:
+    """The threads of one worker: start() those beside the caller's, then run() in that one until `stopping` is set."""
+
+    def __init__(
+        self,
+        application: Application,
+        config: WorkerConfig,
+        identity: str,
+        stopping: threading.Event,
+        run_dir: Path | None = None,
+    ) -> None:
+        channels = consumed(channels_of(application, config.target), config)
+        self.identity = identity
+        self._config = config
+        self._stopping = stopping
+        self._layers = [
+            RedisWorkerLayer(config.redis_url, config.name, f"{identity}.{thread}", channels)
+            for thread in range(config.threads)
+        ]
+        events = EventLoop(config.redis_url, config.name, identity)
+        self._async_turns = AsyncTurns(events, config.timeout_seconds)
+        self._asgi = ASGIRuns(application, events, config.timeout_seconds)
+        notes = run_dir / f"started-{os.getpid()}" if run_dir else None
+        is_exact = not runs_side_by_side(application)
+        self._loops = [
+            Loop(application, layer, stopping, self._async_turns, self._asgi, Started(notes, part, is_exact=is_exact))
+            for part, layer in enumerate(self._layers)
+        ]
+        self._threads = [threading.Thread(target=self._run, args=(loop,), name="worker") for loop in self._loops[1:]]
+        self.manifest = manifest_of(application, release_of(config.target, config.release, run_dir))
+        self._control = Watchdog(config, identity, self._loops, stopping, encode_manifest(self.manifest))
+        self._figures = Figures()
+
+    def start(self) -> None:
+        """Connect and start; raises RedisError, and TargetError when an application says that it cannot start."""
+        forks.guard()
+        check_redis(self._config.redis_url)
+        try:
+            for layer in self._layers:
+                layer.connect()
+            self._asgi.start()
+            # What cannot start is not announced.
+            self._layers[0].publish_manifest(self.manifest)
+        except (redis.RedisError, OSError) as error:
+            raise RedisError(f"Redis cannot be used: {error}") from error
+        self._control.beat()
+        for thread in (self._control.thread, *self._threads):
+            thread.start()
+
+    def run(self) -> None:
+        """Serve; once stopped, finish what is in hand."""
+        self._run(self._loops[0])
+        for thread in self._threads:
+            thread.join()
+        self._asgi.finish(self._config.drain_seconds)
+        self._async_turns.finish()  # before the cursors are left: leaving would take what is pending from its commits
+        for layer in self._layers:
+            layer.close()
+        self._control.finish()
+
+    def figures(self) -> Figures:
+        """Count, for `status`."""
+        figures, loops = self._figures, self._loops
+        running = sum(loop.running is not None for loop in loops)
+        figures.events = sum(loop.events for loop in loops)
+        figures.errors = sum(loop.errors for loop in loops) + self._async_turns.errors + self._asgi.errors
+        figures.running = running + self._async_turns.running + self._asgi.running
+        # Two looks at a loop are not one: a count must not shrink, which would pass for a new process.
+        figures.busy_seconds = max(figures.busy_seconds, sum(loop.busy_so_far() for loop in loops))
+        return figures
+
+    def _run(self, loop: Loop) -> None:
+        try:
+            loop.run()
+        finally:
+            self._stopping.set()  # one thread that fails takes the process with it; the supervisor starts another
+
+
+def websockets_of(application: Application) -> str:
+    """Say what serves an application's WebSockets, for `status`."""
+    return "ASGI" if callable(application.websocket) else "consumers" if application.routes else "none"
+
+
+def runs_side_by_side(application: Application) -> bool:
+    """Whether events may be started side by side, so that a note of the last ones would say too little."""
+    if callable(application.websocket) or any(kind_of(mounted) == "ASGI" for mounted in application.http.values()):
+        return True
+    return any(route.async_kinds for route in application.routes) or any(map(is_async, application.background.values()))
+
+
+def channels_of(application: Application, target: str) -> list[str]:
+    """Return the channels that this application consumes; raises TargetError for what split mode does not serve."""
+    channels = {f"http.request{pool}" for pool in ("", *application.pools.values()) if application.http}
+    if callable(application.websocket):
+        channels.add("websocket.connect")
+    for route in application.routes:
+        kinds = {*route.consumers, *(["connect"] if "disconnect" in route.consumers else [])}  # as the manifest says
+        channels |= {f"websocket.{kind}{route.pool}" for kind in kinds}
+    channels |= {BACKGROUND + name for name in application.background}
+    if not channels:
+        raise TargetError(f"TARGET {target!r} serves nothing: give Application http=, websocket= or background=")
+    return sorted(channels)
+
+
+def consumed(channels: list[str], config: WorkerConfig) -> list[str]:
+    """Return the channels that the globs of --only-channels and --exclude-channels leave; raises TargetError."""
+
+    def matches(channel: str, globs: tuple[str, ...]) -> bool:
+        return any(fnmatchcase(channel, glob) for glob in globs)
+
+    left = [c for c in channels if matches(c, config.only) and not matches(c, config.exclude)]
+    if not left:
+        raise TargetError(
+            f"--only-channels and --exclude-channels leave nothing of what TARGET {config.target!r} has: "
+            + ", ".join(channels)
+        )
+    return left

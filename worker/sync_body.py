@@ -1,0 +1,96 @@
+"""The bytes of one request, both ways, under credit: what is on its way never exceeds a window.
+
+Used by the thread that runs the request, which waits here for the client: for its body to come, or for it to take the
+response. What it sends ahead of its commit is answered before it goes on, so parts cannot overtake one another.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from time import monotonic
+
+from asgictl.layers.base import Entry, WorkerLayer
+from asgictl.layers.flow_control import OrderedReceiver
+from asgictl.wire.messages import WINDOW_BYTES, Chunk, Credit, Request, Response, Want
+from asgictl.worker.wsgi import ClientDisconnected
+
+TIMED_OUT = "The application took too long."
+STALL_SECONDS = 60.0  # without a byte in the direction that is waited for
+WAIT_SECONDS = 1.0  # a blocking read ends after that, to look at the time
+
+
+class LayerFlow:
+    """One request.
+
+    credit: bytes of the response's body that may be sent now. progressed: called whenever the handler has waited for
+    its client, for those who watch how long the handler itself takes.
+    """
+
+    def __init__(self, entry: Entry, event: Request, layer: WorkerLayer, progressed: Callable[[], None]) -> None:
+        self.event = event
+        self.entry = entry.id
+        self.inbox = layer.inbox
+        self._layer = layer
+        self._progressed = progressed
+        self.credit = event.credit
+        self._due = WINDOW_BYTES  # bytes of the request's body that may be asked for
+        self._wants = 0
+        self._heard = OrderedReceiver(self._miss)
+        self._has_ended = not event.more
+        self._chunks: deque[bytes] = deque()
+
+    def pull(self) -> bytes:
+        """Return the next bytes of the request's body, b"" at its end.
+
+        Raises ClientDisconnected, and TimeoutError when none came for STALL_SECONDS.
+        """
+        stalled_at = monotonic() + STALL_SECONDS
+        while not self._chunks and not self._has_ended:
+            want = None
+            if self._due >= WINDOW_BYTES // 2:
+                event = self.event
+                self._wants += 1
+                want = Want(event.connection, event.attempt, self.entry, self.inbox, self._due, self._wants)
+                self._due = 0
+            self._exchange(want, WAIT_SECONDS)
+            if monotonic() > stalled_at:
+                raise TimeoutError(f"the client sent nothing of its body for {STALL_SECONDS:.0f} s")
+        self._progressed()
+        return self._chunks.popleft() if self._chunks else b""
+
+    def push(self, part: Response) -> None:
+        """Send a part that is not the last, and wait until another may follow.
+
+        Raises ClientDisconnected, and TimeoutError when the client took nothing for STALL_SECONDS.
+        """
+        self.credit -= len(part.body)
+        self._exchange(part, 0)
+        stalled_at, before = monotonic() + STALL_SECONDS, self.credit
+        while self.credit <= 0:
+            self._exchange(None, WAIT_SECONDS)
+            if self.credit > before:
+                stalled_at, before = monotonic() + STALL_SECONDS, self.credit
+            elif monotonic() > stalled_at:
+                raise TimeoutError(f"the client took nothing of the response for {STALL_SECONDS:.0f} s")
+
+    def _exchange(self, reply: Want | Response | None, wait_seconds: float) -> None:
+        is_heard, letters = self._layer.mail(reply, wait_seconds)
+        self._progressed()
+        if not is_heard:
+            raise ClientDisconnected("the interface that held this request is gone")
+        for letter in letters:
+            if (letter.connection, letter.entry) != (self.event.connection, self.entry):
+                continue  # of a request that is over
+            if not isinstance(letter, (Chunk, Credit)):
+                raise ClientDisconnected("the client has gone")
+            if not self._heard.is_next(letter.sequence):
+                continue  # sent again after a cut
+            if isinstance(letter, Credit):
+                self.credit += letter.size
+            else:
+                self._due += len(letter.data)
+                self._has_ended = not letter.more
+                if letter.data:
+                    self._chunks.append(letter.data)
+
+    def _miss(self) -> None:
+        raise ConnectionResetError("a part of what the interface said of this request was lost")

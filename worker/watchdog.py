@@ -1,0 +1,200 @@
+"""The worker's other thread, which runs whatever the application does meanwhile.
+
+It renews the worker's lease, looks how full background channels are, ends reads that wait, gives back what a slow
+handler keeps waiting, ends the worker when a handler takes longer than it may, and asks it to end when it has served or
+grown enough.
+"""
+
+import logging
+import os
+import random
+import resource
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Sequence
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from asgictl.app.runtime import failures
+from asgictl.config import WorkerConfig
+from asgictl.layers.base import Entry
+from asgictl.layers.redis.commands import dead_letter
+from asgictl.layers.redis.keys import Keys
+from asgictl.layers.redis.leases import LEASE_MILLISECONDS, beat, give_back_command, member, reap
+from asgictl.layers.redis.worker_side import COMMIT, commit_arguments
+from asgictl.machine import forks
+from asgictl.wire.messages import BACKGROUND, encode
+from asgictl.worker.loop import Loop
+from asgictl.worker.sync_body import TIMED_OUT
+
+logger = logging.getLogger("asgictl.worker")
+BEAT_SECONDS = 1.0
+STOP_SECONDS = 30.0  # that a handler has to end once its worker is to stop
+WATCH_SECONDS = 0.02  # a handler that takes longer keeps nobody waiting
+FENCED_STATUS = 70  # sysexits.h, EX_SOFTWARE
+TIMEOUT_STATUS = 75  # sysexits.h, EX_TEMPFAIL
+MAXRSS_BYTES = 1 if sys.platform == "darwin" else 1024  # the unit of getrusage(2)'s ru_maxrss
+
+
+class Watchdog:
+    """Beat once, then start `thread`; finish() once the loops have ended."""
+
+    def __init__(
+        self,
+        config: WorkerConfig,
+        identity: str,
+        loops: Sequence[Loop],
+        stopping: threading.Event,
+        manifest: bytes = b"",
+    ) -> None:
+        self._config = config
+        self._identity = identity
+        self._keys = Keys(config.name)
+        self._loops = loops
+        self._stopping = stopping
+        self._manifest = manifest
+        self._finished = threading.Event()
+        self._epoch = b""
+        # Not all workers of an instance are to end at once.
+        self._max_events = config.max_events * random.uniform(0.9, 1.1)  # noqa: S311
+        # redis-py's own retries last longer than a lease.
+        self._client = redis.Redis.from_url(
+            config.redis_url,
+            socket_timeout=1,
+            socket_connect_timeout=1,
+            retry=Retry(NoBackoff(), 1),
+            redis_connect_func=forks.hold_connection,
+        )
+        # A daemon: a main thread that fails must not leave a process behind that beats and does nothing else.
+        self.thread = threading.Thread(target=self._serve, name="control", daemon=True)
+
+    def beat(self) -> None:
+        """Renew the lease. Fenced: others have our work, so let go of what is in hand, and end at once."""
+        try:
+            answer = beat(self._client, self._keys, "worker", self._identity, self._epoch)
+            self._epoch = answer.epoch
+            if answer.fenced:
+                logger.error("fenced: this worker was taken for dead; it drops what it has in hand and ends")
+                reap(self._client, self._keys, member("worker", self._identity), seen=True)
+                os._exit(FENCED_STATUS)
+            self._announce()
+            self._measure()
+        except redis.RedisError as error:
+            logger.warning("no beat: %s", error)
+
+    def _announce(self) -> None:
+        """Keep our release's manifest where it is the newest, and bring it back when the newest has no worker left."""
+        key, lease = self._keys.manifest, LEASE_MILLISECONDS["worker"]
+        if not self._client.set(key, self._manifest, nx=True, px=lease) and self._client.get(key) == self._manifest:
+            self._client.pexpire(key, lease)
+
+    def _measure(self) -> None:
+        """See how many messages wait in each background channel, for those who send to it."""
+        depths = self._loops[0].application.depths if self._loops else {}
+        with self._client.pipeline(transaction=False) as pipe:
+            for name in depths:
+                pipe.xlen(self._keys.channel(BACKGROUND + name))
+                pipe.zcard(self._keys.delayed(BACKGROUND + name))
+            counts = pipe.execute()
+        depths.update(zip(depths, map(sum, zip(counts[::2], counts[1::2], strict=True)), strict=True))
+
+    def finish(self) -> None:
+        """The loops have ended: end the lease, and let go of what a lost connection may have left in our hands."""
+        self._finished.set()
+        self.thread.join()
+        try:
+            reap(self._client, self._keys, member("worker", self._identity), seen=True)
+        except redis.RedisError as error:
+            logger.warning("left Redis without a goodbye: %s", error)
+        self._client.close()
+
+    def _serve(self) -> None:
+        try:
+            self._watch_and_beat()
+        finally:
+            self._stopping.set()  # a worker that nobody watches ends
+
+    def _watch_and_beat(self) -> None:
+        beaten, stopping_at = time.monotonic(), 0.0
+        while not self._finished.wait(WATCH_SECONDS):
+            self._watch()
+            if self._stopping.is_set():
+                self._unblock()
+                stopping_at = stopping_at or time.monotonic()
+                self._insist(time.monotonic() - stopping_at)
+            if time.monotonic() - beaten > BEAT_SECONDS:
+                beaten = time.monotonic()
+                self.beat()
+                self._recycle()
+
+    def _watch(self) -> None:
+        """Look at how long each thread's handler has been running."""
+        now = time.perf_counter()
+        for loop in self._loops:
+            if (entry := loop.running) is None:
+                continue
+            if now - loop.began > WATCH_SECONDS:
+                loop.layer.flush()  # the commits of the fast handlers before it
+                self._give_back(loop)
+            if 0 < self._config.timeout_seconds < now - loop.since:
+                self._end(loop, entry)
+
+    def _give_back(self, *loops: Loop) -> None:
+        for loop in loops:
+            held = loop.empty_hands()
+            try:
+                if held:
+                    entries = [(entry.stream, entry.id) for entry in held]
+                    self._client.execute_command(*give_back_command(self._keys, entries))
+            except redis.RedisError as error:  # whether it was done is not known; to do it twice is harmless
+                logger.warning("%d events could not be given back yet: %s", len(held), error)
+                loop.stranded.extend(held)
+
+    def _end(self, loop: Loop, culprit: Entry) -> None:
+        """A handler cannot be ended but with its process: answer for the culprit, give back what waits, and end.
+
+        What other threads run counts as started and lost, when this process is found dead.
+        """
+        reason = f"its handler took longer than {self._config.timeout_seconds:g} s"
+        stack = "".join(traceback.format_stack(sys._current_frames().get(loop.thread)))
+        failures.error("%s %s: %s; this worker ends\n%s", culprit.event.channel, culprit.id.decode(), reason, stack)
+        channel, payload = culprit.stream.decode().partition("}:ch:")[2], encode(culprit.event)[1]
+        arguments = commit_arguments(self._keys, culprit, loop.failure(culprit, 504, TIMED_OUT), [])
+        try:
+            self._client.execute_command(*dead_letter(self._keys, channel, payload, reason))
+            self._client.execute_command("EVAL", COMMIT, *arguments)
+        except redis.RedisError as error:
+            logger.warning("the culprit could not be answered for: %s", error)
+        self._give_back(*self._loops)
+        logging.shutdown()
+        os._exit(TIMEOUT_STATUS)
+
+    def _unblock(self) -> None:
+        try:
+            for loop in self._loops:
+                self._client.client_unblock(loop.layer.client_id)
+        except redis.RedisError as error:
+            logger.warning("reads end by themselves: %s", error)
+
+    def _insist(self, seconds: float) -> None:
+        """End a handler that keeps its worker from stopping; what it ran counts as lost."""
+        if seconds > STOP_SECONDS and any(loop.running for loop in self._loops):
+            logger.error("killed: a handler did not end within %.0f s of being told to stop", STOP_SECONDS)
+            logging.shutdown()
+            os._exit(TIMEOUT_STATUS)
+
+    def _recycle(self) -> None:
+        """A worker that has done or grown enough drains and ends; its supervisor starts another."""
+        events = sum(loop.events for loop in self._loops)
+        peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MAXRSS_BYTES
+        if 0 < self._max_events <= events:
+            logger.info("served %d events: ends to be replaced", events)
+        elif 0 < self._config.max_memory_bytes <= peak_bytes:
+            logger.info("grew to %d MiB: ends to be replaced", peak_bytes >> 20)
+        else:
+            return
+        self._stopping.set()
