@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from asgictl.app.application import Application, Channel, Group, path
-    from asgictl.app.background import BackgroundMessage, RetryLater
-    from asgictl.app.turn import Message
+    from asgictl.app.application import Application, path
+    from asgictl.app.message import BackgroundMessage, Message, RetryLater
+    from asgictl.app.sending import Channel, Group
 
 __all__ = ["Application", "BackgroundMessage", "Channel", "Group", "Message", "RetryLater", "__version__", "path"]
 _HOMES = {
-    "asgictl.app.application": {"Application", "Channel", "Group", "path"},
-    "asgictl.app.background": {"BackgroundMessage", "RetryLater"},
-    "asgictl.app.turn": {"Message"},
+    "asgictl.app.application": {"Application", "path"},
+    "asgictl.app.message": {"BackgroundMessage", "Message", "RetryLater"},
+    "asgictl.app.sending": {"Channel", "Group"},
 }
 
 

@@ -16,8 +16,9 @@ from pkgutil import resolve_name
 from typing import Any, TypeVar
 
 from asgictl.app import application as ours
-from asgictl.app.background import BackgroundMessage
-from asgictl.app.turn import Message as OurMessage
+from asgictl.app import sending
+from asgictl.app.message import BackgroundMessage
+from asgictl.app.message import Message as OurMessage
 from asgictl.errors import ConsumerError, TargetError
 from asgictl.wire.manifest import check_known
 
@@ -60,7 +61,7 @@ class Channel:
                 check_known(self.name, turn.known)
                 turn.waiting.append((self.name, content))
             else:
-                ours.Channel(self.name).send(content, immediately=immediately)
+                sending.Channel(self.name).send(content, immediately=immediately)
         elif turn is None or turn.name != self.name:
             _send_to(self.name, content, immediately)
         else:
@@ -77,7 +78,7 @@ class Group:
     """A named set of connections. `add` and `discard` are for the connection whose event is being handled."""
 
     def __init__(self, name: str) -> None:
-        self.name = ours.group_name(name)
+        self.name = sending.group_name(name)
 
     def add(self, channel: Channel | str) -> None:
         """Add the connection, once its event is committed. Raises ConsumerError for another's channel."""
@@ -238,7 +239,7 @@ def _own(channel: Channel | str) -> OurMessage:
 def _send_to(group: str, content: Content, immediately: bool) -> None:
     if not _frame(content) or content.get("close") or content.get("accept"):
         raise ConsumerError(f"what can be sent to others is text or bytes, not {sorted(content)}")
-    ours.Group(group).send(**_frame(content), immediately=immediately)
+    sending.Group(group).send(**_frame(content), immediately=immediately)
 
 
 def _frame(content: Content) -> dict[str, Any]:

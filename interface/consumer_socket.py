@@ -17,7 +17,7 @@ from asgictl.interface.outbox import Outbox
 from asgictl.interface.turns import Connection, State
 from asgictl.layers.base import Position
 from asgictl.telemetry.metrics import Figures
-from asgictl.telemetry.shed import Shed
+from asgictl.telemetry.rejections import Rejections
 from asgictl.wire.asgi import Receive, Send
 from asgictl.wire.manifest import Path
 from asgictl.wire.messages import (
@@ -45,7 +45,7 @@ class Host(Protocol):
     groups: Groups
     limits: Limits
     figures: Figures
-    shed: Shed
+    shed: Rejections
 
     def submit(self, socket: "ConsumerSocket", event: TurnEvent) -> None:
         """Have a turn run; socket.done hears of it, never before submit returns."""

@@ -26,7 +26,7 @@ from asgictl.layers.redis.interface_side import RedisEventLayer
 from asgictl.telemetry.access_log import WebSocketLog, log_request
 from asgictl.telemetry.controller_client import Readiness
 from asgictl.telemetry.metrics import CLIENT_GONE, Figures
-from asgictl.telemetry.shed import Shed
+from asgictl.telemetry.rejections import Rejections
 from asgictl.wire.asgi import Receive, Send
 from asgictl.wire.manifest import Router
 from asgictl.wire.messages import (
@@ -65,7 +65,7 @@ class Forwarder:
         self.groups = Groups()
         self.limits = config.limits
         self.figures = Figures()
-        self.shed = Shed()
+        self.shed = Rejections()
         self._access_log = config.access_log
         self._readiness = readiness
         self._pending_requests: dict[str, PendingRequest] = {}

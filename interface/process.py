@@ -5,7 +5,7 @@ import gc
 from asgictl.config import InterfaceConfig
 from asgictl.interface.forwarder import Forwarder
 from asgictl.interface.hosting import check_server, host
-from asgictl.layers.redis.interface_side import check_redis
+from asgictl.layers.redis.sync_client import check_redis
 from asgictl.telemetry.controller_client import Readiness
 
 

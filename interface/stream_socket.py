@@ -13,7 +13,7 @@ from asgictl.interface.consumer_socket import can_deny, travelling
 from asgictl.interface.outbox import Outbox
 from asgictl.layers.base import Answered, Position
 from asgictl.layers.flow_control import FRAME_BYTES, OrderedReceiver, OrderedSender, weight
-from asgictl.telemetry.shed import Shed
+from asgictl.telemetry.rejections import Rejections
 from asgictl.wire.asgi import Receive, Send
 from asgictl.wire.messages import (
     ABNORMAL_CLOSURE,
@@ -40,7 +40,7 @@ class Host(Protocol):
     """What holds the stream sockets of one interface; as socket.Host, and with a way to send letters."""
 
     limits: Limits
-    shed: Shed
+    shed: Rejections
 
     def submit(self, socket: "StreamSocket", event: Connect) -> None: ...
 

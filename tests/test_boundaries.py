@@ -24,7 +24,7 @@ def imported(folder: str) -> set[str]:
 @pytest.mark.parametrize(
     ("folder", "banned"),
     [
-        ("interface", ("asgictl.worker", "asgictl.app.target", "asgictl.app.turn", "asgictl.demo", "worker")),
+        ("interface", ("asgictl.worker", "asgictl.app.target", "asgictl.app.run", "asgictl.demo", "worker")),
         ("worker", ("asgictl.interface", "interface", "uvicorn", "gunicorn")),
         ("loadtests", ("asgictl.interface", "asgictl.worker", "asgictl.layers", "benchmarks")),
     ],

@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 
 from asgictl.app.application import Application
-from asgictl.app.background import RunningJob
-from asgictl.app.turn import RunningTurn
+from asgictl.app.run import RunningJob, RunningTurn
 from asgictl.channels1 import (
     Channel,
     Group,

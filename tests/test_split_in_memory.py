@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from asgictl.app.application import Application, Group, manifest_of, path
-from asgictl.app.turn import Message
+from asgictl.app.application import Application, manifest_of, path
+from asgictl.app.message import Message
+from asgictl.app.sending import Group
 from asgictl.config import Bind, InterfaceConfig
 from asgictl.interface.forwarder import Forwarder
 from asgictl.layers import memory as module

@@ -2,9 +2,8 @@
 
 import threading
 
-from asgictl.app.background import RunningJob
 from asgictl.app.boundary import UserCode
-from asgictl.app.turn import RunningTurn
+from asgictl.app.run import RunningJob, RunningTurn
 from asgictl.layers.base import Entry
 from asgictl.layers.redis.worker_side import commit_arguments
 from asgictl.wire.messages import Frames, Sent, is_error

@@ -12,10 +12,9 @@ from collections.abc import Sequence
 from time import perf_counter
 
 from asgictl.app.application import Application
-from asgictl.app.background import RunningJob
 from asgictl.app.boundary import UserCode
 from asgictl.app.outcome import Outcome
-from asgictl.app.turn import RunningTurn
+from asgictl.app.run import RunningJob, RunningTurn
 from asgictl.errors import WireError
 from asgictl.layers.base import Entry, WorkerLayer
 from asgictl.layers.redis.started import Started

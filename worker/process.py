@@ -15,8 +15,8 @@ from asgictl.app.target import kind_of, load_target
 from asgictl.config import WorkerConfig
 from asgictl.errors import RedisError, TargetError
 from asgictl.layers.base import process_id
-from asgictl.layers.redis.interface_side import check_redis
 from asgictl.layers.redis.started import Started
+from asgictl.layers.redis.sync_client import check_redis
 from asgictl.layers.redis.worker_side import RedisWorkerLayer
 from asgictl.machine import forks
 from asgictl.machine.processes import end_children

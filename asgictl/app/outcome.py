@@ -78,19 +78,3 @@ def current() -> Outcome | None:
     """Return the outcome of the event being handled, or None outside of one."""
     outcome = _current.get(None)
     return None if outcome is None or outcome.is_over else outcome
-
-
-def send(sent: Sent, *, immediately: bool) -> None:
-    """Send with the commit of the event being handled, or at once; outside of an event always at once.
-
-    Raises ConnectionResetError when Redis stays away, and outside of an event RedisError.
-    """
-    outcome = current()
-    if outcome is None:
-        from asgictl.app.outside import Sender  # no worker needs what this loads
-
-        Sender.of_environment().send(sent)
-    elif immediately:
-        outcome.send_now(sent)
-    else:
-        outcome.sends.append(sent)

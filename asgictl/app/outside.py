@@ -1,23 +1,16 @@
 """Sends from outside of any event: from a script, a shell, `asgictl send`."""
 
 import os
-from collections.abc import Callable
-from functools import lru_cache
-from typing import Any
-
-import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from asgictl.config import CHANNEL_CAPACITY
 from asgictl.errors import ChannelFull, NotRunning, RedisError
 from asgictl.layers.redis.commands import send_command
 from asgictl.layers.redis.keys import Keys
-from asgictl.machine import forks
+from asgictl.layers.redis.sync_client import ask
+from asgictl.machine.run_dir import RunDir
 from asgictl.wire.manifest import Router, check_known
 from asgictl.wire.messages import Job, Sent
 
-ANSWER_SECONDS = 5
 NOWHERE = "outside of a consumer or view send() needs to know where to: set ASGICTL_REDIS to the URL of Redis, or {}"
 
 
@@ -34,11 +27,9 @@ class Sender:
 
         Raises RunDirectoryError for an instance whose run directory is not ours alone.
         """
-        from asgictl.control.instance import Instance
-
         name = os.environ.get("ASGICTL_NAME", "default")
         try:
-            return cls(os.environ.get("ASGICTL_REDIS") or Instance(name).redis_url(), name)
+            return cls(os.environ.get("ASGICTL_REDIS") or redis_url_of(name), name)
         except (NotRunning, RedisError) as error:
             raise RedisError(NOWHERE.format(f"ASGICTL_NAME to an instance with one of its own ({error})")) from None
 
@@ -61,19 +52,16 @@ class Sender:
             check_known(channel, Router.decode(manifest).manifest.background)
 
 
-def ask(url: str, question: Callable[[redis.Redis], Any]) -> Any:
-    """Ask Redis something, once; raises RedisError."""
+def redis_url_of(name: str) -> str:
+    """Return where the instance of this name has its own Redis.
+
+    Raises NotRunning, RedisError when it was given one, and RunDirectoryError when its directory is not ours alone.
+    """
+    run_dir = RunDir.of(name)
     try:
-        return question(_client(url))
-    except ValueError:  # its text may quote a part of the password
-        raise RedisError("--redis is not a URL of Redis, such as redis://host:6379") from None
-    except redis.RedisError as error:
-        raise RedisError(f"this cannot be had of Redis: {error}") from None
-
-
-@lru_cache(maxsize=4)
-def _client(url: str) -> redis.Redis:
-    # redis-py's own retries would send twice what was sent already.
-    return redis.Redis.from_url(
-        url, socket_timeout=ANSWER_SECONDS, retry=Retry(NoBackoff(), 0), redis_connect_func=forks.hold_connection
-    )
+        described = run_dir.description()
+    except OSError:
+        raise NotRunning(f"no instance {name!r} runs; start one with asgictl start") from None
+    if described["redis"] != "embedded":
+        raise RedisError(f"instance {name!r} has no Redis of its own: say which with --redis")
+    return run_dir.redis_url

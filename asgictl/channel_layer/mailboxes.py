@@ -12,7 +12,7 @@ from time import monotonic
 from typing import NamedTuple
 
 from asgictl.layers.base import Position
-from asgictl.telemetry.shed import Shed
+from asgictl.telemetry.rejections import Rejections
 
 BEGINNING: Position = (0, 0)
 
@@ -101,7 +101,7 @@ class Mailboxes:
     """
 
     def __init__(self, expiry_seconds: float, group_expiry_seconds: float, capacity_of: Callable[[str], int]) -> None:
-        self.shed = Shed()
+        self.shed = Rejections()
         self._expiry_seconds = expiry_seconds
         self._group_expiry_seconds = group_expiry_seconds
         self._capacity_of = capacity_of

@@ -19,7 +19,6 @@ from typing import Any
 from asgiref.sync import AsyncToSync
 from channels.exceptions import ChannelFull, InvalidChannelLayerError
 
-from asgictl.app.outside import ask
 from asgictl.channel_layer.base import ChannelLayer, decode, encode
 from asgictl.channel_layer.links import Order, OrderSender, PositionReader, ignored
 from asgictl.channel_layer.mailboxes import BEGINNING
@@ -27,6 +26,7 @@ from asgictl.errors import RedisError
 from asgictl.layers.redis.interface_side import position_of
 from asgictl.layers.redis.keys import Keys
 from asgictl.layers.redis.link import Link
+from asgictl.layers.redis.sync_client import ask
 from asgictl.wire.messages import plain
 
 DEFAULT_HOST = "redis://localhost:6379"

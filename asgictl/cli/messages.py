@@ -76,7 +76,7 @@ def send(
     name: str,
 ) -> None:
     """Send a message to a background channel, or a frame to a group."""
-    from asgictl.app.application import Channel, Group
+    from asgictl.app.sending import Channel, Group
 
     os.environ["ASGICTL_NAME"] = name
     if redis:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager, suppress
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import psutil
 import uvicorn
@@ -24,13 +24,12 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
 from asgictl.config import Bind
+from asgictl.control.channel_depths import Channel
+from asgictl.control.registry import History
 from asgictl.errors import AddressError
 from asgictl.telemetry.controller_client import ROLES
 from asgictl.telemetry.metrics import BOUNDS, HISTOGRAMS
 from asgictl.wire.asgi import Receive, Send
-
-if TYPE_CHECKING:
-    from asgictl.control.controller import Controller
 
 logger = logging.getLogger("asgictl.controller")
 SOCKET = "admin.sock"
@@ -59,10 +58,23 @@ TIMES = {
 }
 
 
+class Known(Protocol):
+    """What the controller knows. channels: by name. who: what each ready process last said, by process id."""
+
+    history: History
+    channels: dict[str, Channel]
+
+    def who(self) -> dict[int, dict[str, Any]]: ...
+
+    def unready(self) -> str: ...
+
+    async def status(self) -> dict[str, Any]: ...
+
+
 class Admin:
     """The ASGI application."""
 
-    def __init__(self, controller: "Controller") -> None:
+    def __init__(self, controller: Known) -> None:
         self._controller = controller
         self._registry = CollectorRegistry()
         self._registry.register(Figured(controller))
@@ -89,7 +101,7 @@ class Admin:
 class Figured(Collector):
     """What processes have reported, as Prometheus names it. Each counts for itself, so each has its own series."""
 
-    def __init__(self, controller: "Controller") -> None:
+    def __init__(self, controller: Known) -> None:
         self._controller = controller
 
     def collect(self) -> Iterator[Metric]:
@@ -147,7 +159,7 @@ def _labels(pid: int, report: dict[str, Any]) -> list[str]:
 class Hosted(uvicorn.Server):
     """In the controller's event loop, which has its own ideas of what a signal means; `should_exit` ends it."""
 
-    def __init__(self, controller: "Controller", run_dir: Path, port: int | None) -> None:
+    def __init__(self, controller: Known, run_dir: Path, port: int | None) -> None:
         options: dict[str, Any] = {"http": "httptools", "ws": "none", "lifespan": "off", "timeout_graceful_shutdown": 1}
         logs: dict[str, Any] = {"log_config": None, "access_log": False, "log_level": logging.WARNING}
         super().__init__(uvicorn.Config(Admin(controller), limit_concurrency=MOST_CONNECTIONS, **options, **logs))

@@ -5,9 +5,10 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from asgictl.app.outside import Sender, ask
+from asgictl.app.outside import Sender
 from asgictl.errors import ConsumerError, RedisError, WireError
 from asgictl.layers.redis.keys import Keys
+from asgictl.layers.redis.sync_client import ask
 from asgictl.wire.messages import Event, Job, Receive, Request, decode_event, decode_scope, decode_state, encode
 
 _REQUEUE = """

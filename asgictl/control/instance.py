@@ -20,27 +20,19 @@ from typing import Any, NamedTuple
 import psutil
 import redis
 
-from asgictl.app import release
+from asgictl.app import outside, release
 from asgictl.config import Bind, InstanceConfig
 from asgictl.control.log_tail import tail
 from asgictl.control.preflight import ended, find_redis_server, has_background
 from asgictl.control.remains import Remains, await_free, not_running
 from asgictl.control.slots import POLL_SECONDS, Interrupted, Slots
-from asgictl.control.status import DESCRIPTION, status
+from asgictl.control.status import status
 from asgictl.control.supervisord_client import Supervisor
-from asgictl.errors import (
-    AlreadyRunning,
-    AsgictlError,
-    NotRunning,
-    RedisError,
-    RunDirectoryError,
-    StartError,
-    SupervisordDied,
-)
+from asgictl.errors import AlreadyRunning, AsgictlError, NotRunning, RunDirectoryError, StartError, SupervisordDied
 from asgictl.interface.hosting import check_server
-from asgictl.layers.redis.interface_side import check_redis
+from asgictl.layers.redis.sync_client import check_redis
 from asgictl.machine.processes import BACK_SECONDS, CHILDREN_SECONDS, FRONT_SECONDS, end, is_alive, is_in_front, kill
-from asgictl.machine.run_dir import RunDir
+from asgictl.machine.run_dir import DESCRIPTION, RunDir
 from asgictl.telemetry.controller_client import SOCKET
 from asgictl.telemetry.logs import masked
 
@@ -66,7 +58,6 @@ class Instance:
         self._stopping = stopping or threading.Event()
         self._supervisor = Supervisor(self.run_dir.path)
         self._slots = Slots(self.run_dir.path, self._stopping)
-        self._embedded_url = f"unix://{self.run_dir.path}/redis.sock"
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, config: InstanceConfig) -> None:
@@ -222,8 +213,7 @@ class Instance:
         """Return the configuration that runs, as JSON has it; raises NotRunning."""
         if self._supervisor.answers():
             with contextlib.suppress(OSError):
-                described: dict[str, Any] = json.loads(self.run_dir.read(DESCRIPTION))
-                return described
+                return self.run_dir.description()
         raise not_running(self._name, self.run_dir.path)
 
     def _start(self, described: dict[str, Any], role: str, count: int) -> list[str]:
@@ -232,16 +222,15 @@ class Instance:
         if group == "gunicorn":  # which has all of its processes in one slot
             return self._slots.start(group, 1, deadline, lambda names: self._slots.ready(names) >= count)
         if role == "redis":
-            return self._slots.start(group, 1, deadline, lambda _: pings(self._embedded_url))
+            return self._slots.start(group, 1, deadline, lambda _: pings(self.run_dir.redis_url))
         if role == "controller":
             return self._slots.start(group, 1, deadline, lambda _: (self.run_dir.path / SOCKET).exists())
         return self._slots.start(group, count, deadline)
 
     def redis_url(self) -> str:
         """Return where its own Redis listens; raises NotRunning, and RedisError when it was given one."""
-        if self.described()["redis"] != "embedded":
-            raise RedisError(f"instance {self._name!r} has no Redis of its own: say which with --redis")
-        return self._embedded_url
+        self.described()
+        return outside.redis_url_of(self._name)
 
     def ended(self) -> bool:
         """Whether the supervisord that this object started has ended."""
@@ -267,7 +256,7 @@ class Instance:
     def clean(self, bind: Bind | None = None) -> None:
         """Remove what an instance that has ended left. bind: its Unix socket, should its description be lost."""
         with contextlib.suppress(OSError):  # it may never have come that far
-            bind = Bind(json.loads(self.run_dir.read(DESCRIPTION))["bind"])
+            bind = Bind(self.run_dir.description()["bind"])
         if bind:
             bind.release()
         self.run_dir.remove()
@@ -314,7 +303,7 @@ class Instance:
         self.run_dir.write(DESCRIPTION, json.dumps(describe(config)))
         if config.uses_redis and not config.redis_url:
             server = find_redis_server()
-            environment["ASGICTL_REDIS"] = self._embedded_url
+            environment["ASGICTL_REDIS"] = self.run_dir.redis_url
             environment["ASGICTL_REDIS_SERVER"] = server
         with open(self.run_dir.create_file("log/start.log"), "wb") as log:
             self._process = subprocess.Popen(
@@ -334,7 +323,7 @@ class Instance:
         described = describe(config)
         if server:
             self._start(described, "redis", 1)
-            check_redis(self._embedded_url)
+            check_redis(self.run_dir.redis_url)
         self._start(described, "controller", 1)
         for role, expected in roles(config).items():
             self._start(described, role, expected)

@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any
 import asgictl
 from asgictl.control.registry import UNKNOWN
 from asgictl.errors import NotRunning
-from asgictl.machine.run_dir import RunDir
+from asgictl.machine.run_dir import DESCRIPTION, RunDir
 from asgictl.telemetry.controller_client import PUSH_SECONDS, ask
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-DESCRIPTION = "instance.json"
 STATUS_SECONDS = 2.6  # for the controller and, where it is silent, supervisord
 ANSWER_SECONDS = 1.0  # for supervisord, when it is the controller that asks
 LEAST_ANSWER_SECONDS = 0.5  # of it for supervisord

@@ -10,7 +10,8 @@ from urllib.parse import parse_qs
 
 from asgictl import Message
 from asgictl.app import runtime
-from asgictl.app.application import Application, Group, path
+from asgictl.app.application import Application, path
+from asgictl.app.sending import Group
 
 PAGE = Path(__file__).with_name("page.html").read_bytes()
 MOST_MILLISECONDS = 60_000

@@ -26,9 +26,9 @@ from asgictl.app.boundary import UserCode
 from asgictl.app.lifespan import Lifespan
 from asgictl.app.outcome import Outcome
 from asgictl.app.release import release_of
+from asgictl.app.run import RunningTurn
 from asgictl.app.runtime import Runtime, enter, raise_file_limit
 from asgictl.app.target import asgi3, kind_of, load_target
-from asgictl.app.turn import RunningTurn
 from asgictl.config import SILENT_SECONDS, Limits, WorkerConfig
 from asgictl.errors import AsgictlError, RedisError
 from asgictl.inprocess.direct_flow import DirectFlow
@@ -52,7 +52,7 @@ from asgictl.telemetry.access_log import WebSocketLog, log_request
 from asgictl.telemetry.controller_client import Readiness
 from asgictl.telemetry.logs import formatter, set_up
 from asgictl.telemetry.metrics import CLIENT_GONE, Figures
-from asgictl.telemetry.shed import Shed
+from asgictl.telemetry.rejections import Rejections
 from asgictl.wire.asgi import Receive, Send, plain_message
 from asgictl.wire.manifest import Router
 from asgictl.wire.messages import INTERNAL_ERROR, Close, Frames, Sent, TurnEvent, decode_scope, is_error
@@ -144,7 +144,7 @@ class InProcess:
         self.groups = Groups()
         self.limits = limits
         self.figures = Figures()
-        self.shed = Shed()
+        self.shed = Rejections()
         self._access_log = access_log
         self._application = application
         self._readiness = readiness

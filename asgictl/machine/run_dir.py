@@ -11,16 +11,19 @@ nobody but root and we can put something else there.
 import contextlib
 import errno
 import fcntl
+import json
 import os
 import shutil
 import stat
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from asgictl.config import run_directory
 from asgictl.errors import RunDirectoryError
 
+DESCRIPTION = "instance.json"  # how the instance was started
 ROOT = 0
 ROOM_BYTES = 256 << 10  # that a start must find: its logs, the first files of Redis, notes of workers
 OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -52,6 +55,11 @@ class RunDir:
     def of(cls, name: str) -> "RunDir":
         """Return that of the instance of this name, made or not."""
         return cls(run_directory(name))
+
+    @property
+    def redis_url(self) -> str:
+        """Where the instance's own Redis listens, if it has one."""
+        return f"unix://{self.path}/redis.sock"
 
     @property
     def exists(self) -> bool:
@@ -94,6 +102,11 @@ class RunDir:
         """Return a file's text; raises OSError."""
         with open(os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=self._descriptor())) as file:
             return file.read()
+
+    def description(self) -> dict[str, Any]:
+        """Return how the instance was started, as JSON has it; raises OSError where none is described."""
+        described: dict[str, Any] = json.loads(self.read(DESCRIPTION))
+        return described
 
     def write(self, name: str, text: str) -> None:
         """Replace a file: readers find the old text or the new; on a full disk, and after a crash, the old stays."""

@@ -5,10 +5,12 @@ from typing import Any
 
 import pytest
 
-from asgictl.app import outside as module
-from asgictl.app.application import Application, Channel, Group, manifest_of
+from asgictl.app import outside
+from asgictl.app.application import Application, manifest_of
 from asgictl.app.outside import Sender
+from asgictl.app.sending import Channel, Group
 from asgictl.errors import ChannelFull, ConsumerError, RedisError, UnknownChannel
+from asgictl.layers.redis import sync_client
 from asgictl.layers.redis.keys import Keys
 from asgictl.wire.manifest import encode_manifest
 from asgictl.wire.messages import Broadcast, Job, decode_broadcast, decode_event, decode_state
@@ -24,7 +26,7 @@ def _here(url: str, client: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
     monkeypatch.setenv("ASGICTL_NAME", "shop")
     yield
     client.flushall()
-    module._client.cache_clear()
+    sync_client._client.cache_clear()
 
 
 def test_a_script_sends_to_groups_and_channels_at_once(client: Any) -> None:
@@ -58,7 +60,7 @@ def test_a_channel_that_the_newest_release_has_not_is_refused(client: Any) -> No
 def test_a_full_channel_takes_no_more_those_that_are_delayed_included(
     client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "CHANNEL_CAPACITY", 3)
+    monkeypatch.setattr(outside, "CHANNEL_CAPACITY", 3)
     for delay in (0, 60, 0):
         Channel("thumbs").send({}, delay_seconds=delay)
     with pytest.raises(ChannelFull, match="'thumbs' holds 3"):

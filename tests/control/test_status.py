@@ -12,8 +12,9 @@ from rich.console import Console
 from asgictl.config import Bind, InstanceConfig
 from asgictl.control.instance import describe
 from asgictl.control.registry import UNKNOWN, History
-from asgictl.control.status import DESCRIPTION, look, status, summary, tables
+from asgictl.control.status import look, status, summary, tables
 from asgictl.errors import NotRunning
+from asgictl.machine.run_dir import DESCRIPTION
 from asgictl.telemetry.metrics import Figures
 
 PID = os.getpid()

@@ -9,7 +9,7 @@ from wsgiref.validate import validator
 
 import pytest
 
-from asgictl.app.turn import RunningTurn
+from asgictl.app.run import RunningTurn
 from asgictl.demo import app, seconds, site
 from asgictl.wire.messages import Broadcast, Connect, Receive, Scope, decode_state, encode_scope
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from asgictl.app.application import Application, path
-from asgictl.app.turn import Message
+from asgictl.app.message import Message
 from asgictl.config import Limits
 from asgictl.errors import RedisError
 from asgictl.inprocess.server import InProcess, limits_of

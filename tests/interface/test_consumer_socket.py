@@ -11,7 +11,7 @@ from asgictl.interface.consumer_socket import ConsumerSocket, travelling
 from asgictl.interface.groups import Groups
 from asgictl.interface.outbox import denial
 from asgictl.telemetry.metrics import Figures
-from asgictl.telemetry.shed import Shed
+from asgictl.telemetry.rejections import Rejections
 from asgictl.wire.manifest import Path
 from asgictl.wire.messages import Accept, Broadcast, Close, Connect, Disconnect, Done, Frame, Receive, TurnEvent
 from tests.conftest import scenario
@@ -33,7 +33,7 @@ class Socket:
         self.groups = Groups()
         self.limits = Limits(**limits)
         self.figures = Figures()
-        self.shed = Shed()
+        self.shed = Rejections()
         self.skips = 0
         self.given_up: list[tuple[TurnEvent, str]] = []
         self.events: list[TurnEvent] = []

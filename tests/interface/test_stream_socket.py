@@ -10,7 +10,7 @@ from asgictl.config import Limits
 from asgictl.interface.stream_socket import StreamSocket
 from asgictl.layers.base import Answered
 from asgictl.layers.flow_control import FRAME_BYTES, weight
-from asgictl.telemetry.shed import Shed
+from asgictl.telemetry.rejections import Rejections
 from asgictl.wire.messages import (
     Accept,
     Close,
@@ -37,7 +37,7 @@ class Socket:
 
     def __init__(self, **limits: Any) -> None:
         self.limits = Limits(**limits)
-        self.shed = Shed()
+        self.shed = Rejections()
         self.events: list[Connect] = []
         self.skips = self.closes = 0
         self.posted: list[tuple[str, WorkerMessage]] = []

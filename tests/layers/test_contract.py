@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from asgictl.app.turn import LAST_TURN
+from asgictl.app.run import LAST_TURN
 from asgictl.layers.base import Entry, EventLayer, OnBroadcast, OnReply, Position, WorkerLayer
 from asgictl.layers.memory import Memory, MemoryEventLayer, MemoryWorkerLayer
 from asgictl.layers.redis.interface_side import RedisEventLayer

@@ -233,7 +233,7 @@ def test_links_and_clients_of_redis_are_held(url: str) -> None:
     run(
         """
         from asgictl.layers.redis.link import Link
-        from asgictl.app.outside import _client
+        from asgictl.layers.redis.sync_client import _client
         def sockets():
             return [n for n in map(int, os.listdir("/dev/fd")) if n < 900 and is_socket(n)]
         def is_socket(n):

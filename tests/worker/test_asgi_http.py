@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from asgictl.app.application import Group
+from asgictl.app.sending import Group
 from asgictl.layers.base import Entry
 from asgictl.wire.messages import WINDOW_BYTES, Broadcast, Chunk, Credit, Gone, Request, Response, Want, WorkerMessage
 from asgictl.worker import asgi_http

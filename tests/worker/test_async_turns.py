@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from asgictl.app.application import Application, Group, path
-from asgictl.app.background import BackgroundMessage, RunningJob
-from asgictl.app.turn import Message, RunningTurn
+from asgictl.app.application import Application, path
+from asgictl.app.message import BackgroundMessage, Message
+from asgictl.app.run import RunningJob, RunningTurn
+from asgictl.app.sending import Group
 from asgictl.layers.base import Entry
 from asgictl.wire.messages import (
     VERSION,

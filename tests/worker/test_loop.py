@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from asgictl.app.application import Application, Consumer, Group, path
-from asgictl.app.background import BackgroundMessage
-from asgictl.app.turn import Message
+from asgictl.app.application import Application, Consumer, path
+from asgictl.app.message import BackgroundMessage, Message
+from asgictl.app.sending import Group
 from asgictl.layers.base import Entry
 from asgictl.wire.messages import (
     VERSION,

@@ -7,7 +7,6 @@ step. Broadcasts stand in one stream that every interface reads.
 
 import asyncio
 import logging
-import re
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -29,7 +28,6 @@ from asgictl.layers.redis.scripts import script
 from asgictl.wire.messages import Broadcast, Event, Job, Sent, WorkerMessage, decode_broadcast, decode_reply, encode
 
 logger = logging.getLogger("asgictl.layers")
-MINIMUM_VERSION = (6, 2)
 READ_COUNT = 1000  # of entries a read; a bound on what one reply of Redis can weigh
 BLOCK_MILLISECONDS = 1000
 TRIM_BYTES = 64 << 10  # of replies that were applied, and may stand in Redis still
@@ -49,34 +47,6 @@ def position_of(entry_id: bytes) -> Position:
     """Return b"1700000000000-3" as numbers that compare."""
     milliseconds, _, sequence = entry_id.partition(b"-")
     return int(milliseconds), int(sequence or 0)
-
-
-def check_redis(url: str) -> None:
-    """Raise RedisError, saying what to do, unless the Redis at `url` can carry events."""
-    shown = re.sub(r"^\w+://(.*@)?|\?.*", "", url)  # never a password
-    try:
-        client = redis.Redis.from_url(url, socket_connect_timeout=5, socket_timeout=5)
-    except ValueError:  # its text may quote a part of the password
-        raise RedisError(
-            "--redis is not a URL of Redis, such as redis://host:6379; percent-encode what a password has of / ? # @ :"
-        ) from None
-    try:
-        info = client.info()
-    except redis.AuthenticationError:
-        raise RedisError(
-            f"Redis at {shown} wants a password, or another one; use --redis redis://:PASSWORD@host:port"
-        ) from None
-    except redis.RedisError as error:
-        raise RedisError(f"Redis at {shown} cannot be used: {error}; is it running, is --redis right?") from None
-    finally:
-        client.close()
-    assert isinstance(info, dict)  # noqa: S101 - redis-py types sync and async replies alike
-    version = tuple(int(part) for part in str(info["redis_version"]).split(".")[:2])
-    if version < MINIMUM_VERSION:
-        raise RedisError(f"Redis at {shown} is {info['redis_version']}; 6.2 is the oldest that works")
-    policy = info.get("maxmemory_policy", "noeviction")
-    if policy != "noeviction":
-        raise RedisError(f"Redis at {shown} may evict events: set its maxmemory-policy to noeviction, not {policy}")
 
 
 class StreamReader:

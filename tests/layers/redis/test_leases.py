@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from asgictl.app.turn import LAST_TURN
+from asgictl.app.run import LAST_TURN
 from asgictl.layers.base import Entry
 from asgictl.layers.redis.keys import WORKERS, Keys
 from asgictl.layers.redis.leases import (

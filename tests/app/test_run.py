@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
-from asgictl.app.application import Application, Consumer, Group, Route, path
-from asgictl.app.turn import LAST_TURN, Message, RunningTurn
+from asgictl.app.application import Application, Consumer, Route, path
+from asgictl.app.message import Message
+from asgictl.app.run import LAST_TURN, RunningTurn
+from asgictl.app.sending import Group
 from asgictl.errors import ConsumerError
 from asgictl.wire.messages import (
     Accept,
@@ -35,7 +37,7 @@ from tests.plain import TEXTS, Bytes, Code
 def _clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each look at the clock is half a second later than the one before."""
     times = iter(range(1000))
-    monkeypatch.setattr("asgictl.app.turn.perf_counter", lambda: next(times) / 2)
+    monkeypatch.setattr("asgictl.app.run.perf_counter", lambda: next(times) / 2)
 
 
 HEADERS = [(b"host", b"x"), (b"via", b"a"), (b"via", b"\xe9")]

@@ -8,7 +8,7 @@ logger = logging.getLogger("asgictl.shed")
 LOG_SECONDS = 10.0  # between two lines about one reason
 
 
-class Shed:
+class Rejections:
     """The counts of one process. Reasons are a fixed few words, never what a client chose."""
 
     def __init__(self) -> None:

@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import pytest
 
-from asgictl.telemetry import shed as module
-from asgictl.telemetry.shed import LOG_SECONDS, Shed
+from asgictl.telemetry import rejections as module
+from asgictl.telemetry.rejections import LOG_SECONDS, Rejections
 
 
 class Clock:
@@ -36,7 +36,7 @@ def logged(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
 
 @pytest.mark.usefixtures("clock")
 def test_counts_only_grow() -> None:
-    shed = Shed()
+    shed = Rejections()
     shed.add("late")
     shed.add("late", 2)
     shed.add("full")
@@ -47,7 +47,7 @@ def test_counts_only_grow() -> None:
 def test_the_first_of_a_reason_is_logged_at_once_and_the_rest_together_later(
     clock: Clock, logged: Callable[[], list[str]]
 ) -> None:
-    shed = Shed()
+    shed = Rejections()
     for _ in range(100):
         shed.add("late")
     assert logged() == ["shed: late (1 times"]
@@ -59,7 +59,7 @@ def test_the_first_of_a_reason_is_logged_at_once_and_the_rest_together_later(
 def test_what_is_not_followed_by_another_is_logged_when_the_counts_are_taken(
     clock: Clock, logged: Callable[[], list[str]]
 ) -> None:
-    shed = Shed()
+    shed = Rejections()
     shed.add("late")
     shed.add("late")
     clock.now += LOG_SECONDS - 1
@@ -75,7 +75,7 @@ def test_what_is_not_followed_by_another_is_logged_when_the_counts_are_taken(
 
 @pytest.mark.usefixtures("clock")
 def test_one_reason_does_not_silence_another(logged: Callable[[], list[str]]) -> None:
-    shed = Shed()
+    shed = Rejections()
     shed.add("late")
     shed.add("full")
     assert logged() == ["shed: late (1 times", "shed: full (1 times"]

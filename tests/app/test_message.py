@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
-from asgictl.app.application import Application, BackgroundConsumer, Channel, Group
-from asgictl.app.background import BackgroundMessage, RetryLater, RunningJob
+from asgictl.app.application import Application, BackgroundConsumer
+from asgictl.app.message import BackgroundMessage, RetryLater
+from asgictl.app.run import RunningJob
+from asgictl.app.sending import Channel, Group
 from asgictl.errors import ConsumerError, WireError
 from asgictl.wire.messages import Broadcast, Job, Sent, encode_state
 

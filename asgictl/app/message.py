@@ -1,0 +1,221 @@
+"""What consumers are called with: a Message for each event of a WebSocket, a BackgroundMessage for each job."""
+
+from functools import cached_property
+from operator import index
+from typing import Any
+
+import msgspec
+
+from asgictl.app.django import session_of, user_of
+from asgictl.app.outcome import Outcome, encodable, frame_of
+from asgictl.app.sending import group_name, milliseconds
+from asgictl.errors import ConsumerError
+from asgictl.wire.messages import (
+    Accept,
+    Close,
+    Connect,
+    Disconnect,
+    Frame,
+    Frames,
+    Job,
+    Receive,
+    Scope,
+    TurnEvent,
+    decode_scope,
+    decode_state,
+    plain,
+)
+
+# That an endpoint may send, and what a close frame holds beside its code (RFC 6455, sections 7.4 and 5.5).
+CLOSE_CODES = frozenset({1000, 1001, 1002, 1003, *range(1007, 1015), *range(3000, 5000)})
+CLOSE_REASON_BYTES = 123
+
+
+class Turn:
+    """What all messages of one turn share. Each part is decoded when a consumer first looks at it."""
+
+    def __init__(self, event: TurnEvent, outcome: Outcome) -> None:
+        self.event = event
+        self.outcome = outcome
+        self.params: dict[str, str] = {}
+        self.scope = decode_scope(event.scope)
+        self.kind = event.channel.removeprefix("websocket.")
+
+    @cached_property
+    def headers(self) -> dict[str, str]:
+        headers: dict[str, str] = {}
+        for raw_name, raw_value in self.scope.headers:
+            name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
+            comma = "; " if name == "cookie" else ", "  # RFC 9113, section 8.2.3
+            headers[name] = f"{headers[name]}{comma}{value}" if name in headers else value
+        return headers
+
+    @cached_property
+    def session(self) -> Any:
+        return session_of(self.headers.get("cookie", ""))
+
+    @cached_property
+    def user(self) -> Any:
+        return user_of(self.session)
+
+    @cached_property
+    def state(self) -> dict[str, Any]:
+        return decode_state(self.event.state)
+
+
+class Message:
+    """What a consumer is called with: one event of one WebSocket, and the ways to answer it.
+
+    text or data: the frame (receive only; the other is None). params: what the path's pattern matched.
+    state: a dict that travels with the connection, at most 64 KiB encoded. id: stable over reruns of the same
+    frame; attempt: 1, and one more for each rerun. code and reason: how the connection ended (disconnect only).
+    """
+
+    def __init__(self, turn: Turn, position: int, frame: Frame | None) -> None:
+        event = turn.event
+        self._turn = turn
+        self.text = frame if isinstance(frame, str) else None
+        self.data = frame if isinstance(frame, bytes) else None
+        self.params = turn.params
+        self.attempt = event.attempt
+        self.id = f"{event.connection}:{event.first + position if isinstance(event, Receive) else turn.kind}"
+        self.code = event.code if isinstance(event, Disconnect) else None
+        self.reason = event.reason if isinstance(event, Disconnect) else ""
+
+    @property
+    def scope(self) -> Scope:
+        """What travels of the handshake, as ASGI has it."""
+        return self._turn.scope
+
+    @property
+    def path(self) -> str:
+        """The path, percent-decoded (ASGI `path`)."""
+        return self._turn.scope.path
+
+    @property
+    def query_string(self) -> bytes:
+        """The query, still percent-encoded (ASGI `query_string`)."""
+        return self._turn.scope.query_string
+
+    @property
+    def subprotocols(self) -> list[str]:
+        """What the client offers (RFC 6455, section 1.9)."""
+        return list(self._turn.scope.subprotocols)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The handshake's headers, names in lower case; repeated ones joined by ", " (RFC 9110, section 5.2)."""
+        return self._turn.headers
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """The connection's own dict; what MessagePack can carry may be put into it."""
+        return self._turn.state
+
+    @property
+    def session(self) -> Any:
+        """Django's session of the handshake's cookie, loaded in each turn that looks at it; save() it to change it.
+
+        In an `async def` consumer: `await sync_to_async(getattr)(message, "user")`, as Django wants it for its ORM.
+        Raises ConsumerError where Django is not set up, for `user` too.
+        """
+        return self._turn.session
+
+    @property
+    def user(self) -> Any:
+        """Django's user of that session, or its AnonymousUser: who has logged out meanwhile is no user any more."""
+        return self._turn.user
+
+    @property
+    def _outcome(self) -> Outcome:
+        """Raises ConsumerError once the event is over, as in a thread that outlives it: nothing would be sent."""
+        if self._turn.outcome.is_over:
+            raise ConsumerError(
+                f"the event {self.id} is over, and nothing more is sent with its message: join a group, send to that"
+            )
+        return self._turn.outcome
+
+    def accept(self, subprotocol: str | None = None, headers: list[tuple[bytes, bytes]] | None = None) -> None:
+        """Accept the handshake; headers are pairs of bytes. Raises ConsumerError elsewhere than in `connect`."""
+        if not isinstance(self._turn.event, Connect):
+            raise ConsumerError("message.accept() belongs in a connect consumer")
+        try:
+            pairs = [[plain(each) for each in header] for header in headers or ()]
+            accept = msgspec.convert((plain(subprotocol), pairs), Accept)
+        except (msgspec.ValidationError, TypeError) as error:
+            raise ConsumerError(f"accept(subprotocol: str, headers: pairs of bytes): {error}") from None
+        if accept.subprotocol is not None:
+            encodable(accept.subprotocol)
+        self._outcome.accept = accept
+
+    def reply(self, *, text: str | None = None, data: bytes | None = None, immediately: bool = False) -> None:
+        """Send one frame to this connection when this turn commits: once, however often it runs.
+
+        immediately: send it now, as for progress; should the turn run again, it is sent again.
+        Raises ConsumerError for a frame that is none, for a connection that has gone, as in a disconnect consumer,
+        and for immediately=True before the connection is open.
+        """
+        frame = frame_of(text, data)
+        if isinstance(self._turn.event, Disconnect):
+            raise ConsumerError(
+                "reply() in a disconnect consumer: the connection has gone; send to a group, or nothing"
+            )
+        if not immediately:
+            self._outcome.frames.append(frame)
+        elif isinstance(self._turn.event, Receive):
+            self._outcome.send_now(Frames(self._turn.event.connection, [frame]))
+        else:
+            raise ConsumerError("reply(immediately=True) belongs in a receive consumer: the connection must be open")
+
+    def join(self, group: str) -> None:
+        """Make this connection a member of a group, until it leaves or ends. The turn's last join or leave counts."""
+        self._outcome.memberships.append((group_name(group), True))
+
+    def leave(self, group: str) -> None:
+        """End this connection's membership."""
+        self._outcome.memberships.append((group_name(group), False))
+
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        """Close this connection after what was sent; in `connect`, before accept(), refuse it with HTTP 403.
+
+        Raises ConsumerError for a code or reason that RFC 6455, section 7.4, does not let an endpoint send.
+        """
+        try:
+            number = index(code)
+        except TypeError:
+            number = 0
+        if number not in CLOSE_CODES:
+            raise ConsumerError(
+                f"close code {code!r:.60} may not be sent; use 1000, 1001, 1007 to 1014 or 3000 to 4999"
+            )
+        if not isinstance(reason, str) or len((reason := encodable(reason)).encode()) > CLOSE_REASON_BYTES:
+            raise ConsumerError(f"a close reason is a str of at most {CLOSE_REASON_BYTES} bytes of UTF-8")
+        self._outcome.close = Close(number, reason)
+
+
+class RetryLater(Exception):
+    """Raised by a background consumer: it is to be called with the same message again, in so many seconds at least.
+
+    What this call has sent is dropped, as after any exception, but for what it sent immediately. `attempt` is one more
+    each time; those who ask may do so for ever, since only workers' deaths are counted against a message.
+    Raises ConsumerError for a time that Channel.send would not take as a delay.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(seconds)
+        self.milliseconds = milliseconds(seconds)
+
+
+class BackgroundMessage:
+    """What a background consumer is called with.
+
+    content: the dict that was sent; channel: the name it was sent to. id: stable over reruns; attempt: 1, and one more
+    for each rerun, because its worker died or because the consumer raised RetryLater. After three deaths, counted from
+    its sending or from the last RetryLater, it is a dead letter. Another exception is logged and ends it.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self.content: dict[str, Any] = decode_state(job.content)
+        self.channel = job.name
+        self.id = job.id
+        self.attempt = job.attempt
