@@ -28,6 +28,17 @@ from asgictl.telemetry.controller_client import Readiness
 from asgictl.telemetry.metrics import CLIENT_GONE, Figures
 from asgictl.telemetry.rejections import Rejections
 from asgictl.wire.asgi import Receive, Send
+from asgictl.wire.error_responses import (
+    BODY_TOO_LARGE,
+    BODY_TOO_SLOW,
+    ENDING,
+    INTERFACE_FENCED,
+    NO_ANSWER_IN_TIME,
+    NO_HTTP,
+    NO_WORKER_YET,
+    REDIS_AWAY,
+    TOO_MANY,
+)
 from asgictl.wire.manifest import Router
 from asgictl.wire.messages import (
     WINDOW_BYTES,
@@ -162,9 +173,9 @@ class Forwarder:
         try:
             body, more = await read_body(scope, receive, limit, self.limits.http_deadline_seconds)
         except BodyTooLarge:
-            self._refuse(pending, 413, f"The body is larger than {limit} bytes.")
+            self._refuse(pending, 413, BODY_TOO_LARGE.format(limit))
         except TimeoutError:
-            self._refuse(pending, 408, "The body did not come in time.")
+            self._refuse(pending, 408, BODY_TOO_SLOW)
         else:
             self._in_flight.send(pending.begin(body, more), pending)
 
@@ -172,16 +183,16 @@ class Forwarder:
         """Whether a worker is to see this request; else it is answered here."""
         router = self._current_router()
         if router is None:
-            self._refuse(pending, 503, "No worker has been ready yet.")
+            self._refuse(pending, 503, NO_WORKER_YET)
         elif self._is_fenced:
-            self._refuse(pending, 503, "This interface is ending.")
+            self._refuse(pending, 503, ENDING)
         elif not router.manifest.http:
-            pending.fail(404, "This application serves no HTTP.")
+            pending.fail(404, NO_HTTP)
         else:
             pending.pool = router.pool(pending.event.scope.local_path)
             if not self._in_flight.full(Request.channel + pending.pool):
                 return True
-            self._refuse(pending, 503, "Too many requests are waiting.")
+            self._refuse(pending, 503, TOO_MANY)
         return False
 
     def _refuse(self, pending: PendingRequest, status: int, why: str) -> None:
@@ -234,7 +245,7 @@ class Forwarder:
     def give_up(self, socket: ConsumerSocket, event: TurnEvent, reason: str) -> None:
         """An event that is not run again is kept for somebody to look at."""
         self.shed.add("events given up: see asgictl dead-letters")
-        self._layer.bury(event.channel + socket.pool, event, reason)
+        self._layer.dead_letter(event.channel + socket.pool, event, reason)
 
     def _on_reply(self, reply: Reply, position: Position | None) -> None:
         if isinstance(reply, Died):
@@ -277,7 +288,7 @@ class Forwarder:
         self._sockets.clear()
         self._empty.set()
         for pending in self._pending_requests.values():
-            pending.fail(502, "This interface was taken for dead.")  # no worker can reply to it any more
+            pending.fail(502, INTERFACE_FENCED)  # no worker can reply to it any more
         os.kill(os.getpid(), signal.SIGTERM)  # whichever server hosts us closes its sockets with 1012
 
     async def _sweep(self) -> None:
@@ -290,10 +301,10 @@ class Forwarder:
         now = asyncio.get_running_loop().time()
         for connection, pending in list(self._pending_requests.items()):
             if pending.deadline <= now and self._in_flight.added(connection):
-                self._refuse(pending, 504, "No worker answered in time.")
+                self._refuse(pending, 504, NO_ANSWER_IN_TIME)
                 self._in_flight.skip(connection, lambda: None)
             elif pending.deadline <= now:
-                self._refuse(pending, 503, "The channel layer is away.")
+                self._refuse(pending, 503, REDIS_AWAY)
             elif pending.deadline < inf and not pending.event.more:  # before, its body is still being read
                 pending.listen()
         self._in_flight.audit()

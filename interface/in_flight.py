@@ -1,7 +1,7 @@
 """Events on their way: from the moment an event is sent until its reply has come, the interface holds it.
 
 So the interface alone decides what happens after a loss, and Redis is only transport. An event can be lost in four
-ways, and comes back here in each: XADD was not answered; its worker died (release.lua says so); Redis has forgotten
+ways, and comes back here in each: XADD was not answered; its worker died (reap_worker.lua says so); Redis has forgotten
 everything (its epoch changed); Redis has forgotten this one, as a failover does, which only looking tells.
 """
 

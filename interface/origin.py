@@ -4,11 +4,12 @@ from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from urllib.parse import urlsplit
 
-from asgictl.wire.messages import POLICY_VIOLATION, Close, plain_text
+from asgictl.wire.error_responses import ORIGIN_REFUSED, plain_text
+from asgictl.wire.messages import POLICY_VIOLATION, Close
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
-WHY = "This page's origin may not open WebSockets here: see --allowed-origins."
-REFUSAL = Close(POLICY_VIOLATION, "", 403, *plain_text(WHY))
+
+REFUSAL = Close(POLICY_VIOLATION, "", 403, *plain_text(ORIGIN_REFUSED))
 
 
 def is_allowed(headers: Iterable[tuple[bytes, bytes]], allowed: Sequence[str]) -> bool:

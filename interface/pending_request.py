@@ -17,7 +17,8 @@ from asgictl.layers.base import Answered
 from asgictl.layers.flow_control import OrderedSender
 from asgictl.telemetry.access_log import Answer
 from asgictl.wire.asgi import Receive, Send
-from asgictl.wire.messages import Chunk, Credit, Gone, Request, Response, Want, WorkerMessage, may_repeat, plain_text
+from asgictl.wire.error_responses import BODY_TOO_LARGE, REDIS_REFUSED, WORKER_DIED, plain_text
+from asgictl.wire.messages import Chunk, Credit, Gone, Request, Response, Want, WorkerMessage, may_repeat
 
 INLINE_BYTES = 64 << 10  # a body up to here travels with its event
 Post = Callable[[str, WorkerMessage, Callable[[object], None]], None]
@@ -124,14 +125,14 @@ class PendingRequest:
             self.event = replace(self.event, attempt=self.event.attempt + started)
             self._entry, self._owner, self._sender, self._wants = b"", "", None, 0
             return self.event
-        self.fail(502, "The worker that ran this request died.")
+        self.fail(502, WORKER_DIED)
         return None
 
     def refused(self) -> bool:
         """Redis has not taken the event; should an earlier sending of it have been heard, that one goes on."""
         if self._next:
             return True
-        self.fail(503, "Redis refused this request.")
+        self.fail(503, REDIS_REFUSED)
         return False
 
     def listen(self) -> None:
@@ -210,7 +211,7 @@ class PendingRequest:
                 await self._wanting.wait()
             received += len(data)
             if received > self._body_limit:
-                return self.fail(413, f"The body is larger than {self._body_limit} bytes.")
+                return self.fail(413, BODY_TOO_LARGE.format(self._body_limit))
             self._wanted -= len(data)
             if self._next == 0:
                 self._postpone()

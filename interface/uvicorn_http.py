@@ -21,9 +21,8 @@ from typing import Any, Protocol
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-SLICE_BYTES = 32768  # 5,400 empty fragments, 1,100 tiny requests: some 30 ms
-TURN_SECONDS = 0.005  # for which one connection may parse in a turn of the event loop
-HEAD_BYTES = 1 << 16  # nginx takes 32 KiB, gunicorn 100 lines of 8 KiB
+from asgictl.interface.limits import HEADER_BYTES, SLICE_BYTES, TURN_SECONDS
+from asgictl.wire.error_responses import HEADERS_TOO_LARGE, INVALID_REQUEST
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -214,11 +213,11 @@ class HTTPProtocol(HttpToolsProtocol):
             self.transport.unread(len(data) - stopped.args[0])
             self._answer_offer()
         except httptools.HttpParserError:
-            self._refuse("Invalid HTTP request received.")
+            self._refuse(INVALID_REQUEST)
         else:
             self._idle_bytes = self._idle_bytes + len(data) if self.scope is scope else 0
-            if self._idle_bytes > HEAD_BYTES:
-                self._refuse("Request head or trailers too large.")
+            if self._idle_bytes > HEADER_BYTES:
+                self._refuse(HEADERS_TOO_LARGE)
 
     def _answer_offer(self) -> None:
         method, version = self.parser.get_method(), self.parser.get_http_version()
@@ -245,7 +244,7 @@ class HTTPProtocol(HttpToolsProtocol):
         try:
             self.parser.feed_data(b"".join([*head, b"\r\n"]))
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            self._refuse("Invalid HTTP request received.")
+            self._refuse(INVALID_REQUEST)
         else:
             self.headers[:] = headers  # the scope's own list; its application starts in another turn
 

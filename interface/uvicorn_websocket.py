@@ -12,10 +12,8 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets.frames import CloseCode, Frame, Opcode
 from websockets.protocol import OPEN
 
+from asgictl.interface.limits import FRAGMENTS, LINGER_SECONDS
 from asgictl.interface.uvicorn_http import Corked
-
-FRAGMENTS = 1024  # of a message: 1 MiB in parts of 1 KiB
-LINGER_SECONDS = 5.0  # nginx's lingering_timeout
 
 
 @lru_cache(1)

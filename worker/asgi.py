@@ -11,7 +11,7 @@ from asgictl.app.lifespan import Lifespan
 from asgictl.app.target import asgi3, kind_of
 from asgictl.layers.base import Entry
 from asgictl.layers.redis.keys import interface_of
-from asgictl.wire.messages import Connect, DeadLettered, Job, Request, Scope, WorkerMessage, decode_scope
+from asgictl.wire.messages import Connect, InterfaceDied, Job, Request, Scope, WorkerMessage, decode_scope
 from asgictl.worker.asgi_http import HTTPRun
 from asgictl.worker.asgi_websocket import WebSocketRun
 from asgictl.worker.async_runner import EventLoop
@@ -106,7 +106,7 @@ class ASGIRuns:
             del self._runs[key]
 
     def _take(self, letter: WorkerMessage) -> None:
-        if isinstance(letter, DeadLettered):
+        if isinstance(letter, InterfaceDied):
             for (connection, _), run in list(self._runs.items()):
                 if interface_of(connection) == letter.interface:
                     run.take(letter)

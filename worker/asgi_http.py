@@ -15,6 +15,7 @@ from asgictl.layers.base import Entry
 from asgictl.layers.flow_control import OrderedReceiver, OrderedSender
 from asgictl.layers.redis.worker_side import commit_arguments
 from asgictl.wire.asgi import ASGIMessage, bytes_of, headers_of, status_of
+from asgictl.wire.error_responses import APPLICATION_FAILED, APPLICATION_TOO_SLOW, plain_text
 from asgictl.wire.messages import (
     WINDOW_BYTES,
     Chunk,
@@ -26,10 +27,9 @@ from asgictl.wire.messages import (
     Want,
     WorkerMessage,
     is_error,
-    plain_text,
 )
 from asgictl.worker.async_runner import EventLoop
-from asgictl.worker.sync_body import STALL_SECONDS, TIMED_OUT
+from asgictl.worker.sync_body import STALL_SECONDS
 from asgictl.worker.wsgi import PART_BYTES, ClientDisconnected
 
 logger = logging.getLogger("asgictl.worker")
@@ -202,7 +202,7 @@ class HTTPRun:
     def _fail(self) -> asyncio.Task[None]:
         if self._sequence:
             return self._complete(self._part(b"", aborted=True))
-        self._status, text = (504, TIMED_OUT) if self._limit.expired() else (500, "Internal Server Error")
+        self._status, text = (504, APPLICATION_TOO_SLOW) if self._limit.expired() else (500, APPLICATION_FAILED)
         self._headers, body = plain_text(text)
         return self._complete(self._part(body))
 

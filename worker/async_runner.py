@@ -14,10 +14,11 @@ import hiredis
 from asgictl.app.loops import LastingLoop
 from asgictl.errors import WireError
 from asgictl.layers.base import Answered, NotSent
-from asgictl.layers.redis.commands import Command, dead_letter, send_command
+from asgictl.layers.redis.dead_letters import dead_letter_command
 from asgictl.layers.redis.interface_side import BLOCK_MILLISECONDS
 from asgictl.layers.redis.keys import Keys
 from asgictl.layers.redis.link import Link
+from asgictl.layers.redis.send_commands import Command, send_command
 from asgictl.layers.redis.worker_side import COMMIT
 from asgictl.wire.messages import (
     Broadcast,
@@ -111,9 +112,9 @@ class EventLoop:
         """Commit for as long as Redis is away; a repeated commit is refused there. Returns what commit.lua says."""
         return await self._insist(lambda: ("EVALSHA", self._sha, *arguments))
 
-    async def bury(self, event: Event, reason: str) -> None:
+    async def dead_letter(self, event: Event, reason: str) -> None:
         """Keep an event that was given up, for somebody to look at; twice, perhaps, when Redis is away meanwhile."""
-        command = dead_letter(self.keys, event.channel, encode(event)[1], reason)
+        command = dead_letter_command(self.keys, event.channel, encode(event)[1], reason)
         await self._insist(lambda: command)
 
     async def _insist(self, command: Callable[[], Command]) -> object:

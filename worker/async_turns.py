@@ -54,7 +54,7 @@ class AsyncTurns:
             done = await turn.run_async(self._timeout_seconds)
             if isinstance(turn, RunningJob) and turn.has_timed_out:
                 reason = f"its handler took longer than {self._timeout_seconds:g} s"
-                await self._events.bury(entry.event, reason)
+                await self._events.dead_letter(entry.event, reason)
             with UserCode("%s %s: its reply cannot be encoded", entry.event.channel, entry.id.decode()) as ended:
                 arguments = commit_arguments(self._events.keys, entry, done, turn.outcome.sends, turn.farewell())
             if ended.error is not None:  # there is always a commit

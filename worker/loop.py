@@ -19,18 +19,8 @@ from asgictl.errors import WireError
 from asgictl.layers.base import Entry, WorkerLayer
 from asgictl.layers.redis.started import Started
 from asgictl.machine import forks
-from asgictl.wire.messages import (
-    INTERNAL_ERROR,
-    Close,
-    Done,
-    Job,
-    Request,
-    Response,
-    Sent,
-    is_error,
-    may_repeat,
-    plain_text,
-)
+from asgictl.wire.error_responses import APPLICATION_FAILED, plain_text
+from asgictl.wire.messages import INTERNAL_ERROR, Close, Done, Job, Request, Response, Sent, is_error, may_repeat
 from asgictl.worker.asgi import ASGIRuns
 from asgictl.worker.async_turns import AsyncTurns
 from asgictl.worker.sync_body import LayerFlow
@@ -185,7 +175,7 @@ class Loop:
         with UserCode("%s %s: its reply cannot be encoded", entry.event.channel, entry.id.decode()) as ended:
             self.layer.commit(entry, reply, sends, farewell)
         if ended.error is not None:
-            reply = self.failure(entry, 500, "Internal Server Error")
+            reply = self.failure(entry, 500, APPLICATION_FAILED)
             self.layer.commit(entry, reply, [])
         self.errors += is_error(reply)
 

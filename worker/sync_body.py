@@ -13,7 +13,6 @@ from asgictl.layers.flow_control import OrderedReceiver
 from asgictl.wire.messages import WINDOW_BYTES, Chunk, Credit, Request, Response, Want
 from asgictl.worker.wsgi import ClientDisconnected
 
-TIMED_OUT = "The application took too long."
 STALL_SECONDS = 60.0  # without a byte in the direction that is waited for
 WAIT_SECONDS = 1.0  # a blocking read ends after that, to look at the time
 

@@ -22,14 +22,14 @@ from redis.retry import Retry
 from asgictl.app.runtime import failures
 from asgictl.config import WorkerConfig
 from asgictl.layers.base import Entry
-from asgictl.layers.redis.commands import dead_letter
+from asgictl.layers.redis.dead_letters import dead_letter_command
 from asgictl.layers.redis.keys import Keys
 from asgictl.layers.redis.leases import LEASE_MILLISECONDS, beat, give_back_command, member, reap
 from asgictl.layers.redis.worker_side import COMMIT, commit_arguments
 from asgictl.machine import forks
+from asgictl.wire.error_responses import APPLICATION_TOO_SLOW
 from asgictl.wire.messages import BACKGROUND, encode
 from asgictl.worker.loop import Loop
-from asgictl.worker.sync_body import TIMED_OUT
 
 logger = logging.getLogger("asgictl.worker")
 BEAT_SECONDS = 1.0
@@ -163,9 +163,9 @@ class Watchdog:
         stack = "".join(traceback.format_stack(sys._current_frames().get(loop.thread)))
         failures.error("%s %s: %s; this worker ends\n%s", culprit.event.channel, culprit.id.decode(), reason, stack)
         channel, payload = culprit.stream.decode().partition("}:ch:")[2], encode(culprit.event)[1]
-        arguments = commit_arguments(self._keys, culprit, loop.failure(culprit, 504, TIMED_OUT), [])
+        arguments = commit_arguments(self._keys, culprit, loop.failure(culprit, 504, APPLICATION_TOO_SLOW), [])
         try:
-            self._client.execute_command(*dead_letter(self._keys, channel, payload, reason))
+            self._client.execute_command(*dead_letter_command(self._keys, channel, payload, reason))
             self._client.execute_command("EVAL", COMMIT, *arguments)
         except redis.RedisError as error:
             logger.warning("the culprit could not be answered for: %s", error)

@@ -16,7 +16,8 @@ from wsgiref.util import FileWrapper
 from asgictl import __version__
 from asgictl.app.boundary import UserCode
 from asgictl.app.runtime import current
-from asgictl.wire.messages import WINDOW_BYTES, Headers, Request, Response, Scope, plain, plain_text
+from asgictl.wire.error_responses import APPLICATION_FAILED, plain_text
+from asgictl.wire.messages import WINDOW_BYTES, Headers, Request, Response, Scope, plain
 
 logger = logging.getLogger("asgictl.wsgi")
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
@@ -152,7 +153,7 @@ class WSGIRun:
                 self._close(result)
         if isinstance(ended.error, ClientDisconnected):
             logger.info("%s %s ended early: %s", method, path, ended.error)
-        return self.failure(500, "Internal Server Error")
+        return self.failure(500, APPLICATION_FAILED)
 
     def failure(self, status: int, text: str) -> Response:
         """Return what ends the response when the application does not."""

@@ -4,11 +4,10 @@ import os
 
 from asgictl.config import CHANNEL_CAPACITY
 from asgictl.errors import ChannelFull, NotRunning, RedisError
-from asgictl.layers.redis.commands import send_command
 from asgictl.layers.redis.keys import Keys
-from asgictl.layers.redis.sync_client import ask
+from asgictl.layers.redis.send_commands import send_command
+from asgictl.layers.redis.sync_client import ask, check_channel
 from asgictl.machine.run_dir import RunDir
-from asgictl.wire.manifest import Router, check_known
 from asgictl.wire.messages import Job, Sent
 
 NOWHERE = "outside of a consumer or view send() needs to know where to: set ASGICTL_REDIS to the URL of Redis, or {}"
@@ -39,17 +38,12 @@ class Sender:
         After a RedisError that speaks of a timeout or a lost connection, it may have been sent.
         """
         if isinstance(sent, Job):
-            self.check(sent.name)
+            check_channel(self._url, self._keys, sent.name)
         if (
             ask(self._url, lambda client: client.execute_command(*send_command(self._keys, sent, CHANNEL_CAPACITY)))
             == 0
         ):
             raise ChannelFull(getattr(sent, "name", ""), CHANNEL_CAPACITY)
-
-    def check(self, channel: str) -> None:
-        """Raise UnknownChannel for one that the newest release has not; without a release nothing is known."""
-        if manifest := ask(self._url, lambda client: client.get(self._keys.manifest)):
-            check_known(channel, Router.decode(manifest).manifest.background)
 
 
 def redis_url_of(name: str) -> str:

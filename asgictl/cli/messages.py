@@ -51,8 +51,8 @@ def requeue(ids: tuple[str, ...], **instance: Any) -> None:
 
 
 def _dead_letters(redis: str | None, name: str) -> Any:
-    from asgictl.control.dead_letters import DeadLetters
     from asgictl.control.instance import Instance
+    from asgictl.layers.redis.dead_letters import DeadLetters
 
     return DeadLetters(redis or Instance(name).redis_url(), name)
 

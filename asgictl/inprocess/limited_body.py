@@ -6,6 +6,7 @@ from typing import Any
 from asgictl.interface.pending_request import Aborted, error_response
 from asgictl.telemetry.access_log import Answer
 from asgictl.wire.asgi import Receive, Send, headers_of, status_of
+from asgictl.wire.error_responses import APPLICATION_FAILED, BODY_TOO_LARGE
 
 
 class LimitedBody:
@@ -52,12 +53,12 @@ class LimitedBody:
 
     async def refuse(self) -> None:
         """Answer in the application's stead."""
-        await self._answer(413, f"The body is larger than {self._limit} bytes.")
+        await self._answer(413, BODY_TOO_LARGE.format(self._limit))
 
     async def fail(self) -> None:
         """The application has failed: answer in its stead; raises Aborted when its response had begun."""
         if not self.has_begun:
-            await self._answer(500, "Internal Server Error")
+            await self._answer(500, APPLICATION_FAILED)
         elif not self.has_ended:
             raise Aborted from None
 

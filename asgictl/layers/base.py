@@ -64,7 +64,7 @@ class EventLayer(GroupLayer, Protocol):
     def audit(self, channel: str, event: Event, entry: bytes, gone: Callable[[], None]) -> None:
         """Call gone() if the entry was lost: it stands no more in its channel, and no reply to it is on its way."""
 
-    def bury(self, channel: str, event: Event, reason: str) -> None:
+    def dead_letter(self, channel: str, event: Event, reason: str) -> None:
         """Keep an event that was given up, for somebody to look at."""
 
 

@@ -2,7 +2,7 @@
 
 What stands in Redis elsewhere stands in a Memory; its methods do what the scripts of their names do, and what one does
 appears at once. Callbacks go to their event loop in that order, so a reply is heard before the broadcasts behind it.
-Nothing here is cut off or forgotten, and threads hold no leases: whoever knows of an end calls release() or bury().
+Nothing here is cut off or forgotten, and threads hold no leases: an end is told by release() or reap_interface().
 """
 
 import asyncio
@@ -45,7 +45,7 @@ DEAD_LETTERS = 1000  # kept; the oldest go
 
 @dataclass(slots=True)
 class Place:
-    """An event in its stream. consumer: in whose hands it is, "" in nobody's. retries: as in lost.lua."""
+    """An event in its stream. consumer: in whose hands it is, "" in nobody's. retries: as in take_back.lua."""
 
     event: Event
     retries: int
@@ -199,7 +199,7 @@ class Memory:
                 interface.hear_reply(Died(worker), None)
             return len(held)
 
-    def bury(self, interface: str) -> int:
+    def reap_interface(self, interface: str) -> int:
         """Clean up behind a dead interface, and emit the disconnect events of its connections.
 
         What a connection still has in a stream runs before its disconnect: to be called again while it returns more
@@ -307,7 +307,7 @@ class MemoryEventLayer(MemoryGroupLayer):
         if not self._memory.has(channel.encode(), entry):
             self._soon(gone)  # behind the reply, if one is on its way
 
-    def bury(self, channel: str, event: Event, reason: str) -> None:
+    def dead_letter(self, channel: str, event: Event, reason: str) -> None:
         self._memory.dead_letters.append((channel, event, reason))
 
 

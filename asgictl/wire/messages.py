@@ -224,7 +224,7 @@ class Done(Wire, tag="done", frozen=True):
 class Lost(Wire, tag="lost", frozen=True):
     """Reply, in a dead worker's stead: an event left its hands unfinished. number is 0 for HTTP.
 
-    Made by release.lua, which knows the order of these fields and of those that begin every event.
+    Made by reap_worker.lua, which knows the order of these fields and of those that begin every event.
     """
 
     connection: str
@@ -244,7 +244,7 @@ class Closed(Wire, tag="closed", frozen=True):
 
 
 class Died(Wire, tag="died", frozen=True):
-    """Reply, from release.lua to every interface: a worker is dead, and the sockets of ASGI that it held with it."""
+    """Reply, from reap_worker.lua to every interface: a worker is dead, and its sockets of ASGI too."""
 
     worker: str
     connection: str = ""
@@ -301,8 +301,8 @@ class Gone(Wire, tag="gone", frozen=True):
     entry: bytes
 
 
-class DeadLettered(Wire, tag="buried", frozen=True):
-    """WorkerMessage, from bury.lua to every event loop: an interface is dead, and its connections too."""
+class InterfaceDied(Wire, tag="buried", frozen=True):
+    """WorkerMessage, from reap_interface.lua to every event loop: an interface is dead, and its connections too."""
 
     interface: str
     connection: str = ""
@@ -326,7 +326,7 @@ Event = Request | Connect | Receive | Disconnect | Job
 TurnEvent = Connect | Receive | Disconnect
 Sent = Broadcast | Job  # what anybody may send to others than those whose event it handles
 Reply = Response | Want | Frames | Closed | Done | Lost | Died
-WorkerMessage = Chunk | Credit | Gone | Incoming | Ended | DeadLettered
+WorkerMessage = Chunk | Credit | Gone | Incoming | Ended | InterfaceDied
 
 _T = TypeVar("_T")
 _FIELD = b"%d" % VERSION
@@ -362,12 +362,6 @@ _letters: msgspec.msgpack.Decoder[WorkerMessage] = msgspec.msgpack.Decoder(Worke
 _broadcasts = msgspec.msgpack.Decoder(Broadcast)
 _scopes = msgspec.msgpack.Decoder(Scope)
 _states = msgspec.msgpack.Decoder(dict[str, Any])
-
-
-def plain_text(text: str) -> tuple[Headers, bytes]:
-    """Return headers and body of a response of ours, in the application's stead."""
-    body = text.encode() + b"\n"
-    return [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(body))], body
 
 
 def is_error(reply: Response | Done | None) -> bool:

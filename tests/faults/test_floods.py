@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import pytest
 from websockets.sync.client import connect
 
-from asgictl.interface.uvicorn_websocket import FRAGMENTS
+from asgictl.interface.limits import FRAGMENTS
 from tests.conftest import MODES, Machine, new_machine
 
 APPLICATION = """

@@ -54,7 +54,7 @@ class Layer:
         self.removed: list[bytes] = []
         self.letters: list[tuple[str, WorkerMessage]] = []
         self.forgotten: list[str] = []
-        self.buried: list[tuple[str, Event, str]] = []
+        self.dead_letters: list[tuple[str, Event, str]] = []
         self.answer: object = b"1-0"
         self.is_taken = False  # whether a worker has what is to be removed
 
@@ -79,8 +79,8 @@ class Layer:
     def audit(self, channel: str, event: Event, entry: bytes, gone: Callable[[], None]) -> None:
         pass
 
-    def bury(self, channel: str, event: Event, reason: str) -> None:
-        self.buried.append((channel, event, reason))
+    def dead_letter(self, channel: str, event: Event, reason: str) -> None:
+        self.dead_letters.append((channel, event, reason))
 
 
 class Client:
@@ -436,7 +436,7 @@ async def test_a_turn_that_is_given_up_is_kept_with_its_channel(interface: Inter
     await client.says({"type": "websocket.receive", "text": "x"})
     event: Any = interface.event
     interface.forwarder._on_reply(Lost(event.connection, event.number, event.attempt, True), None)
-    assert interface.layer.buried == [("websocket.receive", event, "its worker died, attempt 1")]
+    assert interface.layer.dead_letters == [("websocket.receive", event, "its worker died, attempt 1")]
     await client.leaves("websocket")
     await interface.commits()
 

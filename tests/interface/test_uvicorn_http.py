@@ -9,7 +9,8 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from asgictl.interface import uvicorn_http as module
-from asgictl.interface.uvicorn_http import HEAD_BYTES, SLICE_BYTES, Corked, HTTPProtocol, is_handshake
+from asgictl.interface.limits import HEADER_BYTES, SLICE_BYTES
+from asgictl.interface.uvicorn_http import Corked, HTTPProtocol, is_handshake
 from tests.conftest import scenario
 from tests.interface.conftest import settled
 
@@ -287,13 +288,13 @@ async def test_connect_is_refused() -> None:
 @scenario
 async def test_a_head_is_not_read_without_end(begin: bytes) -> None:
     part = (b"x" if begin else b"\r\n") * SLICE_BYTES
-    _, told = await served(begin, *[part] * (HEAD_BYTES // SLICE_BYTES + 1))
+    _, told = await served(begin, *[part] * (HEADER_BYTES // SLICE_BYTES + 1))
     assert told[-1] == "close"
 
 
 @scenario
 async def test_a_body_may_be_as_long_as_it_likes() -> None:
-    size = 3 * HEAD_BYTES
+    size = 3 * HEADER_BYTES
     asked, _ = await served(b"PUT / HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % size, bytes(size))
     assert [len(body) for _, _, body, _ in asked] == [size]
 

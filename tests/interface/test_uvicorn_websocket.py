@@ -11,8 +11,9 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from asgictl.interface import uvicorn_websocket as module
+from asgictl.interface.limits import FRAGMENTS
 from asgictl.interface.uvicorn_http import HTTPProtocol
-from asgictl.interface.uvicorn_websocket import FRAGMENTS, WebSocketProtocol, encoded
+from asgictl.interface.uvicorn_websocket import WebSocketProtocol, encoded
 from tests.conftest import free_port, scenario
 
 FRAMES: list[str | bytes] = ["text", "", b"", b"\xff\0", "\u20ac" * 50, "x" * 126, b"y" * 70_000, "text", b"text"]

@@ -108,7 +108,7 @@ class Layers(ABC):
     def release(self, worker: str, started: tuple[str, ...] = ("?",)) -> int: ...
 
     @abstractmethod
-    def bury(self, interface: str) -> int: ...
+    def reap_interface(self, interface: str) -> int: ...
 
     @abstractmethod
     def beat(self) -> None:
@@ -141,8 +141,8 @@ class MemoryLayers(Layers):
     def release(self, worker: str, started: tuple[str, ...] = ("?",)) -> int:
         return self.memory.release(worker, started)
 
-    def bury(self, interface: str) -> int:
-        return self.memory.bury(interface)
+    def reap_interface(self, interface: str) -> int:
+        return self.memory.reap_interface(interface)
 
     def beat(self) -> None:
         """A read moves what is due."""
@@ -167,7 +167,7 @@ class RedisLayers(Layers):
     def release(self, worker: str, started: tuple[str, ...] = ("?",)) -> int:
         return self._reap(member("worker", worker), started=started)
 
-    def bury(self, interface: str) -> int:
+    def reap_interface(self, interface: str) -> int:
         return self._reap(member("interface", interface))
 
     def beat(self) -> None:
@@ -355,7 +355,7 @@ class Contract:
                 await interface.layer.goodbye()
             await interface.layer.stop()
             if ending == "burial":
-                assert layers.bury(INTERFACE) == 0
+                assert layers.reap_interface(INTERFACE) == 0
             async with layers.interface() as again:
                 await again.append(connect())
                 commit(worker, take(worker), done(1))
@@ -539,18 +539,18 @@ class Contract:
                 commit(worker, take(worker), done(1, connection=connection), farewell=farewell(connection))
             await dead.append(receive(2, "x", connection=TWO))
             await dead.layer.stop()
-            assert [layers.bury(INTERFACE) for _ in range(2)] == [1, 1]
+            assert [layers.reap_interface(INTERFACE) for _ in range(2)] == [1, 1]
             turn, last = sorted(take_all(worker, 2), key=lambda entry: isinstance(entry.event, Disconnect))
             assert (turn.event, last.event) == (receive(2, "x", connection=TWO), disconnect(ONE))
             commit(worker, last, done(LAST_TURN), say("one has left"))
             commit(worker, turn, done(2, connection=TWO))
             assert worker.refused == 1, "nobody is there for the turn's reply"
-            assert layers.bury(INTERFACE) == 0
+            assert layers.reap_interface(INTERFACE) == 0
             last = take(worker)
             assert last.event == disconnect(TWO)
             commit(worker, last, done(LAST_TURN, connection=TWO), say("two has left"))
             await other.hears(say("one has left"), say("two has left"))
-            assert layers.bury(INTERFACE) == 0
+            assert layers.reap_interface(INTERFACE) == 0
             assert await other.depth("websocket.disconnect") == 0
 
     @scenario
@@ -560,7 +560,7 @@ class Contract:
             for number, given in enumerate((farewell(reason="old"), farewell(reason="new"), b""), 1):
                 await interface.append(receive(number, "x"))
                 commit(worker, take(worker), done(number), farewell=given)
-            layers.bury(INTERFACE)
+            layers.reap_interface(INTERFACE)
             assert take(worker).event == disconnect(reason="new")
 
     @scenario
@@ -570,13 +570,13 @@ class Contract:
         async with layers.interface() as interface:
             await interface.append(receive(1, "x"), ".slow")
             commit(worker, take(worker), done(1), farewell=farewell())
-            layers.bury(INTERFACE)
+            layers.reap_interface(INTERFACE)
             entry = take(worker)
             assert (entry.event, entry.stream.decode().endswith(channels[1])) == (disconnect(), True)
 
     @pytest.mark.parametrize("ending", ["the connection's last turn", "the interface's goodbye", "forgotten"])
     @scenario
-    async def test_nothing_is_left_to_bury_behind_an_end_in_order(self, ending: str, layers: Layers) -> None:
+    async def test_nothing_is_left_to_reap_behind_an_end_in_order(self, ending: str, layers: Layers) -> None:
         worker = layers.worker()
         async with layers.interface() as interface, layers.interface(OTHER) as other:
             await interface.append(connect())
@@ -589,7 +589,7 @@ class Contract:
             else:
                 await interface.append(disconnect(number=2))
                 commit(worker, take(worker), done(2))
-            assert layers.bury(INTERFACE) == 0
+            assert layers.reap_interface(INTERFACE) == 0
             assert await other.depth("websocket.disconnect") == 0
 
     @scenario

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from asgictl.app.application import Application
 from asgictl.errors import TargetError
 from asgictl.layers.base import Entry
-from asgictl.wire.messages import Closed, Connect, DeadLettered, Frames, Incoming, Request, Response, encode_scope
+from asgictl.wire.messages import Closed, Connect, Frames, Incoming, InterfaceDied, Request, Response, encode_scope
 from asgictl.worker import asgi
 from asgictl.worker.asgi import ASGIRuns, scope_of
 from tests.worker.conftest import Events, scenario, scope, settled
@@ -193,10 +193,10 @@ async def test_what_does_not_end_with_its_socket_is_cancelled(waiting: Waiting, 
 async def test_the_connections_of_a_dead_interface_end_and_no_others(waiting: Waiting, worker: Worker) -> None:
     worker.begin(websocket(1), websocket(2, "other"), http(3))
     await settled()
-    worker.events.on_letter(DeadLettered("i"))
+    worker.events.on_letter(InterfaceDied("i"))
     await settled()
     assert waiting.ends == [1006]
-    worker.events.on_letter(DeadLettered("other"))
+    worker.events.on_letter(InterfaceDied("other"))
     waiting.go_on.set()
     await worker.drains()
     assert waiting.ends == [1006, 1006]

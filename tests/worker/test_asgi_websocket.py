@@ -16,13 +16,13 @@ from asgictl.wire.messages import (
     Closed,
     Connect,
     Credit,
-    DeadLettered,
     Done,
     Ended,
     Frame,
     Frames,
     Gone,
     Incoming,
+    InterfaceDied,
     Want,
     WorkerMessage,
 )
@@ -243,7 +243,7 @@ def test_an_interface_that_has_gone_is_noticed_by_the_handshake_s_commit(answer:
     run()
 
 
-LETTERS: list[WorkerMessage] = [Gone("i/1", ENTRY), DeadLettered("i"), Ended("i/1", ENTRY, 1006, "", 1)]
+LETTERS: list[WorkerMessage] = [Gone("i/1", ENTRY), InterfaceDied("i"), Ended("i/1", ENTRY, 1006, "", 1)]
 
 
 @pytest.mark.parametrize("letter", LETTERS)

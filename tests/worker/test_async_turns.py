@@ -36,7 +36,7 @@ class Events(EventLoop):
         super().__init__("unix:///absent", "test", "h.1.aa")
         self.sent: list[tuple[object, int]] = []
         self.commits: list[tuple[object, ...]] = []
-        self.buried: list[tuple[Event, str]] = []
+        self.dead_letters: list[tuple[Event, str]] = []
         self.may_commit = asyncio.Event()
 
     def start(self) -> None:
@@ -54,8 +54,8 @@ class Events(EventLoop):
     def publish(self, sent: object) -> None:
         self.sent.append((sent, threading.get_ident()))
 
-    async def bury(self, event: Event, reason: str) -> None:
-        self.buried.append((event, reason))
+    async def dead_letter(self, event: Event, reason: str) -> None:
+        self.dead_letters.append((event, reason))
 
     async def commit(self, *arguments: object) -> None:
         await self.may_commit.wait()
@@ -161,7 +161,7 @@ def test_a_job_that_takes_too_long_is_cancelled_kept_as_a_dead_letter_and_commit
     turns.begin(Entry(b"ch", b"1-0", job), RunningJob(Application(background={"thumbs": forever}), job))
     events.call(events.may_commit.set)
     turns.finish()
-    assert events.buried == [(job, "its handler took longer than 0.01 s")]
+    assert events.dead_letters == [(job, "its handler took longer than 0.01 s")]
     ((*_, said),) = events.commits
     assert said == b"", "nobody is replied to"
 

@@ -20,11 +20,12 @@ import redis
 
 from asgictl.errors import AsgictlError, RedisError, WireError
 from asgictl.layers.base import Answered, NotSent, OnBroadcast, OnReply, Position
-from asgictl.layers.redis.commands import dead_letter, send_command
+from asgictl.layers.redis.dead_letters import dead_letter_command
 from asgictl.layers.redis.keys import Keys
 from asgictl.layers.redis.leases import beat_answer, beat_command, leave_command, reap_command
 from asgictl.layers.redis.link import Link
 from asgictl.layers.redis.scripts import script
+from asgictl.layers.redis.send_commands import send_command
 from asgictl.wire.messages import Broadcast, Event, Job, Sent, WorkerMessage, decode_broadcast, decode_reply, encode
 
 logger = logging.getLogger("asgictl.layers")
@@ -339,9 +340,9 @@ class RedisEventLayer(RedisGroupLayer):
     def depth(self, channel: str, answered: Answered) -> None:
         self._link.call("XLEN", self._keys.channel(channel), answered=answered)
 
-    def bury(self, channel: str, event: Event, reason: str) -> None:
+    def dead_letter(self, channel: str, event: Event, reason: str) -> None:
         """Keep an event that was given up, for somebody to look at."""
-        self._link.call(*dead_letter(self._keys, channel, encode(event)[1], reason), answered=_ignored)
+        self._link.call(*dead_letter_command(self._keys, channel, encode(event)[1], reason), answered=_ignored)
 
     def audit(self, channel: str, event: Event, entry: bytes, gone: Callable[[], None]) -> None:
         """Call gone() if the entry stands no more in its channel, and no reply to it can be on its way."""

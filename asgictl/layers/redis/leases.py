@@ -15,14 +15,14 @@ from typing import Any, NamedTuple
 import redis
 
 from asgictl.config import SILENT_SECONDS
-from asgictl.layers.redis.commands import Command
 from asgictl.layers.redis.keys import Keys
 from asgictl.layers.redis.scripts import script
+from asgictl.layers.redis.send_commands import Command
 from asgictl.wire.messages import VERSION
 
 logger = logging.getLogger("asgictl.layers")
-_SCRIPTS = ("beat", "bury", "lost", "release", "give_back")
-_BEAT, _BURY, _LOST, _RELEASE, _GIVE_BACK = map(script, _SCRIPTS)
+_SCRIPTS = ("beat", "reap_interface", "take_back", "reap_worker", "release")
+_BEAT, _REAP_INTERFACE, _TAKE_BACK, _REAP_WORKER, _RELEASE = map(script, _SCRIPTS)
 LEAST_LEASE_SECONDS = 3.0  # three beats
 LEASE_MILLISECONDS = {"worker": 0, "interface": 0}
 
@@ -60,7 +60,7 @@ def beat(client: redis.Redis, keys: Keys, role: str, id: str, epoch: bytes) -> B
 
 
 def reap(client: redis.Redis, keys: Keys, dead: str, *, seen: bool = False, started: tuple[str, ...] = ("?",)) -> None:
-    """Release what a dead worker held, or bury a dead interface; arguments as reap_command has them."""
+    """Release what a dead worker held, or reap a dead interface; arguments as reap_command has them."""
     count = client.execute_command(*reap_command(keys, dead, seen=seen, started=started))
     if count > 0:
         logger.warning("%s is dead: %d events or connections of its were seen to", dead, count)
@@ -88,19 +88,30 @@ def leave_command(keys: Keys, role: str, id: str) -> Command:
 
 
 def reap_command(keys: Keys, dead: str, *, seen: bool = False, started: tuple[str, ...] = ("?",)) -> Command:
-    """Release what a dead worker held, or bury a dead interface; to be called again while it returns more than 0.
+    """Release what a dead worker held, or reap a dead interface; to be called again while it returns more than 0.
 
     seen: its death was seen, so its lease need not have lapsed. started: the entries that it had started.
     """
     role, _, id = dead.partition("/")
     if role == "worker":
         names, prefixes = (keys.alive, keys.channels), (keys.replies(""), keys.inbox(""))
-        return ("EVAL", _LOST + _RELEASE, 2, *names, dead, int(seen), *prefixes, str(VERSION), keys.dead, *started)
+        return (
+            "EVAL",
+            _TAKE_BACK + _REAP_WORKER,
+            2,
+            *names,
+            dead,
+            int(seen),
+            *prefixes,
+            str(VERSION),
+            keys.dead,
+            *started,
+        )
     own = (keys.replies(id), keys.turns(id), keys.farewells(id))
-    return ("EVAL", _BURY, 5, keys.alive, keys.channels, *own, dead, int(seen), str(VERSION), keys.inbox(""))
+    return ("EVAL", _REAP_INTERFACE, 5, keys.alive, keys.channels, *own, dead, int(seen), str(VERSION), keys.inbox(""))
 
 
 def give_back_command(keys: Keys, held: list[tuple[bytes, bytes]]) -> Command:
     """Give back events, as stream and entry, that a live worker has in hand and has not started."""
     streams, entries = zip(*held, strict=True)
-    return ("EVAL", _LOST + _GIVE_BACK, len(held), *streams, keys.replies(""), str(VERSION), keys.dead, *entries)
+    return ("EVAL", _TAKE_BACK + _RELEASE, len(held), *streams, keys.replies(""), str(VERSION), keys.dead, *entries)

@@ -10,7 +10,9 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from asgictl.errors import RedisError
+from asgictl.layers.redis.keys import Keys
 from asgictl.machine import forks
+from asgictl.wire.manifest import Router, check_known
 
 MINIMUM_VERSION = (6, 2)
 ANSWER_SECONDS = 5
@@ -60,3 +62,9 @@ def _client(url: str) -> redis.Redis:
     return redis.Redis.from_url(
         url, socket_timeout=ANSWER_SECONDS, retry=Retry(NoBackoff(), 0), redis_connect_func=forks.hold_connection
     )
+
+
+def check_channel(url: str, keys: Keys, channel: str) -> None:
+    """Raise UnknownChannel for one that the newest release has not; without a release nothing is known."""
+    if manifest := ask(url, lambda client: client.get(keys.manifest)):
+        check_known(channel, Router.decode(manifest).manifest.background)

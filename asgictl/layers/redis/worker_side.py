@@ -11,12 +11,12 @@ from msgspec.structs import replace
 
 from asgictl.errors import WireError
 from asgictl.layers.base import Entry
-from asgictl.layers.redis.commands import SEND, send_arguments, send_command
 from asgictl.layers.redis.interface_side import BLOCK_MILLISECONDS, READ_COUNT
 from asgictl.layers.redis.keys import WORKERS, Keys, interface_of
 from asgictl.layers.redis.leases import LEASE_MILLISECONDS, give_back_command
 from asgictl.layers.redis.link import AWAY, BACKOFF_SECONDS, pack
 from asgictl.layers.redis.scripts import script
+from asgictl.layers.redis.send_commands import SEND, send_arguments, send_command
 from asgictl.machine import forks
 from asgictl.wire.manifest import Manifest, encode_manifest
 from asgictl.wire.messages import (
@@ -176,7 +176,7 @@ class RedisWorkerLayer:
                 if fields is None:
                     raise WireError("the entry was deleted")
                 event = decode_event(fields[0], fields[1])
-                if isinstance(event, Job) and len(fields) > 2:  # lost.lua has counted the workers that died of it
+                if isinstance(event, Job) and len(fields) > 2:  # take_back.lua has counted the workers that died of it
                     event = replace(event, attempt=event.attempt + int(fields[3]))
                 found.append(Entry(stream, entry_id, event))
             except WireError as error:  # nobody can run it: it must not come back for ever

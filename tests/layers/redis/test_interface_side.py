@@ -373,7 +373,7 @@ async def test_of_a_connection_that_is_over_no_turn_is_kept(url: str, name: str,
 @scenario
 async def test_what_was_given_up_is_kept(url: str, name: str, client: Any) -> None:
     async with serving(url, name) as interface:
-        interface.layer.bury("websocket.receive.slow", receive(1, "x"), "three workers died")
+        interface.layer.dead_letter("websocket.receive.slow", receive(1, "x"), "three workers died")
         await interface.layer._link.ask("PING")
     ((_, fields),) = client.xrange(Keys(name).dead)
     assert fields == {

@@ -23,7 +23,7 @@ if redis.call('HLEN', KEYS[5]) > 0 then
   for _, stream in ipairs(redis.call('SMEMBERS', KEYS[2])) do
     local count = string.find(stream, ':ch:background.', 1, true) and 0 or 20000 -- those have no connection
     for _, entry in ipairs(count > 0 and redis.call('XRANGE', stream, '-', '+', 'COUNT', count) or {}) do
-      local ok, _, _, connection = pcall(cmsgpack.unpack_limit, entry[2][2], 2, 1) -- as in release.lua
+      local ok, _, _, connection = pcall(cmsgpack.unpack_limit, entry[2][2], 2, 1) -- as in reap_worker.lua
       if ok and connection then
         busy[connection] = true
       end

@@ -11,7 +11,6 @@ if tonumber(ARGV[4]) > 0 and depth >= tonumber(ARGV[4]) then return 0 end
 send(KEYS[1], ARGV[1], ARGV[2], ARGV[3])
 return 1
 """
-MOST_DEAD_LETTERS = 10_000  # kept; the oldest go
 Command = tuple[str | bytes | int, ...]
 
 
@@ -28,9 +27,3 @@ def send_command(keys: Keys, sent: Sent, capacity: int = 0) -> Command:
     if isinstance(sent, Broadcast):
         return ("XADD", stream, "*", *encode(sent))
     return ("EVAL", SEND + _SEND_ONE, 2, stream, keys.delayed(sent.channel), delay, str(VERSION), value, capacity)
-
-
-def dead_letter(keys: Keys, channel: str, event: bytes, reason: str) -> Command:
-    """Return the command that keeps an encoded event."""
-    fields = (str(VERSION), event, "channel", channel, "reason", reason)
-    return ("XADD", keys.dead, "MAXLEN", "~", MOST_DEAD_LETTERS, "*", *fields)

@@ -5,16 +5,33 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from asgictl.app.outside import Sender
 from asgictl.errors import ConsumerError, RedisError, WireError
 from asgictl.layers.redis.keys import Keys
-from asgictl.layers.redis.sync_client import ask
-from asgictl.wire.messages import Event, Job, Receive, Request, decode_event, decode_scope, decode_state, encode
+from asgictl.layers.redis.send_commands import Command
+from asgictl.layers.redis.sync_client import ask, check_channel
+from asgictl.wire.messages import (
+    VERSION,
+    Event,
+    Job,
+    Receive,
+    Request,
+    decode_event,
+    decode_scope,
+    decode_state,
+    encode,
+)
 
+MOST_DEAD_LETTERS = 10_000  # kept; the oldest go
 _REQUEUE = """
 if redis.call('XDEL', KEYS[1], ARGV[1]) == 1 then redis.call('XADD', KEYS[2], '*', ARGV[2], ARGV[3]) return 1 end
 return 0
 """
+
+
+def dead_letter_command(keys: Keys, channel: str, event: bytes, reason: str) -> Command:
+    """Return the command that keeps an encoded event."""
+    fields = (str(VERSION), event, "channel", channel, "reason", reason)
+    return ("XADD", keys.dead, "MAXLEN", "~", MOST_DEAD_LETTERS, "*", *fields)
 
 
 class DeadLetter(NamedTuple):
@@ -60,7 +77,6 @@ class DeadLetters:
         self._url = redis_url
         self._keys = Keys(name)
         self._stream = self._keys.dead
-        self._sender = Sender(redis_url, name)
 
     def all(self, first: str = "-", last: str = "+") -> list[DeadLetter]:
         """Return those between two ids, the oldest first."""
@@ -92,7 +108,7 @@ class DeadLetters:
                     f"dead letter {letter.id} is of {letter.channel}: only background messages can be requeued; the"
                     " client that waited for this one has had its answer, or has gone"
                 )
-            self._sender.check(letter.event.name)
+            check_channel(self._url, self._keys, letter.event.name)
             job = replace(letter.event, attempt=1, delay_milliseconds=0)
             keys = (self._stream, self._keys.channel(job.channel))
             command = ("EVAL", _REQUEUE, 2, *keys, letter.id, *encode(job))

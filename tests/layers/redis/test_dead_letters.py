@@ -8,9 +8,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from asgictl.cli.main import main
-from asgictl.control.dead_letters import DeadLetters
 from asgictl.errors import ConsumerError, RedisError, UnknownChannel
-from asgictl.layers.redis.commands import MOST_DEAD_LETTERS, dead_letter
+from asgictl.layers.redis.dead_letters import MOST_DEAD_LETTERS, DeadLetters, dead_letter_command
 from asgictl.layers.redis.keys import Keys
 from asgictl.wire.manifest import Manifest, encode_manifest
 from asgictl.wire.messages import (
@@ -46,7 +45,7 @@ def letters(url: str, client: Any) -> DeadLetters:
 
 def keep(client: Any, channel: str, event: Event, reason: str = "it took too long") -> str:
     """Give an event up; returns its id."""
-    command = dead_letter(Keys("shop"), channel, encode(event)[1], reason)
+    command = dead_letter_command(Keys("shop"), channel, encode(event)[1], reason)
     kept: bytes = client.execute_command(*command)
     return kept.decode()
 
@@ -162,7 +161,7 @@ def test_the_oldest_go_when_there_are_too_many(client: Any) -> None:
     stream = Keys("shop").dead
     with client.pipeline() as pipe:
         for _ in range(MOST_DEAD_LETTERS + 500):
-            pipe.execute_command(*dead_letter(Keys("shop"), "c", b"", "r"))
+            pipe.execute_command(*dead_letter_command(Keys("shop"), "c", b"", "r"))
         pipe.execute()
     assert MOST_DEAD_LETTERS <= client.xlen(stream) < MOST_DEAD_LETTERS + 500
 

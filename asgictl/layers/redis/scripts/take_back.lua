@@ -1,4 +1,4 @@
--- What release.lua and give_back.lua share; stands in front of each.
+-- What reap_worker.lua and release.lua share; stands in front of each.
 -- Take an event out of a worker's hands and tell its interface that it is lost; false when it was not in any.
 -- An event is an array of at most 15, so one byte long in its head. Redis's MessagePack knows no binary, of which the
 -- fields behind the first are full.
