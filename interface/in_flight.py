@@ -1,8 +1,9 @@
 """Events on their way: from the moment an event is sent until its reply has come, the interface holds it.
 
 So the interface alone decides what happens after a loss, and Redis is only transport. An event can be lost in four
-ways, and comes back here in each: XADD was not answered; its worker died (reap_worker.lua says so); Redis has forgotten
-everything (its epoch changed); Redis has forgotten this one, as a failover does, which only looking tells.
+ways, and comes back here in each: nobody knows whether Redis has it, and it may not run twice (else the link sends it
+again); its worker died (reap_worker.lua says so); Redis has forgotten everything (its epoch changed); Redis has
+forgotten this one, as a failover does, which only looking tells.
 """
 
 import asyncio
@@ -12,10 +13,10 @@ from enum import Enum, auto
 from functools import partial
 from typing import Protocol
 
-from asgictl.layers.base import EventLayer, NotSent
+from asgictl.layers.base import EventLayer, NotSent, OnItsWay
 from asgictl.wire.messages import Event, Lost, Receive, Turn
 
-RESEND_SECONDS = 0.2  # between attempts to add an event while Redis is away
+RESEND_SECONDS = 0.2  # between attempts to add an event that Redis refuses
 AUDIT_SECONDS = 1.0  # after which an event that is open is looked for in Redis; then twice as long, and so on
 
 
@@ -37,14 +38,14 @@ class Owner(Protocol):
 
 class Stage(Enum):
     WAITING = auto()  # for room in its channel
-    RESENDING = auto()  # in a moment: Redis was away, or refused it
+    RESENDING = auto()  # in a moment: Redis refused it
     SENT = auto()  # perhaps Redis has it
 
 
 class Dispatched:
     """One event. entry: its id in the channel's stream, once XADD was answered."""
 
-    __slots__ = ("audit_at", "audit_seconds", "channel", "entry", "event", "owner", "skipped", "stage")
+    __slots__ = ("audit_at", "audit_seconds", "channel", "entry", "event", "on_its_way", "owner", "skipped", "stage")
 
     def __init__(self, event: Event, owner: Owner, now: float) -> None:
         self.event = event
@@ -52,6 +53,7 @@ class Dispatched:
         self.channel = event.channel + owner.pool
         self.entry: bytes | None = None
         self.stage = Stage.WAITING
+        self.on_its_way: OnItsWay | None = None
         self.skipped: Callable[[], None] | None = None  # to be called if no worker gets it, once nobody waits for it
         self.audit_seconds = AUDIT_SECONDS
         self.audit_at = now + AUDIT_SECONDS
@@ -98,6 +100,8 @@ class InFlight:
                 self._waiting[dispatched.channel].remove(dispatched)
             else:
                 self._open[dispatched.channel] -= 1
+            if dispatched.on_its_way and dispatched.entry is None:
+                dispatched.on_its_way.withdraw()
             if dispatched.channel in self._waiting:
                 self._dispatch_waiting(dispatched.channel)
 
@@ -144,7 +148,12 @@ class InFlight:
 
     def _dispatch(self, dispatched: Dispatched) -> None:
         dispatched.stage, dispatched.entry = Stage.SENT, None
-        self._layer.append(dispatched.channel, dispatched.event, partial(self._answered, dispatched))
+        dispatched.on_its_way = self._layer.append(
+            dispatched.channel,
+            dispatched.event,
+            partial(self._answered, dispatched),
+            repeatable=dispatched.owner.repeatable,
+        )
 
     def _dispatch_waiting(self, channel: str) -> None:
         waiting = self._waiting.get(channel)
@@ -166,7 +175,7 @@ class InFlight:
                 self._dispatch_later(dispatched)
             else:
                 self.complete(dispatched.event.connection)
-        elif isinstance(reply, NotSent) or dispatched.owner.repeatable:
+        elif isinstance(reply, NotSent):  # too much waits for Redis already
             self._dispatch_later(dispatched)
         else:
             self._lost(dispatched, started=True)

@@ -20,12 +20,12 @@ from asgiref.sync import AsyncToSync
 from channels.exceptions import ChannelFull, InvalidChannelLayerError
 
 from asgictl.channel_layer.base import ChannelLayer, decode, encode
-from asgictl.channel_layer.links import Order, OrderSender, PositionReader, ignored
+from asgictl.channel_layer.links import Order, OrderSender, SharedLink
 from asgictl.channel_layer.mailboxes import BEGINNING
 from asgictl.errors import RedisError
-from asgictl.layers.redis.interface_side import position_of
 from asgictl.layers.redis.keys import Keys
 from asgictl.layers.redis.link import Link
+from asgictl.layers.redis.reader import Followed, Reader, ignored, position_of
 from asgictl.layers.redis.sync_client import ask
 from asgictl.wire.messages import plain
 
@@ -61,9 +61,13 @@ class RedisChannelLayer(ChannelLayer):
         self._groups = self._keys + "groups"
         self._inbox = self._inbox_of(self._client)
         self._senders: dict[asyncio.AbstractEventLoop, OrderSender] = {}
-        self._positions = {self._inbox: b"0", self._groups: b""}
+        self._followed = [
+            Followed(self._inbox, partial(self._arrived, self._inbox), trim_bytes=0),
+            Followed(self._groups, partial(self._arrived, self._groups), b""),
+        ]
         self._sent = BEGINNING  # where the newest group message of this process stands
-        self._reader: PositionReader | None = None  # on whichever loop first needed it
+        self._reader: Reader[SharedLink] | None = None
+        self._reading: asyncio.AbstractEventLoop | None = None  # the reader's, whichever first needed it
         self._waiting: Counter[str] = Counter()  # receivers of channels that other processes receive from too
         self._taking: Counter[str] = Counter()  # messages of these that are on their way here
         self._told: set[str] = set()  # of these, where there is more since one was asked for
@@ -121,7 +125,7 @@ class RedisChannelLayer(ChannelLayer):
     def _group_add(self, group: str, channel: str) -> Order | None:
         self._check(group, channel)
         if self._is_ours(channel):
-            self._mailboxes.join(group, channel, max(self._sent, position_of(self._positions[self._groups] or b"0")))
+            self._mailboxes.join(group, channel, max(self._sent, position_of(self._followed[1].position or b"0")))
             return None
         if "!" in channel:
             return self._letter("+" + group, channel)
@@ -163,9 +167,9 @@ class RedisChannelLayer(ChannelLayer):
     def _members(self, group: str) -> str:
         return f"{self._keys}group:{group}"
 
-    def _arrived(self, stream: str, entry: bytes, field: bytes, value: bytes) -> None:
+    def _arrived(self, stream: str, entry: bytes, fields: list[bytes]) -> None:
         """Hear what the reader has read, on its loop."""
-        name, position = field.decode(), position_of(entry)
+        value, name, position = fields[1], fields[0].decode(), position_of(entry)
         sender = self._senders[asyncio.get_running_loop()]
         if stream == self._groups:
             if name == self._keys and value.decode() != self._client:
@@ -185,7 +189,7 @@ class RedisChannelLayer(ChannelLayer):
                 self._taking[name] = max(0, self._taking[name] - 1)
                 self._give_back(name, sender)
 
-    def _has_read(self) -> None:
+    def _has_read(self, _is_empty: bool) -> None:
         """Look again, now and then: what was on its way may be lost with what Redis has lost."""
         if monotonic() >= self._next_look:
             self._next_look = monotonic() + LOOK_SECONDS
@@ -273,21 +277,22 @@ class RedisChannelLayer(ChannelLayer):
         if loop not in self._senders:  # should the reader's loop end, this one goes on
             await self._sender()
         reader = self._reader
-        if reader is None or reader.loop.is_closed():
-            reader = self._reader = PositionReader(self._url, self._positions, self._arrived, self._has_read)
+        if reader is None or self._reading is None or self._reading.is_closed():
+            reader = self._reader = Reader(partial(SharedLink, self._url), self._followed, on_read=self._has_read)
+            self._reading = loop
         elif reader.link.has_started:
             return
-        if reader.loop is loop:
+        if self._reading is loop:
             self._senders[loop].links.add(reader.link)
             await reader.link.be_started()
         else:
-            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._listen(), reader.loop))
+            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._listen(), self._reading))
 
     def _left(self, loop: asyncio.AbstractEventLoop) -> None:
         """A loop has ended: if it was the one that reads, another that runs goes on."""
         self._senders.pop(loop, None)
-        if self._reader and self._reader.loop is loop:
-            self._reader = None
+        if self._reading is loop:
+            self._reader = self._reading = None
             if running := [each for each in self._senders if each.is_running()]:
                 asyncio.run_coroutine_threadsafe(self._listen(), running[0])
 

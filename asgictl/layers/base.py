@@ -29,6 +29,13 @@ class GroupLayer(Protocol):
         """Give a frame to every member, in the order of the calls; or a job to its channel, once Redis is there."""
 
 
+class OnItsWay(Protocol):
+    """What is being sent."""
+
+    def withdraw(self) -> None:
+        """Send it no more, unless it is on its way already: that answer is heard."""
+
+
 class NotSent(ConnectionError):
     """The layer is away and nothing was sent: unlike after any other ConnectionError, nothing can have arrived."""
 
@@ -46,8 +53,11 @@ class EventLayer(GroupLayer, Protocol):
     async def goodbye(self) -> None:
         """Every connection has had its last turn: leave nothing behind."""
 
-    def append(self, channel: str, event: Event, answered: Answered) -> None:
-        """Put an event onto a channel; answered with its entry."""
+    def append(self, channel: str, event: Event, answered: Answered, *, repeatable: bool) -> OnItsWay | None:
+        """Put an event onto a channel, once the layer is there; answered with its entry.
+
+        repeatable: put it there again when nobody knows whether it was; else it is answered with a ConnectionError.
+        """
 
     def remove(self, channel: str, entry: bytes, answered: Answered) -> None:
         """Take an event from its channel; answered with 1, or 0 when a worker has it in hand already."""

@@ -287,7 +287,7 @@ class MemoryEventLayer(MemoryGroupLayer):
     def hear_reply(self, reply: Reply, position: Position | None) -> None:
         self._soon(self._on_reply, reply, position)
 
-    def append(self, channel: str, event: Event, answered: Answered) -> None:
+    def append(self, channel: str, event: Event, answered: Answered, *, repeatable: bool) -> None:
         self._soon(answered, self._memory.add(channel.encode(), event))
 
     def remove(self, channel: str, entry: bytes, answered: Answered) -> None:

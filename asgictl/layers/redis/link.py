@@ -1,7 +1,11 @@
-"""One asyncio connection to Redis that batches: what a turn of the event loop sends goes out in one write.
+"""One asyncio connection to Redis that batches, notices silence, and sends again what was not answered.
 
-redis-py connects: it parses the URL, authenticates and does TLS. Then this protocol takes its transport over and
-talks through hiredis alone, which measured two to three times the commands a second of redis-py's own asyncio client.
+What a turn of the event loop sends goes out in one write. redis-py connects: it parses the URL, authenticates and does
+TLS. Then this link takes its transport over and talks through hiredis alone, which measured two to three times the
+commands a second of redis-py's own asyncio client.
+
+A call says when it may be sent again. Such a call is kept until it is answered and, after a cut, sent again behind
+those that were sent before it; so what must not happen twice has a number that its receiver or script knows.
 """
 
 import asyncio
@@ -9,6 +13,8 @@ import logging
 import re
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
+from time import monotonic
 from typing import Any, cast
 
 import hiredis
@@ -22,9 +28,22 @@ logger = logging.getLogger("asgictl.layers")
 # So says a Redis that is not itself, or may not write now, and has done nothing; 6.2 of the first write of a script in
 # words of its own.
 AWAY = re.compile(
-    "((ERR )?Error running script .* -)?(LOADING|MASTERDOWN|READONLY|BUSY|TRYAGAIN|CLUSTERDOWN|NOREPLICAS|MISCONF) "
+    "((ERR )?Error running script .* -)?"
+    "(LOADING|MASTERDOWN|READONLY|BUSY|TRYAGAIN|CLUSTERDOWN|NOREPLICAS|MISCONF|MOVED|ASK) "
 )
+FULL = re.compile("((ERR )?Error running script .* -)?OOM ")
+# When a call may be sent again:
+UNSENT = 1  # Redis is away, or says that it has done nothing
+CUT = 2  # the connection was lost, and nobody knows
+WHEN_FULL = 4  # Redis has no room now
+ALWAYS = UNSENT | CUT | WHEN_FULL
 BACKOFF_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0)  # Redis restarts in a few tenths of a second; then once a second
+AGAIN_SECONDS = 0.2  # after which a Redis that said "not now" is asked again
+SILENT_SECONDS = 4.0  # without a byte while an answer is due; a blocked read is answered each second
+LOOK_SECONDS = 0.5  # between two looks at whether it is silent
+PROBE_SECONDS = 1.0  # that a second connection has to be answered
+CONNECT_SECONDS = 5.0  # that a connection has to be made and set up
+QUEUE_BYTES = 64 << 20  # of calls that are not answered
 
 
 def pack(command: tuple[str | bytes | int, ...]) -> bytes:
@@ -33,53 +52,88 @@ def pack(command: tuple[str | bytes | int, ...]) -> bytes:
     return packed
 
 
-class Link(asyncio.Protocol):
-    """A connection that comes back by itself. What a Redis that is not yet itself refuses counts as not sent.
+class Call:
+    """A command on its way. answered: None once nobody waits for the answer. is_sent: it may have reached Redis."""
 
-    restored: awaited after each connect, before `up` is set, with the link ready for commands.
+    __slots__ = ("again", "answered", "is_sent", "packed")
+
+    def __init__(self, packed: bytes, answered: Callable[[Any], None] | None, again: int) -> None:
+        self.packed = packed
+        self.answered = answered
+        self.again = again
+        self.is_sent = False
+
+    def cancel(self) -> None:
+        """Send it no more, and forget its answer; what was sent stays sent."""
+        self.answered = None
+
+    def withdraw(self) -> None:
+        """Send it no more, unless it is on its way: that answer is heard."""
+        if not self.is_sent:
+            self.answered = None
+
+
+class Link:
+    """A connection that comes back by itself.
+
+    restored: awaited after each connect, before `up` is set and what was kept is sent again, with the link ready.
     """
 
     def __init__(self, url: str, restored: Callable[[], Any] | None = None) -> None:
         self._url = url
         self._restored = restored
-        self._reader = hiredis.Reader()
-        self._waiting: deque[Callable[[Any], None]] = deque()
+        self._stream: _Stream | None = None
+        self._waiting: deque[Call] = deque()  # sent, in the order of their answers
+        self._refused: deque[Call] = deque()  # with "not now", to be sent again in a moment
+        self._kept: deque[Call] = deque()  # to be sent behind these, once Redis is there
+        self._queue_bytes = 0
         self._output: list[bytes] = []
-        self._transport: asyncio.Transport | None = None
-        self._connection: AbstractConnection | None = None  # owns the stream objects behind the transport
         self._lost = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self.heard = 0.0  # when Redis last said anything, or an answer began to be due; by time.monotonic()
         self.up = False
-        forks.hold(self)
-
-    def fileno(self) -> int:
-        """Return the open file of the connection, -1 while there is none."""
-        held = self._transport and self._transport.get_extra_info("socket")
-        return held.fileno() if held else -1
 
     async def start(self) -> None:
         """Connect; raises redis-py's errors when the first attempt fails. From then on, reconnect for ever."""
-        await self._connect()
+        try:
+            await self._connect()
+        except BaseException:
+            await self._end_stream()
+            raise
         self._task = asyncio.create_task(self._keep())
 
     async def stop(self) -> None:
-        """Close for good."""
+        """Close for good; what was not answered gets a ConnectionError."""
         if self._task:
             self._task.cancel()
             await asyncio.wait([self._task])
-        await self._close()
+        await self._end_stream()
+        kept, self._kept = self._kept, deque()
+        for call in kept:
+            self._answer(call, ConnectionError("the link to Redis was closed"))
 
-    def call(self, *command: str | bytes | int, answered: Callable[[Any], None]) -> None:
-        """Send a command. `answered` gets the reply, or an exception: hiredis's ReplyError, or ConnectionError."""
-        if self._transport is None:
-            asyncio.get_running_loop().call_soon(answered, NotSent("Redis is away"))
-            return
-        if not self._output:
-            asyncio.get_running_loop().call_soon(self._flush)
-        self._output.append(pack(command))
-        self._waiting.append(answered)
+    def call(self, *command: str | bytes | int, answered: Callable[[Any], None], again: int = 0) -> Call:
+        """Send a command. `answered` gets the reply, or an exception, never before this returns.
 
-    async def ask(self, *command: str | bytes | int) -> Any:
+        Exceptions: hiredis's ReplyError; NotSent when nothing was sent or done; ConnectionError when nobody knows. What
+        `again` names is no answer: the call is kept, and sent again.
+        """
+        call = Call(pack(command), answered, again)
+        loop = asyncio.get_running_loop()
+        if self._queue_bytes + len(call.packed) > QUEUE_BYTES:
+            loop.call_soon(answered, NotSent(f"{QUEUE_BYTES} bytes wait for Redis already"))
+            return call
+        if again and (not self.up or self._refused):
+            self._queue_bytes += len(call.packed)
+            self._kept.append(call)
+        elif self._stream is None:
+            loop.call_soon(answered, NotSent("Redis is away"))
+        else:
+            self._queue_bytes += len(call.packed)
+            self._send(call, loop)
+        return call
+
+    async def ask(self, *command: str | bytes | int, again: int = 0) -> Any:
         """Send a command and wait for its reply; raises what call() would give to its callback."""
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
@@ -87,73 +141,211 @@ class Link(asyncio.Protocol):
             if not future.done():
                 future.set_result(reply)
 
-        self.call(*command, answered=answered)
-        reply = await future
+        call = self.call(*command, answered=answered, again=again)
+        try:
+            reply = await future
+        finally:
+            call.cancel()
         if isinstance(reply, Exception):
             raise reply
         return reply
 
-    async def _keep(self) -> None:
-        while True:
-            await self._lost.wait()
-            await self._close()
-            attempt = 0
-            while not self.up:
-                await asyncio.sleep(BACKOFF_SECONDS[min(attempt, len(BACKOFF_SECONDS) - 1)])
-                attempt += 1
-                try:
-                    await self._connect()
-                except (OSError, ClientError, hiredis.ReplyError) as error:  # away, loading or not yet itself: go on
-                    await self._close()
-                    if attempt in {1, 10} or attempt % 60 == 0:
-                        logger.warning("Redis is away (attempt %d): %s", attempt, error)
-            if attempt > 1:
-                logger.warning("Redis is back")
-
-    async def _connect(self) -> None:
-        options: dict[str, Any] = {**parse_url(self._url), "protocol": 2}
-        connection: AbstractConnection = options.pop("connection_class", Connection)(**options)
-        await connection.connect()
-        self._connection = connection
-        self._reader = hiredis.Reader()
-        self._lost.clear()
-        # The one private name that we lean on: redis-py has no public way to hand over what it has connected.
-        transport = connection._writer.transport  # type: ignore[union-attr]
-        transport.set_protocol(self)
-        self._transport = cast(asyncio.Transport, transport)
-        if self._restored:
-            await self._restored()
-        self.up = True
-
     def drop(self) -> None:
         """Let go of this connection, and connect anew."""
-        if self._transport is not None:
-            self._transport.abort()
+        if self._stream is not None:
+            self._stream.transport.abort()
+
+    def _send(self, call: Call, loop: asyncio.AbstractEventLoop) -> None:
+        if not self._output:
+            loop.call_soon(self._flush)
+            if not self._waiting:
+                self.heard = monotonic()
+        call.is_sent = True
+        self._output.append(call.packed)
+        self._waiting.append(call)
 
     def _flush(self) -> None:
         output, self._output = self._output, []
-        if self._transport is not None:
-            self._transport.write(output[0] if len(output) == 1 else b"".join(output))
+        if self._stream is not None:
+            self._stream.transport.write(output[0] if len(output) == 1 else b"".join(output))
 
-    async def _close(self) -> None:
-        if self._transport is not None:
-            self._transport.abort()
-        self.connection_lost(None)
-        if self._connection is not None:
-            await self._connection.disconnect(nowait=True)
-            self._connection = None
+    def _answer(self, call: Call, reply: Any) -> None:
+        self._queue_bytes -= len(call.packed)
+        if call.answered is not None:
+            call.answered(reply)
+
+    def _take(self, reply: Any) -> None:
+        self.heard = monotonic()
+        call = self._waiting.popleft()
+        if type(reply) is hiredis.ReplyError:
+            reply = self._judge(call, reply)
+            if reply is None:
+                return
+        self._queue_bytes -= len(call.packed)
+        if call.answered is not None:
+            call.answered(reply)
+
+    def _judge(self, call: Call, error: hiredis.ReplyError) -> Exception | None:
+        """Return what the caller is to hear of a refusal; None when the call is sent again in a moment."""
+        words = str(error)
+        is_away = AWAY.match(words)
+        if call.answered and call.again & (UNSENT if is_away else WHEN_FULL if FULL.match(words) else 0):
+            if not self._refused:
+                logger.warning("Redis says not now: %s", words)
+                asyncio.get_running_loop().call_later(AGAIN_SECONDS, self._resend)
+            call.is_sent = False
+            self._refused.append(call)
+            return None
+        return NotSent(words) if is_away else error
+
+    def _resend(self) -> None:
+        """Send what Redis has refused for now and then what is kept."""
+        if self.up:
+            calls, self._refused, self._kept = (*self._refused, *self._kept), deque(), deque()
+            for call in calls:
+                if call.answered is None:
+                    self._answer(call, None)
+                else:
+                    self._send(call, asyncio.get_running_loop())
+
+    async def _keep(self) -> None:
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_SECONDS):
+                    await self._lost.wait()
+            if self._lost.is_set():
+                await self._reconnect()
+            elif self._is_silent():
+                await asyncio.sleep(LOOK_SECONDS)  # it may be we who stood still: what has come is read first
+                if self._is_silent():
+                    await self._probe()
+
+    def _is_silent(self) -> bool:
+        return bool(self._waiting) and monotonic() - self.heard > SILENT_SECONDS
+
+    async def _probe(self) -> None:
+        """Ask by a second connection whether this one is silent or Redis, whom nothing more is to be sent then."""
+        stream = None
+        try:
+            async with asyncio.timeout(PROBE_SECONDS):
+                stream = await open_stream(self._url)
+                await stream.ping()
+        except (OSError, ClientError, hiredis.ReplyError):
+            if stream is not None:
+                await stream.close()
+            return
+        logger.warning("a connection to Redis was silent for %.0f s: another takes its place", SILENT_SECONDS)
+        await self._end_stream()
+        try:
+            await self._connect(stream)
+        except (OSError, ClientError, hiredis.ReplyError):
+            await self._end_stream()  # from here on as after any cut
+
+    async def _reconnect(self) -> None:
+        await self._end_stream()
+        attempt = 0
+        while not self.up:
+            await asyncio.sleep(BACKOFF_SECONDS[min(attempt, len(BACKOFF_SECONDS) - 1)])
+            attempt += 1
+            try:
+                await self._connect()
+            except (OSError, ClientError, hiredis.ReplyError) as error:  # away, loading or not yet itself: go on
+                await self._end_stream()
+                if attempt in {1, 10} or attempt % 60 == 0:
+                    logger.warning("Redis is away (attempt %d): %s", attempt, str(error) or "it does not answer")
+        if attempt > 1:
+            logger.warning("Redis is back")
+
+    async def _connect(self, stream: "_Stream | None" = None) -> None:
+        async with asyncio.timeout(CONNECT_SECONDS):
+            self._stream = stream = stream or await open_stream(self._url)
+            self._lost.clear()
+            stream.attach(self._take, self._lose)
+            if self._restored:
+                await self._restored()
+        if self._stream is not stream:
+            raise ConnectionError("the connection to Redis was lost")
+        self.up = True
+        self._resend()
+
+    def _lose(self) -> None:
+        """The connection is no more: keep what may be sent again, in its order, before what is kept already."""
+        self._stream, self.up = None, False
+        self._output.clear()
+        waiting, self._waiting = self._waiting, deque()
+        kept, self._kept = self._kept, deque(self._refused)
+        self._refused.clear()
+        lost: list[Call] = []
+        for call in waiting:
+            call.is_sent = False
+            (self._kept if call.again & CUT else lost).append(call)
+        self._kept += kept
+        self._lost.set()
+        for call in lost:
+            self._answer(call, ConnectionError("the connection to Redis was lost"))
+
+    async def _end_stream(self) -> None:
+        stream = self._stream
+        if stream is not None:
+            self._lose()
+            await stream.close()
+        self._lost.set()
+
+
+class _Stream(asyncio.Protocol):
+    """A connection that redis-py has made, and whose transport is ours."""
+
+    def __init__(self, connection: AbstractConnection) -> None:
+        self._connection = connection  # owns the stream objects behind the transport
+        # The one private name that we lean on: redis-py has no public way to hand over what it has connected.
+        self.transport = cast(asyncio.Transport, connection._writer.transport)  # type: ignore[union-attr]
+        self._reader = hiredis.Reader()
+        self._take: Callable[[Any], None] = _ignored
+        self._lose: Callable[[], None] = _ignored
+        self.transport.set_protocol(self)
+        forks.hold(self)
+
+    def fileno(self) -> int:
+        """Return the open file of the connection, -1 once there is none."""
+        held = self.transport.get_extra_info("socket")
+        return held.fileno() if held else -1
+
+    def attach(self, take: Callable[[Any], None], lose: Callable[[], None]) -> None:
+        """Have each reply heard, and the loss; also one that came before."""
+        self._take, self._lose = take, lose
+        if self.transport.is_closing():
+            asyncio.get_running_loop().call_soon(self.connection_lost, None)
+
+    async def ping(self) -> None:
+        """Raise ConnectionError unless Redis answers."""
+        answered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.attach(answered.set_result, lambda: answered.set_exception(ConnectionError("lost")))
+        self.transport.write(pack(("PING",)))
+        if isinstance(reply := await answered, Exception):
+            raise reply
+
+    async def close(self) -> None:
+        self._take = self._lose = _ignored
+        self.transport.abort()
+        await self._connection.disconnect(nowait=True)
 
     def data_received(self, data: bytes) -> None:
         self._reader.feed(data)
         while (reply := self._reader.gets()) is not False:
-            if type(reply) is hiredis.ReplyError and AWAY.match(str(reply)):
-                reply = NotSent(str(reply))
-            self._waiting.popleft()(reply)
+            self._take(reply)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._transport, self.up = None, False
-        self._output.clear()
-        waiting, self._waiting = self._waiting, deque()
-        for answered in waiting:
-            answered(ConnectionError("the connection to Redis was lost"))
-        self._lost.set()
+        lose, self._lose = self._lose, _ignored
+        lose()
+
+
+def _ignored(*_: object) -> None:
+    """For a stream that nobody listens to."""
+
+
+async def open_stream(url: str) -> _Stream:
+    """Connect; raises redis-py's errors."""
+    options: dict[str, Any] = {**parse_url(url), "protocol": 2}
+    connection: AbstractConnection = options.pop("connection_class", Connection)(**options)
+    await connection.connect()
+    return _Stream(connection)

@@ -1,5 +1,6 @@
 """A worker's side of the channel layer on Redis Streams."""
 
+import hashlib
 import logging
 import threading
 from collections.abc import Sequence
@@ -11,10 +12,10 @@ from msgspec.structs import replace
 
 from asgictl.errors import WireError
 from asgictl.layers.base import Entry
-from asgictl.layers.redis.interface_side import BLOCK_MILLISECONDS, READ_COUNT
 from asgictl.layers.redis.keys import WORKERS, Keys, interface_of
 from asgictl.layers.redis.leases import LEASE_MILLISECONDS, give_back_command
 from asgictl.layers.redis.link import AWAY, BACKOFF_SECONDS, pack
+from asgictl.layers.redis.reader import BLOCK_MILLISECONDS, READ_COUNT
 from asgictl.layers.redis.scripts import script
 from asgictl.layers.redis.send_commands import SEND, send_arguments, send_command
 from asgictl.machine import forks
@@ -45,6 +46,7 @@ NOT_NOW = (  # what AWAY means, where redis-py has taken the first word away; an
     redis.exceptions.TryAgainError,
 )
 COMMIT = SEND + script("commit")
+COMMIT_SHA = hashlib.sha1(COMMIT.encode(), usedforsecurity=False).hexdigest()  # as Redis knows it (EVALSHA)
 
 
 def open_connection(url: str) -> redis.connection.AbstractConnection:

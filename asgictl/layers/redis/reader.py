@@ -1,0 +1,189 @@
+"""The one loop that reads streams: replies, broadcasts, inboxes, and what a Channels channel layer carries.
+
+A reader has one blocking read, which it never cancels. What it hands on stays in order, over cuts and failovers too: it
+reads on from its position, or from the stream's end where that lies before it, as on a new master that has lost the
+newest entries and gives ids by a slower clock. What cannot be read spoils itself alone: it is passed over.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from time import monotonic
+from typing import Any, Generic, TypeVar
+
+import hiredis
+
+from asgictl.layers.base import Position
+from asgictl.layers.redis.link import Link
+
+logger = logging.getLogger("asgictl.layers")
+READ_COUNT = 1000  # of entries a read; a bound on what one reply of Redis can weigh
+BLOCK_MILLISECONDS = 1000
+TRIM_BYTES = 64 << 10  # that were handed on of a stream of ours, and may stand in Redis still
+SLOW_READ_SECONDS = 0.1  # less than any time in which as much comes as is kept
+REFUSED_SECONDS = 1.0  # until a read that Redis has refused is tried again
+PASSED_OVER = "entries in Redis that cannot be read"
+L = TypeVar("L", bound=Link)
+Hear = Callable[[bytes, list[bytes]], None]  # an entry's id, and its fields and values in turn
+
+
+def position_of(entry_id: bytes) -> Position:
+    """Return b"1700000000000-3" as numbers that compare."""
+    milliseconds, _, sequence = entry_id.partition(b"-")
+    return int(milliseconds), int(sequence or 0)
+
+
+def after(entry_id: bytes) -> str:
+    """Return the smallest id behind this one."""
+    milliseconds, sequence = position_of(entry_id)
+    return f"{milliseconds}-{sequence + 1}"
+
+
+class Followed:
+    """A stream that is followed. hear: is given each entry; what it raises passes that entry over.
+
+    position: of the last entry that was handed on; b"" begins with what comes next. trim_bytes: of a stream that nobody
+    else reads, how much may be left in it once it was handed on; None for any other. trimmed: the key that holds the
+    newest entry that somebody has trimmed, so that a gap is noticed.
+    """
+
+    def __init__(
+        self, key: str, hear: Hear, position: bytes = b"0", *, trim_bytes: int | None = None, trimmed: str = ""
+    ) -> None:
+        self.key = key
+        self.hear = hear
+        self.position = position
+        self.trim_bytes = trim_bytes
+        self.trimmed = trimmed
+        self.untrimmed_bytes = 0
+
+
+class Reader(Generic[L]):
+    """Follows streams; of a later one nothing is handed on before the earlier ones were read to their ends.
+
+    begin: awaited after each connect, before the first read. on_read: called after each read, at least once a second,
+    with whether it found nothing. reject: told of each entry that was passed over, in a fixed word.
+    """
+
+    def __init__(
+        self,
+        link: Callable[[Callable[[], Awaitable[None]]], L],
+        followed: Sequence[Followed],
+        *,
+        begin: Callable[[], Awaitable[None]] | None = None,
+        on_read: Callable[[bool], None] = lambda _is_empty: None,
+        reject: Callable[[str], None] = lambda _reason: None,
+    ) -> None:
+        self.link: L = link(self._begin)
+        self.followed = followed
+        self._on_begin = begin
+        self._on_read = on_read
+        self._reject = reject
+        self._read_at = 0.0  # when the last read was sent, 0 for one that left something behind
+        self._told_at = -10.0
+
+    def rewind(self) -> None:
+        """Read from the beginning: Redis has forgotten everything, its ids may begin anew."""
+        for each in self.followed:
+            each.position = b"0"
+
+    async def _begin(self) -> None:
+        if self._on_begin:
+            await self._on_begin()
+        for each in self.followed:
+            end = await self._end_of(each)
+            if not each.position or position_of(end) < position_of(each.position):
+                each.position = end
+        self._read_at = 0
+        self._read()
+
+    async def _end_of(self, each: Followed) -> bytes:
+        """Return the newest entry that a stream has had, as far as Redis knows."""
+        try:
+            last = await self.link.ask("XREVRANGE", each.key, "+", "-", "COUNT", 1)
+        except hiredis.ReplyError as error:
+            await _remove_other(self.link, each.key, error)
+            last = []
+        trimmed = await self.link.ask("GET", each.trimmed) if each.trimmed else None
+        return max(last[0][0] if last else b"0-0", trimmed or b"0-0", key=position_of)
+
+    def _read(self) -> None:
+        now = monotonic()
+        if now - self._read_at > SLOW_READ_SECONDS:
+            for each in self.followed:
+                if each.trimmed:
+                    self.link.call("GET", each.trimmed, answered=partial(self._look, each))
+        self._read_at = now
+        self.link.call(
+            *("XREAD", "COUNT", READ_COUNT, "BLOCK", BLOCK_MILLISECONDS, "STREAMS"),
+            *(each.key for each in self.followed),
+            *(each.position for each in self.followed),
+            answered=self._take,
+        )
+
+    def _look(self, each: Followed, trimmed: object) -> None:
+        """Tell of entries that were forgotten before they were read."""
+        if isinstance(trimmed, bytes) and position_of(trimmed) > position_of(each.position):
+            logger.error("group messages were lost: this process was away for longer than they are kept")
+            each.position = trimmed
+
+    def _take(self, reply: Any) -> None:
+        if isinstance(reply, Exception):
+            if self.link.up:
+                logger.error("Redis refused a read: %s", reply)
+                asyncio.get_running_loop().call_later(REFUSED_SECONDS, self.link.drop)
+            return  # a lost connection comes back through _begin
+        found = {key.decode(): entries for key, entries in reply or ()}
+        for each in self.followed:
+            entries = found.get(each.key, ())
+            for entry_id, fields in entries:
+                each.position = entry_id
+                try:
+                    each.hear(entry_id, fields)
+                except Exception as error:  # noqa: BLE001 - what one entry does wrong must not stop those behind it
+                    self._pass_over(each, entry_id, error)
+            if entries and each.trim_bytes is not None:
+                self._trim(each, entries)
+            if len(entries) == READ_COUNT:
+                self._read_at = 0
+                break
+        self._on_read(not found)
+        self._read()
+
+    def _pass_over(self, each: Followed, entry_id: bytes, error: Exception) -> None:
+        self._reject(PASSED_OVER)
+        if monotonic() - self._told_at > 10:
+            self._told_at = monotonic()
+            logger.error("%s %s passed over: %r", each.key, entry_id.decode(), error)
+
+    def _trim(self, each: Followed, entries: list[Any]) -> None:
+        for _, fields in entries:
+            each.untrimmed_bytes += len(fields[1])
+        if each.untrimmed_bytes > (each.trim_bytes or 0):
+            each.untrimmed_bytes = 0
+            self.link.call("XTRIM", each.key, "MINID", after(each.position), answered=ignored)
+
+
+async def create_stream(link: Link, key: str, group: str) -> bool:
+    """Create an empty stream of ours unless it is there; returns whether it was made. Others add to it only then."""
+    while True:
+        try:  # a group is the way to create an empty one
+            await link.ask("XGROUP", "CREATE", key, group, "0", "MKSTREAM")
+            return True
+        except hiredis.ReplyError as error:
+            if str(error).startswith("BUSYGROUP"):
+                return False
+            await _remove_other(link, key, error)
+
+
+async def _remove_other(link: Link, key: str, error: hiredis.ReplyError) -> None:
+    """Remove what stands where a stream is to be; raises the error unless it says so."""
+    if not str(error).startswith("WRONGTYPE"):
+        raise error
+    logger.error("%s is no stream: it is removed", key)
+    await link.ask("DEL", key)
+
+
+def ignored(*_reply: object) -> None:
+    """For commands whose failure shows elsewhere: a lost link, a Redis that refuses the next command too."""
