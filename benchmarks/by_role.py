@@ -26,7 +26,7 @@ class Spread(NamedTuple):
     high: float
 
     def __str__(self) -> str:
-        digits = 0 if self.middle >= 100 else 1
+        digits = 0 if self.middle >= 100 else 1 if self.middle >= 1 else 2
         return f"{self.middle:,.{digits}f} ({self.low:,.{digits}f}–{self.high:,.{digits}f})"
 
 

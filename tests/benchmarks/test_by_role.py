@@ -13,7 +13,7 @@ OTHER = [Sample(7_000, {"server": 100.0}), Sample(7_100, {"server": 110.0}), Sam
 
 def test_a_role_is_told_by_its_median_and_spread() -> None:
     assert describe(SPLIT) == (
-        "interface 51.0 (50.0–52.0) · worker 33.0 (32.0–34.0) · Redis 23.0 (22.0–24.0) · controller 0.0 (0.0–0.5)"
+        "interface 51.0 (50.0–52.0) · worker 33.0 (32.0–34.0) · Redis 23.0 (22.0–24.0) · controller 0.00 (0.00–0.50)"
         " · all 107 (106–108)"
     )
 
