@@ -33,7 +33,7 @@ check: $(DEVELOPMENT)
 
 bench: $(DEVELOPMENT)
 	ASGICTL_REDIS_SERVER=$(WHEEL_REDIS) $(BIN)/python -m benchmarks.bench $(OPTIONS)
-	$(MAKE) compare-check OPTIONS=
+	$(if $(OPTIONS),,$(MAKE) compare-check)
 
 compare: $(DEVELOPMENT)
 	ASGICTL_REDIS_SERVER=$(WHEEL_REDIS) $(BIN)/asgictl compare --out build/compare $(OPTIONS)

@@ -1,26 +1,24 @@
 """make bench: split against what people run today, the two sides in turn, medians of several rounds.
 
 Prints the ratio of the medians, the spread of the ratios of neighbouring runs, the rates, and CPU microseconds for
-each request with all processes of a side added, Redis's included. Needs wrk.
+each request, by role and all together: the median (the least and the most of the rounds). Needs wrk.
+
+--against REVISION measures asgictl alone: this tree and that revision of it, in turn, role by role. Spreads of equal
+trees are apart by chance: in a third of figures with 2 rounds, a tenth with 3, one of 126 with 5.
 """
 
 import argparse
-import re
 import shutil
-import subprocess
-import sys
-import time
 from dataclasses import replace
-from statistics import median
-from typing import NamedTuple
 
-from asgictl.loadtests.servers import Side, serving
-from asgictl.loadtests.usage import Usage
+from asgictl.app.runtime import raise_file_limit
+from asgictl.loadtests.servers import Side
 from asgictl.loadtests.verdicts import judge
-from benchmarks.sides import APPLICATIONS, gthread, split, uvicorn
+from benchmarks.against import OWN, NoRevisionError, against
+from benchmarks.by_role import Sample, describe, describe_ratios
+from benchmarks.measuring import BROADCAST, measure
+from benchmarks.sides import APPLICATIONS, gthread, inprocess, split, uvicorn
 
-WARM_SECONDS = 2  # in which even the slowest tell 1,000 sockets something
-BROADCAST = "ws:/broadcast"  # to 1,000 sockets: what is counted are deliveries
 GRANIAN = f"granian --interface wsgi --host 127.0.0.1 --port {{port}} --no-access-log {APPLICATIONS}:django_wsgi"
 
 
@@ -29,21 +27,8 @@ def layer(name: str) -> Side:
     return replace(uvicorn(f"django_broadcast_{name}", BROADCAST), name=name)
 
 
-class Sample(NamedTuple):
-    """One run: requests or messages a second, and CPU microseconds for each, all processes of the side added."""
-
-    rate: float
-    cpu_microseconds: float
-
-
 COMPARISONS: dict[str, tuple[Side, Side, float]] = {
-    "modes": (
-        split("wsgi"),
-        Side(
-            "asgictl in-process", f"asgictl start {APPLICATIONS}:wsgi --mode inprocess --workers 1 --bind {{bind}} -d"
-        ),
-        1.0,
-    ),
+    "modes": (split("wsgi"), inprocess("wsgi"), 1.0),
     "wsgi-a2wsgi": (split("wsgi"), uvicorn("wsgi_on_asgi"), 4.0),
     "wsgi-gthread": (split("wsgi"), gthread("wsgi"), 2.5),
     "wsgi-asgi": (split("wsgi"), uvicorn("asgi"), 0.60),
@@ -65,46 +50,30 @@ COMPARISONS: dict[str, tuple[Side, Side, float]] = {
 }
 
 
-def drive(url: str, load: str, seconds: float) -> float:
-    """Return requests, echoes or deliveries a second; raises RuntimeError when any request failed."""
-    if load.startswith("ws:"):
-        client, clients = ("broadcast_client", 1000) if load == BROADCAST else ("echo_client", 20)
-        address = url.replace("http", "ws") + load[3:]
-        command = [sys.executable, "-m", f"benchmarks.{client}", address, str(clients), str(seconds)]
-        return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-    command = ["wrk", "-t1", "-c64", f"-d{seconds:.0f}s", url + load]
-    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    if "Non-2xx" in said or "Socket errors" in said:
-        raise RuntimeError(f"requests failed:\n{said}")
-    found = re.search(r"Requests/sec:\s+([\d.]+)", said)
-    if not found:
-        raise RuntimeError(f"wrk said no rate:\n{said}")
-    return float(found[1])
-
-
-def measure(side: Side, seconds: float) -> Sample:
-    """Start a side, warm it up, measure it and stop it."""
-    with serving(side) as server:
-        usage = Usage(server.runtime, "server")
-        drive(server.url, side.load, WARM_SECONDS)
-        usage.sample()
-        began = time.perf_counter()
-        rate = drive(server.url, side.load, seconds)
-        usage.sample()
-        taken = rate * (time.perf_counter() - began)
-        return Sample(rate, sum(usage.cpu(0, time.time()).values()) * 1e6 / taken)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(COMPARISONS)}; all without one")
+    parser.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help=f"of {', '.join(COMPARISONS)}; with --against of {', '.join(OWN)}; all without one",
+    )
+    parser.add_argument("--against", metavar="REVISION", help="compare this tree with a revision of git's")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=5)
     arguments = parser.parse_args()
-    if unknown := set(arguments.names) - set(COMPARISONS):
-        parser.error(f"no comparison {', '.join(sorted(unknown))}; there are {', '.join(COMPARISONS)}")
+    there = OWN if arguments.against else COMPARISONS
+    if unknown := set(arguments.names) - set(there):
+        parser.error(f"no comparison {', '.join(sorted(unknown))}; there are {', '.join(there)}")
     if not shutil.which("wrk"):
         parser.error("wrk was not found; apt-get install wrk")
+    raise_file_limit()
+    if arguments.against:
+        try:
+            against(arguments.against, arguments.names, arguments.rounds, arguments.seconds)
+        except NoRevisionError as error:
+            parser.error(f"--against {arguments.against}: {error}")
+        return
     print(f"{'comparison':<18}{'ratio':>7}{'spread':>14}{'at least':>9}   rates and CPU µs each")
     for name in arguments.names or COMPARISONS:
         ours, theirs, at_least = COMPARISONS[name]
@@ -113,11 +82,11 @@ def main() -> None:
             for side, taken in zip((ours, theirs), samples, strict=True):
                 taken.append(measure(side, arguments.seconds))
         found = judge(*([sample.rate for sample in taken] for taken in samples))
-        cpu = [median(sample.cpu_microseconds for sample in taken) for taken in samples]
         print(
             f"{name:<18}{found.ratio:>7.2f}{found.low:>7.2f}–{found.high:<6.2f}{at_least:>9.2f}"
-            f"{'  ' if found.ratio >= at_least else ' !'} {ours.name}: {found.ours:,.0f}/s {cpu[0]:.0f} µs"
-            f" · {theirs.name}: {found.theirs:,.0f}/s {cpu[1]:.0f} µs",
+            f"{'  ' if found.ratio >= at_least else ' !'} {ours.name}: {found.ours:,.0f}/s"
+            f" · {theirs.name}: {found.theirs:,.0f}/s\n"
+            f"  CPU µs each: {' | '.join(map(describe, samples))} | ratio: {describe_ratios(*samples)}",
             flush=True,
         )
 

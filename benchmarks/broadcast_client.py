@@ -1,17 +1,14 @@
-"""Members of a group, of whom one speaks to all: python -m benchmarks.broadcast_client URL MEMBERS SECONDS.
+"""Members of a group, of whom one speaks to all.
 
 The last to join speaks, and says the next when it has heard itself, with a few messages on their way: so whoever is
 told last paces what is said.
 """
 
 import asyncio
-import sys
 import time
+from collections.abc import Callable
 
-import uvloop
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
-
-from asgictl.app.runtime import raise_file_limit
 
 ON_THEIR_WAY = 4
 HANDSHAKES = 20  # at a time: channels_redis has 100 connections in all
@@ -36,8 +33,11 @@ class Speaker(Member):
             transport.send(WSMsgType.TEXT, b"hello to all of you")
 
 
-async def drive(url: str, members: int, seconds: float) -> float:
-    """Return deliveries a second. Raises RuntimeError when somebody was left out."""
+async def drive(url: str, members: int, seconds: float, sample: Callable[[], object]) -> tuple[float, int]:
+    """Return deliveries a second, and how many came between two calls of `sample`.
+
+    Raises RuntimeError when somebody was left out.
+    """
     transports: list[WSTransport] = []
     while len(transports) < members - 1:
         batch = min(HANDSHAKES, members - 1 - len(transports))
@@ -49,16 +49,13 @@ async def drive(url: str, members: int, seconds: float) -> float:
     for _ in range(ON_THEIR_WAY):
         speaker.send(WSMsgType.TEXT, b"hello to all of you")
     await asyncio.sleep(WARM_SECONDS)
+    sample()
     began, Member.count = time.perf_counter(), 0
     await asyncio.sleep(seconds)
-    rate = Member.count / (time.perf_counter() - began)
+    rate, count = Member.count / (time.perf_counter() - began), Member.count
+    sample()
     for transport in transports:
         transport.disconnect()
-    if rate * seconds < members:
-        raise RuntimeError(f"{members} members heard {rate * seconds:.0f} messages")
-    return rate
-
-
-if __name__ == "__main__":
-    raise_file_limit()
-    print(uvloop.run(drive(sys.argv[1], int(sys.argv[2]), float(sys.argv[3]))))
+    if count < members:
+        raise RuntimeError(f"{members} members heard {count} messages")
+    return rate, count

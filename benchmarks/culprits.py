@@ -95,12 +95,12 @@ def say(server: Server, path: str) -> None:
 
 
 def hold(server: Server) -> None:
-    """A2: one request that keeps a worker's GIL, for ever if it may."""
+    """One request that keeps a worker's GIL, for ever if it may."""
     get(server, "/hold")
 
 
 def exits(server: Server) -> None:
-    """A7: a view, a job, a consumer that leave, and one that awaits what was cancelled, once a second each."""
+    """A view, a job, a consumer that leave, and one that awaits what was cancelled, once a second each."""
     for _ in range(LEAVING_SECONDS):
         began = time.monotonic()
         calls = ((get, "/exit"), (get, "/job"), (say, "/exit"), (say, "/cancelled"))
@@ -113,7 +113,7 @@ def exits(server: Server) -> None:
 
 
 def fragments(server: Server) -> None:
-    """A10: clients that send a message of empty fragments, all of them or until they are cut off."""
+    """Clients that send a message of empty fragments, all of them or until they are cut off."""
 
     def flood(_number: int) -> None:
         with suppress(OSError), socket.create_connection(("127.0.0.1", server.port), timeout=CLIENT_SECONDS) as client:
@@ -128,9 +128,9 @@ def fragments(server: Server) -> None:
 
 
 CULPRITS: list[tuple[str, Callable[[Server], None], float]] = [
-    ("A2 held GIL", hold, 8),
-    ("A7 exits", exits, 1),
-    ("A10 fragments", fragments, 0.3),
+    ("held GIL", hold, 8),
+    ("exits", exits, 1),
+    ("fragments", fragments, 0.3),
 ]
 
 

@@ -1,10 +1,9 @@
-"""WebSocket clients that each send a message, wait for its echo, send the next: python -m benchmarks.echo_client."""
+"""WebSocket clients that each send a message, wait for its echo, send the next."""
 
 import asyncio
-import sys
 import time
+from collections.abc import Callable
 
-import uvloop
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
 
@@ -22,16 +21,14 @@ class Client(WSListener):
             transport.send(WSMsgType.TEXT, b"hello there")
 
 
-async def drive(url: str, clients: int, seconds: float) -> float:
-    """Return echoes a second."""
+async def drive(url: str, clients: int, seconds: float, sample: Callable[[], object]) -> tuple[float, int]:
+    """Return echoes a second, and how many came between two calls of `sample`."""
     transports = [(await ws_connect(Client, url))[0] for _ in range(clients)]
+    sample()
     began, Client.count = time.perf_counter(), 0
     await asyncio.sleep(seconds)
-    rate = Client.count / (time.perf_counter() - began)
+    rate, count = Client.count / (time.perf_counter() - began), Client.count
+    sample()
     for transport in transports:
         transport.disconnect()
-    return rate
-
-
-if __name__ == "__main__":
-    print(uvloop.run(drive(sys.argv[1], int(sys.argv[2]), float(sys.argv[3]))))
+    return rate, count

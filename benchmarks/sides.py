@@ -10,6 +10,11 @@ def split(target: str, load: str = "/", *, workers: int = 1, options: str = "") 
     return Side(name, f"asgictl start {APPLICATIONS}:{target} --workers {workers} --bind {{bind}} -d {options}", load)
 
 
+def inprocess(target: str, load: str = "/") -> Side:
+    command = f"asgictl start {APPLICATIONS}:{target} --mode inprocess --workers 1 --bind {{bind}} -d"
+    return Side("asgictl in-process", command, load)
+
+
 def uvicorn(target: str, load: str = "/") -> Side:
     options = "--host 127.0.0.1 --port {port} --log-level warning --no-access-log --ws websockets-sansio"
     return Side("uvicorn", f"uvicorn {APPLICATIONS}:{target} {options} --ws-per-message-deflate false", load)

@@ -29,11 +29,15 @@ class SideError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """A server: a command with {bind} or {port}; asgictl's goes to the background by itself."""
+    """A server: a command with {bind} or {port}; asgictl's goes to the background by itself.
+
+    tree: the source tree whose modules it runs, in that directory; None: those that run here.
+    """
 
     name: str
     command: str
     load: str = "/"  # a path for wrk, or ws:/path for echo clients
+    tree: Path | None = None
 
     @property
     def detached(self) -> bool:
@@ -42,11 +46,12 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A side that runs. runtime: in the environment of each of its processes, by which they are found."""
+    """A side that runs. runtime: in the environment of each of its processes, by which they are found. tree: Side's."""
 
     port: int
     runtime: str
     leader: int | None  # the process id of one that is not asgictl's
+    tree: Path | None = None
 
     @property
     def url(self) -> str:
@@ -56,13 +61,14 @@ class Server:
     def environment(self) -> dict[str, str]:
         environment = os.environ | {"XDG_RUNTIME_DIR": self.runtime, "PATH": search_path()}
         environment.pop("ASGICTL_REDIS", None)  # each side has one of its own, whose costs are seen
-        return environment
+        return environment | ({"PYTHONPATH": str(self.tree)} if self.tree else {})
 
     def run(self, *command: str) -> str:
         """Run a module's command to its end; returns what it printed, raises SideError with its complaint."""
         done = subprocess.run(
             [sys.executable, "-P", "-m", *command],
             env=self.environment,
+            cwd=self.tree,
             capture_output=True,
             text=True,
             timeout=COMMAND_SECONDS,
@@ -123,7 +129,7 @@ def serving(side: Side, beside: Callable[[Server], None] = lambda _server: None)
         port = probe.getsockname()[1]
     command = shlex.split(side.command.replace("{bind}", f"127.0.0.1:{port}").replace("{port}", str(port)))
     with tempfile.TemporaryDirectory(prefix="ab-", dir="/tmp") as runtime, ExitStack() as stopping:
-        server, started, log = Server(port, runtime, None), None, Path(runtime) / "log"
+        server, started, log = Server(port, runtime, None, side.tree), None, Path(runtime) / "log"
         beside(server)
         if side.detached:
             server.run(*command)
@@ -131,13 +137,13 @@ def serving(side: Side, beside: Callable[[Server], None] = lambda _server: None)
         else:
             try:
                 started = subprocess.Popen(
-                    command, env=server.environment, stdout=log.open("wb"), stderr=subprocess.STDOUT,
+                    command, env=server.environment, cwd=side.tree, stdout=log.open("wb"), stderr=subprocess.STDOUT,
                     start_new_session=True,
                 )  # fmt: skip
             except OSError as error:
                 raise SideError(f"{command[0]}: {error.strerror}") from error
             stopping.callback(end, started)
-            server = Server(port, runtime, started.pid)
+            server = Server(port, runtime, started.pid, side.tree)
         wait_until_it_serves(server.url, side.load, started, log)
         yield server
 

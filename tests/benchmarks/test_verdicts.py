@@ -112,6 +112,6 @@ def test_after_a_soak_the_process_that_grew_most_decides() -> None:
 
 
 def test_neighbours_of_a_fault_lose_nothing_and_wait_for_so_long() -> None:
-    closed, wrong, stall = verdicts.neighbours("A10", 0, ["s1 sent 2, heard 3:3"], 4, 0.4, 0.3)
+    closed, wrong, stall = verdicts.neighbours("fragments", 0, ["s1 sent 2, heard 3:3"], 4, 0.4, 0.3)
     assert (closed.met, wrong.met, stall.met) == (True, False, False)
     assert (wrong.note, stall.note) == ("s1 sent 2, heard 3:3", "4 requests failed")

@@ -1,4 +1,4 @@
-"""What the rows of faults share: an application of a few lines in either mode, and bytes on a socket."""
+"""What tests of faults share: an application of a few lines in either mode, and bytes on a socket."""
 
 import os
 import shutil
@@ -24,7 +24,7 @@ HANG_SECONDS = 1.0  # after which a test calls it a hang, of what is answered in
 
 
 def later(issue: str, row: str, *raises: type[BaseException]) -> pytest.MarkDecorator:
-    """Mark a row that another issue mends: whoever mends it finds the test passing, and takes the mark away.
+    """Mark a test of a fault that is not mended yet: whoever mends it finds the test passing, and takes the mark away.
 
     raises: what the test may end with today beside AssertionError; anything else is a fault of the test.
     """
@@ -55,7 +55,7 @@ def serve(machine: Machine, tmp_path: Path) -> Serve:
 
 
 def kill(machine: Machine) -> None:
-    """Kill every process of an instance that a row keeps from stopping, and remove its run directory."""
+    """Kill every process of an instance that a test keeps from stopping, and remove its run directory."""
     while pids := machine.pids():
         for pid in pids:
             with suppress(ProcessLookupError):
@@ -66,8 +66,8 @@ def kill(machine: Machine) -> None:
 def site_of(source: str, *arguments: str, target: str = "app:app", hangs: bool = False) -> Any:
     """Make a module's fixture: a function of a mode that returns the instance of `source` in it, shared by its tests.
 
-    hangs: whether rows leave sockets that would keep it from stopping: it is killed.
-    An instance that does not start is no AssertionError: no mark of a row covers it.
+    hangs: whether tests leave sockets that would keep it from stopping: it is killed.
+    An instance that does not start is no AssertionError: no mark of `later` covers it.
     """
 
     @pytest.fixture(scope="module")
