@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from asgictl.channel_layer.links import Order, OrderSender, PositionReader
+from asgictl.channel_layer.links import Order, OrderSender
 from asgictl.errors import RedisError
 from asgictl.layers.redis.link import Link
 from tests.conftest import scenario, until
@@ -66,40 +66,3 @@ async def test_what_redis_refuses_is_raised(url: str, client: Any, name: str) ->
     await sender.link.be_started()
     with pytest.raises(RedisError, match="WRONGTYPE"):
         await sender.send(letter(name, b"x"))
-
-
-@scenario
-async def test_a_reader_passes_over_what_its_owner_cannot_take(
-    url: str, client: Any, name: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    heard: asyncio.Queue[bytes] = asyncio.Queue()
-
-    def hear(_stream: str, _entry: bytes, _field: bytes, value: bytes) -> None:
-        heard.put_nowait(value)
-        if value == b"bad":
-            raise ValueError(value)
-
-    reader = PositionReader(url, {f"{name}:in": b"0", f"{name}:all": b""}, hear, lambda: None)
-    client.xadd(f"{name}:all", {"m": "before"})
-    client.xadd(f"{name}:in", {"m": "1"})
-    await reader.link.be_started()
-    client.xadd(f"{name}:all", {"m": "bad"})
-    client.xadd(f"{name}:all", {"m": "2"})
-    assert [await heard.get() for _ in range(3)] == [b"1", b"bad", b"2"]
-    assert "was passed over" in caplog.text
-    await asyncio.to_thread(until, lambda: not client.xlen(f"{name}:in"), "what was read is gone")
-    await reader.link.stop()
-
-
-@scenario
-async def test_a_redis_that_has_lost_its_newest_does_not_repeat_the_others(url: str, client: Any, name: str) -> None:
-    heard: asyncio.Queue[bytes] = asyncio.Queue()
-    positions = {f"{name}:in": b"0", f"{name}:all": b"9999999999999-0"}
-    client.xadd(f"{name}:all", {"m": "read long ago"}, id="5-0")
-    reader = PositionReader(
-        url, positions, lambda _stream, _entry, _field, value: heard.put_nowait(value), lambda: None
-    )
-    await reader.link.be_started()
-    client.xadd(f"{name}:all", {"m": "new"}, id="6-0")
-    assert await heard.get() == b"new"
-    await reader.link.stop()

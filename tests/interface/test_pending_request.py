@@ -20,7 +20,6 @@ from asgictl.interface.pending_request import (
     error_response,
     read_body,
 )
-from asgictl.layers.flow_control import RESEND_SECONDS
 from asgictl.wire.messages import Chunk, Credit, Gone, Request, Response, Scope, Want, WorkerMessage
 from tests.conftest import scenario as with_deadline
 from tests.interface.conftest import settled
@@ -388,16 +387,13 @@ async def test_a_part_of_the_body_for_a_worker_that_is_no_more_is_a_502() -> Non
 
 
 @scenario
-async def test_a_part_of_the_body_that_a_cut_may_have_lost_is_sent_again() -> None:
+async def test_a_part_of_the_body_that_the_layer_refuses_ends_the_request() -> None:
     client = Client("POST", more=True)
     client.pending.want(want(100))
     await client.says(chunk(b"a", more=True), chunk(b"b", more=False))
-    sent = client.told()
-    client.answers[0](ConnectionError("lost"))
-    await asyncio.sleep(2 * RESEND_SECONDS)
-    assert client.told() == sent
-    client.pending.put(part(0, b""))
+    client.answers[0](RuntimeError("NOPERM"))
     await client.writes()
+    assert client.sent[0]["status"] == 502
 
 
 @scenario

@@ -69,7 +69,7 @@ class Interface:
     async def append(self, event: Event) -> None:
         """Add an event, and wait until it is there."""
         answer: asyncio.Future[object] = asyncio.get_running_loop().create_future()
-        self.layer.append(event.channel, event, answer.set_result)
+        self.layer.append(event.channel, event, answer.set_result, repeatable=True)
         assert isinstance(await answer, bytes)
 
 

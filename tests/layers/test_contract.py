@@ -63,15 +63,15 @@ class Interface:
         if not (isinstance(heard, Broadcast) and heard.frame == END and heard.group != self.id):
             self.heard.put_nowait((heard, position))
 
-    async def ask(self, ask: Callable[..., None], *arguments: object) -> Any:
+    async def ask(self, ask: Callable[..., object], *arguments: object, **options: object) -> Any:
         """Wait for what the layer answers, which is never before the call returns."""
         answer: asyncio.Future[object] = asyncio.get_running_loop().create_future()
-        ask(*arguments, answer.set_result)
+        ask(*arguments, answer.set_result, **options)
         assert not answer.done()
         return await answer
 
     async def append(self, event: Event, pool: str = "") -> bytes:
-        entry = await self.ask(self.layer.append, event.channel + pool, event)
+        entry = await self.ask(self.layer.append, event.channel + pool, event, repeatable=True)
         assert isinstance(entry, bytes)
         return entry
 

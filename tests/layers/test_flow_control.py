@@ -1,4 +1,4 @@
-"""One end of a socket and the other, with a connection to Redis between them that a test cuts."""
+"""One end of a socket and the other, with a layer between them that says again what a test cuts."""
 
 import asyncio
 from collections import deque
@@ -6,13 +6,12 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
-import hiredis
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asgictl.layers.base import Answered, NotSent
-from asgictl.layers.flow_control import RESEND_SECONDS, OrderedReceiver, OrderedSender, weight
+from asgictl.layers.base import Answered
+from asgictl.layers.flow_control import OrderedReceiver, OrderedSender, weight
 
 
 @dataclass(frozen=True)
@@ -21,13 +20,9 @@ class Said:
 
 
 class Wire:
-    """A sender, a link under it that answers when it is told, and what the other end passes on."""
+    """A sender, a layer that answers when it is told and says again what a cut left unanswered, and the other end."""
 
     def __init__(self) -> None:
-        self.now = 100.0
-        loop: Any = asyncio.get_running_loop()
-        loop.time = lambda: self.now
-        self.is_up = True
         self.on_its_way: deque[tuple[Said, Answered]] = deque()
         self.heard: list[int] = []
         self.lost = 0  # how often this end was told that the other is no more
@@ -42,10 +37,7 @@ class Wire:
         self.broken += 1
 
     def _add(self, message: Said, answered: Answered) -> None:
-        if self.is_up:
-            self.on_its_way.append((message, answered))
-        else:
-            asyncio.get_running_loop().call_soon(answered, NotSent("away"))
+        self.on_its_way.append((message, answered))
 
     def _hear(self, message: Said) -> None:
         if self._far.is_next(message.sequence):
@@ -65,20 +57,10 @@ class Wire:
     def answer_all(self) -> None:
         self.answer(*[b"1-0"] * len(self.on_its_way))
 
-    def cut(self, arrived: int = 0) -> None:
-        """The connection is lost; of what was not answered the first few have arrived all the same."""
-        self.is_up = False
-        lost, self.on_its_way = self.on_its_way, deque()
-        for index, (message, _) in enumerate(lost):
-            if index < arrived:
-                self._hear(message)
-        for _, answered in lost:
-            answered(ConnectionError("lost"))
-
-    async def turn(self, seconds: float = 0) -> None:
-        self.now += seconds
-        for _ in range(4):
-            await asyncio.sleep(0)
+    def cut(self, arrived: int) -> None:
+        """The connection is lost, but the first few have arrived: they come again."""
+        for message, _ in list(self.on_its_way)[:arrived]:
+            self._hear(message)
 
 
 def scenario(test: Callable[[Wire], Coroutine[Any, Any, None]]) -> Callable[[], None]:
@@ -95,24 +77,18 @@ def scenario(test: Callable[[Wire], Coroutine[Any, Any, None]]) -> Callable[[], 
 @scenario
 async def test_messages_arrive_in_order(wire: Wire) -> None:
     wire.say(3)
-    await wire.turn()
     wire.answer_all()
     assert wire.heard == [1, 2, 3]
 
 
 @pytest.mark.parametrize("arrived", [0, 1, 2, 3])
-def test_after_a_cut_what_was_not_answered_is_sent_again_and_passed_on_once(arrived: int) -> None:
+def test_what_comes_again_after_a_cut_is_passed_on_once(arrived: int) -> None:
     @scenario
     async def run(wire: Wire) -> None:
         wire.say(4)
-        await wire.turn()
         wire.answer(b"1-0")
         wire.cut(arrived)
         wire.say()
-        await wire.turn()
-        wire.is_up = True
-        assert not wire.on_its_way, "nothing overtakes what is to be sent again"
-        await wire.turn(RESEND_SECONDS)
         assert [message.sequence for message, _ in wire.on_its_way] == [2, 3, 4, 5]
         wire.answer_all()
         assert wire.heard == [1, 2, 3, 4, 5]
@@ -121,90 +97,52 @@ def test_after_a_cut_what_was_not_answered_is_sent_again_and_passed_on_once(arri
     run()
 
 
-@scenario
-async def test_what_is_said_while_a_refusal_is_on_its_way_does_not_overtake_what_was_refused(wire: Wire) -> None:
-    """The link comes back in the very turn of the event loop in which it has refused a message."""
-    wire.is_up = False
-    wire.say()
-    loop = asyncio.get_running_loop()
-    loop.call_soon(lambda: setattr(wire, "is_up", True))
-    loop.call_soon(wire.say)
-    await wire.turn()
-    await wire.turn(RESEND_SECONDS)
-    wire.answer_all()
-    assert wire.heard == [1, 2]
-    assert not wire.broken
+@pytest.mark.parametrize("end", [None, RuntimeError("NOPERM"), ConnectionError("closed")])
+def test_an_end_that_is_no_more_is_told_once_and_nothing_is_sent_there(end: object) -> None:
+    """A message that was refused is missing from the sequence: so is what stands behind it."""
+
+    @scenario
+    async def run(wire: Wire) -> None:
+        wire.say(3)
+        wire.answer(b"1-0", end, end)
+        assert wire.lost == 1
+        wire.say()
+        assert not wire.on_its_way
+        await wire.sender.settle()
+
+    run()
 
 
-@scenario
-async def test_an_answer_from_before_a_failure_does_not_pass_for_that_of_a_later_sending(wire: Wire) -> None:
-    wire.say(2)
-    await wire.turn()
-    (_, first), (_, second) = wire.on_its_way
-    wire.on_its_way.clear()
-    first(hiredis.ReplyError("LOADING"))
-    await wire.turn(RESEND_SECONDS)
-    second(b"1-0")
-    wire.cut()
-    wire.is_up = True
-    await wire.turn(RESEND_SECONDS)
-    assert [message.sequence for message, _ in wire.on_its_way] == [1, 2]
+@pytest.mark.parametrize("end", [b"1-0", None])
+def test_settle_waits_until_the_layer_has_everything_or_the_end_is_no_more(end: object) -> None:
+    @scenario
+    async def run(wire: Wire) -> None:
+        await wire.sender.settle()
+        wire.say(2)
+        settling = asyncio.create_task(wire.sender.settle())
+        await asyncio.sleep(0)
+        wire.answer(b"1-0")
+        await asyncio.sleep(0)
+        assert not settling.done()
+        wire.answer(end)
+        await settling
+
+    run()
 
 
-@scenario
-async def test_an_end_that_is_no_more_is_told_once_and_nothing_is_sent_there(wire: Wire) -> None:
-    wire.say(3)
-    await wire.turn()
-    wire.answer(b"1-0", None, None)
-    assert wire.lost == 1
-    wire.say()
-    await wire.turn(RESEND_SECONDS)
-    assert not wire.on_its_way
-    await wire.sender.settle()
-
-
-@scenario
-async def test_settle_waits_until_redis_has_everything(wire: Wire) -> None:
-    await wire.sender.settle()
-    wire.say(2)
-    settling = asyncio.create_task(wire.sender.settle())
-    await wire.turn()
-    wire.answer(b"1-0")
-    await wire.turn()
-    wire.cut()
-    wire.is_up = True
-    await wire.turn()
-    assert not settling.done()
-    await wire.turn(RESEND_SECONDS)
-    wire.answer_all()
-    await settling
-
-
-@given(st.lists(st.integers(0, 6), max_size=60))
+@given(st.lists(st.integers(0, 4), max_size=60))
 def test_whatever_is_cut_nothing_is_missing_repeated_or_out_of_order(steps: list[int]) -> None:
-    async def run() -> None:
-        wire = Wire()
-        for step in steps:
-            if step < 2:
-                wire.say(step + 1)
-            elif step == 2 and wire.on_its_way:
-                wire.answer(b"1-0")
-            elif step == 3:
-                wire.cut(len(wire.on_its_way) // 2)
-            elif step == 4:
-                wire.is_up = True
-            elif step == 5:
-                await asyncio.sleep(0)
-            else:
-                await wire.turn(RESEND_SECONDS)
-        wire.is_up = True
-        for _ in range(3):
-            await wire.turn(RESEND_SECONDS)
-            wire.answer_all()
-        assert wire.heard == list(range(1, wire.sender.next_sequence()))
-        assert not wire.broken
-
-    asyncio.run(run())
+    wire = Wire()
+    for step in steps:
+        if step < 2:
+            wire.say(step + 1)
+        elif step == 2 and wire.on_its_way:
+            wire.answer(b"1-0")
+        else:
+            wire.cut(len(wire.on_its_way) // (step - 1))
+    wire.answer_all()
+    assert wire.heard == list(range(1, wire.sender.next_sequence()))
+    assert not wire.broken
 
 
 def test_a_gap_is_told_once_and_nothing_behind_it_is_passed_on() -> None:
@@ -229,12 +167,9 @@ async def test_what_cannot_be_added_is_forgotten_and_ends_it(wire: Wire) -> None
         wire._add(message, answered)
 
     wire.sender = OrderedSender(refuse, wire._lose)
-    wire.say(3)
-    await wire.turn()
-    assert [message.sequence for message, _ in wire.on_its_way] == [1]
-    assert wire.lost == 1
+    wire.say(2)
+    assert wire.lost == 0, "never before it returns"
     await asyncio.wait_for(wire.sender.settle(), 1)
-    wire.answer_all()
+    assert wire.lost == 1
     wire.say()
-    await wire.turn()
-    assert (wire.heard, wire.broken, len(wire.on_its_way)) == ([1], 0, 0)
+    assert [message.sequence for message, _ in wire.on_its_way] == [1]

@@ -2,15 +2,13 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from types import SimpleNamespace
 from typing import Any
 
 import hiredis
 import pytest
 
-from asgictl.layers.base import NotSent
+from asgictl.layers.redis.link import ALWAYS, UNSENT
 from asgictl.wire.messages import Broadcast, Frames, Gone, Job, WorkerMessage, encode
-from asgictl.worker import async_runner
 from asgictl.worker.async_runner import EventLoop
 from tests.worker.conftest import settled
 
@@ -25,16 +23,18 @@ class Link:
         self.calls: list[tuple[tuple[Any, ...], Callable[[Any], None]]] = []
         self.asked: list[tuple[Any, ...]] = []
         self.answers: list[Any] = []
+        self.again: list[int] = []  # of each call: when the link is to send it again
         self.up = True
         self.dropped = asyncio.Event()
 
     def drop(self) -> None:
         self.dropped.set()
 
-    def call(self, *command: Any, answered: Callable[[Any], None]) -> None:
+    def call(self, *command: Any, answered: Callable[[Any], None], again: int = 0) -> None:
         self.calls.append((command, answered))
+        self.again.append(again)
 
-    async def ask(self, *command: Any) -> Any:
+    async def ask(self, *command: Any, again: int = 0) -> Any:
         self.asked.append(command)
         answer = self.answers.pop(0)
         if isinstance(answer, Exception):
@@ -61,7 +61,7 @@ class Loop(EventLoop):
         self.commands, self.reads = Link(), Link()
         commands, reads = self.commands, self.reads
         self._link: Any = commands
-        self._reader: Any = reads
+        self._reader.link = reads  # type: ignore[assignment]
         self.heard: list[WorkerMessage] = []
         self.on_letter = self.heard.append
         self.times_forgotten = 0
@@ -71,8 +71,8 @@ class Loop(EventLoop):
         self.times_forgotten += 1
 
     async def connects(self, inbox: Any = b"OK") -> None:
-        self.reads.answers.append(inbox)
-        await self._read_first()
+        self.reads.answers += [inbox, [[b"9-0", []]]]
+        await self._reader._begin()
 
 
 def letters(*entries: tuple[bytes, WorkerMessage]) -> list[Any]:
@@ -146,34 +146,17 @@ async def test_an_inbox_that_redis_has_forgotten_is_made_anew_and_what_runs_is_t
 
 
 @scenario
-async def test_a_commit_is_sent_until_it_is_answered(loop: Loop) -> None:
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(async_runner, "RETRY_SECONDS", 0)
-        loop.commands.answers = [NotSent("LOADING"), ConnectionError("lost"), -3]
-        assert await loop.commit("a") == -3
-        assert loop.commands.asked == [("EVALSHA", b"", "a")] * 3
+async def test_a_forgotten_script_is_loaded(loop: Loop) -> None:
+    loop.commands.answers = [hiredis.ReplyError("NOSCRIPT No matching script"), b"sha", 1]
+    assert await loop.commit("a") == 1
+    assert [command[0] for command in loop.commands.asked] == ["EVALSHA", "SCRIPT", "EVALSHA"]
 
 
-@pytest.mark.parametrize("load", [b"sha", ConnectionError("lost")])
-def test_a_forgotten_script_is_loaded_though_the_link_is_lost_meanwhile(load: Any) -> None:
-    @scenario
-    async def run(loop: Loop) -> None:
-        loop.commands.answers = [hiredis.ReplyError("NOSCRIPT No matching script"), load, 1]
-        assert await loop.commit("a") == 1
-        assert [command[0] for command in loop.commands.asked] == ["EVALSHA", "SCRIPT", "EVALSHA"]
-        assert loop.commands.asked[-1][1] == (load if isinstance(load, bytes) else b"")
-
-    run()
-
-
-def test_a_commit_that_redis_refuses_is_logged_and_given_up(caplog: pytest.LogCaptureFixture) -> None:
-    @scenario
-    async def run(loop: Loop) -> None:
-        loop.commands.answers = [hiredis.ReplyError("ERR wrong")]
-        assert await loop.commit("a") is None
-
-    run()
-    assert "Redis refused a commit: ERR wrong" in caplog.text
+@scenario
+async def test_a_commit_that_redis_refuses_for_good_is_raised(loop: Loop) -> None:
+    loop.commands.answers = [hiredis.ReplyError("ERR wrong")]
+    with pytest.raises(hiredis.ReplyError, match="ERR wrong"):
+        await loop.commit("a")
 
 
 @scenario
@@ -188,16 +171,10 @@ async def test_replies_go_to_their_interface_while_it_is_there(loop: Loop) -> No
 
 @scenario
 async def test_jobs_and_frames_are_sent_again_when_the_link_was_cut_and_a_broadcast_is_not(loop: Loop) -> None:
-    later: list[object] = []
-    clock: Any = SimpleNamespace(call_later=lambda _seconds, *call: later.append(call))
-    own, loop._loop = loop._loop, clock
     loop.publish(Broadcast("g", "y"))
-    loop.publish(job := Job("job.a", 1, "thumbs", b""))
-    loop.publish(frames := Frames("i/1", ["x"]))
-    for _ in range(3):
-        loop.commands.answer(ConnectionError("cut"))
-    loop._loop = own
-    assert later == [(loop.publish, job), (loop.publish, frames)]
+    loop.publish(Job("job.a", 1, "thumbs", b""))
+    loop.publish(Frames("i/1", ["x"]))
+    assert loop.commands.again == [UNSENT, ALWAYS, ALWAYS]
 
 
 @scenario

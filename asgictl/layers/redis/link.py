@@ -83,6 +83,7 @@ class Link:
         self._url = url
         self._restored = restored
         self._stream: _Stream | None = None
+        self._ended: _Stream | None = None  # is to be closed yet
         self._waiting: deque[Call] = deque()  # sent, in the order of their answers
         self._refused: deque[Call] = deque()  # with "not now", to be sent again in a moment
         self._kept: deque[Call] = deque()  # to be sent behind these, once Redis is there
@@ -270,7 +271,7 @@ class Link:
 
     def _lose(self) -> None:
         """The connection is no more: keep what may be sent again, in its order, before what is kept already."""
-        self._stream, self.up = None, False
+        self._stream, self._ended, self.up = None, self._stream, False
         self._output.clear()
         waiting, self._waiting = self._waiting, deque()
         kept, self._kept = self._kept, deque(self._refused)
@@ -285,10 +286,11 @@ class Link:
             self._answer(call, ConnectionError("the connection to Redis was lost"))
 
     async def _end_stream(self) -> None:
-        stream = self._stream
-        if stream is not None:
+        if self._stream is not None:
             self._lose()
-            await stream.close()
+        if self._ended is not None:
+            await self._ended.close()
+        self._ended = None
         self._lost.set()
 
 

@@ -23,6 +23,7 @@ BLOCK_MILLISECONDS = 1000
 TRIM_BYTES = 64 << 10  # that were handed on of a stream of ours, and may stand in Redis still
 SLOW_READ_SECONDS = 0.1  # less than any time in which as much comes as is kept
 REFUSED_SECONDS = 1.0  # until a read that Redis has refused is tried again
+TELL_SECONDS = 10.0  # between two lines about entries of one stream
 PASSED_OVER = "entries in Redis that cannot be read"
 L = TypeVar("L", bound=Link)
 Hear = Callable[[bytes, list[bytes]], None]  # an entry's id, and its fields and values in turn
@@ -57,6 +58,7 @@ class Followed:
         self.trim_bytes = trim_bytes
         self.trimmed = trimmed
         self.untrimmed_bytes = 0
+        self.told_at = -TELL_SECONDS
 
 
 class Reader(Generic[L]):
@@ -81,7 +83,6 @@ class Reader(Generic[L]):
         self._on_read = on_read
         self._reject = reject
         self._read_at = 0.0  # when the last read was sent, 0 for one that left something behind
-        self._told_at = -10.0
 
     def rewind(self) -> None:
         """Read from the beginning: Redis has forgotten everything, its ids may begin anew."""
@@ -153,8 +154,8 @@ class Reader(Generic[L]):
 
     def _pass_over(self, each: Followed, entry_id: bytes, error: Exception) -> None:
         self._reject(PASSED_OVER)
-        if monotonic() - self._told_at > 10:
-            self._told_at = monotonic()
+        if monotonic() - each.told_at > TELL_SECONDS:
+            each.told_at = monotonic()
             logger.error("%s %s passed over: %r", each.key, entry_id.decode(), error)
 
     def _trim(self, each: Followed, entries: list[Any]) -> None:

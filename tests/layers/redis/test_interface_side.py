@@ -9,10 +9,10 @@ from msgspec.structs import replace
 
 from asgictl.errors import RedisError
 from asgictl.interface.groups import Groups
-from asgictl.layers.base import NotSent
-from asgictl.layers.redis.interface_side import RedisGroupLayer, _after, position_of
+from asgictl.layers.redis.interface_side import RedisGroupLayer
 from asgictl.layers.redis.keys import Keys
 from asgictl.layers.redis.leases import member, reap
+from asgictl.layers.redis.reader import after, position_of
 from asgictl.wire.messages import VERSION, Broadcast, Connect, Frame, Job, Lost, encode
 from tests.conftest import scenario, until
 from tests.layers.conftest import (
@@ -33,7 +33,7 @@ from tests.layers.conftest import (
 def test_an_entrys_id_compares_as_numbers_do() -> None:
     assert position_of(b"1700000000000-3") == (1700000000000, 3)
     assert position_of(b"9-10") > position_of(b"9-9")
-    assert _after(b"9-9") == "9-10"
+    assert after(b"9-9") == "9-10"
 
 
 @scenario
@@ -133,7 +133,7 @@ async def test_broadcasts_are_kept_up_to_so_many_bytes_and_a_reader_behind_them_
     monkeypatch.setattr("asgictl.layers.redis.interface_side.BROADCAST_RETENTION_BYTES", 1 << 20)
     keys = Keys(name)
     async with serving(url, name) as interface:
-        await interface.layer._reader.stop()  # away, as with a cut connection
+        await interface.layer._reader.link.stop()  # away, as with a cut connection
         for number in range(3000):
             interface.layer.publish(Broadcast("g", f"{number} " + "x" * 1000))
             if number % 100 == 0:
@@ -143,7 +143,7 @@ async def test_broadcasts_are_kept_up_to_so_many_bytes_and_a_reader_behind_them_
         kept = client.xlen(keys.broadcast)
         assert 0 < kept < 3000
         assert "were lost" not in caplog.text
-        await interface.layer._reader.start()
+        await interface.layer._reader.link.start()
         heard = [str((await interface.broadcasts.get())[0].frame).split()[0] for _ in range(kept)]
         assert heard == [str(number) for number in range(3000 - kept, 3000)]
         assert caplog.text.count("group messages were lost") == 1
@@ -198,7 +198,7 @@ async def test_an_interface_whose_links_were_killed_hears_what_came_meanwhile(
         entry = await taken(layer)
         client.client_kill_filter(_type="normal", skipme=True)
         heard: asyncio.Queue[object] = asyncio.Queue()
-        interface.layer.append("http.request", request("host.1.aa/2"), heard.put_nowait)
+        interface.layer.append("http.request", request("host.1.aa/2"), heard.put_nowait, repeatable=False)
         assert isinstance(await heard.get(), ConnectionError), "the caller learns that its event's fate is unknown"
         layer.commit(entry, response(), [])
         for _ in range(2):
@@ -224,17 +224,26 @@ async def test_after_a_refused_read_each_broadcast_is_heard_once(url: str, name:
 
 
 @scenario
-async def test_a_replica_takes_no_event_and_once_it_is_the_master_all(url: str, name: str, client: Any) -> None:
+@pytest.mark.parametrize("repeatable", [True, False])
+async def test_an_event_that_a_replica_does_not_take_it_takes_as_master(
+    repeatable: bool, url: str, name: str, client: Any
+) -> None:
     """A failover in which the connection to the old master lives on."""
     async with serving(url, name) as interface:
+        client.config_resetstat()
         client.replicaof("127.0.0.1", 1)
         heard: asyncio.Queue[object] = asyncio.Queue()
-        interface.layer.append("http.request", request("host.1.aa/2"), heard.put_nowait)
-        refused = await heard.get()
+        event = request("host.1.aa/2")
+        interface.layer.append("http.request", event, heard.put_nowait, repeatable=repeatable)
+        withdrawn = interface.layer.append("http.request", event, heard.put_nowait, repeatable=repeatable)
+        await asyncio.to_thread(until, lambda: client.info("errorstats"), "it refuses it")
+        await interface.layer._link.ask("PING")
+        withdrawn.withdraw()
         client.replicaof("NO", "ONE")
-        assert isinstance(refused, NotSent), refused
-        interface.layer.append("http.request", request("host.1.aa/2"), heard.put_nowait)
         assert isinstance(await heard.get(), bytes)
+        await interface.layer._link.ask("PING")
+        assert client.xlen(Keys(name).channel("http.request")) == 1
+        assert heard.empty()
 
 
 @scenario
@@ -263,12 +272,13 @@ async def test_broadcasts_that_redis_may_not_take_now_are_sent_later_in_order(
     try:
         for number in range(3):
             layer.publish(Broadcast("g", str(number)))
-        while not layer._unsent:  # noqa: ASYNC110 - what it waits for is no event
+        while "not now" not in caplog.text:  # noqa: ASYNC110 - what it waits for is no event
             await asyncio.sleep(0.01)
         layer.publish(Broadcast("g", "3"))
-        monkeypatch.setattr("asgictl.layers.redis.interface_side.UNSENT_BYTES", layer._unsent_bytes)
-        layer.publish(Broadcast("g", "x" * 100))
-        assert "a message to a group was lost" in caplog.text
+        monkeypatch.setattr("asgictl.layers.redis.link.QUEUE_BYTES", 1000)
+        layer.publish(Broadcast("g", "x" * 1000))
+        await asyncio.sleep(0)
+        assert "a message to a group or a channel was lost" in caplog.text
         assert client.xlen(stream) == 0
     finally:
         client.config_set("min-replicas-to-write", 0)
@@ -349,7 +359,7 @@ async def test_an_audit_misses_only_what_is_neither_in_its_channel_nor_answered(
         await interface.append(receive(1, "x"))
         entry = await taken(layer)
         await audit("in its channel", entry.id)
-        await interface.layer._reader.stop()
+        await interface.layer._reader.link.stop()
         await committed(layer, entry, done(1))
         await audit("answered", entry.id)
         assert gone == []

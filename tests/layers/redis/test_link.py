@@ -1,6 +1,7 @@
-"""What of the link needs no Redis."""
+"""The link, through a proxy that freezes and stalls."""
 
 import asyncio
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -8,7 +9,8 @@ import hiredis
 import pytest
 
 from asgictl.layers.base import NotSent
-from asgictl.layers.redis.link import Link, pack
+from asgictl.layers.redis import link as module
+from asgictl.layers.redis.link import ALWAYS, CUT, UNSENT, Call, Link, pack
 from tests.conftest import scenario
 
 
@@ -41,11 +43,194 @@ async def test_a_command_without_a_connection_fails_after_its_caller_has_gone_on
     ],
 )
 async def test_what_a_redis_that_is_not_yet_itself_refuses_was_not_sent(answer: bytes, kind: type) -> None:
+    """A call that does not say otherwise hears of it at once."""
     link, heard = Link("redis://h"), list[object]()
-    transport: Any = SimpleNamespace(write=lambda _data: None)
-    link._transport = transport
+    stream: Any = SimpleNamespace(transport=SimpleNamespace(write=lambda _data: None))
+    link._stream = stream
     for _ in range(2):
         link.call("PING", answered=heard.append)
-    link.data_received(b"-" + answer + b"\r\n+PONG\r\n")
+    link._take(hiredis.ReplyError(answer.decode()))
+    link._take(b"PONG")
     assert (type(heard[0]), str(heard[0])) == (kind, answer.decode())
     assert heard[1] == b"PONG"
+
+
+class Proxy:
+    """Stands before a Redis. freeze(): open connections say nothing more; new ones are served, unless `is_stalled`."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._open: set[asyncio.Event] = set()
+        self.is_stalled = asyncio.Event()
+        self.connections = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> str:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        return f"redis://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+
+    async def stop(self) -> None:
+        self._server.close()
+        for each in self._tasks:
+            each.cancel()
+
+    def freeze(self) -> None:
+        for each in self._open:
+            each.set()
+        self._open.clear()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        frozen = asyncio.Event()
+        self._open.add(frozen)
+        there, back = await asyncio.open_unix_connection(self._url.removeprefix("unix://").partition("?")[0])
+        for source, target in ((reader, back), (there, writer)):
+            task = asyncio.create_task(self._pass(source, target, frozen))
+            self._tasks.add(task)
+
+    async def _pass(self, source: asyncio.StreamReader, target: asyncio.StreamWriter, frozen: asyncio.Event) -> None:
+        while data := await source.read(1 << 16):
+            while self.is_stalled.is_set():  # noqa: ASYNC110 - a switch
+                await asyncio.sleep(0.01)
+            if not frozen.is_set():
+                target.write(data)
+        target.close()
+
+
+class Linked:
+    """A link through a proxy to a real Redis, with short times."""
+
+    def __init__(self, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name, seconds in (("SILENT_SECONDS", 0.3), ("LOOK_SECONDS", 0.05), ("PROBE_SECONDS", 0.3)):
+            monkeypatch.setattr(module, name, seconds)
+        self.proxy = Proxy(url)
+        self.heard: list[object] = []
+
+    async def __aenter__(self) -> "Linked":
+        self.link = Link(await self.proxy.start())
+        await self.link.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.link.stop()
+        await self.proxy.stop()
+
+    def call(self, *command: str | int, again: int) -> Call:
+        return self.link.call(*command, answered=self.heard.append, again=again)
+
+    async def hears(self, count: int) -> list[object]:
+        async with asyncio.timeout(10):
+            while len(self.heard) < count:  # noqa: ASYNC110 - what it waits for is no event
+                await asyncio.sleep(0.01)
+        return self.heard
+
+
+@scenario
+async def test_a_connection_that_is_silent_is_replaced_and_what_it_owed_is_sent_again_in_order(
+    url: str, client: Any, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Linked(url, monkeypatch) as linked:
+        linked.proxy.freeze()
+        for number in range(5):
+            linked.call("RPUSH", name, number, again=ALWAYS)
+        linked.call("RPUSH", name, "once", again=UNSENT)
+        await asyncio.sleep(0)
+        for number in range(5, 10):
+            linked.call("RPUSH", name, number, again=ALWAYS)
+        heard = await linked.hears(11)
+        assert isinstance(heard[0], ConnectionError)
+        assert not isinstance(heard[0], NotSent), "nobody knows"
+        assert heard[1:] == list(range(1, 11))
+        assert client.lrange(name, 0, -1) == [b"%d" % number for number in range(10)]
+        assert linked.proxy.connections == 2
+
+
+@scenario
+async def test_a_redis_that_stalls_keeps_its_connection(
+    url: str, client: Any, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was sent once is not lost, however long it takes."""
+    async with Linked(url, monkeypatch) as linked:
+        linked.proxy.is_stalled.set()
+        linked.call("RPUSH", name, "x", again=UNSENT)
+        await asyncio.sleep(1.5)
+        assert linked.heard == []
+        linked.proxy.is_stalled.clear()
+        assert await linked.hears(1) == [1]
+        assert client.lrange(name, 0, -1) == [b"x"]
+
+
+@scenario
+async def test_a_process_that_stood_still_reads_first_what_has_come(
+    url: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Linked(url, monkeypatch) as linked:
+        linked.call("RPUSH", name, "x", again=UNSENT)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        time.sleep(1)  # noqa: ASYNC251 - as SIGSTOP does
+        assert await linked.hears(1) == [1]
+        await asyncio.sleep(0.3)
+        assert linked.proxy.connections == 1
+
+
+@scenario
+async def test_a_link_that_nobody_owes_anything_may_be_silent(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Linked(url, monkeypatch) as linked:
+        await asyncio.sleep(1)
+        assert linked.proxy.connections == 1
+
+
+@scenario
+async def test_what_redis_refuses_for_now_is_sent_again_before_what_came_later(
+    url: str, client: Any, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Linked(url, monkeypatch) as linked:
+        client.config_set("min-replicas-to-write", 1)
+        try:
+            linked.call("RPUSH", name, 0, again=UNSENT)
+            linked.call("RPUSH", name, 1, again=ALWAYS)
+            withdrawn = linked.call("RPUSH", name, "withdrawn", again=ALWAYS)
+            await linked.link.ask("PING")
+            linked.call("RPUSH", name, 2, again=ALWAYS)
+            linked.call("RPUSH", name, 9, again=0)
+            assert isinstance((await linked.hears(1))[0], NotSent)
+            withdrawn.withdraw()
+        finally:
+            client.config_set("min-replicas-to-write", 0)
+        assert (await linked.hears(4))[1:] == [1, 2, 3]
+        assert client.lrange(name, 0, -1) == [b"0", b"1", b"2"]
+
+
+@scenario
+async def test_a_full_redis_refuses_what_does_not_wait_and_takes_the_rest_later(
+    url: str, client: Any, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Linked(url, monkeypatch) as linked:
+        client.config_set("maxmemory", 1)
+        try:
+            linked.call("RPUSH", name, 0, again=UNSENT | CUT)
+            linked.call("RPUSH", name, 1, again=ALWAYS)
+            assert str((await linked.hears(1))[0]).startswith("OOM")
+        finally:
+            client.config_set("maxmemory", 0)
+        assert (await linked.hears(2))[1] == 1
+
+
+@scenario
+async def test_what_waits_is_bounded_and_what_is_left_at_the_end_is_told(
+    url: str, client: Any, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "QUEUE_BYTES", 100)
+    async with Linked(url, monkeypatch) as linked:
+        linked.proxy.is_stalled.set()
+        linked.call("SET", name, "x" * 40, again=ALWAYS)
+        linked.call("SET", name, "y" * 40, again=ALWAYS)
+        assert isinstance((await linked.hears(1))[0], NotSent)
+        linked.proxy.is_stalled.clear()
+        assert (await linked.hears(2))[1] == b"OK"
+        linked.call("SET", name, "z" * 40, again=ALWAYS)
+        assert (await linked.hears(3))[2] == b"OK", "there is room again"
+        linked.proxy.is_stalled.set()
+        linked.call("SET", name, "at the end", again=ALWAYS)
+    assert isinstance(linked.heard[3], ConnectionError)

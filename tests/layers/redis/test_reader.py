@@ -1,0 +1,98 @@
+"""What follows streams, on a real server."""
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+
+from asgictl.layers.redis.link import Link
+from asgictl.layers.redis.reader import PASSED_OVER, READ_COUNT, Followed, Reader
+from tests.conftest import scenario, until
+
+
+class Reading:
+    """A reader of `ours`, which nobody else reads, and then of `all`. heard: key's last word, value."""
+
+    def __init__(self, url: str, name: str, position: bytes = b"") -> None:
+        self.heard: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue()
+        self.rejected: list[str] = []
+        self.followed = [
+            Followed(f"{name}:ours", partial(self._hear, "ours"), trim_bytes=0),
+            Followed(f"{name}:all", partial(self._hear, "all"), position),
+        ]
+        self.reader = Reader(partial(Link, url), self.followed, reject=self.rejected.append)
+
+    def _hear(self, stream: str, _entry: bytes, fields: list[bytes]) -> None:
+        self.heard.put_nowait((stream, fields[1]))
+        if fields[1] == b"bad":
+            raise ValueError(fields[1])
+
+    async def hears(self, *expected: tuple[str, bytes]) -> None:
+        assert [await self.heard.get() for _ in expected] == list(expected)
+
+
+@scenario
+async def test_it_passes_over_what_its_owner_cannot_take(
+    url: str, client: Any, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    reading = Reading(url, name)
+    client.xadd(f"{name}:all", {"m": "before"})
+    client.xadd(f"{name}:ours", {"m": "1"})
+    await reading.reader.link.start()
+    client.xadd(f"{name}:all", {"m": "bad"})
+    client.xadd(f"{name}:all", {"m": "bad"})
+    client.xadd(f"{name}:all", {"m": "2"})
+    await reading.hears(("ours", b"1"), ("all", b"bad"), ("all", b"bad"), ("all", b"2"))
+    assert caplog.text.count("passed over") == 1
+    assert reading.rejected == [PASSED_OVER] * 2
+    await asyncio.to_thread(until, lambda: not client.xlen(f"{name}:ours"), "what was read is gone")
+    await reading.reader.link.stop()
+
+
+@scenario
+async def test_a_redis_that_has_lost_its_newest_does_not_repeat_the_others(url: str, client: Any, name: str) -> None:
+    """Whether it was there at first, or came later with a slower clock."""
+    reading = Reading(url, name, b"9999999999999-0")
+    client.xadd(f"{name}:all", {"m": "read long ago"}, id="5-0")
+    await reading.reader.link.start()
+    client.xadd(f"{name}:all", {"m": "new"}, id="6-0")
+    await reading.hears(("all", b"new"))
+    client.delete(f"{name}:all", f"{name}:ours")
+    client.client_kill_filter(_type="normal", skipme=True)
+    client.xadd(f"{name}:all", {"m": "lost long ago"}, id="4-0")
+    await asyncio.to_thread(until, lambda: reading.followed[1].position == b"4-0", "it has connected anew")
+    client.xadd(f"{name}:ours", {"m": "newer"}, id="1-0")
+    client.xadd(f"{name}:all", {"m": "newer"}, id="4-1")
+    assert {await reading.heard.get() for _ in range(2)} == {("ours", b"newer"), ("all", b"newer")}
+    await reading.reader.link.stop()
+
+
+@scenario
+async def test_a_later_stream_waits_until_the_earlier_are_read_to_their_ends(url: str, client: Any, name: str) -> None:
+    reading = Reading(url, name, b"0")
+    for number in range(2 * READ_COUNT):
+        client.xadd(f"{name}:ours", {"m": str(number)})
+    client.xadd(f"{name}:all", {"m": "last"})
+    await reading.reader.link.start()
+    await reading.hears(*(("ours", b"%d" % number) for number in range(2 * READ_COUNT)), ("all", b"last"))
+    await reading.reader.link.stop()
+
+
+@scenario
+@pytest.mark.parametrize("make", [lambda client, key: client.set(key, "x"), lambda client, key: client.sadd(key, "x")])
+async def test_what_stands_where_its_stream_should_is_removed(
+    make: Callable[[Any, str], None], url: str, client: Any, name: str
+) -> None:
+    make(client, f"{name}:ours")
+    make(client, f"{name}:all")
+    reading = Reading(url, name)
+    await reading.reader.link.start()
+    client.xadd(f"{name}:ours", {"m": "1"})
+    client.xadd(f"{name}:all", {"m": "2"})
+    assert {await reading.heard.get() for _ in range(2)} == {("ours", b"1"), ("all", b"2")}
+    client.delete(f"{name}:all")
+    make(client, f"{name}:all")
+    await asyncio.to_thread(until, lambda: client.type(f"{name}:all") != b"string", "it is removed while it reads, too")
+    await reading.reader.link.stop()
