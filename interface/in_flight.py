@@ -124,8 +124,10 @@ class InFlight:
             self._lost(dispatched, lost.started)
 
     def forgotten(self) -> None:
-        """Redis has forgotten everything: send what is open again."""
-        for dispatched in [dispatched for dispatched in self._in_flight.values() if dispatched.stage is Stage.SENT]:
+        """Redis has forgotten everything: send again what it had; the layer sends what is on its way."""
+        for dispatched in [
+            each for each in self._in_flight.values() if each.entry is not None
+        ]:  # the link has the others
             self._again(dispatched)
 
     def audit(self) -> None:

@@ -43,9 +43,10 @@ async def test_what_a_replica_did_not_take_it_takes_as_master(url: str, client: 
     restored: list[Link] = []
     sender = await made(url, restored)
     await sender.link.be_started()
+    client.config_resetstat()
     client.replicaof("127.0.0.1", 1)
     orders = [asyncio.create_task(sender.send(letter(name, b"%d" % n))) for n in range(3)]
-    await asyncio.to_thread(until, lambda: len(restored) > 1, "it has connected anew")
+    await asyncio.to_thread(until, lambda: client.info("errorstats"), "it refuses them")
     client.replicaof("NO", "ONE")
     assert await asyncio.gather(*orders) == [1, 1, 1]
     assert [int(fields[b"f"]) for _, fields in client.xrange(name)] == [0, 1, 2]

@@ -12,6 +12,7 @@ from asgictl.wire.messages import Broadcast, Frames, Gone, Job, WorkerMessage, e
 from asgictl.worker.async_runner import EventLoop
 from tests.worker.conftest import settled
 
+INBOX = b"asgictl:{test}:in:w.asgi"
 GONE = Gone("i/1", b"5-0")
 BUSY = hiredis.ReplyError("BUSYGROUP Consumer Group name already exists")
 
@@ -76,7 +77,7 @@ class Loop(EventLoop):
 
 
 def letters(*entries: tuple[bytes, WorkerMessage]) -> list[Any]:
-    return [[b"inbox", [[id, list(encode(letter))] for id, letter in entries]]]
+    return [[INBOX, [[id, list(encode(letter))] for id, letter in entries]]]
 
 
 def scenario(test: Callable[[Loop], Coroutine[Any, Any, None]]) -> Callable[[], None]:
@@ -103,7 +104,7 @@ async def test_letters_are_heard_in_order_and_then_trimmed(loop: Loop) -> None:
 @scenario
 async def test_a_letter_that_cannot_be_read_does_not_stop_those_behind_it(loop: Loop) -> None:
     await loop.connects()
-    loop.reads.answer([[b"inbox", [[b"1-0", [b"1", b"garbage"]], [b"2-0", list(encode(GONE))]]]])
+    loop.reads.answer([[INBOX, [[b"1-0", [b"1", b"garbage"]], [b"2-0", list(encode(GONE))]]]])
     assert loop.heard == [GONE]
 
 
