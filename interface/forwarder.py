@@ -88,6 +88,7 @@ class Forwarder:
             *(config.redis_url, config.name, self.id, self._on_reply, self.groups.deliver),
             on_forgotten=self._forgotten,
             on_fenced=self._fenced,
+            reject=self.shed.add,
         )
         self._in_flight: InFlight = InFlight(self._layer, config.limits.channel_events, self.shed.add)
         self._budget = BUDGET_BYTES

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from time import perf_counter
 from typing import Any, cast
@@ -13,6 +13,7 @@ from asgictl.app.outcome import Outcome
 from asgictl.app.runtime import current
 from asgictl.layers.base import Entry
 from asgictl.layers.flow_control import OrderedReceiver, OrderedSender
+from asgictl.layers.redis.refused import Commit
 from asgictl.layers.redis.worker_side import commit_arguments
 from asgictl.wire.asgi import ASGIMessage, bytes_of, headers_of, status_of
 from asgictl.wire.error_responses import APPLICATION_FAILED, APPLICATION_TOO_SLOW, plain_text
@@ -223,12 +224,12 @@ class HTTPRun:
         sends = self._outcome.sent_with(part.status, cut_off=part.aborted)
         arguments = commit_arguments(self._events.keys, self._entry, part, sends)
         self._outcome.sends.clear()
-        self._commit = asyncio.get_running_loop().create_task(self._send_last(*arguments))
+        self._commit = asyncio.get_running_loop().create_task(self._send_last(part, arguments))
         return self._commit
 
-    async def _send_last(self, *arguments: str | bytes | int) -> None:
+    async def _send_last(self, part: Response, arguments: Sequence[str | bytes | int]) -> None:
         await self._sender.settle()  # so that the last part comes last
-        await self._events.commit(*arguments)
+        await self._events.commit(Commit(self._entry, part), arguments)
 
 
 def extend(limit: asyncio.Timeout, seconds: float) -> None:

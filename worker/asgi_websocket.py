@@ -13,6 +13,7 @@ from asgictl.app.boundary import UserCode
 from asgictl.app.outcome import encodable
 from asgictl.layers.base import Entry
 from asgictl.layers.flow_control import OrderedReceiver, OrderedSender, weight
+from asgictl.layers.redis.refused import Commit
 from asgictl.layers.redis.worker_side import commit_arguments
 from asgictl.wire.asgi import ASGIMessage, bytes_of, headers_of, status_of
 from asgictl.wire.messages import (
@@ -193,7 +194,8 @@ class WebSocketRun:
         inbox = self._events.inbox if accept else ""
         event = self._event
         done = Done(event.connection, 0, [], b"", accept, close, [], [], event.attempt, self._entry.id, inbox)
-        commit = self._events.commit(*commit_arguments(self._events.keys, self._entry, done, []))
+        arguments = commit_arguments(self._events.keys, self._entry, done, [])
+        commit = self._events.commit(Commit(self._entry, done), arguments)
         if await asyncio.shield(commit) == INTERFACE_GONE:  # whoever answers may be cancelled meanwhile
             self._lost()
 

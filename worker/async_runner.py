@@ -4,10 +4,11 @@ import asyncio
 import logging
 import os
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
+from time import monotonic
 from typing import Any, TypeVar
 
 import hiredis
@@ -16,8 +17,9 @@ from asgictl.app.loops import LastingLoop
 from asgictl.layers.base import Answered
 from asgictl.layers.redis.dead_letters import dead_letter_command
 from asgictl.layers.redis.keys import Keys
-from asgictl.layers.redis.link import ALWAYS, UNSENT, Link
-from asgictl.layers.redis.reader import Followed, Reader, create_stream
+from asgictl.layers.redis.link import ALWAYS, CUT, UNSENT, Link
+from asgictl.layers.redis.reader import Followed, Reader, create_stream, ignored
+from asgictl.layers.redis.refused import AGAIN_SECONDS, REFUSED, REFUSED_SECONDS, Commit, end_commands
 from asgictl.layers.redis.send_commands import send_command
 from asgictl.layers.redis.worker_side import COMMIT, COMMIT_SHA
 from asgictl.wire.messages import (
@@ -58,6 +60,7 @@ class EventLoop:
         self._reader = Reader(
             partial(Link, url), [self._inbox], begin=self._begin, on_read=self._has_read, reject=reject
         )
+        self._reject = reject
         self._has_inbox = False
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -103,18 +106,30 @@ class EventLoop:
             again = UNSENT if isinstance(sent, Broadcast) else ALWAYS
             self._link.call(*send_command(self.keys, sent), answered=_published, again=again)
 
-    async def commit(self, *arguments: str | bytes | int) -> object:
+    async def commit(self, commit: Commit, arguments: Sequence[str | bytes | int]) -> object:
         """Commit, for as long as Redis is away; a repeated commit is refused there. Returns what commit.lua says.
 
-        Raises hiredis.ReplyError when Redis refuses it for good.
+        None: Redis refused it for good, and its event has ended otherwise.
         """
+        refused_until = 0.0
         while True:
             try:
                 return await self._link.ask("EVALSHA", COMMIT_SHA, *arguments, again=ALWAYS)
             except hiredis.ReplyError as error:
-                if not str(error).startswith("NOSCRIPT"):
-                    raise
+                words = str(error)
+            if words.startswith("NOSCRIPT"):
                 await self._link.ask("SCRIPT", "LOAD", COMMIT, again=ALWAYS)
+                continue
+            self._reject(REFUSED)
+            refused_until = refused_until or monotonic() + REFUSED_SECONDS
+            if monotonic() > refused_until:
+                break
+            await asyncio.sleep(AGAIN_SECONDS)
+        entry = commit.entry
+        logger.error("Redis refused the commit of %s %s: %s", entry.event.channel, entry.id.decode(), words)
+        for command in end_commands(self.keys, commit, words):
+            self._link.call(*command, answered=ignored, again=UNSENT | CUT)
+        return None
 
     async def dead_letter(self, event: Event, reason: str) -> None:
         """Keep an event that was given up, for somebody to look at; twice, perhaps, when Redis is away meanwhile."""

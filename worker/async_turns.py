@@ -5,6 +5,7 @@ import threading
 from asgictl.app.boundary import UserCode
 from asgictl.app.run import RunningJob, RunningTurn
 from asgictl.layers.base import Entry
+from asgictl.layers.redis.refused import Commit
 from asgictl.layers.redis.worker_side import commit_arguments
 from asgictl.wire.messages import Frames, Sent, is_error
 from asgictl.worker.async_runner import EventLoop
@@ -61,7 +62,7 @@ class AsyncTurns:
                 done = turn.failed()
                 arguments = commit_arguments(self._events.keys, entry, done, [])
             self.errors += is_error(done)
-            await self._events.commit(*arguments)
+            await self._events.commit(Commit(entry, done), arguments)
         finally:
             self._in_hand.discard((entry.stream, entry.id))
             self._room.release()

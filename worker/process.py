@@ -23,6 +23,7 @@ from asgictl.machine.processes import end_children
 from asgictl.machine.signals import set_by
 from asgictl.telemetry.controller_client import Readiness
 from asgictl.telemetry.metrics import Figures
+from asgictl.telemetry.rejections import Rejections
 from asgictl.wire.manifest import encode_manifest
 from asgictl.wire.messages import BACKGROUND
 from asgictl.worker.asgi import ASGIRuns
@@ -70,11 +71,12 @@ class Worker:
         self.identity = identity
         self._config = config
         self._stopping = stopping
+        self._rejections = Rejections()
         self._layers = [
-            RedisWorkerLayer(config.redis_url, config.name, f"{identity}.{thread}", channels)
+            RedisWorkerLayer(config.redis_url, config.name, f"{identity}.{thread}", channels, self._rejections.add)
             for thread in range(config.threads)
         ]
-        events = EventLoop(config.redis_url, config.name, identity)
+        events = EventLoop(config.redis_url, config.name, identity, self._rejections.add)
         self._async_turns = AsyncTurns(events, config.timeout_seconds)
         self._asgi = ASGIRuns(application, events, config.timeout_seconds)
         notes = run_dir / f"started-{os.getpid()}" if run_dir else None
@@ -118,6 +120,7 @@ class Worker:
     def figures(self) -> Figures:
         """Count, for `status`."""
         figures, loops = self._figures, self._loops
+        figures.shed = self._rejections.tell()
         running = sum(loop.running is not None for loop in loops)
         figures.events = sum(loop.events for loop in loops)
         figures.errors = sum(loop.errors for loop in loops) + self._async_turns.errors + self._asgi.errors

@@ -83,6 +83,8 @@ class Watchdog:
                 os._exit(FENCED_STATUS)
             self._announce()
             self._measure()
+            for loop in self._loops:  # Redis answers: whatever keeps silent has lost its connection
+                loop.layer.end_silence()
         except redis.RedisError as error:
             logger.warning("no beat: %s", error)
 

@@ -173,7 +173,7 @@ class InProcess:
         pid, run_dir, redis_url = os.getpid(), self._run_dir, self._layer_url
         self._begun = Begun(run_dir / f"begun-{pid}" if run_dir else None)
         self._layer: GroupLayer = (
-            RedisGroupLayer(redis_url, self._name, self.groups.deliver)
+            RedisGroupLayer(redis_url, self._name, self.groups.deliver, self.shed.add)
             if redis_url
             else MemoryGroupLayer(self.groups.deliver)
         )

@@ -131,6 +131,9 @@ class WorkerLayer(Protocol):
     def pass_over(self, stream: bytes, entry_id: bytes) -> None:
         """Acknowledge an event that cannot be run."""
 
+    def end_silence(self) -> None:
+        """Cut a connection that has owed an answer for too long. By another thread, which the layer answers."""
+
     def settle(self) -> None:
         """Send what was buffered and wait for the answers."""
 

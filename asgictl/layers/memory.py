@@ -357,6 +357,9 @@ class MemoryWorkerLayer:
     def pass_over(self, stream: bytes, entry_id: bytes) -> None:
         self._memory.withdraw(stream, entry_id, in_hand=True)
 
+    def end_silence(self) -> None:
+        """Nothing is owed."""
+
     def settle(self) -> None:
         """Nothing is buffered."""
 

@@ -81,9 +81,12 @@ def hold_listener(listener: socket.socket) -> None:
 
 
 def hold_connection(connection: Any) -> None:
-    """Greet Redis, as redis-py's `redis_connect_func`, and keep this connection from children."""
+    """Greet Redis, as redis-py's `redis_connect_func`, within a time, and keep this connection from children."""
+    opened = connection._sock  # redis-py has no public name for it
+    opened.settimeout(connection.socket_connect_timeout)
     connection.on_connect()
-    hold(connection._sock)  # redis-py has no public name for it
+    opened.settimeout(connection.socket_timeout)
+    hold(opened)
 
 
 def check() -> None:

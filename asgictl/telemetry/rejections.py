@@ -1,6 +1,7 @@
 """What was refused, dropped or given up: counted by reason, and told in the log without flooding it."""
 
 import logging
+import threading
 import time
 from collections import Counter
 
@@ -9,26 +10,29 @@ LOG_SECONDS = 10.0  # between two lines about one reason
 
 
 class Rejections:
-    """The counts of one process. Reasons are a fixed few words, never what a client chose."""
+    """The counts of one process, from any thread. Reasons are a fixed few words, never what a client chose."""
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
         self._quiet: Counter[str] = Counter()  # not yet logged
         self._logged: dict[str, float] = {}
+        self._lock = threading.Lock()
 
     def add(self, reason: str, count: int = 1) -> None:
         """Count something that was shed; the log tells of it now, or of all together later."""
-        self._counts[reason] += count
-        self._quiet[reason] += count
-        if time.monotonic() - self._logged.get(reason, -LOG_SECONDS) >= LOG_SECONDS:
-            self._log(reason)
+        with self._lock:
+            self._counts[reason] += count
+            self._quiet[reason] += count
+            if time.monotonic() - self._logged.get(reason, -LOG_SECONDS) >= LOG_SECONDS:
+                self._log(reason)
 
     def tell(self) -> dict[str, int]:
         """Return what was counted so far; to be called each second, whatever is done with it."""
-        for reason in [reason for reason, count in self._quiet.items() if count]:
-            if time.monotonic() - self._logged[reason] >= LOG_SECONDS:
-                self._log(reason)
-        return dict(self._counts)
+        with self._lock:
+            for reason in [reason for reason, count in self._quiet.items() if count]:
+                if time.monotonic() - self._logged[reason] >= LOG_SECONDS:
+                    self._log(reason)
+            return dict(self._counts)
 
     def _log(self, reason: str) -> None:
         count, self._quiet[reason] = self._quiet[reason], 0

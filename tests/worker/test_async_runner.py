@@ -7,10 +7,13 @@ from typing import Any
 import hiredis
 import pytest
 
+from asgictl.layers.base import Entry
 from asgictl.layers.redis.link import ALWAYS, UNSENT
-from asgictl.wire.messages import Broadcast, Frames, Gone, Job, WorkerMessage, encode
+from asgictl.layers.redis.refused import Commit
+from asgictl.wire.messages import Broadcast, Frames, Gone, Job, Request, Response, WorkerMessage, decode_reply, encode
+from asgictl.worker import async_runner
 from asgictl.worker.async_runner import EventLoop
-from tests.worker.conftest import settled
+from tests.worker.conftest import scope, settled
 
 INBOX = b"asgictl:{test}:in:w.asgi"
 GONE = Gone("i/1", b"5-0")
@@ -146,18 +149,44 @@ async def test_an_inbox_that_redis_has_forgotten_is_made_anew_and_what_runs_is_t
     assert loop.times_forgotten == 2, "forgotten while the link was lost"
 
 
+REQUEST = Request("i/1", 1, scope(), b"")
+COMMIT = Commit(Entry(b"asgictl:{test}:ch:http.request", b"5-0", REQUEST), Response("i/1", 0, 200, [], b"x"))
+
+
 @scenario
 async def test_a_forgotten_script_is_loaded(loop: Loop) -> None:
     loop.commands.answers = [hiredis.ReplyError("NOSCRIPT No matching script"), b"sha", 1]
-    assert await loop.commit("a") == 1
+    assert await loop.commit(COMMIT, ["a"]) == 1
     assert [command[0] for command in loop.commands.asked] == ["EVALSHA", "SCRIPT", "EVALSHA"]
 
 
-@scenario
-async def test_a_commit_that_redis_refuses_for_good_is_raised(loop: Loop) -> None:
-    loop.commands.answers = [hiredis.ReplyError("ERR wrong")]
-    with pytest.raises(hiredis.ReplyError, match="ERR wrong"):
-        await loop.commit("a")
+def test_a_commit_that_redis_refuses_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    @scenario
+    async def run(loop: Loop) -> None:
+        monkeypatch.setattr(async_runner, "AGAIN_SECONDS", 0)
+        loop.commands.answers = [hiredis.ReplyError("NOPERM"), hiredis.ReplyError("NOPERM"), -3]
+        assert await loop.commit(COMMIT, ["a"]) == -3
+        assert [command[0] for command in loop.commands.asked] == ["EVALSHA"] * 3
+        assert loop.commands.calls == []
+
+    run()
+
+
+def test_a_commit_that_redis_refuses_for_good_ends_its_event_otherwise(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    @scenario
+    async def run(loop: Loop) -> None:
+        monkeypatch.setattr(async_runner, "REFUSED_SECONDS", -1)
+        loop.commands.answers = [hiredis.ReplyError("NOPERM")]
+        assert await loop.commit(COMMIT, ["a"]) is None
+        assert loop.commands.names() == ["XADD", "XADD", "XACK", "XDEL"]
+        reply = decode_reply(*loop.commands.calls[0][0][-2:])
+        assert isinstance(reply, Response)
+        assert reply.status == 500
+
+    run()
+    assert "Redis refused the commit of http.request 5-0: NOPERM" in caplog.text
 
 
 @scenario

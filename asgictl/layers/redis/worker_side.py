@@ -2,10 +2,12 @@
 
 import hashlib
 import logging
+import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from time import monotonic, sleep
-from typing import Any
+from typing import Any, NamedTuple
 
 import redis
 from msgspec.structs import replace
@@ -14,8 +16,9 @@ from asgictl.errors import WireError
 from asgictl.layers.base import Entry
 from asgictl.layers.redis.keys import WORKERS, Keys, interface_of
 from asgictl.layers.redis.leases import LEASE_MILLISECONDS, give_back_command
-from asgictl.layers.redis.link import AWAY, BACKOFF_SECONDS, pack
+from asgictl.layers.redis.link import AWAY, BACKOFF_SECONDS, CONNECT_SECONDS, SILENT_SECONDS, pack
 from asgictl.layers.redis.reader import BLOCK_MILLISECONDS, READ_COUNT
+from asgictl.layers.redis.refused import AGAIN_SECONDS, REFUSED, REFUSED_SECONDS, Commit, end_commands
 from asgictl.layers.redis.scripts import script
 from asgictl.layers.redis.send_commands import SEND, send_arguments, send_command
 from asgictl.machine import forks
@@ -44,6 +47,7 @@ NOT_NOW = (  # what AWAY means, where redis-py has taken the first word away; an
     redis.exceptions.MasterDownError,
     redis.exceptions.ClusterDownError,
     redis.exceptions.TryAgainError,
+    redis.exceptions.AskError,
 )
 COMMIT = SEND + script("commit")
 COMMIT_SHA = hashlib.sha1(COMMIT.encode(), usedforsecurity=False).hexdigest()  # as Redis knows it (EVALSHA)
@@ -52,7 +56,11 @@ COMMIT_SHA = hashlib.sha1(COMMIT.encode(), usedforsecurity=False).hexdigest()  #
 def open_connection(url: str) -> redis.connection.AbstractConnection:
     """Connect; raises redis-py's errors, and Forked in a child that a handler has forked."""
     forks.check()
-    options: dict[str, Any] = {**redis.connection.parse_url(url), "protocol": 2}
+    options: dict[str, Any] = {
+        "socket_connect_timeout": CONNECT_SECONDS,
+        **redis.connection.parse_url(url),
+        "protocol": 2,
+    }
     options["redis_connect_func"] = forks.hold_connection
     connection: redis.connection.AbstractConnection = options.pop("connection_class", redis.Connection)(**options)
     connection.connect()
@@ -92,6 +100,14 @@ def commit_arguments(
     )
 
 
+class _Sent(NamedTuple):
+    """A command on its way. commit: what it commits. refused_until: when an attempt is the last one; 0 at first."""
+
+    packed: bytes
+    commit: Commit | None = None
+    refused_until: float = 0.0
+
+
 class RedisWorkerLayer:
     """A worker's side of the split: blocking, for one thread, but for flush().
 
@@ -99,7 +115,14 @@ class RedisWorkerLayer:
     connection broke is sent again: Redis refuses it if it had succeeded.
     """
 
-    def __init__(self, url: str, name: str, consumer: str, channels: list[str]) -> None:
+    def __init__(
+        self,
+        url: str,
+        name: str,
+        consumer: str,
+        channels: list[str],
+        reject: Callable[[str], None] = lambda _reason: None,
+    ) -> None:
         self.keys = Keys(name)
         self.client_id = 0  # of the connection that reads, for CLIENT UNBLOCK
         self.refused = 0  # commits that came too late
@@ -110,16 +133,19 @@ class RedisWorkerLayer:
         self._mailed = b"0"  # the last letter's id
         self._streams = [self.keys.channel(channel) for channel in channels]
         self._connection: redis.connection.AbstractConnection | None = None
-        self._sha = b""
+        self._reject = reject
         self._sending = threading.Lock()
-        self._output: list[bytes] = []
-        self._unanswered: list[bytes] = []  # commits on their way
+        self._output: list[_Sent] = []
+        self._unanswered: list[_Sent] = []  # on their way
+        self._refused: list[_Sent] = []
+        self._again_at = 0.0
+        self._waiting: tuple[float, redis.connection.AbstractConnection] | None = None  # since when, and for which
         self._recover = False  # read this consumer's own pending entries before new ones
 
     def connect(self) -> None:
         """Connect and create the cursors; raises redis-py's errors."""
         self._connection = open_connection(self._url)
-        self._sha = self._ask("SCRIPT", "LOAD", COMMIT)
+        self._ask("SCRIPT", "LOAD", COMMIT)
         self.client_id = self._ask("CLIENT", "ID")
         for stream in (*self._streams, self.keys.inbox(self.inbox)):  # an inbox's group only makes it exist
             try:
@@ -134,7 +160,7 @@ class RedisWorkerLayer:
     @property
     def settled(self) -> bool:
         """Whether every commit has been answered."""
-        return not (self._output or self._unanswered)
+        return not (self._output or self._unanswered or self._refused)
 
     def publish_manifest(self, manifest: Manifest) -> None:
         """Tell interfaces what this release serves, for as long as a worker's lease: its beats renew it."""
@@ -143,6 +169,8 @@ class RedisWorkerLayer:
     def close(self) -> None:
         """Send what was buffered, and close. The cursors and the inbox are left by reaping this worker."""
         try:
+            self._again_at = 0.0
+            self._buffer_refused()
             self.flush()
             self._drain()
         except redis.RedisError as error:
@@ -160,6 +188,7 @@ class RedisWorkerLayer:
         begin = "0" if self._recover else ">"
         self._recover = False
         try:
+            self._buffer_refused()
             self._send(
                 *("XREADGROUP", "GROUP", WORKERS, self._consumer, *options, "STREAMS"),
                 *(self._streams + [begin] * len(self._streams)),
@@ -199,7 +228,8 @@ class RedisWorkerLayer:
 
     def commit(self, entry: Entry, reply: Response | Done | None, sends: Sequence[Sent], farewell: bytes = b"") -> None:
         """Buffer the commit of an event; arguments as commit_arguments has them."""
-        self._buffer("EVALSHA", self._sha, *commit_arguments(self.keys, entry, reply, sends, farewell))
+        command = ("EVALSHA", COMMIT_SHA, *commit_arguments(self.keys, entry, reply, sends, farewell))
+        self._buffer(*command, commit=Commit(entry, reply))
 
     def send_now(self, sent: Frames | Sent) -> None:
         """Send something outside of the commit; twice, perhaps, over a cut. Raises as mail() does."""
@@ -234,7 +264,7 @@ class RedisWorkerLayer:
                 if self._mail is None or was_cut(self._mail):
                     self._mail = open_connection(self._url)
                 self._mail.send_packed_command([pack(command) for command in commands], check_health=False)
-                return [self._mail.read_response(disable_decoding=True) for _ in commands]
+                return [self._receive(self._mail) for _ in commands]
             except (redis.RedisError, OSError) as error:
                 if self._mail:
                     self._mail.disconnect()
@@ -259,28 +289,42 @@ class RedisWorkerLayer:
         except (redis.ConnectionError, redis.TimeoutError, OSError):
             logger.warning("the connection to Redis was lost while sending")
 
-    def _buffer(self, *command: str | bytes | int) -> None:
-        packed = pack(command)
+    def end_silence(self) -> None:
+        """Cut a connection that has owed an answer for SILENT_SECONDS. By another thread, which Redis answers."""
+        if (waiting := self._waiting) and monotonic() - waiting[0] > SILENT_SECONDS:
+            logger.warning("a connection to Redis was silent for %.0f s: it is cut", SILENT_SECONDS)
+            opened: Any = waiting[1]._sock  # redis-py has no public name for it
+            with suppress(OSError, AttributeError):  # it has been closed meanwhile
+                opened.shutdown(socket.SHUT_RDWR)
+
+    def _buffer(self, *command: str | bytes | int, commit: Commit | None = None) -> None:
+        sent = _Sent(pack(command), commit)
         with self._sending:
-            self._output.append(packed)
+            self._output.append(sent)
 
     def _send(self, *command: str | bytes | int) -> None:
         with self._sending:
             output, self._output = self._output, []
             self._unanswered += output
+            packed = [each.packed for each in output]
             if command:
-                output.append(pack(command))
+                packed.append(pack(command))
             if self._connection is None or not self._connection.is_connected:  # redis-py would connect anew, unseen
                 raise redis.ConnectionError("not connected")
-            if output:
-                self._connection.send_packed_command([b"".join(output)], check_health=False)
+            if packed:
+                self._connection.send_packed_command([b"".join(packed)], check_health=False)
 
-    def _receive(self) -> Any:
-        assert self._connection is not None  # noqa: S101 - _send raised otherwise
-        return self._connection.read_response(disable_decoding=True)
+    def _receive(self, connection: redis.connection.AbstractConnection | None = None) -> Any:
+        connection = connection or self._connection
+        assert connection is not None  # noqa: S101 - _send raised otherwise
+        self._waiting = monotonic(), connection
+        try:
+            return connection.read_response(disable_decoding=True)
+        finally:
+            self._waiting = None
 
     def _drain(self) -> None:
-        """Read the answers of what was sent before; a refusal, which only commits know, is counted, an error logged."""
+        """Read the answers of what was sent before."""
         while self._unanswered:
             try:
                 answer = self._receive()
@@ -288,12 +332,34 @@ class RedisWorkerLayer:
                 if isinstance(error, NOT_NOW) or AWAY.match(str(error)):
                     self._disconnect()  # the answers behind this one are not to be taken for others
                     raise redis.ConnectionError(str(error)) from error  # connecting anew, this commit is sent again
-                logger.error("Redis refused a commit: %s", error)
+                self._refuse(self._unanswered[0], str(error))
                 answer = 1
             self._unanswered.pop(0)
             if isinstance(answer, int) and answer < 0:
                 self.refused += 1
                 logger.info("a commit came too late and was refused (%d)", answer)
+
+    def _refuse(self, sent: "_Sent", words: str) -> None:
+        """Redis has refused a command for good: a commit is tried again for a while, then its event ends."""
+        if sent.commit is None:
+            logger.error("Redis refused a command: %s", words)
+            return
+        now = monotonic()
+        self._again_at = now + AGAIN_SECONDS
+        self._reject(REFUSED)
+        if sent.refused_until and now > sent.refused_until:
+            entry = sent.commit.entry
+            logger.error("Redis refused the commit of %s %s: %s", entry.event.channel, entry.id.decode(), words)
+            for command in end_commands(self.keys, sent.commit, words):
+                self._buffer(*command)
+        else:
+            self._refused.append(sent._replace(refused_until=sent.refused_until or now + REFUSED_SECONDS))
+
+    def _buffer_refused(self) -> None:
+        if self._refused and monotonic() > self._again_at:
+            with self._sending:
+                self._output = self._refused + self._output
+            self._refused = []
 
     def _disconnect(self) -> None:
         if self._connection:

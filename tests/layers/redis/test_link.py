@@ -64,6 +64,7 @@ class Proxy:
         self.is_stalled = asyncio.Event()
         self.connections = 0
         self._tasks: set[asyncio.Task[None]] = set()
+        self._writers: list[asyncio.StreamWriter] = []
 
     async def start(self) -> str:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -71,8 +72,12 @@ class Proxy:
 
     async def stop(self) -> None:
         self._server.close()
+        for writer in self._writers:
+            writer.transport.abort()
         for each in self._tasks:
             each.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.sleep(0)
 
     def freeze(self) -> None:
         for each in self._open:
@@ -84,6 +89,7 @@ class Proxy:
         frozen = asyncio.Event()
         self._open.add(frozen)
         there, back = await asyncio.open_unix_connection(self._url.removeprefix("unix://").partition("?")[0])
+        self._writers += [writer, back]
         for source, target in ((reader, back), (there, writer)):
             task = asyncio.create_task(self._pass(source, target, frozen))
             self._tasks.add(task)
