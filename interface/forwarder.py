@@ -311,3 +311,4 @@ class Forwarder:
         self._in_flight.audit()
         self.figures.http, self.figures.websockets = len(self._pending_requests), len(self._sockets)
         self.figures.shed = self.shed.tell()
+        self.figures.redis_silent_seconds = self._layer.silent_seconds

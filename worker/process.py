@@ -121,6 +121,7 @@ class Worker:
         """Count, for `status`."""
         figures, loops = self._figures, self._loops
         figures.shed = self._rejections.tell()
+        figures.redis_silent_seconds = self._control.redis_silent_seconds
         running = sum(loop.running is not None for loop in loops)
         figures.events = sum(loop.events for loop in loops)
         figures.errors = sum(loop.errors for loop in loops) + self._async_turns.errors + self._asgi.errors

@@ -59,6 +59,7 @@ class Watchdog:
         self._manifest = manifest
         self._finished = threading.Event()
         self._epoch = b""
+        self._answered_at = time.monotonic()
         # Not all workers of an instance are to end at once.
         self._max_events = config.max_events * random.uniform(0.9, 1.1)  # noqa: S311
         # redis-py's own retries last longer than a lease.
@@ -83,10 +84,16 @@ class Watchdog:
                 os._exit(FENCED_STATUS)
             self._announce()
             self._measure()
+            self._answered_at = time.monotonic()
             for loop in self._loops:  # Redis answers: whatever keeps silent has lost its connection
                 loop.layer.end_silence()
         except redis.RedisError as error:
             logger.warning("no beat: %s", error)
+
+    @property
+    def redis_silent_seconds(self) -> float:
+        """How long ago Redis last answered a beat, which it does each second."""
+        return time.monotonic() - self._answered_at
 
     def _announce(self) -> None:
         """Keep our release's manifest where it is the newest, and bring it back when the newest has no worker left."""

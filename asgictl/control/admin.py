@@ -45,6 +45,7 @@ FIGURES: dict[str, Any] = {  # by field: the kind of family, its name, what it i
     "http": (Gauge, "open_requests", "Requests open now."),
     "websockets": (Gauge, "open_websockets", "WebSockets open now."),
     "running": (Gauge, "running_events", "Events that the application runs now."),
+    "redis_silent_seconds": (Gauge, "redis_silent_seconds", "Since Redis last answered, which it does each second."),
 }
 CHANNELS = {
     "depth": "Events in the channel.",

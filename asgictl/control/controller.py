@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from asgictl.control.status import ANSWER_SECONDS, look
 from asgictl.control.supervisord_client import SERVING, Supervisor
 from asgictl.errors import AsgictlError, StartError
 from asgictl.layers.redis.keys import Keys
-from asgictl.layers.redis.leases import member, reap
+from asgictl.layers.redis.leases import leases_of, member, reap
 from asgictl.layers.redis.started import take_started
 from asgictl.telemetry.controller_client import ROLES, SOCKET
 from asgictl.telemetry.metrics import Figures
@@ -72,6 +73,7 @@ class Controller:
         self._redis_url = redis_url
         self._redis_pid = 0
         self._silent_seconds = silent_seconds
+        self._leases = leases_of(silent_seconds)
         self._ready: dict[int, dict[str, Any]] = {}
         self._failed: dict[str, dict[str, Any]] = {}
         self._listened_to: set[int] = set()  # of those that are ready, whose line is their own
@@ -175,7 +177,16 @@ class Controller:
         ]
         roles = {report["role"] for report in heard}
         missing = () if "server" in roles else sorted({"interface", "worker"} - roles)
-        return ", ".join(f"no {role} is ready" for role in missing)
+        deaf = {report["role"] for report in heard if self._has_lost_redis(report)}
+        deaf -= {report["role"] for report in heard if not self._has_lost_redis(report)}
+        reasons = [f"no {role} is ready" for role in missing]
+        return ", ".join([*reasons, *(f"no {role} has heard of Redis for its lease" for role in sorted(deaf))])
+
+    def _has_lost_redis(self, report: dict[str, Any]) -> bool:
+        """Whether Redis has been silent to an interface or worker for longer than its lease: others have its work."""
+        latest = self.history.latest().get(report["pid"])
+        lease = self._leases.get(report["role"], inf)  # a server answers requests without Redis
+        return latest is not None and latest.redis_silent_seconds > lease
 
     def _hear(self, report: dict[str, Any]) -> None:
         if not (isinstance(report["pid"], int) and report["role"] in ROLES and isinstance(report["process"], str)):

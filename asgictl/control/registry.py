@@ -11,6 +11,7 @@ from asgictl.telemetry.metrics import Figures, quantile, since, total
 UNKNOWN: dict[str, Any] = {"ready": [], "failed": [], "figures": {}, "shed": {}, "channels": {}}
 UNKNOWN |= {"requests": None, "turns": None}
 REPORTS = 11  # kept of each process: rates and quantiles are those of the last ten seconds
+SHOWN = ("events", "errors", "http", "websockets", "running", "redis_silent_seconds")
 SHARES = {"p50_seconds": 0.5, "p95_seconds": 0.95, "p99_seconds": 0.99}
 
 
@@ -59,7 +60,7 @@ class History:
                 "cpu_share": passed.cpu_seconds / seconds if len(reports) > 1 else None,
                 "busy_threads": passed.busy_seconds / seconds,
                 "heard_seconds_ago": now - ended,
-                **{name: getattr(last, name) for name in ("events", "errors", "http", "websockets", "running")},
+                **{name: getattr(last, name) for name in SHOWN},
             }
         recent, ever = total(lately.values()), total(self.latest().values())
         return {

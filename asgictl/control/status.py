@@ -22,6 +22,7 @@ STATUS_SECONDS = 2.6  # for the controller and, where it is silent, supervisord
 ANSWER_SECONDS = 1.0  # for supervisord, when it is the controller that asks
 LEAST_ANSWER_SECONDS = 0.5  # of it for supervisord
 SILENT_SECONDS = 3 * PUSH_SECONDS  # without a report: a process that stands still, or whose code lets no thread run
+REDIS_SILENT_SECONDS = 3.0  # Redis answers each process once a second
 SILENT = "the controller does not answer: it stands still, and nobody knows what is ready; asgictl restart controller"
 
 
@@ -82,6 +83,11 @@ def look(run_dir: Path, known: dict[str, Any], answer_seconds: float = ANSWER_SE
         + (each["reason"].rpartition("\n")[2] or "see asgictl logs")
         for each in known["failed"]
         if "is_given_up" in each or any(process["process"] == each["process"] for process in shown)
+    ]
+    warnings += [
+        f"{each['process']} last heard of Redis {each['redis_silent_seconds']:.0f} s ago"
+        for each in processes
+        if each.get("redis_silent_seconds", 0.0) > REDIS_SILENT_SECONDS
     ]
     releases = sorted({each["release"] for each in processes if each["release"]})
     return {

@@ -212,6 +212,7 @@ class InProcess:
 
     def _tell_shed(self) -> None:
         self.figures.shed = self.shed.tell()
+        self.figures.redis_silent_seconds = self._layer.silent_seconds
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":

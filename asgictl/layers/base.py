@@ -21,6 +21,10 @@ Answered = Callable[[object], None]  # called with the entry's id, or with an ex
 class GroupLayer(Protocol):
     """Carries broadcasts to every process that holds sockets."""
 
+    @property
+    def silent_seconds(self) -> float:
+        """How long ago the layer last answered, which it does each second."""
+
     async def start(self) -> None: ...
 
     async def stop(self) -> None: ...

@@ -233,6 +233,8 @@ class Memory:
 class MemoryGroupLayer:
     """Groups whose members all live in this process; by default, on one event loop."""
 
+    silent_seconds = 0.0
+
     def __init__(self, on_broadcast: OnBroadcast, memory: Memory | None = None) -> None:
         self._memory = memory or Memory()
         self._on_broadcast = on_broadcast

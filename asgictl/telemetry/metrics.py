@@ -27,6 +27,7 @@ class Figures(msgspec.Struct):
     events, errors (5xx, 1011), busy_seconds: of what ran the application, the last in its sync threads.
     requests: by status. request_*, turn_*: histograms of the time from receipt to answer, what of it the application
     took, and the rest, which is the wait. http, websockets, running: how many are open, and run, now.
+    redis_silent_seconds: since Redis last answered, while that is due each second.
     """
 
     events: int = 0
@@ -36,6 +37,7 @@ class Figures(msgspec.Struct):
     http: int = 0
     websockets: int = 0
     running: int = 0
+    redis_silent_seconds: float = 0.0
     requests: dict[int, int] = {}
     shed: dict[str, int] = {}
     request_seconds: list[float] = msgspec.field(default_factory=_histogram)

@@ -56,6 +56,7 @@ class Layer:
         self.forgotten: list[str] = []
         self.dead_letters: list[tuple[str, Event, str]] = []
         self.answer: object = b"1-0"
+        self.silent_seconds = 0.0
         self.is_taken = False  # whether a worker has what is to be removed
 
     def append(self, channel: str, event: Event, answered: Answered, *, repeatable: bool) -> None:

@@ -105,7 +105,7 @@ class Events:
     def call(self, act: Callable[[], None]) -> None:
         act()
 
-    async def commit(self, *arguments: Any) -> object:
+    async def commit(self, _commit: Any, arguments: Any) -> object:
         self.commits.append(decode_reply(*arguments[12:14]))
         self.published += [decode_broadcast(arguments[12], each) for each in arguments[16::3]]
         await asyncio.sleep(0)

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -12,6 +12,7 @@ from asgictl.app.message import BackgroundMessage, Message
 from asgictl.app.run import RunningJob, RunningTurn
 from asgictl.app.sending import Group
 from asgictl.layers.base import Entry
+from asgictl.layers.redis.refused import Commit
 from asgictl.wire.messages import (
     VERSION,
     Broadcast,
@@ -57,9 +58,9 @@ class Events(EventLoop):
     async def dead_letter(self, event: Event, reason: str) -> None:
         self.dead_letters.append((event, reason))
 
-    async def commit(self, *arguments: object) -> None:
+    async def commit(self, commit: Commit, arguments: Sequence[Any]) -> None:
         await self.may_commit.wait()
-        self.commits.append(arguments)
+        self.commits.append(tuple(arguments))
 
 
 @pytest.fixture

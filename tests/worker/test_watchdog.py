@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -183,7 +184,8 @@ def test_senders_know_how_full_background_channels_are(client: Any, url: str) ->
     application = Application(background={"full": print, "empty": print})
     unused: Any = None
     stopping = threading.Event()
-    loop = Loop(application, unused, stopping, unused, unused, Started(None, 0))
+    layer: Any = SimpleNamespace(end_silence=lambda: None)
+    loop = Loop(application, layer, stopping, unused, unused, Started(None, 0))
     control = Watchdog(WorkerConfig("measured", url, "t"), "h.1.aa", [loop], stopping)
     for number in range(3):
         client.xadd("asgictl:{measured}:ch:background.full", {"1": number})

@@ -62,7 +62,7 @@ class RedisGroupLayer:
 
     @property
     def silent_seconds(self) -> float:
-        """How long ago Redis was last heard; its answers to beats are due each second."""
+        """How long ago Redis last answered, which it does each second."""
         return monotonic() - self._link.heard
 
     async def start(self) -> None:

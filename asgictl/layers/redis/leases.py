@@ -33,8 +33,12 @@ def set_leases(silent_seconds: float) -> None:
     A worker's lapses before the worker is ended, so that its events run elsewhere at once. An interface's outlives a
     Redis that restarts.
     """
-    LEASE_MILLISECONDS["worker"] = int(1000 * max(silent_seconds - 1, LEAST_LEASE_SECONDS))
-    LEASE_MILLISECONDS["interface"] = int(1000 * max(silent_seconds + 9, 15))
+    LEASE_MILLISECONDS.update({role: int(1000 * seconds) for role, seconds in leases_of(silent_seconds).items()})
+
+
+def leases_of(silent_seconds: float) -> dict[str, float]:
+    """Return for how many seconds each role's lease holds."""
+    return {"worker": max(silent_seconds - 1, LEAST_LEASE_SECONDS), "interface": max(silent_seconds + 9, 15)}
 
 
 set_leases(SILENT_SECONDS)
