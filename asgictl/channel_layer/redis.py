@@ -67,7 +67,7 @@ class RedisChannelLayer(ChannelLayer):
         self._waiting: Counter[str] = Counter()  # receivers of channels that other processes receive from too
         self._taking: Counter[str] = Counter()  # messages of these that are on their way here
         self._told: set[str] = set()  # of these, where there is more since one was asked for
-        self._next_look = 0.0
+        self._next_look = self._next_count = 0.0
 
     async def new_channel(self, prefix: str = "specific") -> str:
         """Return the name of a channel that only this process receives from."""
@@ -189,10 +189,15 @@ class RedisChannelLayer(ChannelLayer):
         """Look again, now and then: what was on its way may be lost with what Redis has lost."""
         if monotonic() >= self._next_look:
             self._next_look = monotonic() + LOOK_SECONDS
+            sender = self._senders[asyncio.get_running_loop()]
             self._taking.clear()
             self._waiting = +self._waiting
             for channel in self._waiting:
-                self._take(channel, self._senders[asyncio.get_running_loop()])
+                self._take(channel, sender)
+            if monotonic() >= self._next_count:
+                self._restored(sender.link)
+            for channel in self._mailboxes.freed():
+                self._tell_left(channel, sender.link)
 
     def _take(self, channel: str, sender: OrderSender) -> None:
         """Have as many messages moved here as are waited for."""
@@ -216,14 +221,16 @@ class RedisChannelLayer(ChannelLayer):
 
     def _tell_left(self, channel: str, link: Link) -> None:
         """Let senders know how much room there is in a channel of ours."""
-        held, counted = self._held(self._client), self._mailboxes[channel].counted
+        held, counted = self._held(self._client), self._mailboxes.counted_in(channel)
         if counted:
             link.call("HSET", held, channel, counted, answered=ignored)
+            link.call("PEXPIRE", held, int(self.expiry * 1000), answered=ignored)
         else:
             link.call("HDEL", held, channel, answered=ignored)
 
     def _restored(self, link: Link) -> None:
-        """A cut may have swallowed what senders were told, so tell all of it."""
+        """Tell senders all of it: a cut may have swallowed what they were told, and what expired unread is counted."""
+        self._next_count = monotonic() + self.expiry
         link.call("DEL", self._held(self._client), answered=ignored)
         for channel in self._mailboxes.counted():
             self._tell_left(channel, link)

@@ -3,11 +3,13 @@
 import asyncio
 import re
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync
+from channels.exceptions import ChannelFull
 from channels.layers import channel_layers
 
 from asgictl.channel_layer.base import MESSAGE_BYTES, ChannelLayer
@@ -224,22 +226,87 @@ async def test_capacities_by_pattern(make: Make) -> None:
             await layer.send(channel, HELLO)
 
 
+@pytest.mark.parametrize("kind", ["local", "shared", "group"])
 @scenario
-async def test_what_nobody_received_in_time_expires_and_leaves_its_groups(make: Make) -> None:
-    layer = make(expiry=0.4)
-    channel, idle = await layer.new_channel(), await layer.new_channel()
-    for member in (channel, idle):
+async def test_what_nobody_received_in_time_expires_alone(make: Make, kind: str) -> None:
+    """Several messages expire, one of them while others wait; those and what comes later are received in order."""
+    layer = make(expiry=0.6)
+    channel = "work" if kind == "shared" else await layer.new_channel()
+    idle = await layer.new_channel()
+    for member in (channel, idle) if kind == "group" else ():
         await layer.group_add("g", member)
-    for name in (channel, "work"):
-        await layer.send(name, {"n": 0})
-    await layer.group_send("g", {"n": 0})
-    await asyncio.sleep(0.5)
-    await layer.group_send("g", {"n": 1})
-    await layer.send(channel, {"n": 1})
-    await layer.send("work", {"n": 1})
-    assert await numbers(layer, channel, 1) == await numbers(layer, "work", 1) == [1]
-    await nothing(layer, idle)
+
+    async def send(n: int) -> None:
+        await (layer.group_send("g", {"n": n}) if kind == "group" else layer.send(channel, {"n": n}))
+
+    for n in range(3):
+        await send(n)
+    await asyncio.sleep(0.4)
+    await send(3)
+    await asyncio.sleep(0.3)
+    await send(4)
+    assert await numbers(layer, channel, 2) == [3, 4]
+    await asyncio.sleep(0.7)
+    for n in range(5, 10):
+        await send(n)
+    assert await numbers(layer, channel, 5) == [5, 6, 7, 8, 9]
+    if kind == "group":
+        assert await numbers(layer, idle, 5) == [5, 6, 7, 8, 9]
     await nothing(layer, channel)
+    await nothing(layer, idle)
+
+
+@pytest.mark.parametrize("kind", ["local", "shared", "group"])
+@scenario
+async def test_what_has_expired_leaves_room(make: Make, kind: str) -> None:
+    """Also beside a neighbour of the same process that is sent to all the time."""
+    layer = make(expiry=1, capacity=3)
+    channel = "work" if kind == "shared" else await layer.new_channel()
+    neighbour = await layer.new_channel()
+    await layer.group_add("g", channel)
+    sent: list[int] = []
+
+    async def send() -> None:
+        """Send the next number; a member that is full goes without it, and nobody says so."""
+        number = sent[-1] + 1 if sent else 0
+        await (layer.group_send("g", {"n": number}) if kind == "group" else layer.send(channel, {"n": number}))
+        sent.append(number)
+
+    async def send_to_neighbour(seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            await layer.send(neighbour, HELLO)
+            assert await layer.receive(neighbour) == HELLO
+            await asyncio.sleep(0.02)
+
+    for _ in range(3):
+        await send()
+    if kind != "group":
+        with pytest.raises(ChannelFull):
+            await send()
+    # Senders to another process's channel hear of its room within two seconds.
+    await send_to_neighbour(3 if kind == "local" and isinstance(layer, RedisChannelLayer) else 1.05)
+    for _ in range(3):
+        await send()
+    assert await numbers(layer, channel, 3) == [3, 4, 5]
+
+
+@scenario
+async def test_a_reader_that_comes_back_after_its_membership_has_ended(make: Make) -> None:
+    """What was sent while it was a member waits for it, and it may join again."""
+    layer = make(group_expiry=0.4)
+    channel = await layer.new_channel()
+    for member in (channel, "work"):
+        await layer.group_add("g", member)
+    await layer.group_send("g", {"n": 1})
+    await asyncio.sleep(0.5)
+    await layer.group_send("g", {"n": 2})
+    for member in (channel, "work"):
+        assert await numbers(layer, member, 1) == [1]
+        await nothing(layer, member)
+        await layer.group_add("g", member)
+    await layer.group_send("g", {"n": 3})
+    assert await numbers(layer, channel, 1) == await numbers(layer, "work", 1) == [3]
 
 
 @scenario
