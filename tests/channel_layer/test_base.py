@@ -84,6 +84,62 @@ async def test_order_is_kept_and_channels_do_not_mix(make: Make) -> None:
     assert await numbers(layer, two, 50) == list(range(0, 100, 2))
 
 
+@pytest.mark.parametrize("kind", ["local", "shared", "group"])
+@scenario
+async def test_several_writers_at_once_keep_each_its_order(make: Make, kind: str) -> None:
+    """Nothing is received twice, and nothing is missing."""
+    layers = [make(capacity=1000), make(), make()]
+    for layer in layers:
+        layer.capacity = 1000  # a sender's own counts
+    channel = "work" if kind == "shared" else await layers[0].new_channel()
+    await layers[0].group_add("g", channel)
+
+    async def write(writer: int) -> None:
+        for n in range(100):
+            message = {"writer": writer, "n": n}
+            layer = layers[writer]
+            await (layer.group_send("g", message) if kind == "group" else layer.send(channel, message))
+
+    writing = [asyncio.create_task(write(writer)) for writer in range(3)]
+    heard: list[list[int]] = [[], [], []]
+    for _ in range(300):
+        message = await layers[0].receive(channel)
+        heard[message["writer"]].append(message["n"])
+    assert heard == [list(range(100))] * 3
+    await asyncio.gather(*writing)
+    await nothing(layers[0], channel)
+
+
+@pytest.mark.parametrize("is_local", [True, False])
+@scenario
+async def test_who_joins_hears_all_that_is_sent_afterwards_and_who_leaves_nothing(make: Make, is_local: bool) -> None:
+    """By any process, however close: the message of the round before is not heard by its next member."""
+    layer, other = make(capacity=1000), make()
+    for n in range(50):
+        channel = await layer.new_channel() if is_local else f"work{n}"
+        await layer.group_add("g", channel)
+        await other.group_send("g", {"n": n})
+        assert await numbers(layer, channel, 1) == [n]
+        await layer.group_discard("g", channel)
+        await layer.group_send("g", {"n": -1})
+        await layer.send(channel, {"n": n + 1000})
+        assert await numbers(layer, channel, 1) == [n + 1000]
+
+
+@scenario
+async def test_names_of_99_characters(make: Make) -> None:
+    """Channels' own rules allow that many."""
+    layer = make()
+    name = "a" * 99
+    await layer.group_add(name, name)
+    await layer.group_send(name, {"n": 1})
+    await layer.send(name, {"n": 2})
+    assert await numbers(layer, name, 2) == [1, 2]
+    channel = await layer.new_channel("b" * 40)
+    await layer.send(channel, {"n": 3})
+    assert await numbers(layer, channel, 1) == [3]
+
+
 @scenario
 async def test_every_message_of_a_shared_channel_is_received_once(make: Make) -> None:
     layers = [make(capacity=1000) if n == 0 else make() for n in range(3)]

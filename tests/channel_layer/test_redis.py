@@ -251,6 +251,36 @@ def test_no_connection_is_left_behind_by_loops_that_end(url: str, client: Any, n
     until(lambda: len(client.client_list()) == before, "all are closed")
 
 
+def test_a_process_that_does_not_read_for_longer_than_expiry_stays_a_member(url: str, name: str) -> None:
+    """A15, in two processes: its loop stands still, and so does whoever reads for it; five come afterwards."""
+    code = (
+        "import asyncio, sys, time\nfrom asgictl.layers import RedisChannelLayer\n"
+        "async def main():\n"
+        f"    layer = RedisChannelLayer([{url!r}], {name!r}, expiry=0.5)\n"
+        "    channel = await layer.new_channel()\n"
+        "    await layer.group_add('g', channel)\n"
+        "    print(channel, flush=True)\n"
+        "    while (message := await layer.receive(channel))['n']:\n"
+        "        print(message['n'], flush=True)\n"
+        "        if message['n'] == 1:\n"
+        "            await asyncio.sleep(1)\n"
+        "            time.sleep(1)\n"
+        "            print('back', flush=True)\n"
+        "asyncio.run(main())\n"
+    )
+    layer = RedisChannelLayer([url], name, expiry=0.5)
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        for n in range(1, 4):  # two of them expire unread
+            layer.group_send_sync("g", {"n": n})
+        assert [process.stdout.readline() for _ in range(2)] == ["1\n", "back\n"]
+        for n in (4, 5, 6, 7, 8, 0):
+            layer.group_send_sync("g", {"n": n})
+        assert process.stdout.read().split() == ["4", "5", "6", "7", "8"]
+        assert process.wait(10) == 0
+
+
 def test_two_processes(url: str, name: str) -> None:
     code = (
         "import asyncio, sys\nfrom asgictl.layers import RedisChannelLayer\n"
