@@ -17,7 +17,7 @@ fresh = rm -rf .venv-$(1) && $(2) -m venv .venv-$(1) && .venv-$(1)/bin/python -m
   .venv-$(1)/bin/python -m pip install --quiet $(3) --editable '.[embedded,compare,daphne,hypercorn]' --group dev && \
   touch .venv-$(1)/.runtime .venv-$(1)/.development && $(MAKE) VENV=.venv-$(1) test TESTS='$(FAST) $(STARTS)'
 
-.PHONY: install start test test-fast test-lowest test-latest test-pythons check size bench compare compare-check bars soak dockerfile clean
+.PHONY: install start test test-fast test-lowest test-latest test-pythons check size bench compare compare-check bars soak channels-suite dockerfile clean
 
 install: $(RUNTIME)
 
@@ -82,6 +82,10 @@ soak: $(DEVELOPMENT)
 	  ASGICTL_REDIS_SERVER=$(WHEEL_REDIS) ASGICTL_SOCKETS=200 $(BIN)/python -m pytest -x -q -s tests/scenarios/test_faults.py \
 	    tests/scenarios/test_losses.py || exit 1; \
 	done
+
+# channels_redis's own core suite on our channel layer; it is downloaded.
+channels-suite: $(DEVELOPMENT)
+	$(BIN)/python -m tests.channel_layer.channels_suite $(OPTIONS)
 
 # As root, with debootstrap: no container engine is needed.
 dockerfile: $(DEVELOPMENT)

@@ -15,6 +15,9 @@ from asgictl.layers.base import Position
 from asgictl.telemetry.rejections import Rejections
 
 BEGINNING: Position = (0, 0)
+# Channels in groups that nobody seems to receive from. Each holds at most its capacity of messages, which expire and
+# whose bytes it shares with the other members, and 1 KiB of its own.
+ABANDONED_CHANNELS = 10_000
 
 
 class Message(NamedTuple):
@@ -33,15 +36,21 @@ class Membership(NamedTuple):
 
 
 class Mailbox:
-    """Of one channel. capacity: of messages; groups: that it is a member of. counted: messages that are counted."""
+    """Of one channel. capacity: of messages; groups: that it is a member of. counted: messages that are counted.
 
-    __slots__ = ("capacity", "channel", "counted", "groups", "messages", "waiters")
+    has_freed: whether a counted message has expired that its senders still count. unread_since: when the first message
+    expired after the last that was received, 0 for none.
+    """
+
+    __slots__ = ("capacity", "channel", "counted", "groups", "has_freed", "messages", "unread_since", "waiters")
 
     def __init__(self, channel: str, capacity: int) -> None:
         self.channel = channel
         self.capacity = capacity
         self.counted = 0
         self.groups: set[str] = set()
+        self.has_freed = False
+        self.unread_since = 0.0
         self.messages: deque[Message] = deque()
         self.waiters: deque[asyncio.Future[None]] = deque()
 
@@ -54,15 +63,41 @@ class Mailbox:
 
     def take(self, now: float) -> Message | None:
         """Return the oldest message that has not expired."""
+        if not self.messages:
+            return None
         try:
-            while self.messages:
+            if self.messages[0].until <= now:
+                self.expire(now)
+            message = self.messages.popleft()
+        except IndexError:  # all have expired, or another thread has taken the last
+            return None
+        self.counted -= message.is_counted
+        self.unread_since = 0.0
+        return message
+
+    def has_room(self, now: float) -> bool:
+        """Whether one more message may wait."""
+        if len(self.messages) >= self.capacity:
+            self.expire(now)
+        return len(self.messages) < self.capacity
+
+    def expire(self, now: float) -> None:
+        """Drop the messages whose time is over."""
+        try:
+            while self.messages and self.messages[0].until <= now:
                 message = self.messages.popleft()
+                if message.until > now:  # another thread has taken the one that was first
+                    self.messages.appendleft(message)
+                    return
                 self.counted -= message.is_counted
-                if message.until > now:
-                    return message
+                self.has_freed |= message.is_counted
+                self.unread_since = self.unread_since or now
         except IndexError:  # another thread has taken the last
             pass
-        return None
+
+    def is_idle(self) -> bool:
+        """Whether nothing would be lost without it."""
+        return not (self.messages or self.waiters or self.groups)
 
     def wake(self, here: asyncio.AbstractEventLoop | None) -> None:
         """Let one who waits look again."""
@@ -96,8 +131,9 @@ def running_loop() -> asyncio.AbstractEventLoop | None:
 class Mailboxes:
     """Of one process. capacity_of: how many messages may wait in a channel.
 
-    A channel in which a message expires leaves its groups: nobody receives from it any more. This is looked for only
-    where messages arrive, since nothing grows otherwise.
+    A membership lasts until group_expiry, whatever expires meanwhile. The specification (Persistence) lets a channel
+    whose message expired lose its memberships until it receives again; only where more than ABANDONED_CHANNELS
+    are such do those go that have been it for longest. This is looked for where messages arrive and members join.
     """
 
     def __init__(self, expiry_seconds: float, group_expiry_seconds: float, capacity_of: Callable[[str], int]) -> None:
@@ -107,7 +143,9 @@ class Mailboxes:
         self._capacity_of = capacity_of
         self._mailboxes: dict[str, Mailbox] = {}
         self._groups: dict[str, dict[Mailbox, Membership]] = {}
+        self._counting: set[Mailbox] = set()  # where counted messages may wait
         self._next_look = 0.0
+        self._next_member_look = monotonic() + group_expiry_seconds / 4
 
     def __contains__(self, channel: str) -> bool:
         """Whether somebody uses the channel here, so that its name has been looked at."""
@@ -121,7 +159,9 @@ class Mailboxes:
     def put(self, channel: str, data: bytes, *, is_counted: bool = False) -> bool:
         """Add a message; False when the mailbox is full. What is counted was found to have room."""
         now, mailbox = self._look(), self[channel]
-        if not is_counted and len(mailbox.messages) >= mailbox.capacity:
+        if is_counted:
+            self._counting.add(mailbox)
+        elif not mailbox.has_room(now):
             return False
         mailbox.put(Message(now + self._expiry_seconds, data, is_counted), running_loop())
         return True
@@ -132,7 +172,8 @@ class Mailboxes:
             loop = asyncio.get_running_loop()
             waiter = loop.create_future()
             mailbox.waiters.append(waiter)
-            if mailbox.messages:  # put by another thread, which saw nobody wait
+            # Another thread has put a message and saw nobody wait, or has forgotten an idle mailbox.
+            if mailbox.messages or self._mailboxes.get(channel) is not mailbox:
                 mailbox.wake(loop)
             try:
                 await waiter
@@ -147,12 +188,13 @@ class Mailboxes:
 
     def join(self, group: str, channel: str, position: Position = BEGINNING) -> None:
         """Add a member to a group, or renew its membership."""
-        mailbox = self[channel]
+        now, mailbox = self._look(), self[channel]
         mailbox.groups.add(group)
         members = self._groups.setdefault(group, {})
         known = members.get(mailbox)
-        until = monotonic() + self._group_expiry_seconds
-        members[mailbox] = Membership(known.position if known else position, until)
+        if known and known.until > now:
+            position = known.position
+        members[mailbox] = Membership(position, now + self._group_expiry_seconds)
 
     def leave(self, group: str, channel: str) -> None:
         """Remove a member; removing a stranger does nothing."""
@@ -170,7 +212,7 @@ class Mailboxes:
             if membership.until <= now:
                 self._remove(group, mailbox)
             elif membership.position < position:
-                if len(mailbox.messages) < mailbox.capacity:
+                if mailbox.has_room(now):
                     mailbox.put(message, here)
                 else:
                     dropped += 1
@@ -179,7 +221,23 @@ class Mailboxes:
 
     def counted(self) -> dict[str, int]:
         """Return how many counted messages wait, by channel."""
-        return {channel: each.counted for channel, each in list(self._mailboxes.items()) if each.counted}
+        return {mailbox.channel: mailbox.counted for mailbox in list(self._counting) if mailbox.counted}
+
+    def counted_in(self, channel: str) -> int:
+        """Return how many counted messages wait in one."""
+        return mailbox.counted if (mailbox := self._mailboxes.get(channel)) else 0
+
+    def freed(self) -> list[str]:
+        """Return the channels in which counted messages have expired since the last call."""
+        now, found = monotonic(), []
+        for mailbox in list(self._counting):
+            mailbox.expire(now)
+            if mailbox.has_freed:
+                mailbox.has_freed = False
+                found.append(mailbox.channel)
+            if not mailbox.counted:
+                self._counting.discard(mailbox)
+        return found
 
     def clear(self) -> None:
         """Forget every message and every membership; who waits goes on waiting."""
@@ -188,6 +246,7 @@ class Mailboxes:
             mailbox.messages.clear()
             mailbox.groups.clear()
             mailbox.counted = 0
+            mailbox.unread_since = 0.0
 
     def _remove(self, group: str, mailbox: Mailbox) -> None:
         mailbox.groups.discard(group)
@@ -197,8 +256,10 @@ class Mailboxes:
                 self._groups.pop(group, None)
 
     def _forget_if_idle(self, mailbox: Mailbox) -> None:
-        if not (mailbox.messages or mailbox.waiters or mailbox.groups):
+        if mailbox.is_idle():
             self._mailboxes.pop(mailbox.channel, None)
+            if not mailbox.is_idle():  # another thread has used it meanwhile
+                self._mailboxes.setdefault(mailbox.channel, mailbox)
 
     def _look(self) -> float:
         """Return what time it is; now and then, throw away what expired."""
@@ -206,12 +267,33 @@ class Mailboxes:
         if now >= self._next_look:
             self._next_look = now + self._expiry_seconds / 4
             self.shed.tell()
+            abandoned: list[Mailbox] = []
             for mailbox in list(self._mailboxes.values()):
-                if mailbox.messages and mailbox.messages[0].until <= now:
-                    if message := mailbox.take(now):
-                        mailbox.messages.appendleft(message)
-                        mailbox.counted += message.is_counted
-                    for group in list(mailbox.groups):
-                        self._remove(group, mailbox)
-                self._forget_if_idle(mailbox)
+                if mailbox.messages:
+                    mailbox.expire(now)
+                if not mailbox.groups:
+                    self._forget_if_idle(mailbox)
+                elif mailbox.unread_since and not mailbox.waiters:
+                    abandoned.append(mailbox)
+            self._drop_abandoned(abandoned)
+            if now >= self._next_member_look:
+                self._next_member_look = now + self._group_expiry_seconds / 4
+                self._end_memberships(now)
         return now
+
+    def _drop_abandoned(self, abandoned: list[Mailbox]) -> None:
+        """Take the channels that are unread for longest out of their groups, where there are too many."""
+        if (surplus := len(abandoned) - ABANDONED_CHANNELS) > 0:
+            abandoned.sort(key=lambda mailbox: mailbox.unread_since)
+            for mailbox in abandoned[:surplus]:
+                for group in list(mailbox.groups):
+                    self._remove(group, mailbox)
+                self._forget_if_idle(mailbox)
+            self.shed.add("channels taken out of their groups: nobody receives from them", surplus)
+
+    def _end_memberships(self, now: float) -> None:
+        for group, members in list(self._groups.items()):
+            for mailbox, membership in list(members.items()):
+                if membership.until <= now:
+                    self._remove(group, mailbox)
+                    self._forget_if_idle(mailbox)

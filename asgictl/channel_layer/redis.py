@@ -9,7 +9,7 @@ own, from which a process moves to its own stream as many messages as somebody w
 import asyncio
 import os
 import secrets
-from collections import Counter
+from collections import Counter, defaultdict, deque
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
@@ -31,6 +31,7 @@ from asgictl.wire.messages import plain
 
 DEFAULT_HOST = "redis://localhost:6379"
 LOOK_SECONDS = 1  # after which it is looked again for messages of whose coming Redis has forgotten to tell
+LOOKS = 2  # after so many, what was on its way is taken for lost; the first may follow a loop that stood still
 
 
 def url_of(hosts: Sequence[Any] | None) -> str:
@@ -69,9 +70,12 @@ class RedisChannelLayer(ChannelLayer):
         self._reader: Reader[SharedLink] | None = None
         self._reading: asyncio.AbstractEventLoop | None = None  # the reader's, whichever first needed it
         self._waiting: Counter[str] = Counter()  # receivers of channels that other processes receive from too
-        self._taking: Counter[str] = Counter()  # messages of these that are on their way here
+        self._taking: defaultdict[str, deque[int]] = defaultdict(
+            deque
+        )  # those on their way here: asked for at which look
         self._told: set[str] = set()  # of these, where there is more since one was asked for
-        self._next_look = 0.0
+        self._looks = 0
+        self._next_look = self._next_count = 0.0
 
     async def new_channel(self, prefix: str = "specific") -> str:
         """Return the name of a channel that only this process receives from."""
@@ -186,32 +190,47 @@ class RedisChannelLayer(ChannelLayer):
         else:
             self._mailboxes.put(name, value, is_counted="!" in name)
             if "!" not in name:
-                self._taking[name] = max(0, self._taking[name] - 1)
+                self._has_come(name)
                 self._give_back(name, sender)
 
     def _has_read(self, _is_empty: bool) -> None:
         """Look again, now and then: what was on its way may be lost with what Redis has lost."""
         if monotonic() >= self._next_look:
-            self._next_look = monotonic() + LOOK_SECONDS
-            self._taking.clear()
+            self._next_look, self._looks = monotonic() + LOOK_SECONDS, self._looks + 1
+            sender = self._senders[asyncio.get_running_loop()]
+            for channel, asked in list(self._taking.items()):
+                while asked and asked[0] <= self._looks - LOOKS:
+                    self._has_come(channel)
             self._waiting = +self._waiting
             for channel in self._waiting:
-                self._take(channel, self._senders[asyncio.get_running_loop()])
+                self._take(channel, sender)
+            if monotonic() >= self._next_count:
+                self._restored(sender.link)
+            for channel in self._mailboxes.freed():
+                self._tell_left(channel, sender.link)
 
     def _take(self, channel: str, sender: OrderSender) -> None:
         """Have as many messages moved here as are waited for."""
-        here = self._taking[channel] + len(self._mailboxes[channel].messages)
+        here = len(self._taking[channel]) + len(self._mailboxes[channel].messages)
         for _ in range(self._waiting[channel] - here):
-            self._taking[channel] += 1
+            self._taking[channel].append(self._looks)
             self._told.discard(channel)
             _, taken = sender.post(self._order("take", self._shared(channel), self._inbox, field=channel))
             taken.add_done_callback(partial(self._has_taken, channel, sender))
 
     def _has_taken(self, channel: str, sender: OrderSender, taken: asyncio.Future[Any]) -> None:
         if not taken.cancelled() and taken.result() == 0:
-            self._taking[channel] = max(0, self._taking[channel] - 1)
+            self._has_come(channel)
             if channel in self._told:
                 self._take(channel, sender)
+
+    def _has_come(self, channel: str) -> None:
+        """Count a message that was on its way no more: it is here, or there was none, or it is lost."""
+        if asked := self._taking.get(channel):
+            with suppress(IndexError):  # another thread was quicker
+                asked.popleft()
+            if not asked:
+                self._taking.pop(channel, None)
 
     def _give_back(self, channel: str, sender: OrderSender) -> None:
         """Let others have what nobody waits for here any more."""
@@ -220,14 +239,16 @@ class RedisChannelLayer(ChannelLayer):
 
     def _tell_left(self, channel: str, link: Link) -> None:
         """Let senders know how much room there is in a channel of ours."""
-        held, counted = self._held(self._client), self._mailboxes[channel].counted
+        held, counted = self._held(self._client), self._mailboxes.counted_in(channel)
         if counted:
             link.call("HSET", held, channel, counted, answered=ignored)
+            link.call("PEXPIRE", held, int(self.expiry * 1000), answered=ignored)
         else:
             link.call("HDEL", held, channel, answered=ignored)
 
     def _restored(self, link: Link) -> None:
-        """A cut may have swallowed what senders were told, so tell all of it."""
+        """Tell senders all of it: a cut may have swallowed what they were told, and what expired unread is counted."""
+        self._next_count = monotonic() + self.expiry
         link.call("DEL", self._held(self._client), answered=ignored)
         for channel in self._mailboxes.counted():
             self._tell_left(channel, link)

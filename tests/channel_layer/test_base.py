@@ -3,11 +3,13 @@
 import asyncio
 import re
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync
+from channels.exceptions import ChannelFull
 from channels.layers import channel_layers
 
 from asgictl.channel_layer.base import MESSAGE_BYTES, ChannelLayer
@@ -80,6 +82,62 @@ async def test_order_is_kept_and_channels_do_not_mix(make: Make) -> None:
         await other.group_send("g", {"n": n + 1})
         assert await numbers(layer, one, 2) == [n, n + 1]
     assert await numbers(layer, two, 50) == list(range(0, 100, 2))
+
+
+@pytest.mark.parametrize("kind", ["local", "shared", "group"])
+@scenario
+async def test_several_writers_at_once_keep_each_its_order(make: Make, kind: str) -> None:
+    """Nothing is received twice, and nothing is missing."""
+    layers = [make(capacity=1000), make(), make()]
+    for layer in layers:
+        layer.capacity = 1000  # a sender's own counts
+    channel = "work" if kind == "shared" else await layers[0].new_channel()
+    await layers[0].group_add("g", channel)
+
+    async def write(writer: int) -> None:
+        for n in range(100):
+            message = {"writer": writer, "n": n}
+            layer = layers[writer]
+            await (layer.group_send("g", message) if kind == "group" else layer.send(channel, message))
+
+    writing = [asyncio.create_task(write(writer)) for writer in range(3)]
+    heard: list[list[int]] = [[], [], []]
+    for _ in range(300):
+        message = await layers[0].receive(channel)
+        heard[message["writer"]].append(message["n"])
+    assert heard == [list(range(100))] * 3
+    await asyncio.gather(*writing)
+    await nothing(layers[0], channel)
+
+
+@pytest.mark.parametrize("is_local", [True, False])
+@scenario
+async def test_who_joins_hears_all_that_is_sent_afterwards_and_who_leaves_nothing(make: Make, is_local: bool) -> None:
+    """By any process, however close: the message of the round before is not heard by its next member."""
+    layer, other = make(capacity=1000), make()
+    for n in range(50):
+        channel = await layer.new_channel() if is_local else f"work{n}"
+        await layer.group_add("g", channel)
+        await other.group_send("g", {"n": n})
+        assert await numbers(layer, channel, 1) == [n]
+        await layer.group_discard("g", channel)
+        await layer.group_send("g", {"n": -1})
+        await layer.send(channel, {"n": n + 1000})
+        assert await numbers(layer, channel, 1) == [n + 1000]
+
+
+@scenario
+async def test_names_of_99_characters(make: Make) -> None:
+    """Channels' own rules allow that many."""
+    layer = make()
+    name = "a" * 99
+    await layer.group_add(name, name)
+    await layer.group_send(name, {"n": 1})
+    await layer.send(name, {"n": 2})
+    assert await numbers(layer, name, 2) == [1, 2]
+    channel = await layer.new_channel("b" * 40)
+    await layer.send(channel, {"n": 3})
+    assert await numbers(layer, channel, 1) == [3]
 
 
 @scenario
@@ -224,22 +282,87 @@ async def test_capacities_by_pattern(make: Make) -> None:
             await layer.send(channel, HELLO)
 
 
+@pytest.mark.parametrize("kind", ["local", "shared", "group"])
 @scenario
-async def test_what_nobody_received_in_time_expires_and_leaves_its_groups(make: Make) -> None:
-    layer = make(expiry=0.4)
-    channel, idle = await layer.new_channel(), await layer.new_channel()
-    for member in (channel, idle):
+async def test_what_nobody_received_in_time_expires_alone(make: Make, kind: str) -> None:
+    """Several messages expire, one of them while others wait; those and what comes later are received in order."""
+    layer = make(expiry=0.6)
+    channel = "work" if kind == "shared" else await layer.new_channel()
+    idle = await layer.new_channel()
+    for member in (channel, idle) if kind == "group" else ():
         await layer.group_add("g", member)
-    for name in (channel, "work"):
-        await layer.send(name, {"n": 0})
-    await layer.group_send("g", {"n": 0})
-    await asyncio.sleep(0.5)
-    await layer.group_send("g", {"n": 1})
-    await layer.send(channel, {"n": 1})
-    await layer.send("work", {"n": 1})
-    assert await numbers(layer, channel, 1) == await numbers(layer, "work", 1) == [1]
-    await nothing(layer, idle)
+
+    async def send(n: int) -> None:
+        await (layer.group_send("g", {"n": n}) if kind == "group" else layer.send(channel, {"n": n}))
+
+    for n in range(3):
+        await send(n)
+    await asyncio.sleep(0.4)
+    await send(3)
+    await asyncio.sleep(0.3)
+    await send(4)
+    assert await numbers(layer, channel, 2) == [3, 4]
+    await asyncio.sleep(0.7)
+    for n in range(5, 10):
+        await send(n)
+    assert await numbers(layer, channel, 5) == [5, 6, 7, 8, 9]
+    if kind == "group":
+        assert await numbers(layer, idle, 5) == [5, 6, 7, 8, 9]
     await nothing(layer, channel)
+    await nothing(layer, idle)
+
+
+@pytest.mark.parametrize("kind", ["local", "shared", "group"])
+@scenario
+async def test_what_has_expired_leaves_room(make: Make, kind: str) -> None:
+    """Also beside a neighbour of the same process that is sent to all the time."""
+    layer = make(expiry=1, capacity=3)
+    channel = "work" if kind == "shared" else await layer.new_channel()
+    neighbour = await layer.new_channel()
+    await layer.group_add("g", channel)
+    sent: list[int] = []
+
+    async def send() -> None:
+        """Send the next number; a member that is full goes without it, and nobody says so."""
+        number = sent[-1] + 1 if sent else 0
+        await (layer.group_send("g", {"n": number}) if kind == "group" else layer.send(channel, {"n": number}))
+        sent.append(number)
+
+    async def send_to_neighbour(seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            await layer.send(neighbour, HELLO)
+            assert await layer.receive(neighbour) == HELLO
+            await asyncio.sleep(0.02)
+
+    for _ in range(3):
+        await send()
+    if kind != "group":
+        with pytest.raises(ChannelFull):
+            await send()
+    # Senders to another process's channel hear of its room within two seconds.
+    await send_to_neighbour(3 if kind == "local" and isinstance(layer, RedisChannelLayer) else 1.05)
+    for _ in range(3):
+        await send()
+    assert await numbers(layer, channel, 3) == [3, 4, 5]
+
+
+@scenario
+async def test_a_reader_that_comes_back_after_its_membership_has_ended(make: Make) -> None:
+    """What was sent while it was a member waits for it, and it may join again."""
+    layer = make(group_expiry=0.4)
+    channel = await layer.new_channel()
+    for member in (channel, "work"):
+        await layer.group_add("g", member)
+    await layer.group_send("g", {"n": 1})
+    await asyncio.sleep(0.5)
+    await layer.group_send("g", {"n": 2})
+    for member in (channel, "work"):
+        assert await numbers(layer, member, 1) == [1]
+        await nothing(layer, member)
+        await layer.group_add("g", member)
+    await layer.group_send("g", {"n": 3})
+    assert await numbers(layer, channel, 1) == await numbers(layer, "work", 1) == [3]
 
 
 @scenario

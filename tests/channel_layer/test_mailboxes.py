@@ -27,16 +27,64 @@ async def test_channels_that_nobody_uses_any_more_are_forgotten() -> None:
 
 
 @scenario
-async def test_members_that_no_longer_receive_are_forgotten() -> None:
+async def test_too_many_members_that_no_longer_receive_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those go that are unread for longest; one who waits, or has received since, is no such member."""
+    monkeypatch.setattr("asgictl.channel_layer.mailboxes.ABANDONED_CHANNELS", 2)
     mailboxes = made(expiry_seconds=0.05)
-    mailboxes.join("g", "dead")
+
+    async def receive() -> None:
+        while True:
+            await mailboxes.receive("waits")
+
+    async def expire() -> None:
+        await asyncio.sleep(0.1)
+        mailboxes.put("other", b"1")
+
+    waiting = asyncio.create_task(receive())
+    for channel in ("waits", "back"):
+        mailboxes.join("g", channel)
     mailboxes.deliver("g", b"1")
-    mailboxes.put("dead", b"2", is_counted=True)
-    assert mailboxes.counted() == {"dead": 1}
+    mailboxes.put("back", b"1", is_counted=True)
+    assert mailboxes.counted() == {"back": 1}
+    await expire()
+    for number in range(4):
+        mailboxes.join("g", f"dead{number}")
+        mailboxes.deliver("g", b"2")
+        assert (await mailboxes.receive("back")).data == b"2"
+        await expire()
+    assert {mailbox.channel for mailbox in mailboxes._groups["g"]} == {"waits", "back", "dead2", "dead3"}
+    assert set(mailboxes._mailboxes) == {"waits", "back", "dead2", "dead3", "other"}
+    assert mailboxes.counted() == {}
+    assert mailboxes.freed() == ["back"]
+    assert (mailboxes.freed(), mailboxes._counting) == ([], set())
+    assert mailboxes.shed.tell() == {"channels taken out of their groups: nobody receives from them": 2}
+    waiting.cancel()
+    await asyncio.wait([waiting])
+
+
+def test_memberships_that_have_ended_are_forgotten_without_any_message() -> None:
+    mailboxes = Mailboxes(0.01, 0.2, lambda _channel: 1)
+
+    def count() -> int:
+        mailboxes.join("other", "now")
+        return len(mailboxes._mailboxes)
+
+    for number in range(10):
+        mailboxes.join(f"g{number}", f"c{number}")
+    assert count() == 11
+    until(lambda: count() == 1, "their memberships have ended")
+    assert list(mailboxes._groups) == ["other"]
+
+
+@scenario
+async def test_who_joins_again_after_its_membership_has_ended_gets_nothing_of_the_time_between() -> None:
+    mailboxes = Mailboxes(60, 0.05, lambda _channel: 3)
+    mailboxes.join("g", "c", (1, 0))
     await asyncio.sleep(0.1)
-    mailboxes.put("other", b"3")
-    assert list(mailboxes._mailboxes) == ["other"]
-    assert mailboxes._groups == {}
+    mailboxes.join("g", "c", (5, 0))
+    mailboxes.deliver("g", b"between", (4, 0))
+    mailboxes.deliver("g", b"new", (6, 0))
+    assert [message.data for message in mailboxes["c"].messages] == [b"new"]
 
 
 @scenario

@@ -4,6 +4,7 @@ import asyncio
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 import redis
-from channels.exceptions import InvalidChannelLayerError
+from channels.exceptions import ChannelFull, InvalidChannelLayerError
 
 from asgictl.channel_layer.redis import url_of
 from asgictl.errors import RedisError
@@ -154,6 +155,45 @@ async def test_processes_that_are_gone_leave_nothing_for_long(url: str, client: 
 
 
 @scenario
+async def test_what_is_told_after_a_cut_does_not_stay(url: str, client: Any, name: str) -> None:
+    """A process that then dies leaves nothing."""
+    layer = RedisChannelLayer([url], name, expiry=5)
+    channel = await layer.new_channel()
+    for n in range(2):
+        await layer.send(channel, {"n": n})
+    await asyncio.to_thread(until, lambda: layer._mailboxes.counted_in(channel) == 2, "they have come")
+    held = f"asgictl:{{{name}}}:layer:held:{layer._client}"
+    client.delete(held)
+    cut(client)
+    await asyncio.to_thread(until, lambda: client.hgetall(held) == {channel.encode(): b"2"}, "it is told again")
+    assert 0 < client.pttl(held) <= 5000
+
+
+@scenario
+async def test_what_expires_on_its_way_to_a_process_that_stands_still_leaves_room(url: str, name: str) -> None:
+    """Its channel was full, and nothing of it was ever received, while a neighbour is sent to all the time."""
+    layer, other = (RedisChannelLayer([url], name, expiry=0.8, channel_capacity={"small.*": 2}) for _ in range(2))
+    channel, neighbour = await layer.new_channel("small"), await layer.new_channel()
+
+    def stand_still() -> None:
+        for n in range(2):
+            other.send_sync(channel, {"n": n})
+        with pytest.raises(ChannelFull):
+            other.send_sync(channel, {"n": 2})
+        for _ in range(20):
+            time.sleep(0.05)
+            other.send_sync(neighbour, {"n": 0})
+
+    stand_still()
+    for _ in range(30):
+        await asyncio.sleep(0.1)
+        await other.send(neighbour, {"n": 1})
+        await layer.receive(neighbour)
+    await other.send(channel, {"n": 3})
+    assert await layer.receive(channel) == {"n": 3}
+
+
+@scenario
 async def test_joining_and_leaving_write_nothing(url: str, client: Any, name: str) -> None:
     layer = RedisChannelLayer([url], name)
     channels = [await layer.new_channel() for _ in range(100)]
@@ -209,6 +249,36 @@ def test_no_connection_is_left_behind_by_loops_that_end(url: str, client: Any, n
     for _ in range(5):
         asyncio.run(use())
     until(lambda: len(client.client_list()) == before, "all are closed")
+
+
+def test_a_process_that_does_not_read_for_longer_than_expiry_stays_a_member(url: str, name: str) -> None:
+    """A15, in two processes: its loop stands still, and so does whoever reads for it; five come afterwards."""
+    code = (
+        "import asyncio, sys, time\nfrom asgictl.layers import RedisChannelLayer\n"
+        "async def main():\n"
+        f"    layer = RedisChannelLayer([{url!r}], {name!r}, expiry=0.5)\n"
+        "    channel = await layer.new_channel()\n"
+        "    await layer.group_add('g', channel)\n"
+        "    print(channel, flush=True)\n"
+        "    while (message := await layer.receive(channel))['n']:\n"
+        "        print(message['n'], flush=True)\n"
+        "        if message['n'] == 1:\n"
+        "            await asyncio.sleep(1)\n"
+        "            time.sleep(1)\n"
+        "            print('back', flush=True)\n"
+        "asyncio.run(main())\n"
+    )
+    layer = RedisChannelLayer([url], name, expiry=0.5)
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        for n in range(1, 4):  # two of them expire unread
+            layer.group_send_sync("g", {"n": n})
+        assert [process.stdout.readline() for _ in range(2)] == ["1\n", "back\n"]
+        for n in (4, 5, 6, 7, 8, 0):
+            layer.group_send_sync("g", {"n": n})
+        assert process.stdout.read().split() == ["4", "5", "6", "7", "8"]
+        assert process.wait(10) == 0
 
 
 def test_two_processes(url: str, name: str) -> None:

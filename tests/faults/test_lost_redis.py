@@ -112,7 +112,6 @@ def test_a_refused_commit_ends_its_turn(serve: Serve) -> None:
 
 
 @scenario
-@later("One link", "A15")
 async def test_one_expired_message_of_the_channel_layer_is_lost_alone(url_of_valkey: str) -> None:
     """A15; channels_redis delivers the five that come after it."""
     layer, other = (RedisChannelLayer([url_of_valkey], "expired", expiry=1) for _ in range(2))
