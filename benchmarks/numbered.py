@@ -12,6 +12,8 @@ import threading
 import time
 import urllib.request
 from collections import Counter, defaultdict
+from collections.abc import Sequence
+from itertools import cycle, islice
 from types import TracebackType
 from typing import Any
 
@@ -61,6 +63,7 @@ class Load:
 
     requests_per_second: 0 for one request after the other, pace_seconds apart.
     again: sockets that the server closes open again, and are counted in `closed`, by code.
+    paths: where sockets connect, in turn. answer_seconds: after which an echo counts as lost.
     """
 
     def __init__(
@@ -73,8 +76,12 @@ class Load:
         http: bool = True,
         requests_per_second: float = 0,
         again: bool = False,
+        paths: Sequence[str] = ("/numbers",),
+        answer_seconds: float = ANSWER_SECONDS,
     ) -> None:
         self._url = url
+        self._paths = paths
+        self._answer_seconds = answer_seconds
         self._sockets = sockets
         self._pace_seconds = pace_seconds
         self._listeners = listeners
@@ -84,6 +91,7 @@ class Load:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
         self._sent: dict[str, int] = defaultdict(int)
+        self._began: dict[str, float] = {}
         self._ready = threading.Event()
         self.wrong: list[str] = []
         self.closed: Counter[int] = Counter()
@@ -102,11 +110,16 @@ class Load:
         self._thread.join()
         print(f"{self.messages} messages, {self.requests} requests, longest stall {self.longest_stall_seconds:.2f} s")
 
+    def began(self) -> list[float]:
+        """Return when each socket sent what was answered last, by time.monotonic(); 0 for none yet."""
+        return [self._began.get(f"s{number}", 0) for number in range(self._sockets)]
+
     async def _run(self) -> None:
         async with asyncio.TaskGroup() as group:
             for _ in range(self._listeners):
                 group.create_task(self._listen())
-            sending = [group.create_task(self._send(f"s{number}")) for number in range(self._sockets)]
+            paths = islice(cycle(self._paths), self._sockets)
+            sending = [group.create_task(self._send(f"s{number}", path)) for number, path in enumerate(paths)]
             if self._requests_per_second:
                 clients = math.ceil(self._requests_per_second / CLIENT_RATE)
                 pause = clients / self._requests_per_second
@@ -116,10 +129,10 @@ class Load:
             self._ready.set()
             await asyncio.wait(sending)
 
-    async def _send(self, name: str) -> None:
+    async def _send(self, name: str, path: str) -> None:
         while not self._stopping.is_set():
             try:
-                await self._talk(name)
+                await self._talk(name, path)
                 return  # it is over, or went wrong
             except ConnectionClosed as error:
                 self.closed[error.rcvd.code if error.rcvd else ABNORMAL_CLOSURE] += 1
@@ -128,7 +141,7 @@ class Load:
                     return
                 self._sent[name] = 0
             except TimeoutError:
-                self.wrong.append(f"{name} heard nothing for {ANSWER_SECONDS} s after {self._sent[name]}")
+                self.wrong.append(f"{name} heard nothing for {self._answer_seconds} s after {self._sent[name]}")
                 return
             except (OSError, InvalidHandshake) as error:
                 self.wrong.append(f"{name} could not connect: {error}")
@@ -136,16 +149,17 @@ class Load:
                     return
                 await asyncio.sleep(self._pace_seconds)
 
-    async def _talk(self, name: str) -> None:
-        async with connect(self._url.replace("http", "ws") + "/numbers", open_timeout=30) as ws:
+    async def _talk(self, name: str, path: str) -> None:
+        async with connect(self._url.replace("http", "ws") + path, open_timeout=30) as ws:
             while not self._stopping.is_set():
                 number = self._sent[name] + 1
                 self._sent[name] = number
                 began = time.monotonic()
                 await ws.send(f"{name} {number}")
-                answer = await asyncio.wait_for(ws.recv(decode=True), ANSWER_SECONDS)
+                answer = await asyncio.wait_for(ws.recv(decode=True), self._answer_seconds)
                 self.longest_stall_seconds = max(self.longest_stall_seconds, time.monotonic() - began)
                 self.messages += 1
+                self._began[name] = began
                 if answer != f"{number}:{number}":
                     self.wrong.append(f"{name} sent {number}, heard {answer}")
                     return
