@@ -12,6 +12,7 @@ import pytest
 
 from benchmarks.proxy import Proxy
 from tests.conftest import Machine, new_machine, until
+from tests.faults.conftest import later
 from tests.faults.loaded import Loaded, loaded
 
 BACK_SECONDS = 10.0  # 6 promised, on a machine that may be busy
@@ -49,13 +50,15 @@ def readiness(machine: Machine) -> tuple[int, str]:
         return response.status, response.read().decode()
 
 
+A5 = later("One link", "A5")
+SOAK = pytest.mark.soak
 ROLES = [  # supervisord's group, what its connections have said, and what they have not
-    pytest.param("", b"", b"", id="all"),
-    pytest.param("interface", b"", b"", id="interface"),
-    pytest.param("worker", READ, b"", id="sync-loops", marks=pytest.mark.soak),
-    pytest.param("worker", b"", READ, id="watchdog-and-event-loop", marks=pytest.mark.soak),
-    pytest.param("worker", b"", b"", id="worker", marks=pytest.mark.soak),
-    pytest.param("controller", b"", b"", id="controller", marks=pytest.mark.soak),
+    pytest.param("", b"", b"", id="all", marks=A5),
+    pytest.param("interface", b"", b"", id="interface", marks=[SOAK, A5]),
+    pytest.param("worker", READ, b"", id="sync-loops", marks=SOAK),
+    pytest.param("worker", b"", READ, id="watchdog-and-event-loop", marks=[SOAK, A5]),
+    pytest.param("worker", b"", b"", id="worker", marks=[SOAK, A5]),
+    pytest.param("controller", b"", b"", id="controller", marks=SOAK),
 ]
 
 
@@ -83,28 +86,29 @@ def test_connections_of_asgi_that_forward_nothing_are_replaced(
     assert site.requests.wrong(notes) == []
 
 
+@A5
 def test_connections_of_servers_in_process_that_forward_nothing_are_replaced(url_of_valkey: str, notes: Path) -> None:
     """A5, groups and jobs: what was answered has its job run."""
     with behind_proxy(url_of_valkey, notes, "app", mode="inprocess") as (proxy, site):
         assert proxy.freeze()
-        time.sleep(BACK_SECONDS)
         site.flows(BACK_SECONDS, "it flows still")
         until(lambda: not site.requests.wrong(notes, ("posted", "job")), "each job runs", BACK_SECONDS)
     assert site.requests.statuses == {200}
 
 
-@pytest.mark.parametrize("target", ["app", pytest.param("streams", marks=pytest.mark.soak)])
+@pytest.mark.parametrize("target", [pytest.param("app", marks=A5), pytest.param("streams", marks=SOAK)])
 def test_a_redis_that_stalls_and_goes_on_costs_nothing(url_of_valkey: str, notes: Path, target: str) -> None:
     """A5: everything waits; nothing is lost, no socket closes, and a POST is not answered 502."""
     with behind_proxy(url_of_valkey, notes, target) as (proxy, site):
         proxy.stall()
         time.sleep(STALL_SECONDS)
         proxy.go()
-        site.flows(AGAIN_SECONDS, "it flows again")
+        site.flows(BACK_SECONDS, "it flows again")
     assert site.requests.statuses == {200}
     assert site.requests.wrong(notes) == []
 
 
+@A5
 def test_an_instance_is_not_ready_once_redis_was_silent_for_longer_than_its_leases(
     url_of_valkey: str, notes: Path
 ) -> None:
