@@ -58,8 +58,15 @@ async def asgi(scope: dict[str, Any], receive: Any, send: Any) -> None:
     return None
 
 
+def kind_of(due: int, heard: int) -> str:
+    """Return what has happened where one number was due and another came: the one before is a repetition."""
+    return "lost" if heard > due else "repeated" if heard == due - 1 else "reordered"
+
+
 class Load:
     """Clients in a thread of their own, from `with` to its end. wrong: one line for each thing that must not be.
+
+    kinds: how many of those were lost, repeated, reordered.
 
     requests_per_second: 0 for one request after the other, pace_seconds apart.
     again: sockets that the server closes open again, and are counted in `closed`, by code.
@@ -94,6 +101,7 @@ class Load:
         self._began: dict[str, float] = {}
         self._ready = threading.Event()
         self.wrong: list[str] = []
+        self.kinds: Counter[str] = Counter()
         self.closed: Counter[int] = Counter()
         self.messages = 0
         self.requests = 0
@@ -141,6 +149,7 @@ class Load:
                     return
                 self._sent[name] = 0
             except TimeoutError:
+                self.kinds["lost"] += 1
                 self.wrong.append(f"{name} heard nothing for {self._answer_seconds} s after {self._sent[name]}")
                 return
             except (OSError, InvalidHandshake) as error:
@@ -161,6 +170,7 @@ class Load:
                 self.messages += 1
                 self._began[name] = began
                 if answer != f"{number}:{number}":
+                    self.kinds[kind_of(number, max(map(int, answer.split(":"))))] += 1
                     self.wrong.append(f"{name} sent {number}, heard {answer}")
                     return
                 await asyncio.sleep(self._pace_seconds)
@@ -177,10 +187,12 @@ class Load:
                             missing = {
                                 name: (heard.get(name), n) for name, n in self._sent.items() if heard.get(name) != n
                             }
+                            self.kinds["lost"] += len(missing)
                             self.wrong.append(f"a listener misses {missing}")
                             return
                         continue
-                    if int(number) != heard.get(sender, int(number) - 1) + 1:
+                    if int(number) != (due := heard.get(sender, int(number) - 1) + 1):
+                        self.kinds[kind_of(due, int(number))] += 1
                         self.wrong.append(f"a listener heard {sender} {number} after {heard.get(sender)}")
                     heard[sender] = int(number)
         except ConnectionClosed as error:

@@ -3,22 +3,27 @@
 import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import psutil
 import pytest
 import redis
+from websockets.exceptions import WebSocketException
+from websockets.sync.client import connect
 
-from tests.conftest import Machine
-from tests.faults.junk import Junk
-from tests.faults.loaded import loaded
+from asgictl.wire.messages import Job, encode
+from tests.conftest import Machine, new_machine, until
+from tests.faults.conftest import exchange, kill, request, status_of
+from tests.faults.junk import PREFIX, Junk
+from tests.faults.loaded import ROOT, loaded
 
 SECONDS = 5.0
 SOAK_SECONDS = 60.0
 PAUSE_SECONDS = 0.005  # between two writes
 MOST_SHARE = 0.6  # of a core, that a process may use
 AGAIN_SECONDS = 15.0
+BEATS_SECONDS = 2.2  # two beats and two looks of the controller
 REDIS = "asgictl/default/redis.sock"
 
 
@@ -61,15 +66,79 @@ def write(junk: Junk, act: Callable[[], None], seconds: float) -> None:
     print(f"{len(junk.done)} writes")
 
 
-def redis_of(machine: Machine, mode: str) -> "redis.Redis":
-    """An instance's own; in-process, of one that has groups or jobs to share."""
-    del mode
-    return client_of(machine)
-
-
 @pytest.fixture
 def notes(tmp_path: Path) -> Path:
     return tmp_path / "notes"
+
+
+JOB = encode(Job("none:1", 1, "jobs", b""))
+ONE: dict[str, tuple[str, str, list[object]]] = {  # what stops somebody for good, or did; a key by its pattern
+    "a position that is none": ("XADD", "re:*", ["*", "1", b"\x90", "position", "abc"]),
+    "a count of deaths that is none": ("XADD", "ch:background.jobs", ["*", *JOB, "retries", "abc"]),
+    "a job that nobody has": ("XADD", "ch:background.jobs", ["*", *encode(Job("none:1", 1, "other", b""))]),
+    "a job for an interface": ("XADD", "ch:http.request", ["*", *JOB]),
+    "a channel whose name is no text": ("SADD", "channels", [b"\xc1"]),
+    "a process whose name is no text": ("ZADD", "alive", [0, b"\xc1"]),
+}
+
+
+@pytest.fixture(scope="module")
+def well() -> Iterator[Callable[[], Machine]]:
+    """Return a function that returns an instance that is well: another once a row has broken it."""
+    with ExitStack() as stack:
+        made: list[Machine] = []
+
+        def one() -> Machine:
+            if made and goes_on(made[-1]):
+                return made[-1]
+            if made:
+                kill(made[-1])
+            machine = stack.enter_context(new_machine())
+            stack.callback(kill, machine)
+            machine.directory = ROOT
+            machine.start("benchmarks.links:app", "--workers", "2")
+            until(lambda: goes_on(machine), "it serves")
+            made.append(machine)
+            return machine
+
+        yield one
+
+
+def goes_on(machine: Machine) -> bool:
+    """Whether the instance serves a request and a frame, within a second each."""
+    try:
+        with connect(machine.ws + "/numbers", open_timeout=1, close_timeout=0.2) as socket:
+            socket.send("s 1")
+            return socket.recv(1) == "1:1" and status_of(exchange(machine, request(b"/"), 1)) == 200
+    except (OSError, WebSocketException):  # a timeout is an OSError
+        return False
+
+
+def stays_well(machine: Machine) -> None:
+    """Judge that each process lives, and that requests and frames are answered, for as long as two beats take."""
+    before, began = processes(machine), time.monotonic()
+    while time.monotonic() < began + BEATS_SECONDS:
+        assert goes_on(machine)
+    assert processes(machine) == before
+
+
+@pytest.mark.parametrize("name", ONE)
+def test_one_thing_of_no_sense_is_passed_over(well: Callable[[], Machine], name: str) -> None:
+    """A9."""
+    machine, (command, key, rest) = well(), ONE[name]
+    with closing(client_of(machine)) as client:
+        found = next(client.scan_iter(PREFIX + key), (PREFIX + key).encode())
+        client.execute_command(command, found, *rest)
+    stays_well(machine)
+
+
+def test_a_dead_letter_that_is_none_is_listed_all_the_same(well: Callable[[], Machine]) -> None:
+    """A9."""
+    machine = well()
+    with closing(client_of(machine)) as client:
+        client.execute_command("XADD", PREFIX + "dead", "*", "1", b"\x90")
+        assert machine.run("dead-letters", "list").returncode == 0
+        client.delete(PREFIX + "dead")
 
 
 KINDS = [("split", "app"), ("split", "streams"), ("inprocess", "app")]
