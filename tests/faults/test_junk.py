@@ -23,6 +23,7 @@ SOAK_SECONDS = 60.0
 PAUSE_SECONDS = 0.005  # between two writes
 MOST_SHARE = 0.6  # of a core, that a process may use
 AGAIN_SECONDS = 15.0
+MOST_MOVED = 2000
 BEATS_SECONDS = 2.2  # two beats and two looks of the controller
 REDIS = "asgictl/default/redis.sock"
 
@@ -76,9 +77,11 @@ ONE: dict[str, tuple[str, str, list[object]]] = {  # what stops somebody for goo
     "a position that is none": ("XADD", "re:*", ["*", "1", b"\x90", "position", "abc"]),
     "a count of deaths that is none": ("XADD", "ch:background.jobs", ["*", *JOB, "retries", "abc"]),
     "a job that nobody has": ("XADD", "ch:background.jobs", ["*", *encode(Job("none:1", 1, "other", b""))]),
-    "a job for an interface": ("XADD", "ch:http.request", ["*", *JOB]),
     "a channel whose name is no text": ("SADD", "channels", [b"\xc1"]),
     "a process whose name is no text": ("ZADD", "alive", [0, b"\xc1"]),
+    "a newest broadcast that is none": ("SET", "bc:trimmed", ["abc"]),
+    "a last beat that is none": ("SET", "clock", ["abc"]),
+    "an end of grace that is none": ("SET", "grace", ["abc"]),
 }
 
 
@@ -86,19 +89,20 @@ ONE: dict[str, tuple[str, str, list[object]]] = {  # what stops somebody for goo
 def well() -> Iterator[Callable[[], Machine]]:
     """Return a function that returns an instance that is well: another once a row has broken it."""
     with ExitStack() as stack:
-        made: list[Machine] = []
+        made: list[tuple[Machine, dict[str, int]]] = []
 
         def one() -> Machine:
-            if made and goes_on(made[-1]):
-                return made[-1]
             if made:
-                kill(made[-1])
+                machine, pids = made[-1]
+                if processes(machine) == pids and goes_on(machine):
+                    return machine
+                kill(machine)
             machine = stack.enter_context(new_machine())
             stack.callback(kill, machine)
             machine.directory = ROOT
             machine.start("benchmarks.links:app", "--workers", "2")
             until(lambda: goes_on(machine), "it serves")
-            made.append(machine)
+            made.append((machine, processes(machine)))
             return machine
 
         yield one
@@ -139,6 +143,25 @@ def test_a_dead_letter_that_is_none_is_listed_all_the_same(well: Callable[[], Ma
         client.execute_command("XADD", PREFIX + "dead", "*", "1", b"\x90")
         assert machine.run("dead-letters", "list").returncode == 0
         client.delete(PREFIX + "dead")
+
+
+def test_delayed_jobs_that_are_none_do_not_hold_up_others(well: Callable[[], Machine]) -> None:
+    """A9: as many as one beat moves, all due before the one that is a job."""
+    machine = well()
+    with closing(client_of(machine)) as client:
+        key = PREFIX + "ch:background.jobs:delayed"
+        client.zadd(key, {b"%d" % number: 0 for number in range(MOST_MOVED)} | {b"%b %b" % JOB: 1})
+        until(lambda: client.zscore(key, b"%b %b" % JOB) is None, "it is moved", AGAIN_SECONDS)
+        client.delete(key)
+
+
+def test_a_dead_interface_whose_last_wills_are_none_is_reaped(well: Callable[[], Machine]) -> None:
+    """A9."""
+    machine = well()
+    with closing(client_of(machine)) as client:
+        client.hset(PREFIX + "conns:none.1", "none.1/1", "nowhere")
+        client.zadd(PREFIX + "alive", {"interface/none.1": 1})
+        until(lambda: client.zscore(PREFIX + "alive", "interface/none.1") is None, "it is reaped", AGAIN_SECONDS)
 
 
 KINDS = [("split", "app"), ("split", "streams"), ("inprocess", "app")]

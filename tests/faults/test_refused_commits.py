@@ -11,6 +11,7 @@ import pytest
 import redis
 
 from tests.conftest import Machine, until
+from tests.faults.conftest import later
 from tests.faults.loaded import Loaded, loaded
 
 PAUSE_SECONDS = 0.3  # that a handler takes, so that some run whenever it begins
@@ -100,9 +101,9 @@ def refused(site: Loaded, name: str) -> Iterator[None]:
 
 
 @contextmanager
-def slow(machine: Machine, notes: Path, target: str) -> Iterator[Loaded]:
+def slow(machine: Machine, notes: Path, target: str, mode: str = "split") -> Iterator[Loaded]:
     """Start handlers of 0.3 s, under load of each kind; judge what is common once all is over."""
-    options = ("--workers", "2", "--threads", "4")
+    options = ("--mode", mode, "--workers", "2", "--threads", "4")
     with loaded(machine, notes, target, *options, pause_seconds=PAUSE_SECONDS, again=True) as site:
         yield site
         site.flows(AGAIN_SECONDS, "it flows again")
@@ -138,14 +139,24 @@ def notes(tmp_path: Path) -> Path:
     return tmp_path / "notes"
 
 
+A8 = later("One link", "A8")
+MUTE = ["noperm", "noperm-xack"]
 TARGETS = ["app", pytest.param("mixed", marks=pytest.mark.soak)]
 
 
-@pytest.mark.parametrize("name", REFUSALS)
+@pytest.mark.parametrize("name", [pytest.param(each, marks=A8) if each in MUTE else each for each in REFUSALS])
 @pytest.mark.parametrize("target", TARGETS)
 def test_commits_that_are_refused_for_a_while(machine: Machine, notes: Path, target: str, name: str) -> None:
     """A8: everything that was open ends, and what comes after is served."""
     with slow(machine, notes, target) as site, refused(site, name):
+        time.sleep(SHORT_SECONDS)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("name", REFUSALS)
+def test_commits_of_jobs_in_process_that_are_refused_for_a_while(machine: Machine, notes: Path, name: str) -> None:
+    """A8: no socket and no request needs Redis there, but for what it sends; each job that was sent has run."""
+    with slow(machine, notes, "app", "inprocess") as site, refused(site, name):
         time.sleep(SHORT_SECONDS)
 
 
