@@ -24,6 +24,7 @@ class Junk:
 
     def __init__(self, client: "redis.Redis", seed: int) -> None:
         self._client: Any = client
+        self.seed = seed
         self._chance = random.Random(seed)
         self.done: list[tuple[object, ...]] = []
 

@@ -51,6 +51,8 @@ def readiness(machine: Machine) -> tuple[int, str]:
 
 
 A5 = later("One link", "A5")
+# Now and then a connection that its worker has given up takes an event all the same, which then waits for 15 s.
+BY_CHANCE = pytest.mark.xfail(strict=False, raises=AssertionError, reason="A5: One link")
 SOAK = pytest.mark.soak
 ROLES = [  # supervisord's group, what its connections have said, and what they have not
     pytest.param("", b"", b"", id="all", marks=A5),
@@ -96,7 +98,7 @@ def test_connections_of_servers_in_process_that_forward_nothing_are_replaced(url
     assert site.requests.statuses == {200}
 
 
-@pytest.mark.parametrize("target", [pytest.param("app", marks=A5), pytest.param("streams", marks=SOAK)])
+@pytest.mark.parametrize("target", [pytest.param("app", marks=BY_CHANCE), pytest.param("streams", marks=SOAK)])
 def test_a_redis_that_stalls_and_goes_on_costs_nothing(url_of_valkey: str, notes: Path, target: str) -> None:
     """A5: everything waits; nothing is lost, no socket closes, and a POST is not answered 502."""
     with behind_proxy(url_of_valkey, notes, target) as (proxy, site):
