@@ -138,33 +138,30 @@ class Requests:
     def _ask(self, client: int) -> None:
         number = 0
         while not self._stopping.is_set():
-            number, began = number + 1, time.monotonic()
+            number += 1
             body = f"{client}-{number}"
-            self._note("GET", self._send("GET", None))
+            self._send(client, "GET", None)
             self.posted[body] = 0
             # Every fifth is too large for one event.
-            self.posted[body] = status = self._send("POST", body + " " * (0 if number % 5 else LARGE_BYTES))
-            self._note("POST", status)
-            self.began[client] = began
+            self.posted[body] = self._send(client, "POST", body + " " * (0 if number % 5 else LARGE_BYTES))
             time.sleep(self._pace_seconds)
 
-    def _note(self, method: str, status: int) -> None:
-        self.answers[method, status] += 1
-
-    def _send(self, method: str, body: str | None) -> int:
-        """Send on a connection of its own."""
-        connection, began = HTTPConnection("127.0.0.1", self._port, timeout=CLIENT_SECONDS), time.monotonic()
+    def _send(self, client: int, method: str, body: str | None) -> int:
+        """Send on a connection of its own, and note the answer; returns its status."""
+        connection, began, status = HTTPConnection("127.0.0.1", self._port, timeout=CLIENT_SECONDS), time.monotonic(), 0
         try:
             connection.request(method, "/", body)
             response = connection.getresponse()
             response.read()
-            return response.status
+            status = response.status
         except (OSError, HTTPException) as error:
             self.failures.append(f"{method} {(body or '').strip()}: {error!r} after {time.monotonic() - began:.1f} s")
-            return 0
         finally:
             connection.close()
-            self.longest_seconds = max(self.longest_seconds, time.monotonic() - began)
+        self.answers[method, status] += 1
+        self.began[client] = began
+        self.longest_seconds = max(self.longest_seconds, time.monotonic() - began)
+        return status
 
     def wrong(self, notes: Path, kinds: tuple[str, ...] = ("posted",)) -> list[str]:
         """Return which posts have run twice, and what of these kinds has not run of posts that were answered 200."""

@@ -13,6 +13,7 @@ PREFIX = "asgictl:{default}:"
 SCOPE = wire.Scope("GET", "http", "1.1", "", "/", b"/", b"", [(b"host", b"x")], ("127.0.0.1", 1), None)
 HUGE = 1 << 70
 LAST_ID = "18446744073709551615-18446744073709551615"  # after which a stream takes no other
+LOOK_WRITES = 16
 ALIVE = PREFIX + "alive"
 
 
@@ -26,20 +27,21 @@ class Junk:
         self._client: Any = client
         self.seed = seed
         self._chance = random.Random(seed)
+        self._found: dict[str, str] = {}
+        self._looked_at = 0
         self.done: list[tuple[object, ...]] = []
 
     def entry(self) -> None:
         """Add something beside what is there: to a stream, hash, zset or set of the instance."""
-        kinds = {key: self._client.type(key).decode() for key in self.keys()}
-        key = self._chance.choice([key for key, kind in kinds.items() if kind in {"stream", "hash", "zset", "set"}])
-        self._try(*self._addition(key, kinds[key]))
+        key = self._chance.choice([key for key, kind in self._kinds().items() if kind != "string"])
+        self._try(*self._addition(key, self._kinds()[key]))
 
     def key(self) -> None:
         """Replace what is there: another type, another value, ids that leave no room.
 
         Leases are not taken away: whoever has none ends, as it should.
         """
-        keys = self.keys()
+        keys = [*self._kinds()]
         key, other = (self._chance.choice(keys) for _ in range(2))
         commands: list[tuple[object, ...]] = [("SET", key, self.value())]
         if ALIVE not in {key, other}:
@@ -52,9 +54,17 @@ class Junk:
             ]
         self._try(*self._chance.choice(commands))
 
-    def keys(self) -> list[str]:
-        """Return the instance's keys."""
-        return sorted(key.decode() for key in self._client.scan_iter(PREFIX + "*", count=1000))
+    def _kinds(self) -> dict[str, str]:
+        """Return the types of the instance's keys, as they were a few writes ago."""
+        if len(self.done) >= self._looked_at + LOOK_WRITES or not self._found:
+            keys = sorted(key.decode() for key in self._client.scan_iter(PREFIX + "*", count=1000))
+            pipeline = self._client.pipeline(transaction=False)
+            for key in keys:
+                pipeline.type(key)
+            kinds = (kind.decode() for kind in pipeline.execute())
+            self._found = {key: kind for key, kind in zip(keys, kinds, strict=True) if kind != "none"}
+            self._looked_at = len(self.done)
+        return self._found
 
     def _try(self, *command: object) -> None:
         self.done.append(command)
@@ -73,7 +83,7 @@ class Junk:
             field, value = self._fields("ch:background.jobs")[:2]
             member = self._chance.choice([self.value(), b"%b %b" % (_bytes(field), _bytes(value))])
             return ("ZADD", key, self._chance.choice([0, 1, "inf", "-inf"]), member)
-        name = self._chance.choice([self.value(), PREFIX.encode() + b"ch:background." + self.value(), *self.keys()])
+        name = self._chance.choice([self.value(), PREFIX.encode() + b"ch:background." + self.value(), *self._found])
         return ("SADD", key, name)
 
     def _fields(self, stream: str) -> list[object]:
