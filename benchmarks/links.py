@@ -17,7 +17,7 @@ from typing import Any
 
 from asgictl import Application, BackgroundMessage, Channel, Message, path
 from asgictl.loadtests.servers import Side, SideError, serving
-from benchmarks import layers, numbered
+from benchmarks import applications, layers, numbered
 from benchmarks.numbered import Load
 from benchmarks.proxy import Proxy
 from benchmarks.verdicts import Reading, noticed
@@ -73,9 +73,14 @@ async def count_async(message: Message) -> None:
     numbered.count(message)
 
 
+def left(message: Message) -> None:
+    note("left", message.path.encode())
+
+
 ROUTES = [
     path("/numbers", connect=numbered.accept, receive=count),
     path("/async", connect=numbered.accept, receive=count_async),
+    path("/leaving", receive=applications.say_back, disconnect=left),
 ]
 PATHS = ("/numbers", "/async")
 

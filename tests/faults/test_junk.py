@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -26,6 +27,7 @@ SOAK_SECONDS = 60.0
 PAUSE_SECONDS = 0.005  # between two writes
 MOST_SHARE = 0.6  # of a core, that a process may use
 AGAIN_SECONDS = 15.0
+DEADLINE_SECONDS = 75.0  # in which a request ends whose body's parts were forgotten
 MOST_MOVED = 2000
 BEATS_SECONDS = 7.0  # some beats, some looks of the controller, and what a worker takes to end
 LAST = 5  # writes that a failure shows
@@ -80,6 +82,8 @@ def notes(tmp_path: Path) -> Path:
 
 
 JOB = encode(Job("none:1", 1, "jobs", b""))
+
+
 Things = dict[str, tuple[str, str, list[object]]]
 ONE: Things = {  # what stops somebody for good, or did; a key by its pattern
     "a position that is none": ("XADD", "re:*", ["*", "1", b"\x90", "position", "abc"]),
@@ -180,12 +184,15 @@ def test_one_thing_of_no_sense_is_passed_over_beside_asgi(well: Callable[[str], 
 
 
 def put(machine: Machine, *things: tuple[str, str, list[object]]) -> None:
-    """Put things into an instance, and judge that it stays well."""
+    """Put things into an instance, and judge that it stays well; values that stand alone are taken away again."""
     with closing(client_of(machine)) as client:
         for command, key, rest in things:
             found = next(client.scan_iter(PREFIX + key), (PREFIX + key).encode())
             client.execute_command(command, found, *rest)
-    stays_well(machine)
+        try:
+            stays_well(machine)
+        finally:
+            client.delete(*(PREFIX + key for command, key, _ in things if command == "SET"), PREFIX + "none")
 
 
 @A9
@@ -232,6 +239,54 @@ def test_a_letter_that_is_none_costs_no_upload(well: Callable[[str], Machine]) -
     assert answers == {200}
 
 
+HELD = {  # events that a worker has in hand when it dies
+    "whose connection is a list": b"\x97\xa7receive\x90\x01\x01\xc4\x00\xc4\x00",
+    "cut off behind its number": b"\x97\xa7receive\xa6none/1\x01",
+    "no message": b"\xc1",
+}
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(
+    "event", [pytest.param(each, marks=A9 if name != "no message" else [], id=name) for name, each in HELD.items()]
+)
+def test_what_a_dead_worker_held_goes_on_beside_an_event_of_no_sense(machine: Machine, event: bytes) -> None:
+    """A9."""
+    machine.directory = ROOT
+    machine.start("benchmarks.links:app", "--workers", "1")
+    pid, stream = processes(machine)["worker-00"], PREFIX + "ch:websocket.receive"
+    with closing(client_of(machine)) as client, connect(machine.ws + "/numbers", close_timeout=0.2) as socket:
+        os.kill(pid, signal.SIGSTOP)
+        client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")  # what reads is the test alone
+        socket.send("s 1")
+        until(lambda: client.xlen(stream), "the frame waits")
+        client.xadd(stream, {"1": event})
+        consumers: Any = client.xinfo_consumers(stream, "workers")
+        client.xreadgroup("workers", consumers[0]["name"], {stream: ">"})
+        os.kill(pid, signal.SIGKILL)
+        try:
+            assert socket.recv(AGAIN_SECONDS) == "1:1"
+            until(lambda: client.xlen(stream) == 0, "nothing stays behind", AGAIN_SECONDS)
+        except BaseException:
+            kill(machine)
+            raise
+
+
+@pytest.mark.soak
+@A9
+def test_a_killed_interface_is_reaped_beside_a_channel_that_is_none(machine: Machine) -> None:
+    """A9: and with it, its sockets' disconnects run."""
+    machine.directory = ROOT
+    machine.start("benchmarks.links:app", "--workers", "1")
+    with closing(client_of(machine)) as client, connect(machine.ws + "/leaving", close_timeout=0.2) as socket:
+        socket.send("x")
+        assert socket.recv(AGAIN_SECONDS) == "x"
+        client.sadd(PREFIX + "channels", PREFIX + "alive")
+        (wills,) = client.scan_iter(PREFIX + "conns:*")
+        os.kill(processes(machine)["interface-00"], signal.SIGKILL)
+        until(lambda: not client.exists(wills), "it is reaped", AGAIN_SECONDS)
+
+
 KINDS = [("split", "app"), ("split", "streams"), ("inprocess", "app")]
 SPLIT_FAILS = [pytest.param(*each, marks=A9 if each[0] == "split" else []) for each in KINDS]
 RUNS = [  # seconds and seed
@@ -272,4 +327,4 @@ def test_keys_of_no_sense_end_no_process(
         with steady(machine):
             write(junk, junk.key, seconds)
             client.flushall()
-            site.flows(AGAIN_SECONDS, "it flows again")
+            site.flows(DEADLINE_SECONDS, "it flows again")
