@@ -123,6 +123,7 @@ class Requests:
         self.posted: dict[str, int] = {}  # status by body
         self.failures: list[str] = []
         self.began = [0.0] * clients  # when each client sent what was answered last, by time.monotonic()
+        self.ended = [0.0] * clients  # and when it was answered
         self.longest_seconds = 0.0
 
     def __enter__(self) -> "Requests":
@@ -164,7 +165,7 @@ class Requests:
         finally:
             connection.close()
         self.answers[method, status] += 1
-        self.began[client] = began
+        self.began[client], self.ended[client] = began, time.monotonic()
         self.longest_seconds = max(self.longest_seconds, time.monotonic() - began)
         return status
 

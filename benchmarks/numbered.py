@@ -99,6 +99,7 @@ class Load:
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
         self._sent: dict[str, int] = defaultdict(int)
         self._began: dict[str, float] = {}
+        self._ended: dict[str, float] = {}
         self._ready = threading.Event()
         self.wrong: list[str] = []
         self.kinds: Counter[str] = Counter()
@@ -122,6 +123,10 @@ class Load:
         """Return when each socket sent what was answered last, by time.monotonic(); 0 for none yet."""
         return [self._began.get(f"s{number}", 0) for number in range(self._sockets)]
 
+    def ended(self) -> list[float]:
+        """Return when each socket was answered last, or closed; 0 for not yet."""
+        return [self._ended.get(f"s{number}", 0) for number in range(self._sockets)]
+
     async def _run(self) -> None:
         async with asyncio.TaskGroup() as group:
             for _ in range(self._listeners):
@@ -143,6 +148,7 @@ class Load:
                 await self._talk(name, path)
                 return  # it is over, or went wrong
             except ConnectionClosed as error:
+                self._ended[name] = time.monotonic()
                 self.closed[error.rcvd.code if error.rcvd else ABNORMAL_CLOSURE] += 1
                 if not self._again:
                     self.wrong.append(f"{name} was closed: {error}")
@@ -168,7 +174,7 @@ class Load:
                 answer = await asyncio.wait_for(ws.recv(decode=True), self._answer_seconds)
                 self.longest_stall_seconds = max(self.longest_stall_seconds, time.monotonic() - began)
                 self.messages += 1
-                self._began[name] = began
+                self._began[name], self._ended[name] = began, time.monotonic()
                 if answer != f"{number}:{number}":
                     self.kinds[kind_of(number, max(map(int, answer.split(":"))))] += 1
                     self.wrong.append(f"{name} sent {number}, heard {answer}")

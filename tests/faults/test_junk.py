@@ -29,7 +29,9 @@ MOST_SHARE = 0.6  # of a core, that a process may use
 AGAIN_SECONDS = 15.0
 DEADLINE_SECONDS = 75.0  # in which a request ends whose body's parts were forgotten
 MOST_MOVED = 2000
-BEATS_SECONDS = 7.0  # some beats, some looks of the controller, and what a worker takes to end
+BEATS_SECONDS = 5.0  # some beats, some looks of the controller, and what a worker takes to end
+GRACE_SECONDS = 20.0  # more than is granted to all after a gap
+DEAD = "worker/none.1.x"
 LAST = 5  # writes that a failure shows
 SEED = "ASGICTL_SEED"  # of the longer runs
 LARGE = b"Content-Length: 100000"  # more than travels with its event
@@ -138,15 +140,19 @@ def goes_on(machine: Machine) -> bool:
         return False
 
 
-def stays_well(machine: Machine) -> None:
-    """Judge that processes live and beat, and that requests and frames are answered, for as long as it takes to see."""
-    with closing(client_of(machine)) as client:
-        before, held, began = processes(machine), leases(client), time.monotonic()
-        while time.monotonic() < began + BEATS_SECONDS:
-            assert goes_on(machine)
-        assert processes(machine) == before
-        renewed = leases(client)
-        assert [name for name, until_then in held.items() if renewed.get(name, 0) <= until_then] == []
+@contextmanager
+def stays_well(machine: Machine, client: "redis.Redis") -> Iterator[None]:
+    """Judge that processes live and beat, that requests and frames are answered, and that the dead are seen to."""
+    before, held = processes(machine), leases(client)
+    yield
+    began = time.monotonic()
+    while time.monotonic() < began + BEATS_SECONDS:
+        assert goes_on(machine)
+    assert processes(machine) == before
+    renewed = leases(client)
+    assert [name for name, until_then in held.items() if renewed.get(name, 0) <= until_then] == []
+    client.zadd(PREFIX + "alive", {DEAD: 1})
+    until(lambda: client.zscore(PREFIX + "alive", DEAD) is None, "the dead are seen to", GRACE_SECONDS)
 
 
 def leases(client: "redis.Redis") -> dict[bytes, float]:
@@ -186,11 +192,11 @@ def test_one_thing_of_no_sense_is_passed_over_beside_asgi(well: Callable[[str], 
 def put(machine: Machine, *things: tuple[str, str, list[object]]) -> None:
     """Put things into an instance, and judge that it stays well; values that stand alone are taken away again."""
     with closing(client_of(machine)) as client:
-        for command, key, rest in things:
-            found = next(client.scan_iter(PREFIX + key), (PREFIX + key).encode())
-            client.execute_command(command, found, *rest)
         try:
-            stays_well(machine)
+            with stays_well(machine, client):
+                for command, key, rest in things:
+                    found = next(client.scan_iter(PREFIX + key), (PREFIX + key).encode())
+                    client.execute_command(command, found, *rest)
         finally:
             client.delete(*(PREFIX + key for command, key, _ in things if command == "SET"), PREFIX + "none")
 

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -187,8 +187,8 @@ def test_commits_that_are_refused_for_good(machine: Machine, notes: Path, target
         before = counted(machine)
         with refused(site, name):
             began = time.monotonic()
-            ended: Callable[[], bool] = lambda: min(site.requests.began) > began  # noqa: E731
-            until(ended, "requests end", LONG_SECONDS)
+            until(lambda: min(site.requests.ended) > began + PAUSE_SECONDS, "requests end", LONG_SECONDS)
             if name in NOW:
-                site.flowed(began, LONG_SECONDS + began - time.monotonic(), "sockets' turns end")
+                left = LONG_SECONDS + began - time.monotonic()
+                until(lambda: min(site.load.ended()) > began + PAUSE_SECONDS, "sockets' turns end", left)
         until(lambda: counted(machine) > before, "status counts it", COUNTED_SECONDS)
