@@ -19,6 +19,9 @@ broken-deploys  the same as deploys with 20 that do not start: what closed or fa
 scaling         the same as deploys, between one worker and four
 faults          200 sockets and 200 requests a second beside a held GIL, exits, empty fragments, a full disk: sockets
                 closed, what was lost, repeated or reordered, the longest stall
+links           200 sockets and requests beside connections to Redis that freeze (of the interface, workers, the
+                controller, all), a Redis that stalls for 20 s, and one that is away for 60 s: sockets closed, what was
+                lost, repeated or reordered, requests that failed, the longest stall
 soak            sockets that come and go while workers are killed, for --soak seconds: errors, memory afterwards
 
 Exits 1 when a bar is not met.
@@ -48,7 +51,7 @@ from picows import WSListener, ws_connect
 from asgictl.interface.groups import Groups
 from asgictl.loadtests.servers import Server, Side, SideError, serving
 from asgictl.wire.messages import Frame
-from benchmarks import culprits, deploys, layers, verdicts
+from benchmarks import culprits, deploys, layers, links, verdicts
 from benchmarks.applications import EVENTS, GIBIBYTE
 from benchmarks.closed_loop import Answer, ask, times
 from benchmarks.jobs import notes, send_all
@@ -315,6 +318,7 @@ BARS = {
     "broken-deploys": deploys.broken,
     "scaling": deploys.scaling,
     "faults": culprits.faults,
+    "links": links.links,
     "soak": soak,
 }
 

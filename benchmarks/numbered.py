@@ -12,6 +12,8 @@ import threading
 import time
 import urllib.request
 from collections import Counter, defaultdict
+from collections.abc import Sequence
+from itertools import cycle, islice
 from types import TracebackType
 from typing import Any
 
@@ -56,11 +58,19 @@ async def asgi(scope: dict[str, Any], receive: Any, send: Any) -> None:
     return None
 
 
+def kind_of(due: int, heard: int) -> str:
+    """Return what has happened where one number was due and another came: the one before is a repetition."""
+    return "lost" if heard > due else "repeated" if heard == due - 1 else "reordered"
+
+
 class Load:
     """Clients in a thread of their own, from `with` to its end. wrong: one line for each thing that must not be.
 
+    kinds: how many of those were lost, repeated, reordered.
+
     requests_per_second: 0 for one request after the other, pace_seconds apart.
     again: sockets that the server closes open again, and are counted in `closed`, by code.
+    paths: where sockets connect, in turn. answer_seconds: after which an echo counts as lost.
     """
 
     def __init__(
@@ -73,8 +83,12 @@ class Load:
         http: bool = True,
         requests_per_second: float = 0,
         again: bool = False,
+        paths: Sequence[str] = ("/numbers",),
+        answer_seconds: float = ANSWER_SECONDS,
     ) -> None:
         self._url = url
+        self._paths = paths
+        self._answer_seconds = answer_seconds
         self._sockets = sockets
         self._pace_seconds = pace_seconds
         self._listeners = listeners
@@ -84,8 +98,11 @@ class Load:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
         self._sent: dict[str, int] = defaultdict(int)
+        self._began: dict[str, float] = {}
+        self._ended: dict[str, float] = {}
         self._ready = threading.Event()
         self.wrong: list[str] = []
+        self.kinds: Counter[str] = Counter()
         self.closed: Counter[int] = Counter()
         self.messages = 0
         self.requests = 0
@@ -102,11 +119,20 @@ class Load:
         self._thread.join()
         print(f"{self.messages} messages, {self.requests} requests, longest stall {self.longest_stall_seconds:.2f} s")
 
+    def began(self) -> list[float]:
+        """Return when each socket sent what was answered last, by time.monotonic(); 0 for none yet."""
+        return [self._began.get(f"s{number}", 0) for number in range(self._sockets)]
+
+    def ended(self) -> list[float]:
+        """Return when each socket was answered last, or closed; 0 for not yet."""
+        return [self._ended.get(f"s{number}", 0) for number in range(self._sockets)]
+
     async def _run(self) -> None:
         async with asyncio.TaskGroup() as group:
             for _ in range(self._listeners):
                 group.create_task(self._listen())
-            sending = [group.create_task(self._send(f"s{number}")) for number in range(self._sockets)]
+            paths = islice(cycle(self._paths), self._sockets)
+            sending = [group.create_task(self._send(f"s{number}", path)) for number, path in enumerate(paths)]
             if self._requests_per_second:
                 clients = math.ceil(self._requests_per_second / CLIENT_RATE)
                 pause = clients / self._requests_per_second
@@ -116,19 +142,21 @@ class Load:
             self._ready.set()
             await asyncio.wait(sending)
 
-    async def _send(self, name: str) -> None:
+    async def _send(self, name: str, path: str) -> None:
         while not self._stopping.is_set():
             try:
-                await self._talk(name)
+                await self._talk(name, path)
                 return  # it is over, or went wrong
             except ConnectionClosed as error:
+                self._ended[name] = time.monotonic()
                 self.closed[error.rcvd.code if error.rcvd else ABNORMAL_CLOSURE] += 1
                 if not self._again:
                     self.wrong.append(f"{name} was closed: {error}")
                     return
                 self._sent[name] = 0
             except TimeoutError:
-                self.wrong.append(f"{name} heard nothing for {ANSWER_SECONDS} s after {self._sent[name]}")
+                self.kinds["lost"] += 1
+                self.wrong.append(f"{name} heard nothing for {self._answer_seconds} s after {self._sent[name]}")
                 return
             except (OSError, InvalidHandshake) as error:
                 self.wrong.append(f"{name} could not connect: {error}")
@@ -136,17 +164,19 @@ class Load:
                     return
                 await asyncio.sleep(self._pace_seconds)
 
-    async def _talk(self, name: str) -> None:
-        async with connect(self._url.replace("http", "ws") + "/numbers", open_timeout=30) as ws:
+    async def _talk(self, name: str, path: str) -> None:
+        async with connect(self._url.replace("http", "ws") + path, open_timeout=30) as ws:
             while not self._stopping.is_set():
                 number = self._sent[name] + 1
                 self._sent[name] = number
                 began = time.monotonic()
                 await ws.send(f"{name} {number}")
-                answer = await asyncio.wait_for(ws.recv(decode=True), ANSWER_SECONDS)
+                answer = await asyncio.wait_for(ws.recv(decode=True), self._answer_seconds)
                 self.longest_stall_seconds = max(self.longest_stall_seconds, time.monotonic() - began)
                 self.messages += 1
+                self._began[name], self._ended[name] = began, time.monotonic()
                 if answer != f"{number}:{number}":
+                    self.kinds[kind_of(number, max(map(int, answer.split(":"))))] += 1
                     self.wrong.append(f"{name} sent {number}, heard {answer}")
                     return
                 await asyncio.sleep(self._pace_seconds)
@@ -163,10 +193,12 @@ class Load:
                             missing = {
                                 name: (heard.get(name), n) for name, n in self._sent.items() if heard.get(name) != n
                             }
+                            self.kinds["lost"] += len(missing)
                             self.wrong.append(f"a listener misses {missing}")
                             return
                         continue
-                    if int(number) != heard.get(sender, int(number) - 1) + 1:
+                    if int(number) != (due := heard.get(sender, int(number) - 1) + 1):
+                        self.kinds[kind_of(due, int(number))] += 1
                         self.wrong.append(f"a listener heard {sender} {number} after {heard.get(sender)}")
                     heard[sender] = int(number)
         except ConnectionClosed as error:

@@ -122,3 +122,10 @@ def neighbours(
         Reading(f"{name}: wrong", len(wrong), 0, "", "; ".join(wrong[:3])),
         Reading(f"{name}: stall", stall_seconds, at_most, "s", f"{failed} requests failed"),
     ]
+
+
+def noticed(name: str, counts: dict[str, int], wrong: list[str], stall_seconds: float, at_most: float) -> list[Reading]:
+    """Judge what clients of a Redis noticed that was away: things that must not be, by kind, and the longest stall."""
+    shown = ", ".join(f"{count} {kind}" for kind, count in counts.items())
+    note = "; ".join([shown, *wrong[:3]])
+    return [Reading(name, sum(counts.values()), 0, "", note), Reading(f"{name}: stall", stall_seconds, at_most, "s")]

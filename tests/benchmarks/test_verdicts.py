@@ -115,3 +115,9 @@ def test_neighbours_of_a_fault_lose_nothing_and_wait_for_so_long() -> None:
     closed, wrong, stall = verdicts.neighbours("fragments", 0, ["s1 sent 2, heard 3:3"], 4, 0.4, 0.3)
     assert (closed.met, wrong.met, stall.met) == (True, False, False)
     assert (wrong.note, stall.note) == ("s1 sent 2, heard 3:3", "4 requests failed")
+
+
+def test_whoever_has_a_silent_redis_notices_nothing_but_a_stall() -> None:
+    whole, stall = verdicts.noticed("stall", {"closed": 0, "lost": 2, "repeated": 1}, ["s1 misses 3"], 25, 26)
+    assert (whole.figure, whole.met, stall.met) == (3, False, True)
+    assert whole.note == "0 closed, 2 lost, 1 repeated; s1 misses 3"

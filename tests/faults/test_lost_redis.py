@@ -2,8 +2,6 @@
 
 import asyncio
 import json
-import socket
-import threading
 import time
 from contextlib import closing, suppress
 
@@ -127,72 +125,3 @@ async def test_one_expired_message_of_the_channel_layer_is_lost_alone(url_of_val
             while len(came) < 5:
                 came.append((await layer.receive(channel))["number"])
     assert came == [1, 2, 3, 4, 5]
-
-
-class Proxy:
-    """Forwards connections to Redis; once frozen, nothing more on those that are open then, and ends none of them."""
-
-    def __init__(self, url: str) -> None:
-        self._target = url.removeprefix("unix://")
-        self._open: set[threading.Event] = set()
-        self._sockets: list[socket.socket] = []
-        self._listener = socket.socket()
-        self._listener.bind(("127.0.0.1", 0))
-        self._listener.listen()
-        self.url = f"redis://127.0.0.1:{self._listener.getsockname()[1]}"
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def __enter__(self) -> "Proxy":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        for each in (self._listener, *self._sockets):
-            each.close()
-
-    def freeze(self) -> None:
-        """Forward nothing more of what is open now."""
-        for each in self._open:
-            each.set()
-
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                client, _ = self._listener.accept()
-                server = socket.socket(socket.AF_UNIX)
-                server.connect(self._target)
-                self._sockets += [client, server]
-                frozen = threading.Event()
-                self._open.add(frozen)
-                for pair in ((client, server), (server, client)):
-                    threading.Thread(target=self._carry, args=(*pair, frozen), daemon=True).start()
-
-    def _carry(self, source: socket.socket, sink: socket.socket, frozen: threading.Event) -> None:
-        with suppress(OSError):
-            while data := source.recv(1 << 16):
-                if frozen.is_set():
-                    return
-                sink.sendall(data)
-            if not frozen.is_set():
-                sink.shutdown(socket.SHUT_WR)
-
-
-@pytest.mark.soak
-@later("One link", "A5")
-def test_connections_that_forward_nothing_are_replaced(serve: Serve, url_of_valkey: str) -> None:
-    """A5: as a partition or a firewall leaves them; the interface is back within 6 s, and its sockets with it."""
-    with Proxy(url_of_valkey) as proxy:
-        machine = serve(SLOW, "--workers", "1", "--name", "default", "--redis", proxy.url)
-        with connect(machine.ws + "/ws", close_timeout=0.2) as client:
-            client.send("before")
-            assert client.recv(5) == "before"
-            proxy.freeze()
-            client.send("after")
-            try:
-                said: object = client.recv(12)
-            except (ConnectionClosed, TimeoutError) as error:
-                said = type(error).__name__
-            answer = exchange(machine, request(b"/"), 2)
-            kill(machine)  # what does not come back stops only after its deadlines
-    assert said == "after"
-    assert status_of(answer) == 200
