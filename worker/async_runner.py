@@ -20,7 +20,7 @@ from asgictl.layers.redis.keys import Keys
 from asgictl.layers.redis.link import ALWAYS, CUT, UNSENT, Link
 from asgictl.layers.redis.reader import Followed, Reader, create_stream, ignored
 from asgictl.layers.redis.refused import AGAIN_SECONDS, REFUSED, REFUSED_SECONDS, Commit, end_commands
-from asgictl.layers.redis.send_commands import send_command
+from asgictl.layers.redis.send_commands import Broadcasts, send_command
 from asgictl.layers.redis.worker_side import COMMIT, COMMIT_SHA
 from asgictl.wire.messages import (
     Broadcast,
@@ -61,6 +61,7 @@ class EventLoop:
             partial(Link, url), [self._inbox], begin=self._begin, on_read=self._has_read, reject=reject
         )
         self._reject = reject
+        self._broadcasts = Broadcasts(self.inbox)
         self._has_inbox = False
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -99,12 +100,13 @@ class EventLoop:
         self._link.call(*command, answered=answered, again=ALWAYS)
 
     def publish(self, sent: Frames | Sent) -> None:
-        """Send something outside of a commit; again after a cut, but for a broadcast on its way."""
+        """Send something outside of a commit."""
         if isinstance(sent, Frames):
             self.reply(sent, _published)
+        elif isinstance(sent, Broadcast):
+            self._link.call(*self._broadcasts.command(self.keys, sent), answered=_published, again=ALWAYS)
         else:
-            again = UNSENT if isinstance(sent, Broadcast) else ALWAYS
-            self._link.call(*send_command(self.keys, sent), answered=_published, again=again)
+            self._link.call(*send_command(self.keys, sent), answered=_published, again=ALWAYS)
 
     async def commit(self, commit: Commit, arguments: Sequence[str | bytes | int]) -> object:
         """Commit, for as long as Redis is away; a repeated commit is refused there. Returns what commit.lua says.

@@ -17,15 +17,15 @@ import hiredis
 import redis
 
 from asgictl.errors import RedisError
-from asgictl.layers.base import Answered, OnBroadcast, OnReply
+from asgictl.layers.base import Answered, OnBroadcast, OnReply, process_id
 from asgictl.layers.redis.dead_letters import dead_letter_command
 from asgictl.layers.redis.keys import Keys
 from asgictl.layers.redis.leases import beat_answer, beat_command, leave_command, reap_command
 from asgictl.layers.redis.link import ALWAYS, CUT, UNSENT, Call, Link
 from asgictl.layers.redis.reader import TRIM_BYTES, Followed, Reader, create_stream, ignored, position_of
 from asgictl.layers.redis.scripts import script
-from asgictl.layers.redis.send_commands import send_command
-from asgictl.wire.messages import Event, Job, Sent, WorkerMessage, decode_broadcast, decode_reply, encode
+from asgictl.layers.redis.send_commands import Broadcasts, send_command
+from asgictl.wire.messages import Broadcast, Event, Sent, WorkerMessage, decode_broadcast, decode_reply, encode
 
 logger = logging.getLogger("asgictl.layers")
 BROADCAST_RETENTION_MILLISECONDS = 60_000
@@ -46,6 +46,7 @@ class RedisGroupLayer:
         self._keys = Keys(name)
         self._link = Link(url, self._register)
         self._on_broadcast = on_broadcast
+        self._broadcasts = Broadcasts(process_id())
         broadcasts = Followed(self._keys.broadcast, self._hear_broadcast, b"", trimmed=self._keys.trimmed)
         self._reader = Reader(partial(Link, url), [*self._followed(), broadcasts], reject=reject)
         self._ticker: asyncio.Task[None] | None = None
@@ -58,7 +59,8 @@ class RedisGroupLayer:
         """Called whenever the link is up again."""
 
     def _hear_broadcast(self, entry_id: bytes, fields: list[bytes]) -> None:
-        self._on_broadcast(decode_broadcast(fields[0], fields[1]), position_of(entry_id))
+        if self._broadcasts.is_new(fields):
+            self._on_broadcast(decode_broadcast(fields[0], fields[1]), position_of(entry_id))
 
     @property
     def silent_seconds(self) -> float:
@@ -81,8 +83,8 @@ class RedisGroupLayer:
         await self._link.stop()
 
     def publish(self, sent: Sent) -> None:
-        again = ALWAYS if isinstance(sent, Job) else UNSENT  # no reader would know a broadcast again
-        self._link.call(*send_command(self._keys, sent), answered=_published, again=again)
+        command = self._broadcasts.command(self._keys, sent) if isinstance(sent, Broadcast) else None
+        self._link.call(*(command or send_command(self._keys, sent)), answered=_published, again=ALWAYS)
 
     async def _tick(self) -> None:
         while True:

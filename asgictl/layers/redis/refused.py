@@ -18,6 +18,7 @@ from asgictl.wire.messages import INTERNAL_ERROR, Close, Done, Response, encode
 
 REFUSED_SECONDS = 10.0  # that a refused commit is tried again for
 AGAIN_SECONDS = 0.5  # between two attempts
+REFUSED_BYTES = 16 << 20  # of refused commits that a thread keeps; then those that are refused next end at once
 REFUSED = "commits that Redis refused"
 
 

@@ -5,6 +5,9 @@ from asgictl.layers.redis.scripts import script
 from asgictl.wire.messages import VERSION, Broadcast, Sent, encode
 
 SEND = script("send")
+SENDER = b"sender"  # the field of a broadcast that may come twice
+MISSING = 1000  # of numbers that are missing, the newest are waited for
+SENDERS = 1000  # whose last broadcast is known; an instance has fewer processes
 _SEND_ONE = """
 local depth = redis.call('XLEN', KEYS[1]) + redis.call('ZCARD', KEYS[2])
 if tonumber(ARGV[4]) > 0 and depth >= tonumber(ARGV[4]) then return 0 end
@@ -19,6 +22,48 @@ def send_arguments(keys: Keys, sent: Sent) -> tuple[str, int, bytes]:
     if isinstance(sent, Broadcast):
         return keys.broadcast, 0, encode(sent)[1]
     return keys.channel(sent.channel), sent.delay_milliseconds, encode(sent)[1]
+
+
+class _Heard:
+    """Which numbers of a sender have been heard: up to the last all but those that Redis refused and may take later."""
+
+    def __init__(self, last: int) -> None:
+        self._last = last
+        self._missing: set[int] = set()
+
+    def is_new(self, number: int) -> bool:
+        if number <= self._last:
+            is_missing = number in self._missing
+            self._missing.discard(number)
+            return is_missing
+        self._missing.update(range(max(self._last + 1, number - MISSING), number))
+        self._last = number
+        return True
+
+
+class Broadcasts:
+    """Numbers the broadcasts of one sender, and knows those of others that come twice. sender: an id that is unique."""
+
+    def __init__(self, sender: str) -> None:
+        self._sender = sender.encode()
+        self._sent = 0
+        self._heard: dict[bytes, _Heard] = {}  # by sender
+
+    def command(self, keys: Keys, sent: Broadcast) -> Command:
+        """Return what sends it; it may be sent again, in its order, for readers pass it on once."""
+        self._sent += 1
+        return (*send_command(keys, sent), SENDER, b"%b %d" % (self._sender, self._sent))
+
+    def is_new(self, fields: list[bytes]) -> bool:
+        """Whether an entry has not been heard before; what a commit sends has no number, and comes once."""
+        if len(fields) < 4 or fields[2] != SENDER:
+            return True
+        sender, _, number = fields[3].rpartition(b" ")
+        heard = self._heard.pop(sender) if sender in self._heard else _Heard(int(number) - 1)
+        self._heard[sender] = heard
+        if len(self._heard) > SENDERS:
+            del self._heard[next(iter(self._heard))]  # who has not sent for longest
+        return heard.is_new(int(number))
 
 
 def send_command(keys: Keys, sent: Sent, capacity: int = 0) -> Command:

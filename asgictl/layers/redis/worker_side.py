@@ -6,6 +6,7 @@ import socket
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from math import inf
 from time import monotonic, sleep
 from typing import Any, NamedTuple
 
@@ -18,13 +19,14 @@ from asgictl.layers.redis.keys import WORKERS, Keys, interface_of
 from asgictl.layers.redis.leases import LEASE_MILLISECONDS, give_back_command
 from asgictl.layers.redis.link import AWAY, BACKOFF_SECONDS, CONNECT_SECONDS, SILENT_SECONDS, pack
 from asgictl.layers.redis.reader import BLOCK_MILLISECONDS, READ_COUNT
-from asgictl.layers.redis.refused import AGAIN_SECONDS, REFUSED, REFUSED_SECONDS, Commit, end_commands
+from asgictl.layers.redis.refused import AGAIN_SECONDS, REFUSED, REFUSED_BYTES, REFUSED_SECONDS, Commit, end_commands
 from asgictl.layers.redis.scripts import script
-from asgictl.layers.redis.send_commands import SEND, send_arguments, send_command
+from asgictl.layers.redis.send_commands import SEND, Broadcasts, send_arguments, send_command
 from asgictl.machine import forks
 from asgictl.wire.manifest import Manifest, encode_manifest
 from asgictl.wire.messages import (
     VERSION,
+    Broadcast,
     Disconnect,
     Done,
     Frames,
@@ -101,10 +103,10 @@ def commit_arguments(
 
 
 class _Sent(NamedTuple):
-    """A command on its way. commit: what it commits. refused_until: when an attempt is the last one; 0 at first."""
+    """A command on its way. commit: what it commits. refused_until: when an attempt is the last one, 0 at first."""
 
     packed: bytes
-    commit: Commit | None = None
+    commit: Commit | None
     refused_until: float = 0.0
 
 
@@ -130,6 +132,7 @@ class RedisWorkerLayer:
         self._consumer = consumer
         self.inbox = consumer  # where letters to this thread go
         self._mail: redis.connection.AbstractConnection | None = None
+        self._broadcasts = Broadcasts(consumer)
         self._mailed = b"0"  # the last letter's id
         self._streams = [self.keys.channel(channel) for channel in channels]
         self._connection: redis.connection.AbstractConnection | None = None
@@ -138,6 +141,7 @@ class RedisWorkerLayer:
         self._output: list[_Sent] = []
         self._unanswered: list[_Sent] = []  # on their way
         self._refused: list[_Sent] = []
+        self._refused_bytes = 0
         self._again_at = 0.0
         self._waiting: tuple[float, redis.connection.AbstractConnection] | None = None  # since when, and for which
         self._recover = False  # read this consumer's own pending entries before new ones
@@ -236,7 +240,8 @@ class RedisWorkerLayer:
         if isinstance(sent, Frames):
             self._ask_mail(("XADD", self.keys.replies(sent.connection), "NOMKSTREAM", "*", *encode(sent)))
         else:
-            self._ask_mail(send_command(self.keys, sent))
+            command = self._broadcasts.command(self.keys, sent) if isinstance(sent, Broadcast) else None
+            self._ask_mail(command or send_command(self.keys, sent))
 
     def mail(self, reply: Want | Response | None, wait_seconds: float = 0) -> tuple[bool, list[WorkerMessage]]:
         """Send something ahead of the commit, and return whether its interface lives and which letters have come.
@@ -297,8 +302,8 @@ class RedisWorkerLayer:
             with suppress(OSError, AttributeError):  # it has been closed meanwhile
                 opened.shutdown(socket.SHUT_RDWR)
 
-    def _buffer(self, *command: str | bytes | int, commit: Commit | None = None) -> None:
-        sent = _Sent(pack(command), commit)
+    def _buffer(self, *command: str | bytes | int, commit: Commit | None = None, refused_until: float = 0.0) -> None:
+        sent = _Sent(pack(command), commit, refused_until)
         with self._sending:
             self._output.append(sent)
 
@@ -340,26 +345,31 @@ class RedisWorkerLayer:
                 logger.info("a commit came too late and was refused (%d)", answer)
 
     def _refuse(self, sent: "_Sent", words: str) -> None:
-        """Redis has refused a command for good: a commit is tried again for a while, then its event ends."""
-        if sent.commit is None:
-            logger.error("Redis refused a command: %s", words)
-            return
+        """Redis has refused a command: a commit is tried again for a while, then its event ends.
+
+        Any other gives events up, and they would be nobody's: it is tried until it is done.
+        """
         now = monotonic()
         self._again_at = now + AGAIN_SECONDS
         self._reject(REFUSED)
-        if sent.refused_until and now > sent.refused_until:
+        is_late = 0 < sent.refused_until < now or self._refused_bytes > REFUSED_BYTES
+        if sent.commit is None and is_late:
+            logger.error("Redis refused a command: %s", words)
+        elif sent.commit and is_late:
             entry = sent.commit.entry
             logger.error("Redis refused the commit of %s %s: %s", entry.event.channel, entry.id.decode(), words)
             for command in end_commands(self.keys, sent.commit, words):
-                self._buffer(*command)
+                self._buffer(*command, refused_until=now)
         else:
-            self._refused.append(sent._replace(refused_until=sent.refused_until or now + REFUSED_SECONDS))
+            self._refused_bytes += len(sent.packed)
+            until = now + REFUSED_SECONDS if sent.commit else inf
+            self._refused.append(sent._replace(refused_until=sent.refused_until or until))
 
     def _buffer_refused(self) -> None:
         if self._refused and monotonic() > self._again_at:
             with self._sending:
                 self._output = self._refused + self._output
-            self._refused = []
+            self._refused, self._refused_bytes = [], 0
 
     def _disconnect(self) -> None:
         if self._connection:
