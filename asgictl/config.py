@@ -15,6 +15,7 @@ from asgictl.errors import AddressError
 
 SERVERS = ("uvicorn", "daphne", "hypercorn")
 CHANNEL_CAPACITY = 10_000  # messages of a background channel, those that are delayed included
+MOST_DEAD_LETTERS, DEAD_LETTER_BYTES = 10_000, 64 << 20  # kept; the oldest go
 SILENT_SECONDS = 6.0  # without a sign of life, after which a process is ended: a lease of 5 s has lapsed by then
 
 
