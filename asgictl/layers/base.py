@@ -46,8 +46,8 @@ class EventLayer(GroupLayer, Protocol):
     async def goodbye(self) -> None:
         """Every connection has had its last turn: leave nothing behind."""
 
-    def append(self, channel: str, event: Event, answered: Answered) -> None:
-        """Put an event onto a channel; answered with its entry."""
+    def append(self, channel: str, event: Event, answered: Answered) -> int:
+        """Put an event onto a channel; answered with its entry. Returns how many bytes it is, encoded."""
 
     def remove(self, channel: str, entry: bytes, answered: Answered) -> None:
         """Take an event from its channel; answered with 1, or 0 when a worker has it in hand already."""

@@ -37,6 +37,7 @@ from asgictl.wire.messages import (
     Want,
     WorkerMessage,
     decode_event,
+    encode,
 )
 
 READ_SECONDS = 1.0  # a read waits as long as on Redis
@@ -287,8 +288,9 @@ class MemoryEventLayer(MemoryGroupLayer):
     def hear_reply(self, reply: Reply, position: Position | None) -> None:
         self._soon(self._on_reply, reply, position)
 
-    def append(self, channel: str, event: Event, answered: Answered) -> None:
+    def append(self, channel: str, event: Event, answered: Answered) -> int:
         self._soon(answered, self._memory.add(channel.encode(), event))
+        return len(encode(event)[1])
 
     def remove(self, channel: str, entry: bytes, answered: Answered) -> None:
         place = self._memory.withdraw(channel.encode(), entry, in_hand=False)

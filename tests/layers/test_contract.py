@@ -63,7 +63,7 @@ class Interface:
         if not (isinstance(heard, Broadcast) and heard.frame == END and heard.group != self.id):
             self.heard.put_nowait((heard, position))
 
-    async def ask(self, ask: Callable[..., None], *arguments: object) -> Any:
+    async def ask(self, ask: Callable[..., object], *arguments: object) -> Any:
         """Wait for what the layer answers, which is never before the call returns."""
         answer: asyncio.Future[object] = asyncio.get_running_loop().create_future()
         ask(*arguments, answer.set_result)
@@ -246,6 +246,13 @@ class Contract:
             for event in events[2:]:
                 await interface.append(event)
             assert [entry.event for entry in take_all(worker, 4)] == events
+
+    @scenario
+    async def test_what_is_added_is_known_by_its_encoded_size(self, layers: Layers) -> None:
+        async with layers.interface() as interface:
+            for event in (request(), receive(1, "é" * 1000, b"x" * 1000), connect()):
+                size = interface.layer.append(event.channel, event, lambda _answer: None)
+                assert size == len(encode(event)[1])
 
     @scenario
     async def test_each_event_goes_to_one_of_the_workers_that_compete(self, layers: Layers) -> None:

@@ -324,8 +324,10 @@ class RedisEventLayer(RedisGroupLayer):
         self._reader.rewind()
         self._on_forgotten()
 
-    def append(self, channel: str, event: Event, answered: Answered) -> None:
-        self._link.call("XADD", self._keys.channel(channel), "*", *encode(event), answered=answered)
+    def append(self, channel: str, event: Event, answered: Answered) -> int:
+        version, value = encode(event)
+        self._link.call("XADD", self._keys.channel(channel), "*", version, value, answered=answered)
+        return len(value)
 
     def remove(self, channel: str, entry: bytes, answered: Answered) -> None:
         self._link.call("EVAL", _REMOVE, 1, self._keys.channel(channel), entry, answered=answered)
