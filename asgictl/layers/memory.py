@@ -17,6 +17,7 @@ from time import monotonic
 
 from msgspec.structs import replace
 
+from asgictl.config import DEAD_LETTER_BYTES, MOST_DEAD_LETTERS
 from asgictl.layers.base import Answered, Entry, OnBroadcast, OnReply, Position
 from asgictl.layers.redis.keys import interface_of
 from asgictl.wire.manifest import Manifest, encode_manifest
@@ -41,7 +42,6 @@ from asgictl.wire.messages import (
 )
 
 READ_SECONDS = 1.0  # a read waits as long as on Redis
-DEAD_LETTERS = 1000  # kept; the oldest go
 
 
 @dataclass(slots=True)
@@ -53,6 +53,11 @@ class Place:
     consumer: str = ""
 
 
+def size_of(event: Event) -> int:
+    """Return how many bytes an event is, encoded."""
+    return len(encode(event)[1])
+
+
 class Memory:
     """What all layers of one process share. Its methods may be called from any thread."""
 
@@ -62,7 +67,8 @@ class Memory:
         self.interfaces: dict[str, MemoryEventLayer] = {}  # who may be replied to
         self.inboxes: dict[str, deque[WorkerMessage]] = {}
         self.manifest: bytes | None = None
-        self.dead_letters: deque[tuple[str, Event, str]] = deque(maxlen=DEAD_LETTERS)
+        self.dead_letters: deque[tuple[str, Event, str]] = deque()
+        self._dead_bytes = 0
         self._streams: dict[bytes, dict[bytes, Place]] = defaultdict(dict)
         self._turns: dict[str, int] = {}  # connection -> last committed turn
         self._farewells: dict[str, tuple[bytes, bytes]] = {}  # connection -> stream, encoded disconnect event
@@ -178,7 +184,15 @@ class Memory:
             if isinstance(event, Job | Disconnect) and retries < 3:
                 self.add(stream, event, retries)
             elif isinstance(event, Job):
-                self.dead_letters.append((event.channel, event, f"{retries} workers died of it"))
+                self.dead_letter(event.channel, event, f"{retries} workers died of it")
+
+    def dead_letter(self, channel: str, event: Event, reason: str) -> None:
+        """Keep an event that was given up; the oldest go when they are too many, or too many bytes."""
+        with self.changed:
+            self.dead_letters.append((channel, event, reason))
+            self._dead_bytes += size_of(event)
+            while len(self.dead_letters) > MOST_DEAD_LETTERS or self._dead_bytes > DEAD_LETTER_BYTES:
+                self._dead_bytes -= size_of(self.dead_letters.popleft()[1])
 
     def release(self, worker: str, started: tuple[str, ...] = ("?",)) -> int:
         """Take every event from a dead worker's hands, of all its threads; returns how many. Every interface hears it.
@@ -290,7 +304,7 @@ class MemoryEventLayer(MemoryGroupLayer):
 
     def append(self, channel: str, event: Event, answered: Answered) -> int:
         self._soon(answered, self._memory.add(channel.encode(), event))
-        return len(encode(event)[1])
+        return size_of(event)
 
     def remove(self, channel: str, entry: bytes, answered: Answered) -> None:
         place = self._memory.withdraw(channel.encode(), entry, in_hand=False)
@@ -310,7 +324,7 @@ class MemoryEventLayer(MemoryGroupLayer):
             self._soon(gone)  # behind the reply, if one is on its way
 
     def dead_letter(self, channel: str, event: Event, reason: str) -> None:
-        self._memory.dead_letters.append((channel, event, reason))
+        self._memory.dead_letter(channel, event, reason)
 
 
 class MemoryWorkerLayer:

@@ -30,6 +30,7 @@ from asgictl.wire.messages import (
     Gone,
     Job,
     Lost,
+    Receive,
     Reply,
     Response,
     Sent,
@@ -839,6 +840,16 @@ class Contract:
         assert layers.dead_letters() == [("background.thumbs", job("poison", attempt=5), "3 workers died of it")]
         workers[3].send_now(job("next"))
         assert take(workers[3]).event == job("next")
+
+    @scenario
+    async def test_of_dead_letters_the_oldest_go_when_they_are_too_many_bytes(self, layers: Layers) -> None:
+        async with layers.interface() as interface:
+            for number in range(1, 71):
+                interface.layer.dead_letter("websocket.receive", receive(number, b"x" * (1 << 20)), "r")
+            await interface.depth("websocket.receive")  # answered behind them
+            numbers = [event.number for _, event, _ in layers.dead_letters() if isinstance(event, Receive)]
+            assert numbers == list(range(71 - len(numbers), 71))
+            assert 60 < len(numbers) < 64
 
     @scenario
     async def test_a_job_may_be_given_back_however_often(self, layers: Layers) -> None:
