@@ -14,7 +14,11 @@ from typing import Any
 from asgictl.errors import AddressError
 
 SERVERS = ("uvicorn", "daphne", "hypercorn")
+# Of a channel: one interface's events, encoded; a background channel's messages, in Redis's memory. As 10,000 events of
+# 6.5 KiB, more than most carry; of the largest, 64 messages of 1 MiB, more than workers run in one second.
+CHANNEL_BYTES = 64 << 20
 CHANNEL_CAPACITY = 10_000  # messages of a background channel, those that are delayed included
+MOST_DEAD_LETTERS, DEAD_LETTER_BYTES = 10_000, 64 << 20  # kept; the oldest go
 SILENT_SECONDS = 6.0  # without a sign of life, after which a process is ended: a lease of 5 s has lapsed by then
 
 
@@ -29,6 +33,7 @@ class Limits:
     body_bytes: int = 1 << 30
     outbox_bytes: int = 1 << 20
     channel_events: int = 10_000
+    channel_bytes: int = CHANNEL_BYTES
     attempts: int = 3
     http_deadline_seconds: float = 60
     connect_deadline_seconds: float = 5

@@ -105,13 +105,16 @@ class UnknownChannel(AsgictlError):
 
 
 class ChannelFull(AsgictlError):
-    """A background channel holds as many messages as it may; nothing was sent, and the sender decides what now."""
+    """A background channel holds as much as it may; nothing was sent, and the sender decides what now.
+
+    held: what it holds, as "10000 messages".
+    """
 
     exit_code = 11
 
-    def __init__(self, channel: str, capacity: int) -> None:
+    def __init__(self, channel: str, held: str) -> None:
         super().__init__(
-            f"background channel {channel!r} holds {capacity} messages and takes no more: send again later, or start"
+            f"background channel {channel!r} holds {held} and takes no more: send again later, or start"
             " more workers for it"
         )
 

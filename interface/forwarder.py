@@ -90,7 +90,9 @@ class Forwarder:
             on_fenced=self._fenced,
             reject=self.shed.add,
         )
-        self._in_flight: InFlight = InFlight(self._layer, config.limits.channel_events, self.shed.add)
+        self._in_flight: InFlight = InFlight(
+            self._layer, config.limits.channel_events, self.shed.add, config.limits.channel_bytes
+        )
         self._budget = BUDGET_BYTES
         self._router: Router | None = None
         self._routed: bytes | None = None  # the encoded manifest that _router was made from

@@ -13,6 +13,7 @@ from enum import Enum, auto
 from functools import partial
 from typing import Protocol
 
+from asgictl.config import CHANNEL_BYTES
 from asgictl.layers.base import EventLayer, NotSent, OnItsWay
 from asgictl.wire.messages import Event, Lost, Receive, Turn
 
@@ -43,15 +44,27 @@ class Stage(Enum):
 
 
 class Dispatched:
-    """One event. entry: its id in the channel's stream, once XADD was answered."""
+    """One event. entry: its id in the channel's stream, once XADD was answered. size: bytes of it, once it was sent."""
 
-    __slots__ = ("audit_at", "audit_seconds", "channel", "entry", "event", "on_its_way", "owner", "skipped", "stage")
+    __slots__ = (
+        "audit_at",
+        "audit_seconds",
+        "channel",
+        "entry",
+        "event",
+        "on_its_way",
+        "owner",
+        "size",
+        "skipped",
+        "stage",
+    )
 
     def __init__(self, event: Event, owner: Owner, now: float) -> None:
         self.event = event
         self.owner = owner
         self.channel = event.channel + owner.pool
         self.entry: bytes | None = None
+        self.size = 0
         self.stage = Stage.WAITING
         self.on_its_way: OnItsWay | None = None
         self.skipped: Callable[[], None] | None = None  # to be called if no worker gets it, once nobody waits for it
@@ -63,21 +76,29 @@ class InFlight:
     """All events of an interface that are open: at most one for each connection.
 
     capacity: of a channel, in events; what other interfaces have in it is known from the layer, each second.
-    shed: told of each sending that Redis has refused, in its words.
+    shed: told of each sending that Redis has refused, in its words. capacity_bytes: of a channel, of this interface's
+    events alone: other interfaces' are known only by their number.
     """
 
-    def __init__(self, layer: EventLayer, capacity: int, shed: Callable[[str], None]) -> None:
+    def __init__(
+        self, layer: EventLayer, capacity: int, shed: Callable[[str], None], capacity_bytes: int = CHANNEL_BYTES
+    ) -> None:
         self._layer = layer
         self._shed = shed
         self._capacity = capacity
+        self._capacity_bytes = capacity_bytes
         self._in_flight: dict[str, Dispatched] = {}
         self._waiting: dict[str, deque[Dispatched]] = {}  # by channel
         self._open: Counter[str] = Counter()  # by channel
+        self._bytes: Counter[str] = Counter()  # of these
         self._others: Counter[str] = Counter()  # by channel, events of other interfaces
 
     def full(self, channel: str) -> bool:
         """Whether a channel is at its capacity: requests and handshakes are refused then, frames wait."""
-        return self._open[channel] + self._others[channel] >= self._capacity
+        return (
+            self._open[channel] + self._others[channel] >= self._capacity
+            or self._bytes[channel] >= self._capacity_bytes
+        )
 
     def send(self, event: Event, owner: Owner) -> None:
         """Send an event, again and again while Redis is away: whatever the number of sendings, one output counts."""
@@ -100,6 +121,7 @@ class InFlight:
                 self._waiting[dispatched.channel].remove(dispatched)
             else:
                 self._open[dispatched.channel] -= 1
+                self._bytes[dispatched.channel] -= dispatched.size
             if dispatched.on_its_way and dispatched.entry is None:
                 dispatched.on_its_way.withdraw()
             if dispatched.channel in self._waiting:
@@ -110,6 +132,7 @@ class InFlight:
         self._in_flight.clear()
         self._waiting.clear()
         self._open.clear()
+        self._bytes.clear()
 
     def skip(self, connection: str, skipped: Callable[[], None]) -> None:
         """Nobody waits for the reply: call skipped() if no worker has taken the event, and none will any more."""
@@ -156,6 +179,9 @@ class InFlight:
             partial(self._answered, dispatched),
             repeatable=dispatched.owner.repeatable,
         )
+        size = dispatched.on_its_way.size
+        self._bytes[dispatched.channel] += size - dispatched.size
+        dispatched.size = size
 
     def _dispatch_waiting(self, channel: str) -> None:
         waiting = self._waiting.get(channel)

@@ -9,7 +9,7 @@ from time import perf_counter
 from typing import Any, cast
 
 from asgictl.app.boundary import UserCode
-from asgictl.app.outcome import Outcome
+from asgictl.app.outcome import Depths, Outcome
 from asgictl.app.runtime import current
 from asgictl.layers.base import Entry
 from asgictl.layers.flow_control import OrderedReceiver, OrderedSender
@@ -46,7 +46,7 @@ class HTTPRun:
         scope: dict[str, Any],
         events: EventLoop,
         timeout_seconds: float = 0,
-        depths: dict[str, int] | None = None,
+        depths: Depths | None = None,
     ) -> None:
         self._entry = entry
         self._event = event

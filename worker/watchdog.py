@@ -19,12 +19,14 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from asgictl.app.outcome import Depths
 from asgictl.app.runtime import failures
 from asgictl.config import WorkerConfig
 from asgictl.layers.base import Entry
 from asgictl.layers.redis.dead_letters import dead_letter_command
 from asgictl.layers.redis.keys import Keys
 from asgictl.layers.redis.leases import LEASE_MILLISECONDS, beat, give_back_command, member, reap
+from asgictl.layers.redis.send_commands import weigh_command
 from asgictl.layers.redis.worker_side import COMMIT, commit_arguments
 from asgictl.machine import forks
 from asgictl.wire.error_responses import APPLICATION_TOO_SLOW
@@ -102,14 +104,16 @@ class Watchdog:
             self._client.pexpire(key, lease)
 
     def _measure(self) -> None:
-        """See how many messages wait in each background channel, for those who send to it."""
-        depths = self._loops[0].application.depths if self._loops else {}
+        """See how many messages wait in each background channel, and how large, for those who send to it."""
+        depths = self._loops[0].application.depths if self._loops else Depths(())
         with self._client.pipeline(transaction=False) as pipe:
-            for name in depths:
-                pipe.xlen(self._keys.channel(BACKGROUND + name))
-                pipe.zcard(self._keys.delayed(BACKGROUND + name))
+            for channel in (BACKGROUND + name for name in depths):
+                pipe.xlen(self._keys.channel(channel))
+                pipe.zcard(self._keys.delayed(channel))
+                pipe.execute_command(*weigh_command(self._keys, channel))
             counts = pipe.execute()
-        depths.update(zip(depths, map(sum, zip(counts[::2], counts[1::2], strict=True)), strict=True))
+        for name, ready, delayed, size in zip(depths, counts[::3], counts[1::3], counts[2::3], strict=True):
+            depths[name], depths.bytes[name] = ready + delayed, size
 
     def finish(self) -> None:
         """The loops have ended: end the lease, and let go of what a lost connection may have left in our hands."""

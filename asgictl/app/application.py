@@ -6,6 +6,7 @@ from functools import lru_cache
 from typing import Any
 
 from asgictl.app.message import BackgroundMessage, Message
+from asgictl.app.outcome import Depths
 from asgictl.app.sending import channel_name
 from asgictl.errors import ConsumerError, TargetError
 from asgictl.wire.manifest import Manifest, Path
@@ -108,7 +109,7 @@ class Application:
                 raise TargetError(
                     f"Application(background={{{name!r}: ...}}): a consumer is a function, not {consumer!r}"
                 )
-        self.depths = dict.fromkeys(self.background, 0)  # how full each was when this process last looked
+        self.depths = Depths(self.background)
         self.route = lru_cache(maxsize=1024)(self._route)
 
     def mount(self, path: str) -> Callable[..., Any] | None:

@@ -1,10 +1,11 @@
 """All that one event produces, buffered until its commit: nothing leaves before, everything leaves together."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
 
-from asgictl.errors import ConsumerError
+from asgictl.config import CHANNEL_BYTES, CHANNEL_CAPACITY
+from asgictl.errors import ChannelFull, ConsumerError
 from asgictl.wire.messages import Accept, Close, Frame, Frames, Sent, plain
 
 SendNow = Callable[[Frames | Sent], object]
@@ -31,16 +32,36 @@ def encodable(text: str) -> str:
     return text
 
 
+class Depths(dict[str, int]):
+    """How many messages wait in each background channel, and how many `bytes` they take in Redis.
+
+    As this process knew it up to a second ago, and what its handlers have sent since.
+    """
+
+    def __init__(self, channels: Iterable[str]) -> None:
+        super().__init__(dict.fromkeys(channels, 0))
+        self.bytes = dict(self)
+
+    def add(self, channel: str, size: int) -> None:
+        """Count a message of so many bytes that is sent; raises ChannelFull."""
+        if self[channel] >= CHANNEL_CAPACITY:
+            raise ChannelFull(channel, f"{CHANNEL_CAPACITY} messages")
+        if self.bytes[channel] + size > CHANNEL_BYTES:
+            raise ChannelFull(channel, f"{CHANNEL_BYTES >> 20} MiB")
+        self[channel] += 1
+        self.bytes[channel] += size
+
+
 @dataclass(slots=True)
 class Outcome:
     """What an event's handler asked for. Handlers fill it; the worker commits it.
 
     now: sends something outside of the commit, at once; a handler that runs again sends it again.
-    depths: the application's background channels, and how many messages wait in each; None when nobody knows.
+    depths: of the application's background channels; None when nobody knows.
     """
 
     now: SendNow | None = None
-    depths: dict[str, int] | None = None
+    depths: Depths | None = None
     frames: list[Frame] = field(default_factory=list)
     accept: Accept | None = None
     close: Close | None = None

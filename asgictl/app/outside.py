@@ -2,7 +2,7 @@
 
 import os
 
-from asgictl.config import CHANNEL_CAPACITY
+from asgictl.config import CHANNEL_BYTES, CHANNEL_CAPACITY
 from asgictl.errors import ChannelFull, NotRunning, RedisError
 from asgictl.layers.redis.keys import Keys
 from asgictl.layers.redis.send_commands import send_command
@@ -39,11 +39,11 @@ class Sender:
         """
         if isinstance(sent, Job):
             check_channel(self._url, self._keys, sent.name)
-        if (
-            ask(self._url, lambda client: client.execute_command(*send_command(self._keys, sent, CHANNEL_CAPACITY)))
-            == 0
-        ):
-            raise ChannelFull(getattr(sent, "name", ""), CHANNEL_CAPACITY)
+        command = send_command(self._keys, sent, CHANNEL_CAPACITY, CHANNEL_BYTES)
+        answer = ask(self._url, lambda client: client.execute_command(*command))
+        full = {0: f"{CHANNEL_CAPACITY} messages", -1: f"{CHANNEL_BYTES >> 20} MiB"}
+        if isinstance(sent, Job) and answer in full:
+            raise ChannelFull(sent.name, full[answer])
 
 
 def redis_url_of(name: str) -> str:

@@ -6,8 +6,7 @@ import secrets
 from typing import Any, Literal
 
 from asgictl.app import outcome
-from asgictl.config import CHANNEL_CAPACITY
-from asgictl.errors import ChannelFull, ConsumerError, WireError
+from asgictl.errors import ConsumerError, WireError
 from asgictl.wire.manifest import check_known
 from asgictl.wire.messages import Broadcast, Job, Sent, decode_state, encode_state, plain
 
@@ -56,16 +55,15 @@ class Channel:
         content: what MessagePack can carry, at most 1 MiB encoded. delay_seconds: at least so long after the commit,
         at most 366 days. immediately, and outside of an event: as in Group.send.
         Raises UnknownChannel for a name that the application has no consumer for; ChannelFull when 10,000 messages
-        wait, delayed ones included (a handler's commit is never refused for that: this call is, by the depth that the
-        process knew up to a second ago); ConsumerError for a content or delay that is none.
+        wait, delayed ones included, or they take 64 MiB of Redis's memory (a handler's commit is never refused for
+        that: this call is, by what the process knew up to a second ago); ConsumerError for a content or delay
+        that is none.
         """
         job = Job(f"job.{secrets.token_hex(8)}", 1, self.name, encoded(content), milliseconds(delay_seconds))
         current = outcome.current()
         if current is not None and current.depths is not None:
             check_known(self.name, current.depths)
-            if current.depths[self.name] >= CHANNEL_CAPACITY:
-                raise ChannelFull(self.name, CHANNEL_CAPACITY)
-            current.depths[self.name] += 1
+            current.depths.add(self.name, len(job.content))
         send(job, immediately=immediately)
 
 

@@ -30,7 +30,7 @@ def list_(**instance: Any) -> None:
 @click.argument("id")
 @where
 def show(id: str, **instance: Any) -> None:
-    """Show one: what was asked, and what it carried."""
+    """Show one: what was asked, and what it carried; headers such as Cookie and Authorization are masked."""
     click.echo(_dead_letters(**instance).one(id).text)
 
 

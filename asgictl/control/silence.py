@@ -20,7 +20,7 @@ from redis.retry import Retry
 from asgictl.errors import WireError
 from asgictl.layers.redis.keys import Keys
 from asgictl.layers.redis.started import UNKNOWN, begun, started
-from asgictl.wire.messages import Request, Turn, decode_event, decode_scope
+from asgictl.wire.messages import Request, Turn, decode_event, decode_scope, printable
 
 logger = logging.getLogger("asgictl.controller")
 CHECK_SECONDS = 0.5  # between two looks at who is silent
@@ -65,7 +65,7 @@ def what_ran(run_dir: Path, pid: int, redis_url: str | None, keys: Keys) -> str:
         found += begun(run_dir / f"begun-{pid}")[-NAMED:]
     with suppress(OSError):
         found += _events(started(run_dir / f"started-{pid}"), redis_url, keys)
-    return f"; it ran {', '.join(map(_printable, found))}" if found else ""
+    return f"; it ran {', '.join(map(printable, found))}" if found else ""
 
 
 def _events(parts: list[list[str]], redis_url: str | None, keys: Keys) -> list[str]:
@@ -99,7 +99,3 @@ def _named(channel: str, field: bytes, value: bytes) -> str:
         if isinstance(event, Turn):
             return f"{channel} {decode_scope(event.scope).path}"
     return channel
-
-
-def _printable(text: str) -> str:
-    return "".join(each if each.isprintable() else "?" for each in text)

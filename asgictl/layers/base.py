@@ -34,7 +34,10 @@ class GroupLayer(Protocol):
 
 
 class OnItsWay(Protocol):
-    """What is being sent."""
+    """What is being sent. size: in bytes."""
+
+    @property
+    def size(self) -> int: ...
 
     def withdraw(self) -> None:
         """Send it no more, unless it is on its way already: that answer is heard."""
@@ -57,7 +60,7 @@ class EventLayer(GroupLayer, Protocol):
     async def goodbye(self) -> None:
         """Every connection has had its last turn: leave nothing behind."""
 
-    def append(self, channel: str, event: Event, answered: Answered, *, repeatable: bool) -> OnItsWay | None:
+    def append(self, channel: str, event: Event, answered: Answered, *, repeatable: bool) -> OnItsWay:
         """Put an event onto a channel, once the layer is there; answered with its entry.
 
         repeatable: put it there again when nobody knows whether it was; else it is answered with a ConnectionError.

@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from heapq import heappop, heappush
 from itertools import islice
 from time import monotonic
+from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from asgictl.layers.base import Answered, Entry, OnBroadcast, OnReply, Position
+from asgictl.config import DEAD_LETTER_BYTES, MOST_DEAD_LETTERS
+from asgictl.layers.base import Answered, Entry, OnBroadcast, OnItsWay, OnReply, Position
 from asgictl.layers.redis.keys import interface_of
 from asgictl.wire.manifest import Manifest, encode_manifest
 from asgictl.wire.messages import (
@@ -37,10 +39,10 @@ from asgictl.wire.messages import (
     Want,
     WorkerMessage,
     decode_event,
+    encode,
 )
 
 READ_SECONDS = 1.0  # a read waits as long as on Redis
-DEAD_LETTERS = 1000  # kept; the oldest go
 
 
 @dataclass(slots=True)
@@ -52,6 +54,11 @@ class Place:
     consumer: str = ""
 
 
+def size_of(event: Event) -> int:
+    """Return how many bytes an event is, encoded."""
+    return len(encode(event)[1])
+
+
 class Memory:
     """What all layers of one process share. Its methods may be called from any thread."""
 
@@ -61,7 +68,8 @@ class Memory:
         self.interfaces: dict[str, MemoryEventLayer] = {}  # who may be replied to
         self.inboxes: dict[str, deque[WorkerMessage]] = {}
         self.manifest: bytes | None = None
-        self.dead_letters: deque[tuple[str, Event, str]] = deque(maxlen=DEAD_LETTERS)
+        self.dead_letters: deque[tuple[str, Event, str]] = deque()
+        self._dead_bytes = 0
         self._streams: dict[bytes, dict[bytes, Place]] = defaultdict(dict)
         self._turns: dict[str, int] = {}  # connection -> last committed turn
         self._farewells: dict[str, tuple[bytes, bytes]] = {}  # connection -> stream, encoded disconnect event
@@ -177,7 +185,15 @@ class Memory:
             if isinstance(event, Job | Disconnect) and retries < 3:
                 self.add(stream, event, retries)
             elif isinstance(event, Job):
-                self.dead_letters.append((event.channel, event, f"{retries} workers died of it"))
+                self.dead_letter(event.channel, event, f"{retries} workers died of it")
+
+    def dead_letter(self, channel: str, event: Event, reason: str) -> None:
+        """Keep an event that was given up; the oldest go when they are too many, or too many bytes."""
+        with self.changed:
+            self.dead_letters.append((channel, event, reason))
+            self._dead_bytes += size_of(event)
+            while len(self.dead_letters) > MOST_DEAD_LETTERS or self._dead_bytes > DEAD_LETTER_BYTES:
+                self._dead_bytes -= size_of(self.dead_letters.popleft()[1])
 
     def release(self, worker: str, started: tuple[str, ...] = ("?",)) -> int:
         """Take every event from a dead worker's hands, of all its threads; returns how many. Every interface hears it.
@@ -266,6 +282,15 @@ class MemoryGroupLayer:
                 self._loop.call_soon_threadsafe(callback, *arguments)
 
 
+class Added(NamedTuple):
+    """What was added. size: in bytes, encoded."""
+
+    size: int
+
+    def withdraw(self) -> None:
+        """It has arrived."""
+
+
 class MemoryEventLayer(MemoryGroupLayer):
     """An interface's side."""
 
@@ -289,8 +314,9 @@ class MemoryEventLayer(MemoryGroupLayer):
     def hear_reply(self, reply: Reply, position: Position | None) -> None:
         self._soon(self._on_reply, reply, position)
 
-    def append(self, channel: str, event: Event, answered: Answered, *, repeatable: bool) -> None:
+    def append(self, channel: str, event: Event, answered: Answered, *, repeatable: bool) -> OnItsWay:
         self._soon(answered, self._memory.add(channel.encode(), event))
+        return Added(size_of(event))
 
     def remove(self, channel: str, entry: bytes, answered: Answered) -> None:
         place = self._memory.withdraw(channel.encode(), entry, in_hand=False)
@@ -310,7 +336,7 @@ class MemoryEventLayer(MemoryGroupLayer):
             self._soon(gone)  # behind the reply, if one is on its way
 
     def dead_letter(self, channel: str, event: Event, reason: str) -> None:
-        self._memory.dead_letters.append((channel, event, reason))
+        self._memory.dead_letter(channel, event, reason)
 
 
 class MemoryWorkerLayer:

@@ -344,6 +344,11 @@ def plain(value: _T) -> _T:
     return value
 
 
+def printable(text: str) -> str:
+    """Return text that a client or anybody else has chosen as a terminal may show it: on one line, without escapes."""
+    return "".join(each if each.isprintable() else "?" for each in text)
+
+
 def plain_value(value: object) -> object:
     """Return what msgspec does not encode, a subclass's value, as the plain type; raises TypeError for all else."""
     if isinstance(value, str | bytes):

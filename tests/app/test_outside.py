@@ -9,11 +9,13 @@ from asgictl.app import outside
 from asgictl.app.application import Application, manifest_of
 from asgictl.app.outside import Sender
 from asgictl.app.sending import Channel, Group
+from asgictl.config import CHANNEL_BYTES
 from asgictl.errors import ChannelFull, ConsumerError, RedisError, UnknownChannel
 from asgictl.layers.redis import sync_client
 from asgictl.layers.redis.keys import Keys
 from asgictl.wire.manifest import encode_manifest
 from asgictl.wire.messages import Broadcast, Job, decode_broadcast, decode_event, decode_state
+from tests.conftest import until
 from tests.plain import TEXTS, Number
 
 KEYS = Keys("shop")
@@ -67,6 +69,47 @@ def test_a_full_channel_takes_no_more_those_that_are_delayed_included(
         Channel("thumbs").send({})
     Channel("mail").send({})
     assert (client.xlen(THUMBS), client.zcard(KEYS.delayed("background.thumbs"))) == (2, 1)
+
+
+MEGABYTE = {"data": b"x" * ((1 << 20) - 100)}
+
+
+@pytest.mark.parametrize("delay", [0, 60])
+def test_a_channel_is_full_too_when_its_messages_are_too_many_bytes(client: Any, delay: int) -> None:
+    """Many small ones before hide nothing, as they would from a sample."""
+    for _ in range(600):
+        client.xadd(THUMBS, {"1": b"x" * 4000})
+    with pytest.raises(ChannelFull, match="'thumbs' holds 64 MiB and takes no more"):
+        fill(delay)
+    delayed = KEYS.delayed("background.thumbs")
+    held = client.memory_usage(THUMBS, samples=0) + (client.memory_usage(delayed, samples=0) or 0)
+    assert CHANNEL_BYTES - (2 << 20) < held <= CHANNEL_BYTES + (1 << 20)
+    Channel("thumbs").send({"small": 1})
+    Channel("mail").send(MEGABYTE)
+    client.delete(THUMBS, delayed)
+    until(lambda: is_taken(MEGABYTE), "room is known of within a second", 3)
+
+
+def fill(delay: float) -> None:
+    for _ in range(70):
+        Channel("thumbs").send(MEGABYTE, delay_seconds=delay)
+
+
+def is_taken(content: dict[str, Any]) -> bool:
+    try:
+        Channel("thumbs").send(content)
+    except ChannelFull:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("note", [b"nonsense", b"9 9", b"1e300", None])
+def test_what_somebody_writes_over_a_channels_weight_spoils_nothing(note: bytes | None, client: Any) -> None:
+    key = KEYS.weight("background.thumbs")
+    client.set(key, note) if note else client.lpush(key, b"x")
+    Channel("thumbs").send({})
+    assert int(client.get(key).split()[1]) > 0
+    assert 0 < client.pttl(key) <= 2000
 
 
 @pytest.mark.parametrize("address", ["redis://:hunter2@127.0.0.1:1", "redis://:hunter2/@127.0.0.1:1", "http://hunter2"])

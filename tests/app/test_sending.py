@@ -7,7 +7,7 @@ import pytest
 from asgictl.app.application import Application
 from asgictl.app.outcome import Outcome
 from asgictl.app.sending import Channel, Group
-from asgictl.config import CHANNEL_CAPACITY
+from asgictl.config import CHANNEL_BYTES, CHANNEL_CAPACITY
 from asgictl.errors import ChannelFull, ConsumerError, RedisError, UnknownChannel
 from asgictl.wire.messages import Broadcast, Frames, Sent
 
@@ -51,6 +51,19 @@ def test_a_groups_frame_that_cannot_wait_leaves_at_once() -> None:
     with outcome:
         Group("g").send(text="x", immediately=True)
     assert (sent, outcome.sends) == ([Broadcast("g", "x")], [])
+
+
+def test_a_handler_cannot_send_more_bytes_than_a_channel_holds() -> None:
+    application = Application(background={"a": print})
+    outcome, content = Outcome(depths=application.depths), {"data": b"x" * 1000}
+    with outcome:
+        application.depths.bytes["a"] = CHANNEL_BYTES - 3000
+        for _ in range(2):
+            Channel("a").send(content)
+        with pytest.raises(ChannelFull, match="'a' holds 64 MiB"):
+            Channel("a").send(content)
+        Channel("a").send({})
+    assert (len(outcome.sends), application.depths) == (3, {"a": 3})
 
 
 def test_a_handler_cannot_send_to_a_channel_that_is_unknown_or_full() -> None:

@@ -13,7 +13,8 @@ from asgictl.config import Bind, InterfaceConfig, Limits
 from asgictl.interface.forwarder import BUDGET_BYTES, BUDGET_SHARE, LEAST_CREDIT_BYTES, Forwarder
 from asgictl.interface.in_flight import InFlight
 from asgictl.interface.pending_request import Aborted
-from asgictl.layers.base import Answered
+from asgictl.layers.base import Answered, OnItsWay
+from asgictl.layers.memory import Added
 from asgictl.telemetry.controller_client import Readiness
 from asgictl.wire.manifest import Manifest, Path, encode_manifest
 from asgictl.wire.messages import (
@@ -32,6 +33,7 @@ from asgictl.wire.messages import (
     Response,
     Want,
     WorkerMessage,
+    encode,
 )
 from tests.interface.conftest import settled
 
@@ -59,10 +61,11 @@ class Layer:
         self.silent_seconds = 0.0
         self.is_taken = False  # whether a worker has what is to be removed
 
-    def append(self, channel: str, event: Event, answered: Answered, *, repeatable: bool) -> None:
+    def append(self, channel: str, event: Event, answered: Answered, *, repeatable: bool) -> OnItsWay:
         self.added.append((channel, event))
         if self.answer is not None:  # else Redis is away
             asyncio.get_running_loop().call_soon(answered, self.answer)
+        return Added(len(encode(event)[1]))
 
     def remove(self, channel: str, entry: bytes, answered: Answered) -> None:
         self.removed.append(entry)
@@ -123,7 +126,9 @@ class Interface:
         self.layer = Layer()
         layer: Any = self.layer
         self.forwarder._layer = layer
-        self.forwarder._in_flight = InFlight(layer, config.limits.channel_events, self.forwarder.shed.add)
+        self.forwarder._in_flight = InFlight(
+            layer, config.limits.channel_events, self.forwarder.shed.add, config.limits.channel_bytes
+        )
 
     async def requests(
         self, path: str = "/", method: str = "GET", headers: list[tuple[bytes, bytes]] | None = None
@@ -354,9 +359,10 @@ async def test_a_post_that_may_have_run_is_a_502_and_one_that_redis_refused_a_50
     assert interface.forwarder.shed.tell()["events refused by Redis: OOM"] == 1
 
 
-def test_a_full_channel_refuses_requests_and_handshakes_and_holds_frames_back() -> None:
+@pytest.mark.parametrize("limits", [{"channel_events": 1}, {"channel_bytes": 1}], ids=["events", "bytes"])
+def test_a_full_channel_refuses_requests_and_handshakes_and_holds_frames_back(limits: dict[str, int]) -> None:
     async def main() -> None:
-        interface = Interface(channel_events=1)
+        interface = Interface(**limits)
         waiting = await interface.requests()
         assert (await interface.requests()).status == 503
         await interface.requests("/slow")  # another pool has room

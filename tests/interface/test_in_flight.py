@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from asgictl.interface.in_flight import RESEND_SECONDS, InFlight
 from asgictl.layers.base import Answered, NotSent
-from asgictl.wire.messages import Connect, Disconnect, Event, Lost, Receive, Request, Scope
+from asgictl.wire.messages import Connect, Disconnect, Event, Lost, Receive, Request, Scope, encode
 
 EVENT = Receive("i/1", 3, 1, b"", b"", ["x"], 0)
 OTHER, THIRD = replace(EVENT, connection="i/2"), replace(EVENT, connection="i/3")
@@ -40,6 +40,7 @@ class Layer:
         self.channels.append(channel)
         self.answers.append(answered)
         self.are_repeatable.append(repeatable)
+        self.size = len(encode(event)[1])
         return self
 
     def withdraw(self) -> None:
@@ -81,14 +82,14 @@ class Owner:
 class Sky:
     """InFlight and all that surrounds them."""
 
-    def __init__(self, capacity: int = 100) -> None:
+    def __init__(self, capacity: int = 100, capacity_bytes: int = 1 << 30) -> None:
         self.now = 100.0
         loop: Any = asyncio.get_running_loop()
         loop.time = lambda: self.now
         self.layer = Layer()
         layer: Any = self.layer
         self.refusals: list[str] = []
-        self.flights = InFlight(layer, capacity, self.refusals.append)
+        self.flights = InFlight(layer, capacity, self.refusals.append, capacity_bytes)
 
     def send(self, *events: Event, owner: Owner | None = None) -> None:
         for event in events:
@@ -102,7 +103,8 @@ class Sky:
     def is_clean(self) -> bool:
         """Whether nothing is remembered of any event."""
         flights = self.flights
-        return not flights._in_flight and not flights._waiting and set(flights._open.values()) <= {0}
+        counts = {*flights._open.values(), *flights._bytes.values()}
+        return not flights._in_flight and not flights._waiting and counts <= {0}
 
     async def pass_time(self, seconds: float) -> None:
         self.now += seconds
@@ -487,6 +489,58 @@ def test_waiting_events_go_on_when_another_interfaces_have_left_the_channel() ->
         sky.flights.audit()
         sky.layer.depths[EVENT.channel](1)
         assert sky.layer.added == [EVENT, OTHER]
+
+    asyncio.run(main())
+
+
+SIZE = len(encode(EVENT)[1])
+
+
+def test_a_channel_is_full_too_when_its_events_are_too_many_bytes() -> None:
+    async def main() -> None:
+        sky = Sky(capacity_bytes=2 * SIZE)
+        sky.send(EVENT)
+        assert not sky.flights.full(EVENT.channel)
+        sky.send(OTHER, THIRD)
+        assert sky.layer.added == [EVENT, OTHER], "a frame waits"
+        assert sky.flights.full(EVENT.channel)
+        assert not sky.flights.full(EVENT.channel + ".reports")
+        sky.flights.complete("i/1")
+        assert sky.layer.added == [EVENT, OTHER, THIRD]
+        for event in (OTHER, THIRD):
+            sky.flights.complete(event.connection)
+        assert sky.is_clean()
+
+    asyncio.run(main())
+
+
+def test_one_event_goes_however_large_it_is() -> None:
+    async def main() -> None:
+        sky = Sky(capacity_bytes=1)
+        sky.send(EVENT, OTHER)
+        assert sky.layer.added == [EVENT]
+        sky.flights.complete("i/1")
+        assert sky.layer.added == [EVENT, OTHER]
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("loss", ["away", "forgotten", "lost"])
+def test_an_event_that_is_sent_again_counts_once(loss: str) -> None:
+    async def main() -> None:
+        sky, again = Sky(capacity_bytes=2 * SIZE), replace(EVENT, attempt=2, frames=["longer"])
+        sky.send(EVENT, owner=Owner(again))
+        if loss == "away":
+            sky.answer(AWAY)  # type: ignore[arg-type]
+            await sky.pass_time(RESEND_SECONDS)
+        elif loss == "forgotten":
+            sky.flights.forgotten()
+        else:
+            sky.flights.lost(Lost("i/1", 3, 1, True))
+        assert len(sky.layer.added) == 2
+        assert sky.flights._bytes[EVENT.channel] == len(encode(sky.layer.added[-1])[1])
+        sky.flights.complete("i/1")
+        assert sky.is_clean()
 
     asyncio.run(main())
 

@@ -30,6 +30,7 @@ from asgictl.wire.messages import (
     Gone,
     Job,
     Lost,
+    Receive,
     Reply,
     Response,
     Sent,
@@ -246,6 +247,13 @@ class Contract:
             for event in events[2:]:
                 await interface.append(event)
             assert [entry.event for entry in take_all(worker, 4)] == events
+
+    @scenario
+    async def test_what_is_added_is_known_by_its_size(self, layers: Layers) -> None:
+        async with layers.interface() as interface:
+            for event in (request(), receive(1, "é" * 1000, b"x" * 1000), connect()):
+                size = interface.layer.append(event.channel, event, lambda _answer: None, repeatable=True).size
+                assert size >= len(encode(event)[1])
 
     @scenario
     async def test_each_event_goes_to_one_of_the_workers_that_compete(self, layers: Layers) -> None:
@@ -832,6 +840,16 @@ class Contract:
         assert layers.dead_letters() == [("background.thumbs", job("poison", attempt=5), "3 workers died of it")]
         workers[3].send_now(job("next"))
         assert take(workers[3]).event == job("next")
+
+    @scenario
+    async def test_of_dead_letters_the_oldest_go_when_they_are_too_many_bytes(self, layers: Layers) -> None:
+        async with layers.interface() as interface:
+            for number in range(1, 71):
+                interface.layer.dead_letter("websocket.receive", receive(number, b"x" * (1 << 20)), "r")
+            await interface.depth("websocket.receive")  # answered behind them
+            numbers = [event.number for _, event, _ in layers.dead_letters() if isinstance(event, Receive)]
+            assert numbers == list(range(71 - len(numbers), 71))
+            assert 60 < len(numbers) < 64
 
     @scenario
     async def test_a_job_may_be_given_back_however_often(self, layers: Layers) -> None:

@@ -14,10 +14,12 @@ import redis
 from asgictl.app.application import Application
 from asgictl.config import WorkerConfig
 from asgictl.layers.base import Entry
+from asgictl.layers.redis.keys import Keys
 from asgictl.layers.redis.leases import Beat
+from asgictl.layers.redis.send_commands import send_command, weigh_command
 from asgictl.layers.redis.started import Started
 from asgictl.layers.redis.worker_side import COMMIT
-from asgictl.wire.messages import VERSION, Done, Event, Receive, Request, Response, decode_reply, encode
+from asgictl.wire.messages import VERSION, Done, Event, Job, Receive, Request, Response, decode_reply, encode
 from asgictl.worker.loop import Loop
 from asgictl.worker.watchdog import FENCED_STATUS, TIMEOUT_STATUS, Watchdog
 from tests.worker.conftest import scope
@@ -196,6 +198,24 @@ def test_senders_know_how_full_background_channels_are(client: Any, url: str) ->
     assert application.depths == {"full": 6, "empty": 0}
 
 
+def test_senders_within_events_and_outside_of_any_know_the_same_bytes(client: Any, url: str) -> None:
+    application = Application(background={"full": print})
+    unused: Any = None
+    stopping = threading.Event()
+    loop = Loop(application, unused, stopping, unused, unused, Started(None, 0))
+    control = Watchdog(WorkerConfig("measured", url, "t"), "h.1.aa", [loop], stopping)
+    keys, job = Keys("measured"), Job("job.a", 1, "full", b"x" * 100_000)
+    for number in range(1, 4):
+        assert client.execute_command(*send_command(keys, job, 10, 1 << 20)) == 1
+        control.beat()
+        assert application.depths["full"] == number
+        assert application.depths.bytes["full"] == client.execute_command(*weigh_command(keys, job.channel))
+        used = client.memory_usage(keys.channel(job.channel), samples=0)
+        assert abs(application.depths.bytes["full"] - used) < 25_000 * number
+    control._client.close()
+    client.flushall()
+
+
 def test_what_waits_behind_a_slow_handler_is_given_back_and_what_was_done_before_it_leaves() -> None:
     watched = Watched()
     watched.watch(running_seconds=1)
@@ -235,7 +255,7 @@ def test_a_handler_that_takes_too_long_is_answered_for_kept_as_a_dead_letter_and
         watched.watch(running_seconds=5.1)
     assert watched.given_back == [b"1-0", b"2-0", b"3-0"], "of every thread"
     letter, commit = (command for command in watched.redis.commands if "-- Give back" not in str(command[1]))
-    assert letter[:2] == ("XADD", "asgictl:{test}:dead")
+    assert (letter[0], *letter[2:4]) == ("EVAL", 1, "asgictl:{test}:dead")
     assert letter[-5:] == (encode(request())[1], "channel", "http.request.slow", "reason", letter[-1])
     assert "5 s" in letter[-1]
     assert commit[:2] == ("EVAL", COMMIT)

@@ -33,6 +33,10 @@ class Keys:
         """The zset of messages that wait for their time, by Redis milliseconds; only of background channels."""
         return self.channel(channel) + ":delayed"
 
+    def weight(self, channel: str) -> str:
+        """How many bytes those two keys take, for a second; only of background channels."""
+        return self.channel(channel) + ":bytes"
+
     def _of_interface(self, interface: str) -> tuple[str, str, str]:
         """Reply stream, turns and farewells of an interface."""
         return self.replies(interface), self.turns(interface), self.farewells(interface)

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import redis
 
 from asgictl.config import SILENT_SECONDS
+from asgictl.layers.redis.dead_letters import DEAD_LETTER
 from asgictl.layers.redis.keys import Keys
 from asgictl.layers.redis.scripts import script
 from asgictl.layers.redis.send_commands import Command
@@ -101,7 +102,7 @@ def reap_command(keys: Keys, dead: str, *, seen: bool = False, started: tuple[st
         names, prefixes = (keys.alive, keys.channels), (keys.replies(""), keys.inbox(""))
         return (
             "EVAL",
-            _TAKE_BACK + _REAP_WORKER,
+            DEAD_LETTER + _TAKE_BACK + _REAP_WORKER,
             2,
             *names,
             dead,
@@ -118,4 +119,13 @@ def reap_command(keys: Keys, dead: str, *, seen: bool = False, started: tuple[st
 def give_back_command(keys: Keys, held: list[tuple[bytes, bytes]]) -> Command:
     """Give back events, as stream and entry, that a live worker has in hand and has not started."""
     streams, entries = zip(*held, strict=True)
-    return ("EVAL", _TAKE_BACK + _RELEASE, len(held), *streams, keys.replies(""), str(VERSION), keys.dead, *entries)
+    return (
+        "EVAL",
+        DEAD_LETTER + _TAKE_BACK + _RELEASE,
+        len(held),
+        *streams,
+        keys.replies(""),
+        str(VERSION),
+        keys.dead,
+        *entries,
+    )

@@ -63,6 +63,11 @@ class Call:
         self.again = again
         self.is_sent = False
 
+    @property
+    def size(self) -> int:
+        """How many bytes it has."""
+        return len(self.packed)
+
     def cancel(self) -> None:
         """Send it no more, and forget its answer; what was sent stays sent."""
         self.answered = None

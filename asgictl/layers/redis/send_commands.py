@@ -8,9 +8,13 @@ SEND = script("send")
 SENDER = b"sender"  # the field of a broadcast that may come twice
 MISSING = 1000  # of numbers that are missing, the newest are waited for
 SENDERS = 1000  # whose last broadcast is known; an instance has fewer processes
+_WEIGH = script("weigh")
+_UNLESS_FULL = """
+if redis.call('XLEN', KEYS[1]) + redis.call('ZCARD', KEYS[2]) >= tonumber(ARGV[4]) then return 0 end
+if weigh(KEYS[1], KEYS[2], KEYS[3], 0) + #ARGV[3] > tonumber(ARGV[5]) then return -1 end
+weigh(KEYS[1], KEYS[2], KEYS[3], #ARGV[3])
+"""
 _SEND_ONE = """
-local depth = redis.call('XLEN', KEYS[1]) + redis.call('ZCARD', KEYS[2])
-if tonumber(ARGV[4]) > 0 and depth >= tonumber(ARGV[4]) then return 0 end
 send(KEYS[1], ARGV[1], ARGV[2], ARGV[3])
 return 1
 """
@@ -66,9 +70,21 @@ class Broadcasts:
         return heard.is_new(int(number))
 
 
-def send_command(keys: Keys, sent: Sent, capacity: int = 0) -> Command:
-    """Send outside of a commit. capacity: of a background channel, 0 for none; answered with 0 when it is full."""
+def send_command(keys: Keys, sent: Sent, capacity: int = 0, capacity_bytes: int = 0) -> Command:
+    """Send outside of a commit.
+
+    capacity, capacity_bytes: of a background channel, in messages and in bytes of Redis's memory; both 0 for none.
+    Answered with 0 when so many wait, with -1 when they take so much.
+    """
     stream, delay, value = send_arguments(keys, sent)
     if isinstance(sent, Broadcast):
         return ("XADD", stream, "*", *encode(sent))
-    return ("EVAL", SEND + _SEND_ONE, 2, stream, keys.delayed(sent.channel), delay, str(VERSION), value, capacity)
+    check = _WEIGH + _UNLESS_FULL if capacity else ""
+    names = (stream, keys.delayed(sent.channel), keys.weight(sent.channel))
+    return ("EVAL", SEND + check + _SEND_ONE, 3, *names, delay, str(VERSION), value, capacity, capacity_bytes)
+
+
+def weigh_command(keys: Keys, channel: str) -> Command:
+    """Ask how many bytes of Redis's memory a background channel's messages take; known up to a second ago."""
+    names = (keys.channel(channel), keys.delayed(channel), keys.weight(channel))
+    return ("EVAL", _WEIGH + "return weigh(KEYS[1], KEYS[2], KEYS[3], 0)", 3, *names)

@@ -1,4 +1,4 @@
--- What reap_worker.lua and release.lua share; stands in front of each.
+-- What reap_worker.lua and release.lua share; stands in front of each, behind dead_letter.lua.
 -- Take an event out of a worker's hands and tell its interface that it is lost; false when it was not in any.
 -- An event is an array of at most 15, so one byte long in its head. Redis's MessagePack knows no binary, of which the
 -- fields behind the first are full.
@@ -27,8 +27,8 @@ local function lose(stream, id, replies, field, dead, started)
     if retries < 3 then
       redis.call('XADD', stream, '*', entry[2][1], entry[2][2], 'retries', retries)
     elseif kind == 'job' then
-      redis.call('XADD', dead, 'MAXLEN', '~', 10000, '*', entry[2][1], entry[2][2],
-        'channel', string.match(stream, '}:ch:(.*)'), 'reason', retries .. ' workers died of it')
+      -- A job has no headers: nothing of it is to be masked.
+      dead_letter(dead, entry[2][1], entry[2][2], string.match(stream, '}:ch:(.*)'), retries .. ' workers died of it')
     end
   end
   return true
