@@ -253,9 +253,7 @@ HELD = {  # events that a worker has in hand when it dies
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize(
-    "event", [pytest.param(each, marks=A9 if name != "no message" else [], id=name) for name, each in HELD.items()]
-)
+@pytest.mark.parametrize("event", [pytest.param(each, id=name) for name, each in HELD.items()])
 def test_what_a_dead_worker_held_goes_on_beside_an_event_of_no_sense(machine: Machine, event: bytes) -> None:
     """A9."""
     machine.directory = ROOT
