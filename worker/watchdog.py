@@ -148,8 +148,7 @@ class Watchdog:
             held = loop.empty_hands()
             try:
                 if held:
-                    entries = [(entry.stream, entry.id) for entry in held]
-                    self._client.execute_command(*give_back_command(self._keys, entries))
+                    self._client.execute_command(*give_back_command(self._keys, held))
             except redis.RedisError as error:  # whether it was done is not known; to do it twice is harmless
                 logger.warning("%d events could not be given back yet: %s", len(held), error)
                 loop.stranded.extend(held)

@@ -22,7 +22,8 @@ logger = logging.getLogger("asgictl.layers")
 # So says a Redis that is not itself, or may not write now, and has done nothing; 6.2 of the first write of a script in
 # words of its own.
 AWAY = re.compile(
-    "((ERR )?Error running script .* -)?(LOADING|MASTERDOWN|READONLY|BUSY|TRYAGAIN|CLUSTERDOWN|NOREPLICAS|MISCONF) "
+    "((ERR )?Error running script .* -)?"
+    "(LOADING|MASTERDOWN|READONLY|BUSY|TRYAGAIN|CLUSTERDOWN|ASK|MOVED|NOREPLICAS|MISCONF) "
 )
 BACKOFF_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0)  # Redis restarts in a few tenths of a second; then once a second
 

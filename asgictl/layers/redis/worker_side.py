@@ -43,6 +43,7 @@ NOT_NOW = (  # what AWAY means, where redis-py has taken the first word away; an
     redis.exceptions.MasterDownError,
     redis.exceptions.ClusterDownError,
     redis.exceptions.TryAgainError,
+    redis.exceptions.AskError,  # and MovedError
 )
 COMMIT = SEND + script("commit")
 
@@ -82,11 +83,13 @@ def commit_arguments(
     # an ASGI application's handshake is no turn
     turn, joins = (reply.number, int(bool(reply.joins))) if isinstance(reply, Done) and reply.number else ("", 0)
     replies, turns, farewells = keys.of_interface(interface_of(connection))
+    sent = [send_arguments(keys, each) for each in sends]
     return (
-        *(5, entry.stream, replies, turns, keys.broadcast, farewells),
+        *(5 + len(sent), entry.stream, replies, turns, keys.broadcast, farewells),
+        *(key for key, _, _ in sent),
         *(entry.id, connection, turn, int(isinstance(entry.event, Disconnect)), joins, farewell),
         *(encode(reply) if reply else (str(VERSION), b"")),
-        *(argument for sent in sends for argument in send_arguments(keys, sent)),
+        *(argument for _, *arguments in sent for argument in arguments),
     )
 
 
@@ -192,7 +195,7 @@ class RedisWorkerLayer:
     def give_back(self, entries: list[Entry]) -> None:
         """Let other workers run events that were read and have not started, now."""
         if entries:
-            self._buffer(*give_back_command(self.keys, [(entry.stream, entry.id) for entry in entries]))
+            self._buffer(*give_back_command(self.keys, entries))
             self.flush()
 
     def commit(self, entry: Entry, reply: Response | Done | None, sends: Sequence[Sent], farewell: bytes = b"") -> None:
