@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 from asgictl.app.run import LAST_TURN
+from asgictl.channel_layer.links import Order
 from asgictl.control import channel_depths
 from asgictl.layers.base import Entry
 from asgictl.layers.redis import dead_letters, interface_side
@@ -61,7 +62,34 @@ def fill(client: Any, keys: Keys) -> list[Entry]:
     client.set(keys.trimmed, "0-0")
     client.xadd(keys.dead, {str(VERSION): "x", "channel": JOB.channel, "reason": "x"}, "1-0")
     client.zadd(keys.delayed(JOB.channel), {f"{VERSION} due": 1, f"{VERSION} later": 1 << 50})
+    client.set(keys.layer + "last:x", 0)
+    client.hset(keys.layer + "held", "other", 1)
+    client.hset(keys.layer + "members", keys.layer + "shared", f"100 {1 << 50} work")
+    for stream in ("groups", "inbox", "shared"):
+        client.xadd(keys.layer + stream, {"m": "x"})
     return entries
+
+
+def orders(layer: str) -> dict[str, Order]:
+    """Return all that a channel layer writes. layer: what its keys begin with."""
+    names = {
+        "group": ("groups", "members"),
+        "local": ("inbox", "held"),
+        "shared": ("shared", "groups"),
+        "take": ("shared", "inbox"),
+        "letter": ("inbox", ""),
+        "join": ("shared", "members"),
+        "leave": ("shared", "members"),
+        "flush": ("groups", ""),
+    }
+    found = {
+        what: Order(what, layer + stream, beside and layer + beside, 60_000, 100, "name", b"data")
+        for what, (stream, beside) in names.items()
+    }
+    found["group of shared channels"] = found["group"]._replace(more=(layer + "shared",))
+    stored = ("groups", "inbox", "shared", "members", "held", "last:x")
+    found["flush"] = found["flush"]._replace(more=tuple(layer + each for each in stored))
+    return found
 
 
 def runs(keys: Keys, entries: list[Entry]) -> dict[str, tuple[Run, object]]:
@@ -95,6 +123,9 @@ def runs(keys: Keys, entries: list[Entry]) -> dict[str, tuple[Run, object]]:
     found: dict[str, tuple[Run, object]] = {
         name: (partial(run, command), answer) for name, (command, answer) in commands.items()
     }
+    for what, order in orders(keys.layer).items():
+        answer = None if order.what == "group" else 1
+        found[what] = partial(run, order.command(keys.layer + "last:x", 1)), answer
     found["reap a worker"] = partial(reaped, "worker", DEAD), len(EVENTS)
     found["reap an interface"] = partial(reaped, "interface", GONE), 0
     return found

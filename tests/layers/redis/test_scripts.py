@@ -22,10 +22,9 @@ def _declared() -> None:
 
 
 def every_script() -> Iterator[str]:
-    """Return the text of every script of the package but a channel layer's, which its own tests run."""
+    """Return the text of every script of the package."""
     for path in PACKAGE.rglob("*.lua"):
-        if path.parent.name == "scripts":
-            yield path.read_text()
+        yield path.read_text()
     for path in PACKAGE.rglob("*.py"):
         yield from (text for text in INLINE.findall(path.read_text()) if "redis.call(" in text)
 
