@@ -33,6 +33,7 @@ from asgictl.worker.loop import Loop
 
 logger = logging.getLogger("asgictl.worker")
 BEAT_SECONDS = 1.0
+BEAT_AGAIN_SECONDS = 0.2  # after one that was refused: a cluster whose slot migrates takes some
 STOP_SECONDS = 30.0  # that a handler has to end once its worker is to stop
 WATCH_SECONDS = 0.02  # a handler that takes longer keeps nobody waiting
 FENCED_STATUS = 70  # sysexits.h, EX_SOFTWARE
@@ -72,8 +73,11 @@ class Watchdog:
         # A daemon: a main thread that fails must not leave a process behind that beats and does nothing else.
         self.thread = threading.Thread(target=self._serve, name="control", daemon=True)
 
-    def beat(self) -> None:
-        """Renew the lease. Fenced: others have our work, so let go of what is in hand, and end at once."""
+    def beat(self) -> bool:
+        """Renew the lease; False where Redis refused it, so that it is worth trying again soon.
+
+        Fenced: others have our work, so let go of what is in hand, and end at once.
+        """
         try:
             answer = beat(self._client, self._keys, "worker", self._identity, self._epoch)
             self._epoch = answer.epoch
@@ -85,6 +89,8 @@ class Watchdog:
             self._measure()
         except redis.RedisError as error:
             logger.warning("no beat: %s", error)
+            return not isinstance(error, redis.ResponseError)
+        return True
 
     def _announce(self) -> None:
         """Keep our release's manifest where it is the newest, and bring it back when the newest has no worker left."""
@@ -128,7 +134,8 @@ class Watchdog:
                 self._insist(time.monotonic() - stopping_at)
             if time.monotonic() - beaten > BEAT_SECONDS:
                 beaten = time.monotonic()
-                self.beat()
+                if not self.beat():
+                    beaten -= BEAT_SECONDS - BEAT_AGAIN_SECONDS
                 self._recycle()
 
     def _watch(self) -> None:
