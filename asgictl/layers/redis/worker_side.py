@@ -83,13 +83,18 @@ def commit_arguments(
     # an ASGI application's handshake is no turn
     turn, joins = (reply.number, int(bool(reply.joins))) if isinstance(reply, Done) and reply.number else ("", 0)
     replies, turns, farewells = keys.of_interface(interface_of(connection))
-    sent = [send_arguments(keys, each) for each in sends]
+    destinations: list[str] = []
+    sent: list[int | bytes] = []
+    for each in sends:
+        key, delay, value = send_arguments(keys, each)
+        destinations.append(key)
+        sent += (delay, value)
     return (
-        *(5 + len(sent), entry.stream, replies, turns, keys.broadcast, farewells),
-        *(key for key, _, _ in sent),
+        *(5 + len(destinations), entry.stream, replies, turns, keys.broadcast, farewells),
+        *destinations,
         *(entry.id, connection, turn, int(isinstance(entry.event, Disconnect)), joins, farewell),
         *(encode(reply) if reply else (str(VERSION), b"")),
-        *(argument for _, *arguments in sent for argument in arguments),
+        *sent,
     )
 
 
