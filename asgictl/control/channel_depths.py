@@ -9,7 +9,7 @@ from asgictl.layers.redis.keys import WORKERS, Keys
 # What a worker has taken stands in its stream until its commit; so what waits is what lies behind the workers' cursor.
 _LOOK = """
 local time, found = redis.call('TIME'), {}
-for _, stream in ipairs(redis.call('SMEMBERS', KEYS[1])) do
+for _, stream in ipairs(KEYS) do
   local depth, taken, cursor = redis.call('XLEN', stream), 0, '-'
   if redis.call('EXISTS', stream) == 1 then
     for _, group in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
@@ -33,7 +33,8 @@ class Channel(NamedTuple):
 
 def look(client: redis.Redis, keys: Keys) -> dict[str, Channel]:
     """Return every channel that a worker has read, by name. Raises redis-py's errors."""
-    answer: Any = client.eval(_LOOK, 1, keys.channels, WORKERS)
+    streams: Any = client.smembers(keys.channels)
+    answer: Any = client.eval(_LOOK, len(streams), *streams, WORKERS)
     now, prefix = int(answer[0]) + int(answer[1]) / 1e6, keys.channel("")
     found = {}
     for stream, depth, taken, first in sorted(answer[2]):

@@ -13,6 +13,8 @@ from asgictl.layers.base import Entry, Position
 from asgictl.layers.redis.interface_side import RedisEventLayer
 from asgictl.layers.redis.worker_side import RedisWorkerLayer
 from asgictl.wire.messages import Broadcast, Done, Event, Frame, Receive, Reply, Request, Response, Scope
+from tests.conftest import SERVERS
+from tests.declared import witnessing
 
 CHANNELS = ["http.request", "websocket.connect", "websocket.receive", "websocket.disconnect"]
 INTERFACE = "host.1.aa"
@@ -124,6 +126,16 @@ async def committed(
 
 def kill(client: Any, layer: RedisWorkerLayer) -> None:
     assert client.client_kill_filter(_id=layer.client_id) == 1
+
+
+@pytest.fixture(autouse=True)
+def _declared(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Whatever a test does with a server: no script touches a key that it did not declare."""
+    if getattr(request.node, "callspec", None) is None or request.node.callspec.params.get("url") not in SERVERS:
+        yield
+        return
+    with witnessing(request.getfixturevalue("url")):
+        yield
 
 
 @pytest.fixture(autouse=True)

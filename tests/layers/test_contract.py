@@ -14,7 +14,7 @@ from asgictl.layers.base import Entry, EventLayer, OnBroadcast, OnReply, Positio
 from asgictl.layers.memory import Memory, MemoryEventLayer, MemoryWorkerLayer
 from asgictl.layers.redis.interface_side import RedisEventLayer
 from asgictl.layers.redis.keys import Keys
-from asgictl.layers.redis.leases import beat, member, reap_command
+from asgictl.layers.redis.leases import beat, member, reap
 from asgictl.wire.manifest import Manifest, encode_manifest
 from asgictl.wire.messages import (
     VERSION,
@@ -182,8 +182,7 @@ class RedisLayers(Layers):
         ]
 
     def _reap(self, dead: str, **more: Any) -> int:
-        count: int = self._client.execute_command(*reap_command(Keys(self._name), dead, seen=True, **more))
-        return count
+        return reap(self._client, Keys(self._name), dead, seen=True, **more)
 
 
 def take_all(worker: WorkerLayer, count: int) -> list[Entry]:

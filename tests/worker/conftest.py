@@ -106,8 +106,9 @@ class Events:
         act()
 
     async def commit(self, _commit: Any, arguments: Any) -> object:
-        self.commits.append(decode_reply(*arguments[12:14]))
-        self.published += [decode_broadcast(arguments[12], each) for each in arguments[16::3]]
+        version, reply, *sent = arguments[arguments[0] + 7 :]
+        self.commits.append(decode_reply(version, reply))
+        self.published += [decode_broadcast(version, each) for each in sent[1::2]]
         await asyncio.sleep(0)
         return self.answer
 

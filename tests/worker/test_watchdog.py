@@ -179,7 +179,7 @@ class Watched:
     @property
     def given_back(self) -> list[bytes]:
         commands = [command for command in self.redis.commands if "-- Give back" in str(command[1])]
-        return sorted(argument for command in commands for argument in command[-command[2] :])
+        return sorted(argument for command in commands for argument in command[command[2] + 5 :])
 
 
 def test_senders_know_how_full_background_channels_are(client: Any, url: str) -> None:

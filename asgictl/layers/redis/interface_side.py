@@ -20,7 +20,7 @@ from asgictl.errors import RedisError
 from asgictl.layers.base import Answered, OnBroadcast, OnReply, process_id
 from asgictl.layers.redis.dead_letters import dead_letter_command
 from asgictl.layers.redis.keys import Keys
-from asgictl.layers.redis.leases import beat_answer, beat_command, leave_command, reap_command
+from asgictl.layers.redis.leases import beat_answer, beat_command, leave_command, move_due_command, reap_over
 from asgictl.layers.redis.link import ALWAYS, CUT, UNSENT, Call, Link
 from asgictl.layers.redis.reader import TRIM_BYTES, Followed, Reader, create_stream, ignored, position_of
 from asgictl.layers.redis.scripts import script
@@ -176,7 +176,9 @@ class RedisEventLayer(RedisGroupLayer):
                 self._renewing = asyncio.get_running_loop().create_task(self._renew())
         for dead in beat.dead:
             logger.warning("%s is dead: its lease has lapsed", dead)
-            self._link.call(*reap_command(self._keys, dead), answered=ignored)
+            reap_over(self._link.call, self._keys, dead)
+        if beat.background:
+            self._link.call(*move_due_command(beat.background), answered=ignored)
 
     async def _renew(self) -> None:
         logger.error("Redis has forgotten everything: what is open is sent again")

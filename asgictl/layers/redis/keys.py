@@ -31,7 +31,7 @@ class Keys:
 
     def delayed(self, channel: str) -> str:
         """The zset of messages that wait for their time, by Redis milliseconds; only of background channels."""
-        return self.channel(channel) + ":delayed"
+        return delayed_of(self.channel(channel))
 
     def weight(self, channel: str) -> str:
         """How many bytes those two keys take, for a second; only of background channels."""
@@ -56,6 +56,11 @@ class Keys:
     def farewells(self, connection: str) -> str:
         """The hash connection -> disconnect event to run should the interface die; only where a consumer wants it."""
         return f"{self._prefix}conns:{interface_of(connection)}"
+
+
+def delayed_of(stream: str) -> str:
+    """Return the zset beside a channel's stream."""
+    return stream + ":delayed"
 
 
 def interface_of(connection: str) -> str:

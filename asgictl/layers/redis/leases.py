@@ -2,28 +2,35 @@
 
 Every process renews a lease in Redis each second, and moves the delayed messages whose time has come. A lease that
 lapses, or a death that the controller saw, is acted upon by whoever hears of it: the scripts do their work once,
-however often they are called. A process that finds its own lease taken away is FENCED: others have its work, so it
-drops what it holds and ends.
+however often they are called. A script that reaps learns from Redis which keys it needs; it answers with those that
+were not declared, and is called again with them. A process that finds its own lease taken away is FENCED: others have
+its work, so it drops what it holds and ends.
 
 An interface sends these commands over its Link; everybody else through redis-py.
 """
 
 import logging
 import secrets
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import redis
 
 from asgictl.config import SILENT_SECONDS
+from asgictl.layers.base import Entry
 from asgictl.layers.redis.dead_letters import DEAD_LETTER
-from asgictl.layers.redis.keys import Keys
+from asgictl.layers.redis.keys import Keys, delayed_of
 from asgictl.layers.redis.scripts import script
 from asgictl.layers.redis.send_commands import Command
-from asgictl.wire.messages import VERSION
+from asgictl.wire.messages import VERSION, Job
 
 logger = logging.getLogger("asgictl.layers")
-_SCRIPTS = ("beat", "reap_interface", "take_back", "reap_worker", "release")
-_BEAT, _REAP_INTERFACE, _TAKE_BACK, _REAP_WORKER, _RELEASE = map(script, _SCRIPTS)
+_BEAT, _MOVE_DUE = script("beat"), script("move_due")
+_DECLARED, _TAKE_BACK = script("declared"), script("take_back")
+_REAP_INTERFACE = _DECLARED + script("reap_interface")
+_REAP_WORKER = _DECLARED + DEAD_LETTER + _TAKE_BACK + script("reap_worker")
+_RELEASE = _DECLARED + _TAKE_BACK + script("release")
+REAP_CALLS = 8  # with more keys each time: three do unless processes come and go meanwhile; then the next beat goes on
 LEAST_LEASE_SECONDS = 3.0  # three beats
 LEASE_MILLISECONDS = {"worker": 0, "interface": 0}
 
@@ -46,29 +53,56 @@ set_leases(SILENT_SECONDS)
 
 
 class Beat(NamedTuple):
-    """The answer to a beat. dead: members whose lease has lapsed."""
+    """The answer to a beat. dead: members whose lease has lapsed. background: streams of background channels."""
 
     epoch: bytes
     fenced: bool
     dead: list[str]
+    background: tuple[str, ...] = ()
 
 
 def beat(client: redis.Redis, keys: Keys, role: str, id: str, epoch: bytes) -> Beat:
-    """Beat through redis-py, and act upon the deaths that it tells of. Raises redis-py's errors."""
+    """Beat through redis-py, act upon the deaths that it tells of, move what is due. Raises redis-py's errors."""
     answer = beat_answer(client.execute_command(*beat_command(keys, role, id, epoch)))
     for dead in answer.dead:
         try:
             reap(client, keys, dead)
         except redis.ResponseError as error:  # whoever hears of it next tries again; our own lease matters more
             logger.error("%s is dead and could not be seen to: %s", dead, error)
+    if answer.background:
+        try:
+            client.execute_command(*move_due_command(answer.background))
+        except redis.ResponseError as error:  # the next beat tries again
+            logger.error("delayed messages could not be moved: %s", error)
     return answer
 
 
-def reap(client: redis.Redis, keys: Keys, dead: str, *, seen: bool = False, started: tuple[str, ...] = ("?",)) -> None:
-    """Release what a dead worker held, or reap a dead interface; arguments as reap_command has them."""
-    count = client.execute_command(*reap_command(keys, dead, seen=seen, started=started))
-    if count > 0:
-        logger.warning("%s is dead: %d events or connections of its were seen to", dead, count)
+def reap(client: redis.Redis, keys: Keys, dead: str, *, seen: bool = False, started: tuple[str, ...] = ("?",)) -> int:
+    """Release what a dead worker held, or reap a dead interface; arguments and result are reap_command's."""
+    touched: list[bytes] = []
+    for _ in range(REAP_CALLS):
+        answer = client.execute_command(*reap_command(keys, dead, seen=seen, started=started, touched=touched))
+        if not isinstance(answer, list):
+            break
+        touched += answer
+    else:
+        logger.warning("%s is dead; what it held waits for the next beat: others come and go", dead)
+        return -1
+    if answer > 0:
+        logger.warning("%s is dead: %d events or connections of its were seen to", dead, answer)
+    return int(answer)
+
+
+def reap_over(
+    call: Callable[..., object], keys: Keys, dead: str, touched: tuple[bytes, ...] = (), calls: int = 1
+) -> None:
+    """Reap as reap() does over a Link; call: the Link's. Should it fail, the next beat tells of this death again."""
+
+    def answered(reply: object) -> None:
+        if isinstance(reply, list) and calls < REAP_CALLS:
+            reap_over(call, keys, dead, (*touched, *reply), calls + 1)
+
+    call(*reap_command(keys, dead, touched=touched), answered=answered)
 
 
 def member(role: str, id: str) -> str:
@@ -84,7 +118,14 @@ def beat_command(keys: Keys, role: str, id: str, epoch: bytes) -> Command:
 
 def beat_answer(reply: list[Any]) -> Beat:
     """Decode what beat_command returned."""
-    return Beat(reply[0], bool(reply[1]), [name.decode() for name in reply[2:]])
+    epoch, fenced, dead, background = reply
+    return Beat(epoch, bool(fenced), [name.decode() for name in dead], tuple(stream.decode() for stream in background))
+
+
+def move_due_command(streams: Iterable[str]) -> Command:
+    """Move the delayed messages of these background channels whose time has come."""
+    names = [name for stream in streams for name in (stream, delayed_of(stream))]
+    return ("EVAL", _MOVE_DUE, len(names), *names)
 
 
 def leave_command(keys: Keys, role: str, id: str) -> Command:
@@ -92,40 +133,29 @@ def leave_command(keys: Keys, role: str, id: str) -> Command:
     return ("ZREM", keys.alive, member(role, id))
 
 
-def reap_command(keys: Keys, dead: str, *, seen: bool = False, started: tuple[str, ...] = ("?",)) -> Command:
+def reap_command(
+    keys: Keys, dead: str, *, seen: bool = False, started: tuple[str, ...] = ("?",), touched: Sequence[bytes] = ()
+) -> Command:
     """Release what a dead worker held, or reap a dead interface; to be called again while it returns more than 0.
+
+    It returns how many events or connections there were, or -1 while the lease lives; or, having done nothing, a list
+    of the keys that `touched` lacks: those that it is to touch, beside its own.
 
     seen: its death was seen, so its lease need not have lapsed. started: the entries that it had started.
     """
     role, _, id = dead.partition("/")
+    names: Command = (keys.alive, keys.channels)
     if role == "worker":
-        names, prefixes = (keys.alive, keys.channels), (keys.replies(""), keys.inbox(""))
-        return (
-            "EVAL",
-            DEAD_LETTER + _TAKE_BACK + _REAP_WORKER,
-            2,
-            *names,
-            dead,
-            int(seen),
-            *prefixes,
-            str(VERSION),
-            keys.dead,
-            *started,
-        )
-    own = (keys.replies(id), keys.turns(id), keys.farewells(id))
-    return ("EVAL", _REAP_INTERFACE, 5, keys.alive, keys.channels, *own, dead, int(seen), str(VERSION), keys.inbox(""))
+        names = (*names, keys.dead, *touched)
+        prefixes = (keys.replies(""), keys.inbox(""))
+        return ("EVAL", _REAP_WORKER, len(names), *names, dead, int(seen), *prefixes, str(VERSION), *started)
+    names = (*names, keys.replies(id), keys.turns(id), keys.farewells(id), *touched)
+    return ("EVAL", _REAP_INTERFACE, len(names), *names, dead, int(seen), str(VERSION), keys.inbox(""))
 
 
-def give_back_command(keys: Keys, held: list[tuple[bytes, bytes]]) -> Command:
-    """Give back events, as stream and entry, that a live worker has in hand and has not started."""
-    streams, entries = zip(*held, strict=True)
-    return (
-        "EVAL",
-        DEAD_LETTER + _TAKE_BACK + _RELEASE,
-        len(held),
-        *streams,
-        keys.replies(""),
-        str(VERSION),
-        keys.dead,
-        *entries,
-    )
+def give_back_command(keys: Keys, held: Sequence[Entry]) -> Command:
+    """Give back events that a live worker has in hand and has not started."""
+    streams = [entry.stream for entry in held]
+    replies = {keys.replies(entry.event.connection) for entry in held if not isinstance(entry.event, Job)}
+    names: Command = (*streams, *replies)
+    return ("EVAL", _RELEASE, len(names), *names, keys.replies(""), str(VERSION), *(entry.id for entry in held))

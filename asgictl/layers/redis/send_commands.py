@@ -15,17 +15,18 @@ if weigh(KEYS[1], KEYS[2], KEYS[3], 0) + #ARGV[3] > tonumber(ARGV[5]) then retur
 weigh(KEYS[1], KEYS[2], KEYS[3], #ARGV[3])
 """
 _SEND_ONE = """
-send(KEYS[1], ARGV[1], ARGV[2], ARGV[3])
+send(KEYS[tonumber(ARGV[1]) == 0 and 1 or 2], ARGV[1], ARGV[2], ARGV[3])
 return 1
 """
 Command = tuple[str | bytes | int, ...]
 
 
 def send_arguments(keys: Keys, sent: Sent) -> tuple[str, int, bytes]:
-    """Return what commit.lua sends: stream, delay in milliseconds, value."""
+    """Return what commit.lua sends: the key where it goes, delay in milliseconds, value."""
     if isinstance(sent, Broadcast):
         return keys.broadcast, 0, encode(sent)[1]
-    return keys.channel(sent.channel), sent.delay_milliseconds, encode(sent)[1]
+    key = keys.delayed(sent.channel) if sent.delay_milliseconds else keys.channel(sent.channel)
+    return key, sent.delay_milliseconds, encode(sent)[1]
 
 
 class _Heard:
@@ -76,11 +77,11 @@ def send_command(keys: Keys, sent: Sent, capacity: int = 0, capacity_bytes: int 
     capacity, capacity_bytes: of a background channel, in messages and in bytes of Redis's memory; both 0 for none.
     Answered with 0 when so many wait, with -1 when they take so much.
     """
-    stream, delay, value = send_arguments(keys, sent)
     if isinstance(sent, Broadcast):
-        return ("XADD", stream, "*", *encode(sent))
+        return ("XADD", keys.broadcast, "*", *encode(sent))
     check = _WEIGH + _UNLESS_FULL if capacity else ""
-    names = (stream, keys.delayed(sent.channel), keys.weight(sent.channel))
+    names = (keys.channel(sent.channel), keys.delayed(sent.channel), keys.weight(sent.channel))
+    delay, value = sent.delay_milliseconds, encode(sent)[1]
     return ("EVAL", SEND + check + _SEND_ONE, 3, *names, delay, str(VERSION), value, capacity, capacity_bytes)
 
 

@@ -49,7 +49,7 @@ NOT_NOW = (  # what AWAY means, where redis-py has taken the first word away; an
     redis.exceptions.MasterDownError,
     redis.exceptions.ClusterDownError,
     redis.exceptions.TryAgainError,
-    redis.exceptions.AskError,
+    redis.exceptions.AskError,  # and MovedError
 )
 COMMIT = SEND + script("commit")
 COMMIT_SHA = hashlib.sha1(COMMIT.encode(), usedforsecurity=False).hexdigest()  # as Redis knows it (EVALSHA)
@@ -94,11 +94,18 @@ def commit_arguments(
     # an ASGI application's handshake is no turn
     turn, joins = (reply.number, int(bool(reply.joins))) if isinstance(reply, Done) and reply.number else ("", 0)
     replies, turns, farewells = keys.of_interface(interface_of(connection))
+    destinations: list[str] = []
+    sent: list[int | bytes] = []
+    for each in sends:
+        key, delay, value = send_arguments(keys, each)
+        destinations.append(key)
+        sent += (delay, value)
     return (
-        *(5, entry.stream, replies, turns, keys.broadcast, farewells),
+        *(5 + len(destinations), entry.stream, replies, turns, keys.broadcast, farewells),
+        *destinations,
         *(entry.id, connection, turn, int(isinstance(entry.event, Disconnect)), joins, farewell),
         *(encode(reply) if reply else (str(VERSION), b"")),
-        *(argument for sent in sends for argument in send_arguments(keys, sent)),
+        *sent,
     )
 
 
@@ -227,7 +234,7 @@ class RedisWorkerLayer:
     def give_back(self, entries: list[Entry]) -> None:
         """Let other workers run events that were read and have not started, now."""
         if entries:
-            self._buffer(*give_back_command(self.keys, [(entry.stream, entry.id) for entry in entries]))
+            self._buffer(*give_back_command(self.keys, entries))
             self.flush()
 
     def commit(self, entry: Entry, reply: Response | Done | None, sends: Sequence[Sent], farewell: bytes = b"") -> None:

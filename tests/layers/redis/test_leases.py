@@ -18,9 +18,7 @@ from asgictl.layers.redis.leases import (
     leave_command,
     member,
     reap,
-    reap_command,
 )
-from asgictl.layers.redis.worker_side import RedisWorkerLayer
 from asgictl.wire.messages import VERSION, Connect, Died, Disconnect, Event, Lost, encode
 from tests.conftest import scenario
 from tests.layers.conftest import Workers, committed, done, read_some, receive, request, serving, taken
@@ -51,8 +49,7 @@ class Members:
             self.beat(id, role=role)
 
     def reap(self, dead: str, **more: Any) -> int:
-        count: int = self._client.execute_command(*reap_command(self._keys, dead, **more))
-        return count
+        return reap(self._client, self._keys, dead, **more)
 
 
 @pytest.fixture
@@ -295,10 +292,6 @@ def test_a_release_deletes_the_inboxes_of_the_dead_worker_alone(
     assert [client.exists(keys.inbox(layer.inbox)) for layer in layers] == [0, 0, 1]
 
 
-def held(layer: RedisWorkerLayer) -> list[tuple[bytes, bytes]]:
-    return [(entry.stream, entry.id) for entry in read_some(layer)]
-
-
 @scenario
 async def test_what_is_given_back_leaves_its_worker_and_its_interface_hears_that_it_had_not_started(
     url: str, name: str, worker: Workers, client: Any, keys: Keys
@@ -307,15 +300,15 @@ async def test_what_is_given_back_leaves_its_worker_and_its_interface_hears_that
     async with serving(url, name) as interface:
         await interface.append(receive(7, "x", connection="host.1.aa/2"))
         await interface.append(request())
-        entries = held(layer)
+        entries = read_some(layer)
         give_back = give_back_command(keys, entries)
         assert client.execute_command(*give_back) == 2
         assert {(await interface.replies.get())[0] for _ in entries} == {
             Lost("host.1.aa/1", 0, 1, False),
             Lost("host.1.aa/2", 7, 1, False),
         }
-        for stream, _ in entries:
-            assert (client.xlen(stream), client.xpending(stream, WORKERS)["pending"]) == (0, 0)
+        for entry in entries:
+            assert (client.xlen(entry.stream), client.xpending(entry.stream, WORKERS)["pending"]) == (0, 0)
         assert client.execute_command(*give_back) == 0, "twice is harmless"
         await interface.append(request())
         await taken(layer)

@@ -1,7 +1,7 @@
--- Renew a lease, move the delayed messages whose time has come, and hear who has let their lease lapse.
+-- Renew a lease, and hear who has let their lease lapse and which channels may have delayed messages.
 -- KEYS  alive · epoch · clock · grace · channels
 -- ARGV  member ('' has none) · lease in milliseconds · the epoch that the member knows ('' at first) · a new epoch
--- Returns epoch · 1 when the member is FENCED, else 0 · the dead ...
+-- Returns epoch · 1 when the member is FENCED, else 0 · the dead · streams of background channels
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local epoch = redis.call('GET', KEYS[2])
@@ -18,24 +18,18 @@ redis.call('SET', KEYS[3], now)
 if ARGV[1] ~= '' then
   local lease = redis.call('ZSCORE', KEYS[1], ARGV[1])
   if ARGV[3] == epoch and (not lease or tonumber(lease) == 0) then
-    return {epoch, 1}
+    return {epoch, 1, {}, {}}
   end
   redis.call('ZADD', KEYS[1], now + ARGV[2], ARGV[1])
 end
--- Rounded down here and up in send.lua, so that none is early. At most so many, so that nobody waits long for Redis.
-local most = 2000
--- pcall: whatever is wrong with a channel, the lease matters more.
+local background, dead = {}, {}
+-- pcall: whatever is wrong with the channels, the lease matters more.
 for _, stream in ipairs(redis.pcall('SMEMBERS', KEYS[5])) do
   if string.find(stream, ':ch:background.', 1, true) then
-    for _, due in ipairs(redis.pcall('ZRANGEBYSCORE', stream .. ':delayed', '-inf', now, 'LIMIT', 0, most)) do
-      if type(redis.pcall('XADD', stream, '*', string.match(due, '^(%S+) (.*)$'))) == 'string' then
-        redis.call('ZREM', stream .. ':delayed', due)
-      end
-      most = most - 1
-    end
+    table.insert(background, stream)
   end
 end
-if now < tonumber(redis.call('GET', KEYS[4]) or 0) then
-  return {epoch, 0}
+if now >= tonumber(redis.call('GET', KEYS[4]) or 0) then
+  dead = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, 16)
 end
-return {epoch, 0, unpack(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, 16))}
+return {epoch, 0, dead, background}

@@ -1,7 +1,8 @@
 -- Commit one event: everything that it produced leaves together, once, or nothing does. send.lua stands in front.
 -- KEYS  channel stream · reply stream of the interface · its turns · broadcast stream · its farewells
+--       · where each that is sent goes: a stream, or with a delay the zset beside it ...
 -- ARGV  entry · connection · turn ('' for HTTP) · disconnect? · joins? · farewell · wire field
---       · reply ('' for a job, which has nobody to reply to) · each that is sent: stream, delay in milliseconds, value ...
+--       · reply ('' for a job, which has nobody to reply to) · of each that is sent delay in milliseconds, value ...
 -- Returns 1, or why it was refused: -1 the interface is gone, -2 the turn is not newer, -3 the entry is gone.
 -- XACK comes first: it decides, and it succeeds when Redis is full.
 if redis.call('XACK', KEYS[1], 'workers', ARGV[1]) == 0 then
@@ -31,7 +32,7 @@ elseif turn then
     redis.call('HSET', KEYS[5], ARGV[2], ARGV[6])
   end
 end
-for i = 9, #ARGV, 3 do
-  send(ARGV[i], ARGV[i + 1], ARGV[7], ARGV[i + 2])
+for i = 6, #KEYS do
+  send(KEYS[i], ARGV[2 * i - 3], ARGV[7], ARGV[2 * i - 2])
 end
 return 1

@@ -1,10 +1,10 @@
 -- Give back events that a live worker has in hand but has not started.
--- KEYS  streams of the events ...
--- ARGV  prefix of reply streams · wire field · dead letters · ids of the events, one for each stream ...
+-- KEYS  streams of the events, one for each ... · reply streams of their interfaces ...
+-- ARGV  prefix of reply streams · wire field · ids of the events ...
 -- Returns how many it had in hand still.
 local count = 0
-for i, stream in ipairs(KEYS) do
-  if lose(stream, ARGV[i + 3], ARGV[1], ARGV[2], ARGV[3], false) then
+for i = 3, #ARGV do
+  if lose(KEYS[i - 2], ARGV[i], ARGV[1], ARGV[2], nil, false) then
     count = count + 1
   end
 end

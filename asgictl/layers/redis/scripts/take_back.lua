@@ -1,8 +1,9 @@
--- What reap_worker.lua and release.lua share; stands in front of each, behind dead_letter.lua.
+-- What reap_worker.lua and release.lua share; stands in front of each, behind declared.lua;
+-- in front of reap_worker.lua dead_letter.lua stands too.
 -- Take an event out of a worker's hands and tell its interface that it is lost; false when it was not in any.
 -- An event is an array of at most 15, so one byte long in its head. Redis's MessagePack knows no binary, of which the
 -- fields behind the first are full.
--- dead: the stream of dead letters.
+-- dead: the stream of dead letters; nil adds a job again, whatever its workers have died of.
 local function lose(stream, id, replies, field, dead, started)
   local entry = redis.call('XRANGE', stream, id, id)[1]
   if redis.call('XACK', stream, 'workers', id) == 0 then
@@ -20,11 +21,12 @@ local function lose(stream, id, replies, field, dead, started)
     at, attempt = cmsgpack.unpack_limit(entry[2][2], 1, at)
   end
   local lost = cmsgpack.pack({'lost', connection, number, attempt, started})
-  local told = redis.call('XADD', replies .. string.match(connection, '[^/]*'), 'NOMKSTREAM', '*', field, lost)
-  local retries = tonumber(entry[2][4] or 0) + (started and 1 or 0)
+  local interface = replies .. string.match(connection, '[^/]*')
+  local told = declared[interface] and redis.call('XADD', interface, 'NOMKSTREAM', '*', field, lost)
+  local retries = (tonumber(entry[2][4] or 0) or 0) + (started and 1 or 0)
   if not told and (kind == 'disconnect' or kind == 'job') then
     -- No interface sends a job again, nor a dead one this last event of its connections: it is ours to add.
-    if retries < 3 then
+    if retries < 3 or not dead then
       redis.call('XADD', stream, '*', entry[2][1], entry[2][2], 'retries', retries)
     elseif kind == 'job' then
       -- A job has no headers: nothing of it is to be masked.

@@ -1,0 +1,15 @@
+-- Move the delayed messages whose time has come to their channels' streams.
+-- KEYS  of each channel its stream and the zset beside it ...
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+-- Rounded down here and up in send.lua, so that none is early. At most so many, so that nobody waits long for Redis.
+local most = 2000
+for i = 1, #KEYS, 2 do
+  -- pcall: what is wrong with one channel leaves the others alone.
+  for _, due in ipairs(redis.pcall('ZRANGEBYSCORE', KEYS[i + 1], '-inf', now, 'LIMIT', 0, most)) do
+    if type(redis.pcall('XADD', KEYS[i], '*', string.match(due, '^(%S+) (.*)$'))) == 'string' then
+      redis.call('ZREM', KEYS[i + 1], due)
+    end
+    most = most - 1
+  end
+end
