@@ -534,6 +534,7 @@ def test_an_event_that_is_sent_again_counts_once(loss: str) -> None:
             sky.answer(AWAY)  # type: ignore[arg-type]
             await sky.pass_time(RESEND_SECONDS)
         elif loss == "forgotten":
+            sky.answer(b"1-0")
             sky.flights.forgotten()
         else:
             sky.flights.lost(Lost("i/1", 3, 1, True))

@@ -845,7 +845,7 @@ class Contract:
         async with layers.interface() as interface:
             for number in range(1, 71):
                 interface.layer.dead_letter("websocket.receive", receive(number, b"x" * (1 << 20)), "r")
-            await interface.depth("websocket.receive")  # answered behind them
+                await interface.depth("websocket.receive")  # answered behind it
             numbers = [event.number for _, event, _ in layers.dead_letters() if isinstance(event, Receive)]
             assert numbers == list(range(71 - len(numbers), 71))
             assert 60 < len(numbers) < 64

@@ -202,7 +202,8 @@ def test_senders_within_events_and_outside_of_any_know_the_same_bytes(client: An
     application = Application(background={"full": print})
     unused: Any = None
     stopping = threading.Event()
-    loop = Loop(application, unused, stopping, unused, unused, Started(None, 0))
+    layer: Any = SimpleNamespace(end_silence=lambda: None)
+    loop = Loop(application, layer, stopping, unused, unused, Started(None, 0))
     control = Watchdog(WorkerConfig("measured", url, "t"), "h.1.aa", [loop], stopping)
     keys, job = Keys("measured"), Job("job.a", 1, "full", b"x" * 100_000)
     for number in range(1, 4):

@@ -19,7 +19,7 @@ from asgictl.config import DEAD_LETTER_BYTES, MOST_DEAD_LETTERS
 from asgictl.errors import ConsumerError, RedisError, UnknownChannel
 from asgictl.layers.redis.dead_letters import DeadLetters, dead_letter_command
 from asgictl.layers.redis.keys import Keys
-from asgictl.layers.redis.leases import reap_command
+from asgictl.layers.redis.leases import reap
 from asgictl.wire.manifest import Manifest, encode_manifest
 from asgictl.wire.messages import (
     VERSION,
@@ -217,7 +217,7 @@ def test_what_a_worker_died_of_keeps_to_the_same_bounds(client: Any) -> None:
         for _ in range(10):
             client.xadd(stream, entry(large, retries=2))
         client.xreadgroup("workers", "h.1.aa.0", {stream: ">"})
-        assert client.execute_command(*reap_command(keys, "worker/h.1.aa", seen=True)) == 10
+        assert reap(client, keys, "worker/h.1.aa", seen=True) == 10
     assert DEAD_LETTER_BYTES - (3 << 20) < used(client) <= DEAD_LETTER_BYTES
     assert client.xrevrange(keys.dead, count=1)[0][1][b"reason"] == b"3 workers died of it"
 
@@ -230,7 +230,7 @@ def test_a_release_goes_on_where_dead_letters_cannot_be_kept(client: Any) -> Non
     for number in range(3):
         client.xadd(stream, entry(replace(JOB, id=f"job.{number}"), retries=2))
     client.xreadgroup("workers", "h.1.aa.0", {stream: ">"})
-    assert client.execute_command(*reap_command(keys, "worker/h.1.aa", seen=True)) == 3
+    assert reap(client, keys, "worker/h.1.aa", seen=True) == 3
     with pytest.raises(ResponseError, match="WRONGTYPE"):
         keep(client, JOB.channel, JOB)
 
