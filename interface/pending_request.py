@@ -13,6 +13,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from asgictl.layers import flow_control
 from asgictl.layers.base import Answered
 from asgictl.layers.flow_control import OrderedSender
 from asgictl.telemetry.access_log import Answer
@@ -63,9 +64,9 @@ class PendingRequest:
         self._entry = b""
         self._sender: OrderedSender[Chunk | Credit] | None = None  # to it
         self._wants = 0  # how often it has asked
-        self._wanted = 0  # bytes of the request's body that the worker waits for
+        self._wanted = flow_control.Credit(0)  # of the request's body
         self._wanting: asyncio.Event | None = None
-        self._written = 0  # bytes of the response's body that it has not been told of
+        self._window = flow_control.Window(event.credit, 4, is_granted=True)  # of the response's body
         self._reader: asyncio.Task[None] | None = None
         self._is_gone = False
 
@@ -107,7 +108,7 @@ class PendingRequest:
         if want.sequence <= self._wants:
             return  # sent again after a cut
         self._entry, self._owner, self._wants = want.entry, want.inbox, want.sequence
-        self._wanted += want.size
+        self._wanted.grant(want.size)
         if self._wanting:
             self._wanting.set()
         self.listen()
@@ -181,11 +182,10 @@ class PendingRequest:
 
     def _acknowledge(self, size: int) -> None:
         """Tell the worker in quarters of what it may have on its way, so that it never runs dry unheard."""
-        self._written += size
-        if self._owner and self._written >= self.event.credit // 4:
+        self._window.take(size)
+        if self._owner and (due := self._window.due()):
             sender = self._to_worker()
-            sender.send(Credit(self.event.connection, self._entry, self._written, sender.next_sequence()))
-            self._written = 0
+            sender.send(Credit(self.event.connection, self._entry, due, sender.next_sequence()))
 
     def _to_worker(self) -> OrderedSender[Chunk | Credit]:
         def add(letter: Chunk | Credit, answered: Answered) -> None:
@@ -206,13 +206,13 @@ class PendingRequest:
             if not more:
                 continue  # an empty body has a message too
             data, more = message.get("body", b""), message.get("more_body", False)
-            while data and self._wanted <= 0:
+            while data and self._wanted.is_spent:
                 self._wanting = asyncio.Event()
                 await self._wanting.wait()
             received += len(data)
             if received > self._body_limit:
                 return self.fail(413, BODY_TOO_LARGE.format(self._body_limit))
-            self._wanted -= len(data)
+            self._wanted.spend(len(data))
             if self._next == 0:
                 self._postpone()
             sender = self._to_worker()

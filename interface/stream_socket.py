@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from asgictl.config import Limits
 from asgictl.interface.consumer_socket import can_deny, travelling
 from asgictl.interface.outbox import Outbox
+from asgictl.layers import flow_control
 from asgictl.layers.base import Answered, Position
 from asgictl.layers.flow_control import FRAME_BYTES, OrderedReceiver, OrderedSender, weight
 from asgictl.telemetry.rejections import Rejections
@@ -70,7 +71,7 @@ class StreamSocket:
         self._sender: OrderedSender[Incoming | Credit | Ended] = OrderedSender(self._add, self.died)
         self._heard = OrderedReceiver(self.died)
         self._ahead = 0  # bytes that the application has not taken
-        self._behind = 0  # bytes written of which the worker was not told
+        self._window = flow_control.Window(host.limits.outbox_bytes, 4, is_granted=True)  # of the application's frames
         self._room: asyncio.Future[None] | None = None
         self._deadline: asyncio.TimerHandle | None = None
 
@@ -180,10 +181,9 @@ class StreamSocket:
             self._room.set_result(None)
 
     def _written(self, size: int) -> None:
-        self._behind += size + FRAME_BYTES
-        if self._behind >= self._host.limits.outbox_bytes // 4:
-            self._sender.send(Credit(self.id, self._entry, self._behind, self._sender.next_sequence()))
-            self._behind = 0
+        self._window.take(size + FRAME_BYTES)
+        if due := self._window.due():
+            self._sender.send(Credit(self.id, self._entry, due, self._sender.next_sequence()))
 
     def _add(self, message: Incoming | Credit | Ended, answered: Answered) -> None:
         self._host.post(self.inbox, message, answered)

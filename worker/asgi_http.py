@@ -11,6 +11,7 @@ from typing import Any, cast
 from asgictl.app.boundary import UserCode
 from asgictl.app.outcome import Depths, Outcome
 from asgictl.app.runtime import current
+from asgictl.layers import flow_control
 from asgictl.layers.base import Entry
 from asgictl.layers.flow_control import OrderedReceiver, OrderedSender
 from asgictl.layers.redis.refused import Commit
@@ -58,13 +59,13 @@ class HTTPRun:
         self._limit = asyncio.Timeout(None)  # of an application that does not answer, or does not end
         self._inline: bytes | None = None if event.more else event.body
         self._chunks: deque[tuple[bytes, bool]] = deque()
-        self._due = WINDOW_BYTES  # bytes of the body that may be asked for
+        self._window = flow_control.Window(WINDOW_BYTES, 2, is_granted=False)  # of the body
         self._sender: OrderedSender[Response | Want] = OrderedSender(events.reply, self.end_early)
         self._heard = OrderedReceiver(self.end_early)
         self._wants = 0
         self._has_ended = False
         self._is_listening = False  # the interface knows whom to tell when the client leaves
-        self._credit = event.credit
+        self._credit = flow_control.Credit(event.credit)
         self._moved = asyncio.Event()  # a letter has come, or it is over
         self._over = asyncio.Event()  # the response is complete, or nobody waits for it
         self._is_gone = False
@@ -105,9 +106,9 @@ class HTTPRun:
         elif not self._heard.is_next(letter.sequence):
             pass
         elif isinstance(letter, Credit):
-            self._credit += letter.size
+            self._credit.grant(letter.size)
         else:
-            self._due += len(letter.data)
+            self._window.take(len(letter.data))
             if not self._status:
                 extend(self._limit, self._timeout_seconds)
             self._chunks.append((letter.data, letter.more))
@@ -132,9 +133,8 @@ class HTTPRun:
                 data, more = self._chunks.popleft()
                 self._has_ended = not more
                 return {"type": "http.request", "body": data, "more_body": more}
-            if self._due >= WINDOW_BYTES // 2:
-                self._want(self._due)
-                self._due = 0
+            if due := self._window.due():
+                self._want(due)
             self._moved.clear()
             await self._moved.wait()
         if not (self._is_listening or self._over.is_set()):
@@ -178,8 +178,8 @@ class HTTPRun:
             if self._left < 0 or (self._left and not more):
                 raise RuntimeError("the body is longer or shorter than its Content-Length")
         at = 0
-        while len(body) - at > (0 if more else min(self._credit, PART_BYTES)):
-            size = min(self._credit, PART_BYTES)
+        while len(body) - at > (0 if more else min(self._credit.left, PART_BYTES)):
+            size = min(self._credit.left, PART_BYTES)
             self._push(body[at : at + size])
             at += size
             await self._wait_for_credit()
@@ -188,7 +188,7 @@ class HTTPRun:
 
     async def _wait_for_credit(self) -> None:
         """Raises ClientDisconnected, and TimeoutError when the client took nothing for STALL_SECONDS."""
-        while self._credit <= 0 and not self._is_gone:
+        while self._credit.is_spent and not self._is_gone:
             self._moved.clear()
             async with asyncio.timeout(STALL_SECONDS):
                 await self._moved.wait()
@@ -196,7 +196,7 @@ class HTTPRun:
             raise ClientDisconnected("the client has gone")
 
     def _push(self, body: bytes) -> None:
-        self._credit -= len(body)
+        self._credit.spend(len(body))
         self._is_listening = True
         self._sender.send(self._part(body, more=True))
 

@@ -11,6 +11,7 @@ from websockets.frames import Frame, Opcode
 
 from asgictl.app.boundary import UserCode
 from asgictl.app.outcome import encodable
+from asgictl.layers import flow_control
 from asgictl.layers.base import Entry
 from asgictl.layers.flow_control import OrderedReceiver, OrderedSender, weight
 from asgictl.layers.redis.refused import Commit
@@ -69,8 +70,8 @@ class WebSocketRun:
         self._heard = OrderedReceiver(self.restart)
         self._incoming: deque[ASGIMessage] = deque([{"type": "websocket.connect"}])
         self._arrived = asyncio.Event()
-        self._taken = 0  # bytes of frames that the interface was not told of
-        self._credit = WINDOW_BYTES
+        self._window = flow_control.Window(WINDOW_BYTES, 4, is_granted=True)  # of the client's frames
+        self._credit = flow_control.Credit(WINDOW_BYTES)
         self._room = asyncio.Event()
         self._denial: tuple[int, Headers] = (403, [])
         self._denial_body = b""
@@ -106,7 +107,7 @@ class WebSocketRun:
         elif isinstance(letter, Ended):
             self._end(letter.code, letter.reason)
         else:
-            self._credit += letter.size
+            self._credit.grant(letter.size)
             self._room.set()
 
     def restart(self) -> None:
@@ -127,10 +128,9 @@ class WebSocketRun:
         if message["type"] != "websocket.disconnect":  # which it hears as often as it asks
             self._incoming.popleft()
         if message["type"] == "websocket.receive":
-            self._taken += weight(message["text"] if "text" in message else message["bytes"])
-            if self._taken >= WINDOW_BYTES // 4:
-                self._sender.send(self._want(self._taken, self._sender.next_sequence()))
-                self._taken = 0
+            self._window.take(weight(message["text"] if "text" in message else message["bytes"]))
+            if due := self._window.due():
+                self._sender.send(self._want(due, self._sender.next_sequence()))
         return message
 
     def _want(self, size: int, sequence: int) -> Want:
@@ -173,8 +173,8 @@ class WebSocketRun:
             raise TypeError(f"websocket.send takes text: str or bytes: bytes, not {type(frame).__name__}")
         frame = encodable(frame) if isinstance(frame, str) else frame
         self._sender.send(Frames(self._event.connection, [frame], self._sender.next_sequence(), self._entry.id))
-        self._credit -= weight(frame)
-        while self._credit <= 0 and self._state is State.OPEN:
+        self._credit.spend(weight(frame))
+        while self._credit.is_spent and self._state is State.OPEN:
             self._room.clear()
             await self._room.wait()
         if self._state is State.GONE:

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from time import monotonic
 
+from asgictl.layers import flow_control
 from asgictl.layers.base import Entry, WorkerLayer
 from asgictl.layers.flow_control import OrderedReceiver
 from asgictl.wire.messages import WINDOW_BYTES, Chunk, Credit, Request, Response, Want
@@ -20,7 +21,7 @@ WAIT_SECONDS = 1.0  # a blocking read ends after that, to look at the time
 class LayerFlow:
     """One request.
 
-    credit: bytes of the response's body that may be sent now. progressed: called whenever the handler has waited for
+    progressed: called whenever the handler has waited for
     its client, for those who watch how long the handler itself takes.
     """
 
@@ -30,12 +31,17 @@ class LayerFlow:
         self.inbox = layer.inbox
         self._layer = layer
         self._progressed = progressed
-        self.credit = event.credit
-        self._due = WINDOW_BYTES  # bytes of the request's body that may be asked for
+        self._credit = flow_control.Credit(event.credit)
+        self._window = flow_control.Window(WINDOW_BYTES, 2, is_granted=False)  # of the request's body
         self._wants = 0
         self._heard = OrderedReceiver(self._miss)
         self._has_ended = not event.more
         self._chunks: deque[bytes] = deque()
+
+    @property
+    def credit(self) -> int:
+        """How many bytes of the response's body may be sent now."""
+        return self._credit.left
 
     def pull(self) -> bytes:
         """Return the next bytes of the request's body, b"" at its end.
@@ -45,11 +51,10 @@ class LayerFlow:
         stalled_at = monotonic() + STALL_SECONDS
         while not self._chunks and not self._has_ended:
             want = None
-            if self._due >= WINDOW_BYTES // 2:
+            if due := self._window.due():
                 event = self.event
                 self._wants += 1
-                want = Want(event.connection, event.attempt, self.entry, self.inbox, self._due, self._wants)
-                self._due = 0
+                want = Want(event.connection, event.attempt, self.entry, self.inbox, due, self._wants)
             self._exchange(want, WAIT_SECONDS)
             if monotonic() > stalled_at:
                 raise TimeoutError(f"the client sent nothing of its body for {STALL_SECONDS:.0f} s")
@@ -61,10 +66,10 @@ class LayerFlow:
 
         Raises ClientDisconnected, and TimeoutError when the client took nothing for STALL_SECONDS.
         """
-        self.credit -= len(part.body)
+        self._credit.spend(len(part.body))
         self._exchange(part, 0)
         stalled_at, before = monotonic() + STALL_SECONDS, self.credit
-        while self.credit <= 0:
+        while self._credit.is_spent:
             self._exchange(None, WAIT_SECONDS)
             if self.credit > before:
                 stalled_at, before = monotonic() + STALL_SECONDS, self.credit
@@ -84,9 +89,9 @@ class LayerFlow:
             if not self._heard.is_next(letter.sequence):
                 continue  # sent again after a cut
             if isinstance(letter, Credit):
-                self.credit += letter.size
+                self._credit.grant(letter.size)
             else:
-                self._due += len(letter.data)
+                self._window.take(len(letter.data))
                 self._has_ended = not letter.more
                 if letter.data:
                     self._chunks.append(letter.data)

@@ -43,7 +43,9 @@ class Flow(Protocol):
     event: Request
     entry: bytes
     inbox: str
-    credit: int
+
+    @property
+    def credit(self) -> int: ...
 
     def pull(self) -> bytes:
         """Wait for the next bytes of the body; b"" at its end. Raises OSError when they will not come."""

@@ -23,6 +23,49 @@ def weight(frame: Frame) -> int:
     return len(frame) + FRAME_BYTES
 
 
+class Credit:
+    """What one end may send ahead of the other, in bytes: the last message may exceed it, then it waits for more."""
+
+    def __init__(self, size: int) -> None:
+        self.left = size
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether nothing may follow now."""
+        return self.left <= 0
+
+    def spend(self, size: int) -> None:
+        """So much is sent."""
+        self.left -= size
+
+    def grant(self, size: int) -> None:
+        """The other end has taken so much."""
+        self.left += size
+
+
+class Window:
+    """The other end of a Credit: how much of it can be granted again, once that is worth a message.
+
+    size: bytes that may be on their way. share: of it, as its divisor, that is worth a message. is_granted: whether the
+    other end has its first credit already.
+    """
+
+    def __init__(self, size: int, share: int, *, is_granted: bool) -> None:
+        self._due = 0 if is_granted else size
+        self._least = size // share
+
+    def take(self, size: int) -> None:
+        """So much has been taken: written to the client, or handed to the application."""
+        self._due += size
+
+    def due(self) -> int:
+        """Return what is to be granted now; 0 when that is worth no message yet."""
+        if self._due < self._least:
+            return 0
+        due, self._due = self._due, 0
+        return due
+
+
 class OrderedSender(Generic[Message]):
     """Numbers what it sends, and knows what has arrived.
 

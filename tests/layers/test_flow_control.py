@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asgictl.layers.base import Answered
-from asgictl.layers.flow_control import OrderedReceiver, OrderedSender, weight
+from asgictl.layers.flow_control import Credit, OrderedReceiver, OrderedSender, Window, weight
 
 
 @dataclass(frozen=True)
@@ -173,3 +173,27 @@ async def test_what_cannot_be_added_is_forgotten_and_ends_it(wire: Wire) -> None
     assert wire.lost == 1
     wire.say()
     assert [message.sequence for message, _ in wire.on_its_way] == [1]
+
+
+@given(st.lists(st.integers(0, 400), min_size=1), st.sampled_from([2, 4]), st.booleans())
+def test_a_window_bounds_what_is_on_its_way_and_never_runs_dry(sizes: list[int], share: int, is_granted: bool) -> None:
+    """What was sent and not taken is at most the window and one message; when all was taken, more may be sent."""
+    window, credit = Window(1000, share, is_granted=is_granted), Credit(1000 if is_granted else 0)
+    on_its_way: deque[int] = deque()
+    for size in sizes:
+        while credit.is_spent:
+            if on_its_way:
+                window.take(on_its_way.popleft())
+            credit.grant(window.due())
+            assert on_its_way or not credit.is_spent, "it ran dry"
+        credit.spend(size)
+        on_its_way.append(size)
+        assert sum(on_its_way) <= 1000 + size
+
+
+def test_little_is_not_worth_a_message() -> None:
+    window = Window(1000, 4, is_granted=True)
+    window.take(249)
+    assert window.due() == 0
+    window.take(1)
+    assert (window.due(), window.due()) == (250, 0)
