@@ -165,9 +165,13 @@ class ConsumerSocket:
         self.connection.done(Done(self.connection.id, self.connection.number, [], b"", None, None, [], []))
         self._advance()
 
-    def refused(self) -> bool:
-        """Redis takes none: a frame waits, and a handshake until its deadline."""
-        return True
+    def refused(self, for_good: bool) -> bool:
+        """Redis takes none: a frame waits, and a handshake until its deadline. For good: it ends the socket."""
+        if for_good and (event := self.connection.event):
+            self._host.give_up(self, event, "Redis refused it")
+            self._close(Close(INTERNAL_ERROR, "", 500))
+            self.skipped()
+        return not for_good
 
     def deliver_all(self, frames: list[Frame]) -> None:
         """Put frames onto their way to the client, once it is accepted."""

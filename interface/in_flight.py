@@ -18,6 +18,8 @@ from asgictl.layers.base import EventLayer, NotSent, OnItsWay
 from asgictl.wire.messages import Event, Lost, Receive, Turn
 
 RESEND_SECONDS = 0.2  # between attempts to add an event that Redis refuses
+REFUSED_SECONDS = 10.0  # after which a refusal is for good; but a Redis without room may find some
+FULL = "OOM "
 AUDIT_SECONDS = 1.0  # after which an event that is open is looked for in Redis; then twice as long, and so on
 
 
@@ -33,8 +35,8 @@ class Owner(Protocol):
     def lost(self, started: bool) -> Event | None:
         """A worker that held the event died; return what to send again, or None to give up."""
 
-    def refused(self) -> bool:
-        """The layer has not taken the event; return whether to try again."""
+    def refused(self, for_good: bool) -> bool:
+        """The layer has not taken the event; return whether to try again. for_good: it has said so for long."""
 
 
 class Stage(Enum):
@@ -54,6 +56,7 @@ class Dispatched:
         "event",
         "on_its_way",
         "owner",
+        "refused_at",
         "size",
         "skipped",
         "stage",
@@ -65,6 +68,7 @@ class Dispatched:
         self.channel = event.channel + owner.pool
         self.entry: bytes | None = None
         self.size = 0
+        self.refused_at = 0.0  # since when the layer refuses it, 0 when it does not
         self.stage = Stage.WAITING
         self.on_its_way: OnItsWay | None = None
         self.skipped: Callable[[], None] | None = None  # to be called if no worker gets it, once nobody waits for it
@@ -193,13 +197,19 @@ class InFlight:
 
     def _answered(self, dispatched: Dispatched, reply: object) -> None:
         if isinstance(reply, bytes):
-            dispatched.entry = reply
+            dispatched.entry, dispatched.refused_at = reply, 0.0
             self._remove(dispatched)
         elif self._is_over(dispatched):
             return
         elif not isinstance(reply, ConnectionError):  # refused, so it is certain that Redis has not taken it
             self._shed(f"events refused by Redis: {reply}")
-            if dispatched.owner.refused():
+            now = asyncio.get_running_loop().time()
+            dispatched.refused_at = dispatched.refused_at or now
+            for_good = now - dispatched.refused_at > REFUSED_SECONDS and not str(reply).startswith(FULL)
+            if for_good:
+                self.complete(dispatched.event.connection)
+                dispatched.owner.refused(for_good)
+            elif dispatched.owner.refused(for_good):
                 self._dispatch_later(dispatched)
             else:
                 self.complete(dispatched.event.connection)

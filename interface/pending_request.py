@@ -129,9 +129,9 @@ class PendingRequest:
         self.fail(502, WORKER_DIED)
         return None
 
-    def refused(self) -> bool:
+    def refused(self, for_good: bool) -> bool:
         """Redis has not taken the event; should an earlier sending of it have been heard, that one goes on."""
-        if self._next:
+        if self._next and not for_good:
             return True
         self.fail(503, REDIS_REFUSED)
         return False

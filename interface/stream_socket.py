@@ -134,8 +134,8 @@ class StreamSocket:
             self._host.closed(self)
         return None
 
-    def refused(self) -> bool:
-        """Redis takes none: the handshake waits, until its deadline."""
+    def refused(self, for_good: bool) -> bool:
+        """Redis takes none: the handshake waits, until its deadline, which is shorter than `for_good`."""
         return True
 
     def died(self) -> None:

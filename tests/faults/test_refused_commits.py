@@ -146,11 +146,10 @@ def notes(tmp_path: Path) -> Path:
 
 
 A8 = later("One link", "A8")
-MUTE = ["noperm", "noperm-xack"]
 TARGETS = ["app", pytest.param("mixed", marks=pytest.mark.soak)]
 
 
-@pytest.mark.parametrize("name", [pytest.param(each, marks=A8) if each in MUTE else each for each in REFUSALS])
+@pytest.mark.parametrize("name", list(REFUSALS))
 @pytest.mark.parametrize("target", TARGETS)
 def test_commits_that_are_refused_for_a_while(machine: Machine, notes: Path, target: str, name: str) -> None:
     """A8: everything that was open ends, and what comes after is served."""
@@ -177,7 +176,7 @@ def test_commits_of_jobs_in_process_that_are_refused_for_a_while(machine: Machin
 
 @pytest.mark.soak
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("name", [pytest.param(each, marks=A8) if each in NOW else each for each in REFUSALS])
+@pytest.mark.parametrize("name", list(REFUSALS))
 @pytest.mark.parametrize("target", ["app", "mixed"])
 def test_commits_that_are_refused_for_good(machine: Machine, notes: Path, target: str, name: str) -> None:
     """A8: requests end within their deadlines, sockets too, but where Redis says "not now": those wait, as for one that

@@ -541,8 +541,23 @@ async def test_a_turn_that_was_given_up_is_told_of_once() -> None:
 async def test_a_socket_waits_for_room_in_redis() -> None:
     socket = Socket()
     await settled()
-    assert socket.socket.refused()
+    assert socket.socket.refused(False)
     await socket.leaves()
+
+
+@scenario
+async def test_a_turn_that_redis_refuses_for_good_ends_its_socket() -> None:
+    socket = Socket()
+    await socket.opens()
+    await socket.says("a")
+    event = socket.events[-1]
+    assert not socket.socket.refused(True)
+    assert [given_up for given_up, _ in socket.given_up] == [event]
+    await settled()
+    assert socket.sent[-1] == {"type": "websocket.close", "code": 1011, "reason": ""}
+    assert isinstance(socket.events[-1], Disconnect)
+    assert not socket.socket.refused(True)
+    assert socket.ended
 
 
 def test_a_turns_time_begins_when_the_oldest_of_its_frames_came(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,9 +74,10 @@ class Owner:
         self.heard.append(started)
         return self.again.pop(0) if self.again else None
 
-    def refused(self) -> bool:
+    def refused(self, for_good: bool) -> bool:
         self.refusals += 1
-        return self.patient
+        self.was_refused_for_good = for_good
+        return self.patient and not for_good
 
 
 class Sky:
@@ -312,6 +313,21 @@ async def test_an_owner_that_does_not_wait_for_room_in_redis_is_asked_once_and_f
     await sky.pass_time(60)
     assert (len(sky.layer.added), owner.refusals, owner.heard) == (1, 1, [])
     assert sky.is_clean()
+
+
+@pytest.mark.parametrize(("answer", "ends"), [(RuntimeError("NOPERM"), True), (FULL, False)])
+def test_what_is_refused_for_long_ends_unless_redis_may_find_room(answer: Exception, ends: bool) -> None:
+    async def main() -> None:
+        sky, owner = Sky(), Owner()
+        sky.send(EVENT, owner=owner)
+        for _ in range(60):
+            if len(sky.layer.answers) == len(sky.layer.added):
+                sky.layer.answers[-1](answer)
+            await sky.pass_time(RESEND_SECONDS)
+        assert owner.was_refused_for_good is ends
+        assert sky.is_clean() is ends
+
+    asyncio.run(main())
 
 
 @scenario

@@ -219,11 +219,11 @@ async def test_a_failure_answers_once_and_cuts_off_what_the_application_has_begu
 @scenario
 async def test_no_room_in_redis_is_a_503_unless_an_earlier_sending_answers_already() -> None:
     client = Client()
-    assert not client.pending.refused()
+    assert not client.pending.refused(False)
     assert [each.status for each in client.parts()] == [503]
     begun = Client()
     begun.pending.put(part(0, b"a", more=True))
-    assert begun.pending.refused()
+    assert begun.pending.refused(False)
     assert not begun.parts()[-1].aborted
 
 
