@@ -20,7 +20,7 @@ from asgictl.layers.redis.keys import Keys
 from asgictl.layers.redis.link import ALWAYS, CUT, UNSENT, Link
 from asgictl.layers.redis.reader import Followed, Reader, create_stream, ignored
 from asgictl.layers.redis.refused import AGAIN_SECONDS, REFUSED, REFUSED_SECONDS, Commit, end_commands
-from asgictl.layers.redis.send_commands import Broadcasts, send_command
+from asgictl.layers.redis.send_commands import Broadcasts, Command, send_command
 from asgictl.layers.redis.worker_side import COMMIT, COMMIT_SHA
 from asgictl.wire.messages import (
     Broadcast,
@@ -129,9 +129,18 @@ class EventLoop:
             await asyncio.sleep(AGAIN_SECONDS)
         entry = commit.entry
         logger.error("Redis refused the commit of %s %s: %s", entry.event.channel, entry.id.decode(), words)
-        for command in end_commands(self.keys, commit, words):
+        *once, acknowledge = end_commands(self.keys, commit, words)
+        for command in once:
             self._link.call(*command, answered=ignored, again=UNSENT | CUT)
+        self._acknowledge(acknowledge)
         return None
+
+    def _acknowledge(self, command: Command) -> None:
+        def answered(reply: object) -> None:
+            if isinstance(reply, hiredis.ReplyError):
+                self._loop.call_later(AGAIN_SECONDS, self._acknowledge, command)
+
+        self._link.call(*command, answered=answered, again=ALWAYS)
 
     async def dead_letter(self, event: Event, reason: str) -> None:
         """Keep an event that was given up, for somebody to look at; twice, perhaps, when Redis is away meanwhile."""

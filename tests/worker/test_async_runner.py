@@ -180,7 +180,7 @@ def test_a_commit_that_redis_refuses_for_good_ends_its_event_otherwise(
         monkeypatch.setattr(async_runner, "REFUSED_SECONDS", -1)
         loop.commands.answers = [hiredis.ReplyError("NOPERM")]
         assert await loop.commit(COMMIT, ["a"]) is None
-        assert loop.commands.names() == ["XADD", "EVAL", "XACK", "XDEL"]
+        assert loop.commands.names() == ["XADD", "EVAL", "XDEL", "XACK"]
         reply = decode_reply(*loop.commands.calls[0][0][-2:])
         assert isinstance(reply, Response)
         assert reply.status == 500

@@ -43,13 +43,16 @@ def failure(reply: Response | Done | None) -> Response | Done | None:
 
 
 def end_commands(keys: Keys, commit: Commit, words: str) -> list[Command]:
-    """Return what ends an event whose commit is refused: each helps, even if others are refused."""
+    """Return what ends an event whose commit is refused: each helps, even if others are refused.
+
+    The last one, its XACK, is to be tried until it is done: else the entry would be its worker's for ever.
+    """
     entry, ended = commit.entry, failure(commit.reply)
     channel, payload = entry.stream.decode().partition("}:ch:")[2], encode(entry.event)[1]
     commands: list[Command] = [
         dead_letter_command(keys, channel, payload, f"Redis refused its commit: {words}"),
-        ("XACK", entry.stream, WORKERS, entry.id),
         ("XDEL", entry.stream, entry.id),
+        ("XACK", entry.stream, WORKERS, entry.id),
     ]
     if ended:
         commands.insert(0, ("XADD", keys.replies(ended.connection), "NOMKSTREAM", "*", *encode(ended)))

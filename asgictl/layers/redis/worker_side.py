@@ -365,8 +365,10 @@ class RedisWorkerLayer:
         elif sent.commit and is_late:
             entry = sent.commit.entry
             logger.error("Redis refused the commit of %s %s: %s", entry.event.channel, entry.id.decode(), words)
-            for command in end_commands(self.keys, sent.commit, words):
+            *once, acknowledge = end_commands(self.keys, sent.commit, words)
+            for command in once:
                 self._buffer(*command, refused_until=now)
+            self._buffer(*acknowledge)
         else:
             self._refused_bytes += len(sent.packed)
             until = now + REFUSED_SECONDS if sent.commit else inf
