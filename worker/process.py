@@ -87,7 +87,11 @@ class Worker:
         ]
         self._threads = [threading.Thread(target=self._run, args=(loop,), name="worker") for loop in self._loops[1:]]
         self.manifest = manifest_of(application, release_of(config.target, config.release, run_dir))
-        self._control = Watchdog(config, identity, self._loops, stopping, encode_manifest(self.manifest))
+        self._control = Watchdog(
+            *(config, identity, self._loops, stopping, encode_manifest(self.manifest)),
+            channels=channels,
+            reject=self._rejections.add,
+        )
         self._figures = Figures()
 
     def start(self) -> None:

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import redis
 from redis.backoff import NoBackoff
@@ -38,6 +38,7 @@ BEAT_SECONDS = 1.0
 BEAT_AGAIN_SECONDS = 0.2  # after one that was refused: a cluster whose slot migrates takes some
 STOP_SECONDS = 30.0  # that a handler has to end once its worker is to stop
 WATCH_SECONDS = 0.02  # a handler that takes longer keeps nobody waiting
+FOREVER = -1  # of PTTL: a key that does not expire
 FENCED_STATUS = 70  # sysexits.h, EX_SOFTWARE
 TIMEOUT_STATUS = 75  # sysexits.h, EX_TEMPFAIL
 MAXRSS_BYTES = 1 if sys.platform == "darwin" else 1024  # the unit of getrusage(2)'s ru_maxrss
@@ -53,6 +54,9 @@ class Watchdog:
         loops: Sequence[Loop],
         stopping: threading.Event,
         manifest: bytes = b"",
+        *,
+        channels: Sequence[str] = (),
+        reject: Callable[[str], None] = lambda _reason: None,
     ) -> None:
         self._config = config
         self._identity = identity
@@ -60,6 +64,8 @@ class Watchdog:
         self._loops = loops
         self._stopping = stopping
         self._manifest = manifest
+        self._channels = channels
+        self._reject = reject
         self._finished = threading.Event()
         self._epoch = b""
         self._answered_at = time.monotonic()
@@ -82,15 +88,19 @@ class Watchdog:
         Fenced: others have our work, so let go of what is in hand, and end at once.
         """
         try:
-            answer = beat(self._client, self._keys, "worker", self._identity, self._epoch)
+            answer = beat(
+                *(self._client, self._keys, "worker", self._identity, self._epoch),
+                channels=self._channels,
+                reject=self._reject,
+            )
             self._epoch = answer.epoch
             if answer.fenced:
                 logger.error("fenced: this worker was taken for dead; it drops what it has in hand and ends")
                 reap(self._client, self._keys, member("worker", self._identity), seen=True)
                 os._exit(FENCED_STATUS)
+            self._answered_at = time.monotonic()
             self._announce()
             self._measure()
-            self._answered_at = time.monotonic()
             for loop in self._loops:  # Redis answers: whatever keeps silent has lost its connection
                 loop.layer.end_silence()
         except redis.RedisError as error:
@@ -104,10 +114,17 @@ class Watchdog:
         return time.monotonic() - self._answered_at
 
     def _announce(self) -> None:
-        """Keep our release's manifest where it is the newest, and bring it back when the newest has no worker left."""
+        """Keep our release's manifest where it is the newest, and bring it back when the newest has no worker left.
+
+        Have our channels known, whatever became of the set of them.
+        """
         key, lease = self._keys.manifest, LEASE_MILLISECONDS["worker"]
-        if not self._client.set(key, self._manifest, nx=True, px=lease) and self._client.get(key) == self._manifest:
+        if not self._client.set(key, self._manifest, nx=True, px=lease) and (
+            self._client.get(key) == self._manifest or self._client.pttl(key) == FOREVER  # which is no worker's
+        ):
             self._client.pexpire(key, lease)
+        if self._channels:
+            self._client.sadd(self._keys.channels, *map(self._keys.channel, self._channels))
 
     def _measure(self) -> None:
         """See how many messages wait in each background channel, and how large, for those who send to it."""
@@ -117,7 +134,7 @@ class Watchdog:
                 pipe.xlen(self._keys.channel(channel))
                 pipe.zcard(self._keys.delayed(channel))
                 pipe.execute_command(*weigh_command(self._keys, channel))
-            counts = pipe.execute()
+            counts = [count if isinstance(count, int) else 0 for count in pipe.execute(raise_on_error=False)]
         for name, ready, delayed, size in zip(depths, counts[::3], counts[1::3], counts[2::3], strict=True):
             depths[name], depths.bytes[name] = ready + delayed, size
 

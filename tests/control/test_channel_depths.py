@@ -31,3 +31,12 @@ def test_a_channel_that_redis_has_forgotten_is_empty(client: Any) -> None:
     client.flushall()
     client.sadd(KEYS.channels, STREAM)
     assert look(client, KEYS) == {"http.request": (0, 0, 0.0)}
+
+
+def test_names_that_are_no_channels_are_left_out(client: Any) -> None:
+    """A9."""
+    client.flushall()
+    other = KEYS.channel("other")
+    client.set(other, "x")
+    client.sadd(KEYS.channels, STREAM, other, KEYS.alive, b"\xc1", STREAM.encode() + b"\xc1")
+    assert look(client, KEYS) == {"http.request": (0, 0, 0.0)}

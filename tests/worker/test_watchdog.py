@@ -53,7 +53,7 @@ def answering(monkeypatch: pytest.MonkeyPatch, *answers: Beat) -> list[bytes]:
     """Have Redis give these answers; returns the epochs that beats tell it."""
     waiting, epochs = iter(answers), []
 
-    def beat(_client: Any, _keys: Any, role: str, id: str, epoch: bytes) -> Beat:
+    def beat(_client: Any, _keys: Any, role: str, id: str, epoch: bytes, **_known: Any) -> Beat:
         assert (role, id) == ("worker", "h.1.aa")
         epochs.append(epoch)
         return next(waiting)

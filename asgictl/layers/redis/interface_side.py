@@ -20,7 +20,7 @@ from asgictl.errors import RedisError
 from asgictl.layers.base import Answered, OnBroadcast, OnReply, process_id
 from asgictl.layers.redis.dead_letters import dead_letter_command
 from asgictl.layers.redis.keys import Keys
-from asgictl.layers.redis.leases import beat_answer, beat_command, leave_command, move_due_command, reap_over
+from asgictl.layers.redis.leases import beat_answer, beat_command, leave_command, move_due_command, moved, reap_over
 from asgictl.layers.redis.link import ALWAYS, CUT, UNSENT, Call, Link
 from asgictl.layers.redis.reader import TRIM_BYTES, Followed, Reader, create_stream, ignored, position_of
 from asgictl.layers.redis.scripts import script
@@ -46,6 +46,7 @@ class RedisGroupLayer:
         self._keys = Keys(name)
         self._link = Link(url, self._register)
         self._on_broadcast = on_broadcast
+        self._reject = reject
         self._broadcasts = Broadcasts(process_id())
         broadcasts = Followed(self._keys.broadcast, self._hear_broadcast, b"", trimmed=self._keys.trimmed)
         self._reader = Reader(partial(Link, url), [*self._followed(), broadcasts], reject=reject)
@@ -167,6 +168,7 @@ class RedisEventLayer(RedisGroupLayer):
         if isinstance(reply, Exception):
             return  # the next beat tells more
         beat = beat_answer(reply)
+        beat.tell(self._reject)
         if beat.fenced:
             self._fenced = True
             self._on_fenced()
@@ -178,7 +180,10 @@ class RedisEventLayer(RedisGroupLayer):
             logger.warning("%s is dead: its lease has lapsed", dead)
             reap_over(self._link.call, self._keys, dead)
         if beat.background:
-            self._link.call(*move_due_command(beat.background), answered=ignored)
+            self._link.call(*move_due_command(beat.background), answered=self._moved)
+
+    def _moved(self, reply: object) -> None:
+        moved(reply, self._reject)
 
     async def _renew(self) -> None:
         logger.error("Redis has forgotten everything: what is open is sent again")

@@ -22,7 +22,7 @@ from asgictl.layers.redis.dead_letters import DEAD_LETTER
 from asgictl.layers.redis.keys import Keys, delayed_of
 from asgictl.layers.redis.scripts import script
 from asgictl.layers.redis.send_commands import Command
-from asgictl.wire.messages import VERSION, Job
+from asgictl.wire.messages import BACKGROUND, VERSION, Job
 
 logger = logging.getLogger("asgictl.layers")
 _BEAT, _MOVE_DUE = script("beat"), script("move_due")
@@ -31,6 +31,7 @@ _REAP_INTERFACE = _DECLARED + script("reap_interface")
 _REAP_WORKER = _DECLARED + DEAD_LETTER + _TAKE_BACK + script("reap_worker")
 _RELEASE = _DECLARED + _TAKE_BACK + script("release")
 REAP_CALLS = 8  # with more keys each time: three do unless processes come and go meanwhile; then the next beat goes on
+REMOVED = "things in Redis that are none of ours"  # why they are counted: once each, for then they are gone
 LEAST_LEASE_SECONDS = 3.0  # three beats
 LEASE_MILLISECONDS = {"worker": 0, "interface": 0}
 
@@ -53,17 +54,43 @@ set_leases(SILENT_SECONDS)
 
 
 class Beat(NamedTuple):
-    """The answer to a beat. dead: members whose lease has lapsed. background: streams of background channels."""
+    """The answer to a beat. dead: members whose lease has lapsed. background: streams of background channels.
+
+    removed: names of what stood in the place of something of ours, and was removed.
+    """
 
     epoch: bytes
     fenced: bool
     dead: list[str]
     background: tuple[str, ...] = ()
+    removed: tuple[bytes, ...] = ()
+
+    def tell(self, reject: Callable[[str], None]) -> None:
+        """Log and count what was removed."""
+        for _ in self.removed:
+            reject(REMOVED)
+        if self.removed:
+            logger.error(
+                "%d things in Redis were none of ours and were removed: %r", len(self.removed), self.removed[:3]
+            )
 
 
-def beat(client: redis.Redis, keys: Keys, role: str, id: str, epoch: bytes) -> Beat:
-    """Beat through redis-py, act upon the deaths that it tells of, move what is due. Raises redis-py's errors."""
-    answer = beat_answer(client.execute_command(*beat_command(keys, role, id, epoch)))
+def beat(
+    client: redis.Redis,
+    keys: Keys,
+    role: str,
+    id: str,
+    epoch: bytes,
+    *,
+    channels: Sequence[str] = (),
+    reject: Callable[[str], None] = lambda _reason: None,
+) -> Beat:
+    """Beat through redis-py, act upon the deaths that it tells of, move what is due. Raises redis-py's errors.
+
+    channels: that this process serves. reject: told of each thing that was none of ours, in a fixed word.
+    """
+    answer = beat_answer(client.execute_command(*beat_command(keys, role, id, epoch, channels)))
+    answer.tell(reject)
     for dead in answer.dead:
         try:
             reap(client, keys, dead)
@@ -71,7 +98,7 @@ def beat(client: redis.Redis, keys: Keys, role: str, id: str, epoch: bytes) -> B
             logger.error("%s is dead and could not be seen to: %s", dead, error)
     if answer.background:
         try:
-            client.execute_command(*move_due_command(answer.background))
+            moved(client.execute_command(*move_due_command(answer.background)), reject)
         except redis.ResponseError as error:  # the next beat tries again
             logger.error("delayed messages could not be moved: %s", error)
     return answer
@@ -110,22 +137,47 @@ def member(role: str, id: str) -> str:
     return f"{role}/{id}"
 
 
-def beat_command(keys: Keys, role: str, id: str, epoch: bytes) -> Command:
-    """Renew the lease of a process that knows this epoch, b"" at first."""
-    names = (keys.alive, keys.epoch, keys.clock, keys.grace, keys.channels)
-    return ("EVAL", _BEAT, 5, *names, member(role, id), LEASE_MILLISECONDS[role], epoch, secrets.token_hex(8))
+def beat_command(keys: Keys, role: str, id: str, epoch: bytes, channels: Sequence[str] = ()) -> Command:
+    """Renew the lease of a process that knows this epoch, b"" at first, and serves these channels."""
+    types = _types(keys) | {keys.channel(channel): "stream" for channel in channels}
+    types |= {keys.delayed(channel): "zset" for channel in channels if channel.startswith(BACKGROUND)}
+    if role == "interface":
+        types |= {keys.turns(id): "hash", keys.farewells(id): "hash"}
+    arguments = (member(role, id), LEASE_MILLISECONDS[role], epoch, secrets.token_hex(8))
+    return ("EVAL", _BEAT, len(types), *types, *arguments, *types.values())
+
+
+def _types(keys: Keys) -> dict[str, str]:
+    """Return the type of each key that a whole instance shares; the first five are those of beat.lua."""
+    leases = {
+        keys.alive: "zset",
+        keys.epoch: "string",
+        keys.clock: "string",
+        keys.grace: "string",
+        keys.channels: "set",
+    }
+    return leases | {keys.dead: "stream", keys.broadcast: "stream", keys.trimmed: "string", keys.manifest: "string"}
 
 
 def beat_answer(reply: list[Any]) -> Beat:
     """Decode what beat_command returned."""
-    epoch, fenced, dead, background = reply
-    return Beat(epoch, bool(fenced), [name.decode() for name in dead], tuple(stream.decode() for stream in background))
+    epoch, fenced, dead, background, removed = reply
+    streams = tuple(stream.decode() for stream in background)
+    return Beat(epoch, bool(fenced), [name.decode() for name in dead], streams, tuple(removed))
 
 
 def move_due_command(streams: Iterable[str]) -> Command:
     """Move the delayed messages of these background channels whose time has come."""
     names = [name for stream in streams for name in (stream, delayed_of(stream))]
     return ("EVAL", _MOVE_DUE, len(names), *names)
+
+
+def moved(reply: object, reject: Callable[[str], None]) -> None:
+    """Log and count what was none of the messages that move_due_command was to move; called with its answer."""
+    if isinstance(reply, int) and reply:
+        for _ in range(reply):
+            reject(REMOVED)
+        logger.error("%d delayed messages were none and were removed", reply)
 
 
 def leave_command(keys: Keys, role: str, id: str) -> Command:

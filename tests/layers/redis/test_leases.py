@@ -7,6 +7,7 @@ import pytest
 
 from asgictl.app.run import LAST_TURN
 from asgictl.layers.base import Entry
+from asgictl.layers.redis import leases
 from asgictl.layers.redis.keys import WORKERS, Keys
 from asgictl.layers.redis.leases import (
     LEASE_MILLISECONDS,
@@ -113,13 +114,106 @@ def test_nobody_is_dead_while_there_is_grace_after_time_stood_still(
 
 
 def test_a_death_that_cannot_be_seen_to_does_not_stop_a_beat(
-    members: Members, client: Any, keys: Keys, caplog: pytest.LogCaptureFixture
+    members: Members, client: Any, keys: Keys, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     members.lapse(A)
-    client.set(keys.channels, "not a set")
+    monkeypatch.setattr(leases, "reap_command", lambda *_args, **_more: ("EVAL", "return {err = 'no'}", 0))
     assert beat(client, keys, "worker", B, b"").dead == [member("worker", A)]
     assert "worker/host.7.aa is dead and could not be seen to" in caplog.text
     assert client.zscore(keys.alive, member("worker", B))
+
+
+@pytest.mark.parametrize(
+    "key", ["alive", "epoch", "clock", "grace", "channels", "dead", "broadcast", "trimmed", "manifest"]
+)
+def test_whatever_stands_in_the_place_of_a_key_that_beats_need_is_removed(
+    key: str, members: Members, client: Any, keys: Keys, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A9: nobody is fenced for it, nobody taken to have forgotten everything."""
+    epoch = members.beat(A).epoch
+    members.beat(B)
+    client.delete(getattr(keys, key))
+    client.rpush(getattr(keys, key), "x")
+    rejected: list[str] = []
+    for worker in (A, B):
+        told = beat(client, keys, "worker", worker, epoch, channels=["jobs"], reject=rejected.append)
+        assert (told.epoch, told.fenced) == (epoch, False)
+    assert rejected == [leases.REMOVED]
+    assert client.type(getattr(keys, key)) != b"list"
+    assert {client.zscore(keys.alive, member("worker", worker)) for worker in (A, B)} != {None}
+    assert caplog.text.count("none of ours") == 1
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("clock", "abc"), ("clock", "nan"), ("grace", "abc"), ("grace", "inf"), ("epoch", "")]
+)
+def test_a_value_that_is_none_is_passed_over(key: str, value: str, members: Members, client: Any, keys: Keys) -> None:
+    """A9."""
+    epoch = members.beat(B).epoch
+    members.lapse(A)
+    client.set(getattr(keys, key), value)
+    assert members.beat(B, epoch)[:3] == (epoch, False, [member("worker", A)])
+
+
+def test_a_served_channel_is_a_stream_and_what_is_delayed_beside_it_a_zset(
+    members: Members, client: Any, keys: Keys
+) -> None:
+    """A9."""
+    stream, delayed = keys.channel("background.x"), keys.delayed("background.x")
+    for key in (stream, delayed, keys.turns("i"), keys.farewells("i")):
+        client.set(key, "x")
+    assert set(beat(client, keys, "worker", B, b"", channels=["background.x"]).removed) == {
+        stream.encode(),
+        delayed.encode(),
+    }
+    beat(client, keys, "interface", "i", b"")
+    assert not client.exists(stream, delayed, keys.turns("i"), keys.farewells("i"))
+
+
+def test_who_has_lapsed_is_told_of_behind_members_that_are_nobody(members: Members, client: Any, keys: Keys) -> None:
+    """A9: and they are removed, with names that are no channels."""
+    members.lapse(A)
+    nobody = [b"\xc1", b"worker/", b"worker/a b", b"other/a", *(b"%d" % number for number in range(100))]
+    client.zadd(keys.alive, dict.fromkeys(nobody, 0))
+    channel = keys.channel("background.x").encode()
+    client.sadd(keys.channels, b"\xc1", channel + b"\xc1", keys.alive, channel)
+    told = members.beat(B)
+    assert (told.dead, told.background) == ([member("worker", A)], (channel.decode(),))
+    assert set(told.removed) == {*nobody, b"\xc1", channel + b"\xc1", keys.alive.encode()}
+    assert members.beat(B).removed == ()
+    assert client.smembers(keys.channels) == {channel}
+
+
+def test_delayed_messages_that_are_none_are_removed_and_counted(client: Any, keys: Keys) -> None:
+    """A9."""
+    delayed = keys.delayed("background.x")
+    client.sadd(keys.channels, keys.channel("background.x"))
+    client.zadd(delayed, {"x": 0, "x y": 0, b"\xc1": 0, "1 y\n": 1})
+    rejected: list[str] = []
+    beat(client, keys, "worker", B, b"", reject=rejected.append)
+    assert rejected == 3 * [leases.REMOVED]
+    assert not client.exists(delayed)
+    assert [fields for _, fields in client.xrange(keys.channel("background.x"))] == [{b"1": b"y\n"}]
+
+
+@pytest.mark.parametrize("will", ["nowhere", "no where", "x", ""])
+def test_a_dead_interface_is_reaped_beside_wills_and_channels_that_are_none(
+    will: str, members: Members, client: Any, keys: Keys
+) -> None:
+    """A9."""
+    client.hset(keys.farewells("i"), mapping={"x": will, "i/2": f"{keys.channel('websocket.disconnect')} e"})
+    client.hset(keys.farewells("i"), "i/3", f"{keys.channel('zset')} e")
+    client.zadd(keys.channel("zset"), {"x": 1})
+    client.sadd(keys.channels, keys.channel("zset"), keys.alive, b"\xc1")
+    assert members.reap(member("interface", "i"), seen=True) == 0
+    assert not client.exists(keys.farewells("i"))
+    assert len(client.xrange(keys.channel("websocket.disconnect"))) == 1
+
+
+def test_a_dead_interface_whose_wills_are_no_hash_is_reaped(members: Members, client: Any, keys: Keys) -> None:
+    """A9."""
+    client.set(keys.farewells("i"), "x")
+    assert members.reap(member("interface", "i"), seen=True) == 0
 
 
 def note(entry: Entry) -> str:

@@ -9,6 +9,7 @@ if ARGV[2] ~= '1' and lease > time[1] * 1000 + math.floor(time[2] / 1000) then
   return -1
 end
 local inboxes, busy, left, emitted = {}, {}, 0, {}
+local prefix = string.sub(KEYS[1], 1, -#'alive' - 1) .. 'ch:' -- of channels' streams
 -- ASGI applications wait for what its connections do, and may say nothing from which they would learn of their end.
 for _, worker in ipairs(redis.call('EXISTS', KEYS[3]) == 1 and redis.call('ZRANGE', KEYS[1], 0, -1) or {}) do
   if string.sub(worker, 1, 7) == 'worker/' then
@@ -17,13 +18,15 @@ for _, worker in ipairs(redis.call('EXISTS', KEYS[3]) == 1 and redis.call('ZRANG
     table.insert(inboxes, inbox)
   end
 end
-local farewells = redis.call('HGETALL', KEYS[5])
+-- pcall, here and below: whatever stands where something of ours is to be, the rest is seen to.
+local farewells = redis.pcall('HGETALL', KEYS[5])
 -- What a connection still has in a stream runs before its disconnect.
 for _, stream in ipairs(#farewells > 0 and redis.call('SMEMBERS', KEYS[2]) or {}) do
-  local count = string.find(stream, ':ch:background.', 1, true) and 0 or 20000 -- those have no connection
-  for _, entry in ipairs(count > 0 and needs(stream) and redis.call('XRANGE', stream, '-', '+', 'COUNT', count) or {}) do
+  local channel = string.sub(stream, 1, #prefix) == prefix and string.sub(stream, #prefix + 1) or 'background.'
+  local has_connections = string.sub(channel, 1, 11) ~= 'background.'
+  for _, entry in ipairs(has_connections and needs(stream) and redis.pcall('XRANGE', stream, '-', '+', 'COUNT', 20000) or {}) do
     local ok, _, _, connection = pcall(cmsgpack.unpack_limit, entry[2][2], 2, 1) -- as in take_back.lua
-    if ok and connection then
+    if ok and type(connection) == 'string' then
       busy[connection] = true
     end
   end
@@ -31,8 +34,10 @@ end
 for i = 1, #farewells, 2 do
   if #emitted < 200 and not busy[farewells[i]] then
     local stream, event = string.match(farewells[i + 1], '^(%S+) (.*)$')
-    if stream then
+    if stream and string.sub(stream, 1, #prefix) == prefix then
       needs(stream)
+    else
+      stream = nil -- it is none of ours: nobody runs it
     end
     table.insert(emitted, {farewells[i], stream, event})
   else
@@ -45,11 +50,11 @@ end
 redis.call('ZADD', KEYS[1], 0, ARGV[1]) -- FENCED, should it wake; and lapsed, so that the next beat calls again
 local buried = cmsgpack.pack({'buried', string.match(ARGV[1], '/(.*)')})
 for _, inbox in ipairs(inboxes) do
-  redis.call('XADD', inbox, 'NOMKSTREAM', '*', ARGV[3], buried)
+  redis.pcall('XADD', inbox, 'NOMKSTREAM', '*', ARGV[3], buried)
 end
 for _, farewell in ipairs(emitted) do
   if farewell[2] then
-    redis.call('XADD', farewell[2], '*', ARGV[3], farewell[3])
+    redis.pcall('XADD', farewell[2], '*', ARGV[3], farewell[3])
   end
   redis.call('HDEL', KEYS[5], farewell[1])
 end

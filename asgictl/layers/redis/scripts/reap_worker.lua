@@ -10,9 +10,10 @@ if ARGV[2] ~= '1' and lease > time[1] * 1000 + math.floor(time[2] / 1000) then
 end
 local prefix = string.match(ARGV[1], '/(.*)') .. '.'
 -- Sockets of ASGI applications stay with their worker, and end with it.
+local channels = string.sub(KEYS[1], 1, -#'alive' - 1) .. 'ch:' -- what their streams begin with
 local consumers, interfaces, inboxes = {}, {}, {[ARGV[4] .. prefix .. 'asgi'] = true}
 for _, stream in ipairs(redis.call('SMEMBERS', KEYS[2])) do
-  if needs(stream) then
+  if string.sub(stream, 1, #channels) == channels and needs(stream) then
     for _, consumer in ipairs(redis.pcall('XINFO', 'CONSUMERS', stream, 'workers')) do -- none where the cursor is not yet
       if string.sub(consumer[2], 1, #prefix) == prefix then
         table.insert(consumers, {stream, consumer[2]})
@@ -56,7 +57,7 @@ for _, consumer in ipairs(consumers) do
 end
 local died = cmsgpack.pack({'died', string.sub(prefix, 1, -2)})
 for _, replies in ipairs(interfaces) do
-  redis.call('XADD', replies, 'NOMKSTREAM', '*', ARGV[5], died)
+  redis.pcall('XADD', replies, 'NOMKSTREAM', '*', ARGV[5], died)
 end
 for inbox in pairs(inboxes) do
   redis.call('DEL', inbox)

@@ -11,18 +11,21 @@ local function lose(stream, id, replies, field, dead, started)
   end
   redis.call('XDEL', stream, id)
   local ok, at, kind, connection, number = pcall(cmsgpack.unpack_limit, entry and entry[2][2] or '', 3, 1)
-  if not ok or not connection then
+  if not ok or type(connection) ~= 'string' then
     return false
   end
   local attempt
   if kind == 'request' or kind == 'job' then
     number, attempt = 0, number
   else
-    at, attempt = cmsgpack.unpack_limit(entry[2][2], 1, at)
+    ok, at, attempt = pcall(cmsgpack.unpack_limit, entry[2][2], 1, at)
+    if not ok then
+      return false
+    end
   end
   local lost = cmsgpack.pack({'lost', connection, number, attempt, started})
   local interface = replies .. string.match(connection, '[^/]*')
-  local told = declared[interface] and redis.call('XADD', interface, 'NOMKSTREAM', '*', field, lost)
+  local told = declared[interface] and type(redis.pcall('XADD', interface, 'NOMKSTREAM', '*', field, lost)) == 'string'
   local retries = (tonumber(entry[2][4] or 0) or 0) + (started and 1 or 0)
   if not told and (kind == 'disconnect' or kind == 'job') then
     -- No interface sends a job again, nor a dead one this last event of its connections: it is ours to add.
