@@ -387,7 +387,7 @@ def test_an_async_job_is_handed_on_and_one_that_cannot_be_read_is_passed_over() 
     assert ([entry.event for entry in async_turns.begun], layer.commits) == ([job()], [])
     loop, layer, _ = made(application, [job(b"\xc1")])
     passed: list[bytes] = []
-    layer.pass_over = lambda stream, entry: passed.append(entry)  # type: ignore[attr-defined]
+    layer.pass_over = lambda stream, entry, error: passed.append(entry)  # type: ignore[attr-defined]
     loop.run()
     assert passed == [b"0-0"]
 
