@@ -56,18 +56,18 @@ def after(entry_id: bytes) -> str:
 
 
 class PassedOver:
-    """Counts entries that cannot be read, and tells of those of one stream at most each TELL_SECONDS."""
+    """Counts entries that cannot be read, and tells of those of one stream and one kind at most each TELL_SECONDS."""
 
     def __init__(self, reject: Callable[[str], None]) -> None:
         self._reject = reject
-        self._told_at: dict[str, float] = {}
+        self._told_at: dict[tuple[str, type], float] = {}
 
     def add(self, key: str, entry_id: bytes, error: Exception | None) -> None:
         """Count one. error: why."""
         self._reject(PASSED_OVER)
-        now = monotonic()
-        if now - self._told_at.get(key, -TELL_SECONDS) >= TELL_SECONDS:
-            self._told_at[key] = now
+        now, kind = monotonic(), (key, type(error))
+        if now - self._told_at.get(kind, -TELL_SECONDS) >= TELL_SECONDS:
+            self._told_at[kind] = now
             known = isinstance(error, WireError)
             logger.error("%s %s passed over: %r", key, entry_id.decode(), error, exc_info=None if known else error)
 
