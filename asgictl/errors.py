@@ -88,6 +88,10 @@ class WireError(AsgictlError):
     """Bytes read from Redis are malformed, or of a version that is neither ours nor adjacent."""
 
 
+class VersionError(WireError):
+    """Bytes read from Redis are of a version that is neither ours nor adjacent."""
+
+
 class TransitionError(AsgictlError):
     """Our own fault: a connection was told of something that its state does not allow; nothing changed."""
 

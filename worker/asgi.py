@@ -9,6 +9,7 @@ from typing import Any
 from asgictl.app.application import Application
 from asgictl.app.lifespan import Lifespan
 from asgictl.app.target import asgi3, kind_of
+from asgictl.errors import WireError
 from asgictl.layers.base import Entry
 from asgictl.layers.redis.keys import interface_of
 from asgictl.wire.messages import Connect, InterfaceDied, Job, Request, Scope, WorkerMessage, decode_scope
@@ -66,9 +67,11 @@ class ASGIRuns:
         return bool(self._applications) and self._application_of(entry) is not None
 
     def begin(self, entry: Entry) -> bool:
-        """Run an event; returns whether there is no room for another."""
+        """Run an event; returns whether there is no room for another. Raises WireError for what cannot be run."""
         event, key = entry.event, self._application_of(entry)
-        if key is not None and isinstance(event, Request | Connect) and (event.connection, entry.id) not in self._runs:
+        if not isinstance(event, Request | Connect):
+            raise WireError(f"an ASGI application has no {event.channel}")
+        if key is not None and (event.connection, entry.id) not in self._runs:
             state = dict(self._lifespans[key].state)
             run: HTTPRun | WebSocketRun
             if isinstance(event, Request):

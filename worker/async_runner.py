@@ -56,7 +56,7 @@ class EventLoop:
         self.on_forgotten: Callable[[], None] = lambda: None
         self._loop = LastingLoop()
         self._link = Link(url, self._restored)
-        self._inbox = Followed(self.keys.inbox(self.inbox), self._hear, trim_bytes=0)
+        self._inbox = Followed(self.keys.inbox(self.inbox), self._hear, trim_bytes=0, group="worker")
         self._reader = Reader(
             partial(Link, url), [self._inbox], begin=self._begin, on_read=self._has_read, reject=reject
         )
@@ -156,6 +156,7 @@ class EventLoop:
     def _created(self, is_new: bool) -> None:
         if is_new and self._has_inbox:
             logger.error("Redis has forgotten everything: what runs on the event loop is lost to it")
+            self._reader.rewind()
             self.on_forgotten()
         self._has_inbox = True
 

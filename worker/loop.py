@@ -15,7 +15,6 @@ from asgictl.app.application import Application
 from asgictl.app.boundary import UserCode
 from asgictl.app.outcome import Outcome
 from asgictl.app.run import RunningJob, RunningTurn
-from asgictl.errors import WireError
 from asgictl.layers.base import Entry, WorkerLayer
 from asgictl.layers.redis.started import Started
 from asgictl.machine import forks
@@ -86,7 +85,7 @@ class Loop:
         careful = [entry for entry in entries if not may_repeat(entry.event)]
         self._is_careful = bool(careful)
         others = [entry for entry in entries if may_repeat(entry.event)]
-        self.hands.extend(careful[:1] + [entry for entry in others if entry.event.attempt == 1])
+        self.hands.extend(careful[:1] + [entry for entry in others if entry.event.attempt <= 1])
         self.layer.give_back(careful[1:])
         self.hands.extend(entry for entry in others if entry.event.attempt > 1)
 
@@ -125,6 +124,9 @@ class Loop:
         self.running = entry
         try:
             is_handed_on = self._handle(entry)
+        except Exception as error:  # noqa: BLE001 - what one event has wrong must not end the worker
+            is_handed_on = False
+            self._pass_over(entry, error)
         finally:
             self.running = self._wsgi = None
             forks.end_child()
@@ -152,21 +154,22 @@ class Loop:
             self._commit(entry, reply, outcome.sent_with(reply.status, cut_off=reply.aborted))
         elif not self._async_turns.holds(entry):
             turn: RunningTurn | RunningJob
-            try:
-                if isinstance(entry.event, Job):
-                    turn = RunningJob(self.application, entry.event, self.layer.send_now)
-                else:
-                    turn = RunningTurn(self.application, entry.event, self.layer.send_now)
-            except WireError:
-                logger.exception("event %s passed over", entry.id)
-                self.layer.pass_over(entry.stream, entry.id)
-                return False
+            if isinstance(entry.event, Job):
+                turn = RunningJob(self.application, entry.event, self.layer.send_now)
+            else:
+                turn = RunningTurn(self.application, entry.event, self.layer.send_now)
             if turn.is_async:
                 self._async_turns.begin(entry, turn)
                 return True
             done = turn.run()
             self._commit(entry, done, turn.outcome.sends, turn.farewell())
         return False
+
+    def _pass_over(self, entry: Entry, error: Exception) -> None:
+        """Let go of an event that cannot be run; an interface that waits for it hears that it has failed."""
+        if not isinstance(entry.event, Job):
+            self._commit(entry, self.failure(entry, 500, APPLICATION_FAILED), [])
+        self.layer.pass_over(entry.stream, entry.id, error)
 
     def _commit(
         self, entry: Entry, reply: Response | Done | None, sends: Sequence[Sent], farewell: bytes = b""

@@ -16,7 +16,7 @@ from asgictl.app.application import Application, Consumer, Route, is_async
 from asgictl.app.boundary import UserCode, in_its_own_task
 from asgictl.app.message import BackgroundMessage, Message, RetryLater, Turn
 from asgictl.app.outcome import Outcome, SendNow
-from asgictl.errors import ConsumerError
+from asgictl.errors import ConsumerError, WireError
 from asgictl.wire.messages import (
     ABNORMAL_CLOSURE,
     INTERNAL_ERROR,
@@ -157,6 +157,8 @@ class RunningJob:
         self.has_timed_out = False  # and was cancelled for it
         self._job = job
         self._message = BackgroundMessage(job)
+        if job.name not in application.background:
+            raise WireError(f"nobody has the channel {job.channel!r}")
         self._consumer = application.background[job.name]
         self.is_async = is_async(self._consumer)
 

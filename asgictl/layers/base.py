@@ -135,8 +135,8 @@ class WorkerLayer(Protocol):
     def give_back(self, entries: list[Entry]) -> None:
         """Let other workers run events that were read and have not started, now."""
 
-    def pass_over(self, stream: bytes, entry_id: bytes) -> None:
-        """Acknowledge an event that cannot be run."""
+    def pass_over(self, stream: bytes, entry_id: bytes, error: Exception | None = None) -> None:
+        """Acknowledge an event that cannot be run, and count it; error: why."""
 
     def end_silence(self) -> None:
         """Cut a connection that has owed an answer for too long. By another thread, which the layer answers."""

@@ -382,7 +382,7 @@ class MemoryWorkerLayer:
         for entry in entries:
             self._memory.lose(entry.stream, entry.id, False)
 
-    def pass_over(self, stream: bytes, entry_id: bytes) -> None:
+    def pass_over(self, stream: bytes, entry_id: bytes, error: Exception | None = None) -> None:
         self._memory.withdraw(stream, entry_id, in_hand=True)
 
     def end_silence(self) -> None:

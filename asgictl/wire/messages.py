@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import msgspec
 
-from asgictl.errors import WireError
+from asgictl.errors import VersionError, WireError
 
 VERSION = 1
 WINDOW_BYTES = 1 << 20  # of a body that may be on its way, in either direction
@@ -390,7 +390,7 @@ def encode(message: Wire) -> tuple[bytes, bytes]:
 
 def _decode(decoder: msgspec.msgpack.Decoder[_T], field: bytes, value: bytes) -> _T:
     if field not in _KNOWN:
-        raise WireError(f"wire version {field!r} is not adjacent to ours, {VERSION}: upgrade one step at a time")
+        raise VersionError(f"wire version {field!r} is not adjacent to ours, {VERSION}: upgrade one step at a time")
     try:
         return decoder.decode(value)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

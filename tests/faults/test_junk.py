@@ -164,10 +164,8 @@ def leases(client: "redis.Redis") -> dict[bytes, float]:
 
 
 A9 = later("One link", "A9")
-STILL = ["a count of deaths that is none", "a job that nobody has", "a newest broadcast that is none"]
 
 
-@A9
 @pytest.mark.parametrize(("target", "things"), [("app", ONE), ("streams", ONE_OF_ASGI)])
 def test_things_of_no_sense_are_passed_over(well: Callable[[str], Machine], target: str, things: Things) -> None:
     """A9: all of them together."""
@@ -175,16 +173,14 @@ def test_things_of_no_sense_are_passed_over(well: Callable[[str], Machine], targ
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("name", [pytest.param(each, marks=[A9] if each in STILL else []) for each in ONE])
+@pytest.mark.parametrize("name", ONE)
 def test_one_thing_of_no_sense_is_passed_over(well: Callable[[str], Machine], name: str) -> None:
     """A9."""
     put(well("app"), ONE[name])
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize(
-    "name", [pytest.param(each, marks=[] if each == "a frame of a consumer's" else A9) for each in ONE_OF_ASGI]
-)
+@pytest.mark.parametrize("name", ONE_OF_ASGI)
 def test_one_thing_of_no_sense_is_passed_over_beside_asgi(well: Callable[[str], Machine], name: str) -> None:
     """A9."""
     put(well("streams"), ONE_OF_ASGI[name])
@@ -230,7 +226,6 @@ def test_a_dead_interface_whose_last_wills_are_none_is_reaped(well: Callable[[st
         until(lambda: client.zscore(PREFIX + "alive", "interface/none.1") is None, "it is reaped", AGAIN_SECONDS)
 
 
-@A9
 def test_a_letter_that_is_none_costs_no_upload(well: Callable[[str], Machine]) -> None:
     """A9: in the inbox of a thread whose request reads a body."""
     machine = well("app")
@@ -288,7 +283,6 @@ def test_a_killed_interface_is_reaped_beside_a_channel_that_is_none(machine: Mac
         until(lambda: not client.exists(wills), "it is reaped", AGAIN_SECONDS)
 
 
-@A9
 def test_a_worker_reads_an_inbox_that_begins_anew(machine: Machine) -> None:
     """A9: its last entry had the greatest of ids, or those of a clock that was ahead; then Redis forgot everything."""
     machine.directory = ROOT

@@ -60,7 +60,6 @@ def test_a_reply_that_is_none_is_passed_over(site: Site, entry: str) -> None:
     assert status_of(exchange(site("split"), request(b"/"), HANG_SECONDS)) == 200
 
 
-@later("One link", "A9")
 def test_a_reply_with_a_position_that_is_none_is_passed_over(serve: Serve) -> None:
     """A9."""
     machine = serve(SLOW, "--workers", "1")
@@ -71,7 +70,6 @@ def test_a_reply_with_a_position_that_is_none_is_passed_over(serve: Serve) -> No
     assert served
 
 
-@later("One link", "A9")
 def test_replies_that_are_none_are_counted(site: Site) -> None:
     """A9."""
     machine = site("split")

@@ -9,9 +9,20 @@ import pytest
 from msgspec.structs import replace
 
 from asgictl.app.application import Application
-from asgictl.errors import TargetError
+from asgictl.errors import TargetError, WireError
 from asgictl.layers.base import Entry
-from asgictl.wire.messages import Closed, Connect, Frames, Incoming, InterfaceDied, Request, Response, encode_scope
+from asgictl.wire.messages import (
+    Closed,
+    Connect,
+    Disconnect,
+    Frames,
+    Incoming,
+    InterfaceDied,
+    Receive,
+    Request,
+    Response,
+    encode_scope,
+)
 from asgictl.worker import asgi
 from asgictl.worker.asgi import ASGIRuns, scope_of
 from tests.worker.conftest import Events, scenario, scope, settled
@@ -91,6 +102,18 @@ def test_events_are_served_by_what_their_paths_mount() -> None:
     ]
     assert not mixed.serves(websocket())
     assert Worker(Application(http=wsgi, websocket=mounted)).runs.serves(websocket())
+
+
+@on
+async def test_what_no_asgi_application_has_is_an_error(waiting: Waiting, worker: Worker) -> None:
+    for event in (
+        Connect("i/1", 1, 1, b"\xc1", b""),
+        Receive("i/1", 1, 1, b"", b"", ["x"], 1),
+        Disconnect("i/1", 1, 1, b"", b"", 1000, ""),
+    ):
+        with pytest.raises(WireError):
+            worker.begin(Entry(b"ws", b"1-0", event))
+    assert worker.runs.running == 0
 
 
 @on

@@ -6,6 +6,7 @@ from itertools import count
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from asgictl.app.application import Application, Consumer, path
 from asgictl.app.message import BackgroundMessage, Message
@@ -387,9 +388,31 @@ def test_an_async_job_is_handed_on_and_one_that_cannot_be_read_is_passed_over() 
     assert ([entry.event for entry in async_turns.begun], layer.commits) == ([job()], [])
     loop, layer, _ = made(application, [job(b"\xc1")])
     passed: list[bytes] = []
-    layer.pass_over = lambda stream, entry: passed.append(entry)  # type: ignore[attr-defined]
+    layer.pass_over = lambda stream, entry, error: passed.append(entry)  # type: ignore[attr-defined]
     loop.run()
     assert passed == [b"0-0"]
+
+
+@pytest.mark.parametrize(
+    "event",
+    [replace(CONNECT, scope=b"\xc1"), replace(receive(), scope=b"\x90"), replace(job(), name="other")],
+    ids=["connect", "receive", "job"],
+)
+def test_an_event_that_cannot_be_run_ends_alone(event: Event) -> None:
+    """An interface that waits for it hears that it has failed; what is behind it runs."""
+    loop, layer, _ = made(Application(http=hello), [event, request()])
+    passed: list[bytes] = []
+    layer.pass_over = lambda stream, entry, error: passed.append(entry)  # type: ignore[attr-defined]
+    loop.run()
+    assert passed == [b"0-0"]
+    *ended, (_, served, _) = layer.commits
+    assert isinstance(served, Response)
+    assert served.status == 200
+    for _, reply, sends in ended:
+        assert isinstance(reply, Done)
+        assert reply.close
+        assert (reply.close.code, reply.close.status, sends) == (1011, 500, [])
+    assert len(ended) == (0 if isinstance(event, Job) else 1)
 
 
 def test_a_job_that_took_too_long_has_nobody_to_be_answered() -> None:

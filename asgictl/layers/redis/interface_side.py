@@ -121,7 +121,8 @@ class RedisEventLayer(RedisGroupLayer):
         reject: Callable[[str], None] = lambda _reason: None,
     ) -> None:
         self._id = interface
-        self._replies = Followed(Keys(name).replies(interface), self._hear_reply, trim_bytes=TRIM_BYTES)
+        replies = Keys(name).replies(interface)
+        self._replies = Followed(replies, self._hear_reply, trim_bytes=TRIM_BYTES, group="interface")
         self._on_reply = on_reply
         super().__init__(url, name, on_broadcast, reject)
         self._on_forgotten = on_forgotten

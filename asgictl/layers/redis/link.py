@@ -178,7 +178,10 @@ class Link:
     def _answer(self, call: Call, reply: Any) -> None:
         self._queue_bytes -= len(call.packed)
         if call.answered is not None:
-            call.answered(reply)
+            try:
+                call.answered(reply)
+            except Exception:  # what one caller does wrong must not cost the others their answers
+                logger.exception("an answer of Redis was not understood")
 
     def _take(self, reply: Any) -> None:
         self.heard = monotonic()
@@ -187,9 +190,7 @@ class Link:
             reply = self._judge(call, reply)
             if reply is None:
                 return
-        self._queue_bytes -= len(call.packed)
-        if call.answered is not None:
-            call.answered(reply)
+        self._answer(call, reply)
 
     def _judge(self, call: Call, error: hiredis.ReplyError) -> Exception | None:
         """Return what the caller is to hear of a refusal; None when the call is sent again in a moment."""
@@ -244,8 +245,8 @@ class Link:
         await self._end_stream()
         try:
             await self._connect(stream)
-        except (OSError, ClientError, hiredis.ReplyError):
-            await self._end_stream()  # from here on as after any cut
+        except Exception:  # noqa: BLE001 - from here on as after any cut, whatever it is
+            await self._end_stream()
 
     async def _reconnect(self) -> None:
         await self._end_stream()
@@ -255,10 +256,12 @@ class Link:
             attempt += 1
             try:
                 await self._connect()
-            except (OSError, ClientError, hiredis.ReplyError) as error:  # away, loading or not yet itself: go on
+            except Exception as error:  # away, not yet itself, or what it holds has no sense: go on
                 await self._end_stream()
                 if attempt in {1, 10} or attempt % 60 == 0:
-                    logger.warning("Redis is away (attempt %d): %s", attempt, str(error) or "it does not answer")
+                    known = isinstance(error, (OSError, ClientError, hiredis.ReplyError))
+                    text, trace = str(error) or "it does not answer", None if known else error
+                    logger.warning("Redis is away (attempt %d): %s", attempt, text, exc_info=trace)
         if attempt > 1:
             logger.warning("Redis is back")
 

@@ -7,13 +7,16 @@ newest entries and gives ids by a slower clock. What cannot be read spoils itsel
 
 import asyncio
 import logging
+import re
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from time import monotonic
 from typing import Any, Generic, TypeVar
 
 import hiredis
 
+from asgictl.errors import WireError
 from asgictl.layers.base import Position
 from asgictl.layers.redis.link import Link
 
@@ -24,7 +27,10 @@ TRIM_BYTES = 64 << 10  # that were handed on of a stream of ours, and may stand 
 SLOW_READ_SECONDS = 0.1  # less than any time in which as much comes as is kept
 REFUSED_SECONDS = 1.0  # until a read that Redis has refused is tried again
 TELL_SECONDS = 10.0  # between two lines about entries of one stream
+LAST_ID = b"18446744073709551615-18446744073709551615"  # after which a stream takes no other
+ID = re.compile(rb"[0-9]{1,20}(-[0-9]{1,20})?")
 PASSED_OVER = "entries in Redis that cannot be read"
+_RENEW = "redis.call('DEL', KEYS[1]) redis.call('XGROUP', 'CREATE', KEYS[1], ARGV[1], '0', 'MKSTREAM')"
 L = TypeVar("L", bound=Link)
 Hear = Callable[[bytes, list[bytes]], None]  # an entry's id, and its fields and values in turn
 
@@ -35,30 +41,63 @@ def position_of(entry_id: bytes) -> Position:
     return int(milliseconds), int(sequence or 0)
 
 
+def position_in(value: object) -> Position:
+    """Return what a key holds where a position is to stand; of anything else, the least."""
+    if not isinstance(value, bytes) or not ID.fullmatch(value):
+        return 0, 0
+    position = position_of(value)
+    return position if max(position) <= position_of(LAST_ID)[0] else (0, 0)
+
+
 def after(entry_id: bytes) -> str:
     """Return the smallest id behind this one."""
     milliseconds, sequence = position_of(entry_id)
     return f"{milliseconds}-{sequence + 1}"
 
 
+class PassedOver:
+    """Counts entries that cannot be read, and tells of those of one stream and one kind at most each TELL_SECONDS."""
+
+    def __init__(self, reject: Callable[[str], None]) -> None:
+        self._reject = reject
+        self._told_at: dict[tuple[str, type], float] = {}
+
+    def add(self, key: str, entry_id: bytes, error: Exception | None) -> None:
+        """Count one. error: why."""
+        self._reject(PASSED_OVER)
+        now, kind = monotonic(), (key, type(error))
+        if now - self._told_at.get(kind, -TELL_SECONDS) >= TELL_SECONDS:
+            self._told_at[kind] = now
+            known = isinstance(error, WireError)
+            logger.error("%s %s passed over: %r", key, entry_id.decode(), error, exc_info=None if known else error)
+
+
 class Followed:
     """A stream that is followed. hear: is given each entry; what it raises passes that entry over.
 
     position: of the last entry that was handed on; b"" begins with what comes next. trim_bytes: of a stream that nobody
-    else reads, how much may be left in it once it was handed on; None for any other. trimmed: the key that holds the
-    newest entry that somebody has trimmed, so that a gap is noticed.
+    else reads, how much may be left in it once it was handed on; None for any other. group: of a stream of ours, which
+    is made anew when no more fits. trimmed: the key that holds the newest entry that somebody has trimmed, so that a
+    gap is noticed.
     """
 
     def __init__(
-        self, key: str, hear: Hear, position: bytes = b"0", *, trim_bytes: int | None = None, trimmed: str = ""
+        self,
+        key: str,
+        hear: Hear,
+        position: bytes = b"0",
+        *,
+        trim_bytes: int | None = None,
+        group: str = "",
+        trimmed: str = "",
     ) -> None:
         self.key = key
         self.hear = hear
         self.position = position
         self.trim_bytes = trim_bytes
+        self.group = group
         self.trimmed = trimmed
         self.untrimmed_bytes = 0
-        self.told_at = -TELL_SECONDS
 
 
 class Reader(Generic[L]):
@@ -81,7 +120,7 @@ class Reader(Generic[L]):
         self.followed = followed
         self._on_begin = begin
         self._on_read = on_read
-        self._reject = reject
+        self._passed_over = PassedOver(reject)
         self._read_at = 0.0  # when the last read was sent, 0 for one that left something behind
 
     def rewind(self) -> None:
@@ -106,8 +145,12 @@ class Reader(Generic[L]):
         except hiredis.ReplyError as error:
             await _remove_other(self.link, each.key, error)
             last = []
-        trimmed = await self.link.ask("GET", each.trimmed) if each.trimmed else None
-        return max(last[0][0] if last else b"0-0", trimmed or b"0-0", key=position_of)
+        end: bytes = last[0][0] if last else b"0-0"
+        trimmed: bytes = b"0"
+        if each.trimmed:
+            with suppress(hiredis.ReplyError):  # it is no string
+                trimmed = await self.link.ask("GET", each.trimmed) or trimmed
+        return trimmed if position_in(trimmed) > position_of(end) else end
 
     def _read(self) -> None:
         now = monotonic()
@@ -123,9 +166,9 @@ class Reader(Generic[L]):
             answered=self._take,
         )
 
-    def _look(self, each: Followed, trimmed: object) -> None:
+    def _look(self, each: Followed, trimmed: Any) -> None:
         """Tell of entries that were forgotten before they were read."""
-        if isinstance(trimmed, bytes) and position_of(trimmed) > position_of(each.position):
+        if position_in(trimmed) > position_of(each.position):
             logger.error("group messages were lost: this process was away for longer than they are kept")
             each.position = trimmed
 
@@ -143,27 +186,31 @@ class Reader(Generic[L]):
                 try:
                     each.hear(entry_id, fields)
                 except Exception as error:  # noqa: BLE001 - what one entry does wrong must not stop those behind it
-                    self._pass_over(each, entry_id, error)
+                    self._passed_over.add(each.key, entry_id, error)
             if entries and each.trim_bytes is not None:
                 self._trim(each, entries)
+            if each.group and each.position == LAST_ID:
+                logger.error("%s has had the last id there is: it is made anew", each.key)
+                self.link.call(*renew_command(each.key, each.group), answered=ignored)
+                each.position = b"0"
             if len(entries) == READ_COUNT:
                 self._read_at = 0
                 break
-        self._on_read(not found)
-        self._read()
-
-    def _pass_over(self, each: Followed, entry_id: bytes, error: Exception) -> None:
-        self._reject(PASSED_OVER)
-        if monotonic() - each.told_at > TELL_SECONDS:
-            each.told_at = monotonic()
-            logger.error("%s %s passed over: %r", each.key, entry_id.decode(), error)
+        try:
+            self._on_read(not found)
+        finally:
+            self._read()
 
     def _trim(self, each: Followed, entries: list[Any]) -> None:
-        for _, fields in entries:
-            each.untrimmed_bytes += len(fields[1])
+        each.untrimmed_bytes += sum(len(fields[1]) for _, fields in entries)
         if each.untrimmed_bytes > (each.trim_bytes or 0):
             each.untrimmed_bytes = 0
             self.link.call("XTRIM", each.key, "MINID", after(each.position), answered=ignored)
+
+
+def renew_command(key: str, group: str) -> tuple[str | int, ...]:
+    """Return the command that makes a stream of ours anew, in one step: what is sent to one that is gone is lost."""
+    return ("EVAL", _RENEW, 1, key, group)
 
 
 async def create_stream(link: Link, key: str, group: str) -> bool:

@@ -18,7 +18,7 @@ from asgictl.layers.base import Entry
 from asgictl.layers.redis.keys import WORKERS, Keys, interface_of
 from asgictl.layers.redis.leases import LEASE_MILLISECONDS, give_back_command
 from asgictl.layers.redis.link import AWAY, BACKOFF_SECONDS, CONNECT_SECONDS, SILENT_SECONDS, pack
-from asgictl.layers.redis.reader import BLOCK_MILLISECONDS, READ_COUNT
+from asgictl.layers.redis.reader import BLOCK_MILLISECONDS, LAST_ID, READ_COUNT, PassedOver, renew_command
 from asgictl.layers.redis.refused import AGAIN_SECONDS, REFUSED, REFUSED_BYTES, REFUSED_SECONDS, Commit, end_commands
 from asgictl.layers.redis.scripts import script
 from asgictl.layers.redis.send_commands import SEND, Broadcasts, send_arguments, send_command
@@ -29,6 +29,7 @@ from asgictl.wire.messages import (
     Broadcast,
     Disconnect,
     Done,
+    Event,
     Frames,
     Job,
     Response,
@@ -43,6 +44,7 @@ from asgictl.wire.messages import (
 logger = logging.getLogger("asgictl.layers")
 AWAY_SECONDS = 30.0  # for which a handler waits for Redis
 RESEND_SECONDS = 0.1  # between its attempts
+MOST_DEATHS = 1000  # that a job can have seen: three make it a dead letter
 NOT_NOW = (  # what AWAY means, where redis-py has taken the first word away; and what connecting anew mends
     redis.exceptions.NoScriptError,
     redis.exceptions.ReadOnlyError,
@@ -78,6 +80,19 @@ def was_cut(connection: redis.connection.AbstractConnection) -> bool:
         pass
     connection.disconnect()
     return True
+
+
+def _event_of(fields: list[bytes] | None) -> Event:
+    """Return the event of an entry; raises whatever an entry of no sense makes it raise."""
+    if fields is None:
+        raise WireError("the entry was deleted")
+    event = decode_event(fields[0], fields[1])
+    if isinstance(event, Job) and len(fields) > 2:  # take_back.lua has counted the workers that died of it
+        deaths = int(fields[3])
+        if not 0 <= deaths <= MOST_DEATHS:
+            raise WireError(f"{deaths} workers cannot have died of it")
+        event = replace(event, attempt=event.attempt + deaths)
+    return event
 
 
 def commit_arguments(
@@ -144,6 +159,7 @@ class RedisWorkerLayer:
         self._streams = [self.keys.channel(channel) for channel in channels]
         self._connection: redis.connection.AbstractConnection | None = None
         self._reject = reject
+        self._passed_over = PassedOver(reject)
         self._sending = threading.Lock()
         self._output: list[_Sent] = []
         self._unanswered: list[_Sent] = []  # on their way
@@ -158,9 +174,12 @@ class RedisWorkerLayer:
         self._connection = open_connection(self._url)
         self._ask("SCRIPT", "LOAD", COMMIT)
         self.client_id = self._ask("CLIENT", "ID")
-        for stream in (*self._streams, self.keys.inbox(self.inbox)):  # an inbox's group only makes it exist
+        inbox = self.keys.inbox(self.inbox)
+        for stream in (*self._streams, inbox):  # an inbox's group only makes it exist
             try:
                 self._ask("XGROUP", "CREATE", stream, WORKERS, "0", "MKSTREAM")
+                if stream == inbox:  # it begins anew
+                    self._mailed = b"0"
             except redis.ResponseError as error:
                 if "BUSYGROUP" not in str(error):
                     raise
@@ -215,19 +234,14 @@ class RedisWorkerLayer:
         found = []
         for entry_id, fields in entries:
             try:
-                if fields is None:
-                    raise WireError("the entry was deleted")
-                event = decode_event(fields[0], fields[1])
-                if isinstance(event, Job) and len(fields) > 2:  # take_back.lua has counted the workers that died of it
-                    event = replace(event, attempt=event.attempt + int(fields[3]))
-                found.append(Entry(stream, entry_id, event))
-            except WireError as error:  # nobody can run it: it must not come back for ever
-                logger.error("event %s passed over: %s", entry_id.decode(), error)
-                self.pass_over(stream, entry_id)
+                found.append(Entry(stream, entry_id, _event_of(fields)))
+            except Exception as error:  # noqa: BLE001 - nobody can run it: it must not come back for ever
+                self.pass_over(stream, entry_id, error)
         return found
 
-    def pass_over(self, stream: bytes, entry_id: bytes) -> None:
-        """Acknowledge an event that cannot be run."""
+    def pass_over(self, stream: bytes, entry_id: bytes, error: Exception | None = None) -> None:
+        """Acknowledge an event that cannot be run, and count it; error: why."""
+        self._passed_over.add(stream.decode(), entry_id, error)
         self._buffer("XACK", stream, WORKERS, entry_id)
         self._buffer("XDEL", stream, entry_id)
 
@@ -264,10 +278,17 @@ class RedisWorkerLayer:
         commands.append(("XTRIM", inbox, "MINID", self._mailed))
         commands.append(("XREAD", *block, "STREAMS", inbox, self._mailed))
         *answers, _, streams = self._ask_mail(*commands)
-        entries = streams[0][1] if streams else []
-        if entries:
-            self._mailed = entries[-1][0]
-        return answers != [None], [decode_worker_message(*fields[:2]) for _, fields in entries]
+        letters = []
+        for entry_id, fields in streams[0][1] if streams else ():
+            self._mailed = entry_id
+            try:
+                letters.append(decode_worker_message(fields[0], fields[1]))
+            except Exception as error:  # noqa: BLE001 - what one letter does wrong must not cost the body its others
+                self._passed_over.add(inbox, entry_id, error)
+        if self._mailed == LAST_ID:
+            self._ask_mail(renew_command(inbox, WORKERS))
+            self._mailed = b"0"
+        return answers != [None], letters
 
     def _ask_mail(self, *commands: tuple[str | bytes | int, ...]) -> list[Any]:
         give_up_at = monotonic() + AWAY_SECONDS

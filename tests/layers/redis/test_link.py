@@ -240,3 +240,37 @@ async def test_what_waits_is_bounded_and_what_is_left_at_the_end_is_told(
         linked.proxy.is_stalled.set()
         linked.call("SET", name, "at the end", again=ALWAYS)
     assert isinstance(linked.heard[3], ConnectionError)
+
+
+@scenario
+async def test_a_callback_that_fails_costs_no_other_its_answer(url: str, caplog: pytest.LogCaptureFixture) -> None:
+    link = Link(url)
+    await link.start()
+
+    def fails(_reply: object) -> None:
+        raise ValueError("abc is no id")
+
+    link.call("PING", answered=fails)
+    assert await link.ask("PING") == b"PONG"
+    link.call("BLPOP", "nothing", 0, answered=fails)
+    link.drop()
+    assert await link.ask("PING", again=ALWAYS) == b"PONG"
+    assert caplog.text.count("was not understood") == 2
+    await link.stop()
+
+
+@scenario
+async def test_a_setup_that_fails_is_tried_again(url: str) -> None:
+    attempts: list[int] = []
+
+    async def restored() -> None:
+        attempts.append(len(attempts))
+        if attempts[1:] and len(attempts) < 4:
+            raise ValueError("abc is no id")
+
+    link = Link(url, restored)
+    await link.start()
+    link.drop()
+    assert await link.ask("PING", again=ALWAYS) == b"PONG"
+    assert len(attempts) == 4
+    await link.stop()

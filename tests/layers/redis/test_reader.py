@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from asgictl.layers.redis.link import Link
-from asgictl.layers.redis.reader import PASSED_OVER, READ_COUNT, Followed, Reader
+from asgictl.layers.redis.reader import LAST_ID, PASSED_OVER, READ_COUNT, Followed, Reader
 from tests.conftest import scenario, until
 
 
@@ -95,4 +95,38 @@ async def test_what_stands_where_its_stream_should_is_removed(
     client.delete(f"{name}:all")
     make(client, f"{name}:all")
     await asyncio.to_thread(until, lambda: client.type(f"{name}:all") != b"string", "it is removed while it reads, too")
+    await reading.reader.link.stop()
+
+
+@scenario
+@pytest.mark.parametrize("value", ["abc", "1180591620717411303424", "1_0-5", "-1"])
+async def test_a_newest_of_what_was_trimmed_that_is_no_id_counts_as_none(
+    url: str, client: Any, name: str, value: str
+) -> None:
+    """At the start, and while it reads."""
+    reading = Reading(url, name)
+    reading.followed[1].trimmed = f"{name}:trimmed"
+    client.set(f"{name}:trimmed", value)
+    await reading.reader.link.start()
+    await asyncio.sleep(1.2)  # a read without entries
+    client.xadd(f"{name}:all", {"m": "1"})
+    await reading.hears(("all", b"1"))
+    client.delete(f"{name}:trimmed")
+    client.lpush(f"{name}:trimmed", value)
+    client.client_kill_filter(_type="normal", skipme=True)
+    client.xadd(f"{name}:all", {"m": "2"})
+    await reading.hears(("all", b"2"))
+    await reading.reader.link.stop()
+
+
+@scenario
+async def test_a_stream_of_ours_whose_ids_are_used_up_is_made_anew(url: str, client: Any, name: str) -> None:
+    reading = Reading(url, name)
+    reading.followed[0].group = "us"
+    await reading.reader.link.start()
+    client.xadd(f"{name}:ours", {"m": "last"}, id=LAST_ID)
+    await reading.hears(("ours", b"last"))
+    await asyncio.to_thread(until, lambda: not client.xlen(f"{name}:ours"), "it is empty")
+    client.xadd(f"{name}:ours", {"m": "first"}, nomkstream=True)
+    await reading.hears(("ours", b"first"))
     await reading.reader.link.stop()

@@ -10,8 +10,9 @@ from msgspec.structs import replace
 from asgictl.layers.redis import worker_side as module
 from asgictl.layers.redis.keys import WORKERS, Keys
 from asgictl.layers.redis.leases import member, reap
+from asgictl.layers.redis.reader import LAST_ID, PASSED_OVER
 from asgictl.layers.redis.worker_side import RedisWorkerLayer
-from asgictl.wire.messages import VERSION, Broadcast, Connect, Credit, Disconnect, Lost, WorkerMessage, encode
+from asgictl.wire.messages import VERSION, Broadcast, Connect, Credit, Disconnect, Job, Lost, WorkerMessage, encode
 from tests.conftest import scenario, until
 from tests.layers.conftest import (
     CHANNELS,
@@ -212,6 +213,49 @@ def test_letters_are_read_once_in_order_and_do_not_pile_up(name: str, worker: Wo
     assert layer.mail(None) == (True, [LETTERS[2]])
     assert layer.mail(None) == (True, [])
     assert client.xlen(layer.keys.inbox(layer.inbox)) == 1
+
+
+BAD_LETTERS: list[dict[str, bytes]] = [{"1": b"\x90"}, {"abc": b"\xc1"}, {f"{VERSION}": b"\xc1", "x": b"y"}]
+
+
+def test_a_letter_of_no_sense_costs_no_other(name: str, worker: Workers, client: Any) -> None:
+    """Nor does one after whose id nothing fits, nor an inbox that begins anew."""
+    layer = worker(name)
+    inbox = layer.keys.inbox(layer.inbox)
+    for each in BAD_LETTERS:
+        client.xadd(inbox, each)
+    post(client, layer, LETTERS[0])
+    assert layer.mail(None) == (True, [LETTERS[0]])
+    client.xadd(inbox, BAD_LETTERS[0], LAST_ID)
+    assert layer.mail(None) == (True, [])
+    post(client, layer, LETTERS[1])
+    assert layer.mail(None) == (True, [LETTERS[1]])
+    client.delete(inbox)
+    client.xadd(inbox, BAD_LETTERS[0], "9999999999999-0")
+    assert layer.mail(None) == (True, [])
+    client.delete(inbox)
+    layer.connect()
+    post(client, layer, LETTERS[2])
+    assert layer.mail(None) == (True, [LETTERS[2]])
+
+
+def test_entries_of_no_sense_are_passed_over_counted_and_told_once(
+    url: str, name: str, client: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    rejected: list[str] = []
+    layer = RedisWorkerLayer(url, name, "w1", ["background.jobs"], rejected.append)
+    layer.connect()
+    stream, job = Keys(name).channel("background.jobs"), encode(Job("none:1", 1, "jobs", b""))[1]
+    for deaths in ("abc", "-1", "1" * 30, "", "2"):
+        client.xadd(stream, {f"{VERSION}": job, "retries": deaths})
+    for each in BAD_LETTERS:
+        client.xadd(stream, each)
+    assert [entry.event.attempt for entry in layer.read(100)] == [3]
+    layer.settle()
+    assert rejected == [PASSED_OVER] * 7
+    assert client.xlen(stream) == 1
+    assert 0 < caplog.text.count("passed over") < 4
+    layer.close()
 
 
 def kill_mail(client: Any, layer: RedisWorkerLayer) -> None:
