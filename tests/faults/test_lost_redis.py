@@ -12,7 +12,7 @@ from websockets.sync.client import connect
 
 from asgictl.layers import RedisChannelLayer
 from tests.conftest import Machine, scenario, until
-from tests.faults.conftest import HANG_SECONDS, Serve, Site, exchange, kill, later, request, site_of, status_of
+from tests.faults.conftest import HANG_SECONDS, Serve, Site, exchange, kill, request, site_of, status_of
 
 SLOW = """
     import time
@@ -86,7 +86,6 @@ def refuse(client: "redis.Redis", seconds: float) -> None:
 
 
 @pytest.mark.soak
-@later("One link", "A8")
 def test_a_refused_commit_ends_its_turn(serve: Serve) -> None:
     """A8: it runs again, or its socket is closed with 1011."""
     machine = serve(SLOW, "--workers", "1")
