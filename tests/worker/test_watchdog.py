@@ -329,3 +329,19 @@ def test_reads_that_wait_are_ended_when_the_worker_stops() -> None:
     watched = Watched()
     watched.control._unblock()
     assert watched.redis.commands == [("CLIENT UNBLOCK", 7)] * 2
+
+
+@pytest.mark.parametrize("junk", [("SET", b"abc"), ("RPUSH", b"abc")])
+def test_a_manifest_or_channels_that_are_none_are_ours_again(client: Any, url: str, junk: tuple[str, bytes]) -> None:
+    """A9: what no lease bounds is no worker's."""
+    keys, rejected = Keys("again"), list[str]()
+    config = WorkerConfig("again", url, "t")
+    control = Watchdog(config, "h.1.aa", [], threading.Event(), b"m", channels=["http.request"], reject=rejected.append)
+    for key in (keys.manifest, keys.channels):
+        client.delete(key)
+        client.execute_command(junk[0], key, junk[1])
+    assert control.beat()
+    assert client.get(keys.manifest) == b"m" or client.pttl(keys.manifest) > 0
+    assert client.smembers(keys.channels) == {keys.channel("http.request").encode()}
+    assert len(rejected) == {"SET": 1, "RPUSH": 2}[junk[0]]
+    control._client.close()
