@@ -56,7 +56,7 @@ class EventLoop:
         self.on_forgotten: Callable[[], None] = lambda: None
         self._loop = LastingLoop()
         self._link = Link(url, self._restored)
-        self._inbox = Followed(self.keys.inbox(self.inbox), self._hear, trim_bytes=0, group="worker")
+        self._inbox = Followed(self.keys.inbox(self.inbox), self._hear, trim_bytes=0)
         self._reader = Reader(
             partial(Link, url), [self._inbox], begin=self._begin, on_read=self._has_read, reject=reject
         )

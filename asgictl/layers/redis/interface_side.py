@@ -122,7 +122,7 @@ class RedisEventLayer(RedisGroupLayer):
     ) -> None:
         self._id = interface
         replies = Keys(name).replies(interface)
-        self._replies = Followed(replies, self._hear_reply, trim_bytes=TRIM_BYTES, group="interface")
+        self._replies = Followed(replies, self._hear_reply, trim_bytes=TRIM_BYTES)
         self._on_reply = on_reply
         super().__init__(url, name, on_broadcast, reject)
         self._on_forgotten = on_forgotten

@@ -30,7 +30,10 @@ TELL_SECONDS = 10.0  # between two lines about entries of one stream
 LAST_ID = b"18446744073709551615-18446744073709551615"  # after which a stream takes no other
 ID = re.compile(rb"[0-9]{1,20}(-[0-9]{1,20})?")
 PASSED_OVER = "entries in Redis that cannot be read"
-_RENEW = "redis.call('DEL', KEYS[1]) redis.call('XGROUP', 'CREATE', KEYS[1], ARGV[1], '0', 'MKSTREAM')"
+_RENEW = """
+redis.call('XTRIM', KEYS[1], 'MAXLEN', 0)
+return redis.call('XSETID', KEYS[1], '0-1')
+"""
 L = TypeVar("L", bound=Link)
 Hear = Callable[[bytes, list[bytes]], None]  # an entry's id, and its fields and values in turn
 
@@ -76,26 +79,17 @@ class Followed:
     """A stream that is followed. hear: is given each entry; what it raises passes that entry over.
 
     position: of the last entry that was handed on; b"" begins with what comes next. trim_bytes: of a stream that nobody
-    else reads, how much may be left in it once it was handed on; None for any other. group: of a stream of ours, which
-    is made anew when no more fits. trimmed: the key that holds the newest entry that somebody has trimmed, so that a
-    gap is noticed.
+    else reads, how much may be left in it once it was handed on; None for any other. trimmed: the key that holds the
+    newest entry that somebody has trimmed, so that a gap is noticed.
     """
 
     def __init__(
-        self,
-        key: str,
-        hear: Hear,
-        position: bytes = b"0",
-        *,
-        trim_bytes: int | None = None,
-        group: str = "",
-        trimmed: str = "",
+        self, key: str, hear: Hear, position: bytes = b"0", *, trim_bytes: int | None = None, trimmed: str = ""
     ) -> None:
         self.key = key
         self.hear = hear
         self.position = position
         self.trim_bytes = trim_bytes
-        self.group = group
         self.trimmed = trimmed
         self.untrimmed_bytes = 0
 
@@ -189,9 +183,9 @@ class Reader(Generic[L]):
                     self._passed_over.add(each.key, entry_id, error)
             if entries and each.trim_bytes is not None:
                 self._trim(each, entries)
-            if each.group and each.position == LAST_ID:
+            if each.trim_bytes is not None and each.position == LAST_ID:
                 logger.error("%s has had the last id there is: it is made anew", each.key)
-                self.link.call(*renew_command(each.key, each.group), answered=ignored)
+                self.link.call(*renew_command(each.key), answered=ignored)
                 each.position = b"0"
             if len(entries) == READ_COUNT:
                 self._read_at = 0
@@ -208,9 +202,9 @@ class Reader(Generic[L]):
             self.link.call("XTRIM", each.key, "MINID", after(each.position), answered=ignored)
 
 
-def renew_command(key: str, group: str) -> tuple[str | int, ...]:
-    """Return the command that makes a stream of ours anew, in one step: what is sent to one that is gone is lost."""
-    return ("EVAL", _RENEW, 1, key, group)
+def renew_command(key: str) -> tuple[str | int, ...]:
+    """Return the command that empties a stream of ours whose ids are used up, and has them begin anew."""
+    return ("EVAL", _RENEW, 1, key)
 
 
 async def create_stream(link: Link, key: str, group: str) -> bool:

@@ -286,7 +286,7 @@ class RedisWorkerLayer:
             except Exception as error:  # noqa: BLE001 - what one letter does wrong must not cost the body its others
                 self._passed_over.add(inbox, entry_id, error)
         if self._mailed == LAST_ID:
-            self._ask_mail(renew_command(inbox, WORKERS))
+            self._ask_mail(renew_command(inbox))
             self._mailed = b"0"
         return answers != [None], letters
 

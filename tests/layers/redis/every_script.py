@@ -11,6 +11,7 @@ from asgictl.layers.base import Entry
 from asgictl.layers.redis import dead_letters, interface_side
 from asgictl.layers.redis.keys import WORKERS, Keys
 from asgictl.layers.redis.leases import beat_command, give_back_command, member, move_due_command, reap
+from asgictl.layers.redis.reader import renew_command
 from asgictl.layers.redis.send_commands import Command, send_command, weigh_command
 from asgictl.layers.redis.worker_side import COMMIT, commit_arguments
 from asgictl.wire.messages import VERSION, Broadcast, Disconnect, Event, Job, Sent, encode
@@ -63,6 +64,7 @@ def fill(client: Any, keys: Keys) -> list[Entry]:
     client.xadd(keys.dead, {str(VERSION): "x", "channel": JOB.channel, "reason": "x"}, "1-0")
     client.zadd(keys.delayed(JOB.channel), {f"{VERSION} due": 1, f"{VERSION} later": 1 << 50})
     client.set(keys.weight(JOB.channel), "0 0")
+    client.set(keys.manifest, "x", 60)
     client.set(keys.layer + "last:x", 0)
     client.hset(keys.layer + "held", "other", 1)
     client.hset(keys.layer + "members", keys.layer + "shared", f"100 {1 << 50} work")
@@ -108,6 +110,7 @@ def runs(keys: Keys, entries: list[Entry]) -> dict[str, tuple[Run, object]]:
         "send later": (send_command(keys, LATER, 100, 1 << 30), 1),
         "weigh": (weigh_command(keys, JOB.channel), None),
         "dead letter": (dead_letters.dead_letter_command(keys, JOB.channel, encode(JOB)[1], "r"), None),
+        "renew": (renew_command(keys.inbox(f"{LIVE}.asgi")), None),
         "beat": (beat_command(keys, "worker", LIVE, b"1"), None),
         "move due": (move_due_command([keys.channel(JOB.channel)]), None),
         "release": (give_back_command(keys, entries), len(EVENTS)),

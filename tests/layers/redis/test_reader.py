@@ -122,7 +122,6 @@ async def test_a_newest_of_what_was_trimmed_that_is_no_id_counts_as_none(
 @scenario
 async def test_a_stream_of_ours_whose_ids_are_used_up_is_made_anew(url: str, client: Any, name: str) -> None:
     reading = Reading(url, name)
-    reading.followed[0].group = "us"
     await reading.reader.link.start()
     client.xadd(f"{name}:ours", {"m": "last"}, id=LAST_ID)
     await reading.hears(("ours", b"last"))
