@@ -16,7 +16,7 @@ from asgictl.machine.signals import told_to_end
 if TYPE_CHECKING:
     from asgictl.control.instance import Cost, Instance
 
-STATUS_COLUMNS = 140  # of what is no terminal
+STATUS_WIDTH = 140  # of what is no terminal
 
 
 @click.command()
@@ -33,7 +33,7 @@ def status(name: str, as_json: bool) -> None:
     from rich.console import Console
 
     click.echo(status.summary(found))
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else STATUS_COLUMNS)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else STATUS_WIDTH)
     for table in status.tables(found):
         console.print()
         console.print(table)
