@@ -87,6 +87,7 @@ class Readiness:
             # A child that inherits the watchdog's locks without its thread could never end in order.
             os.register_at_fork(before=self._disarm, after_in_parent=self._rearm, after_in_child=self._leave_to_parent)
             atexit.register(self._finish)
+            self._arm()  # now: the thread may never run, where code holds the GIL at once
         if self._run_dir is not None or self._silent_seconds:
             threading.Thread(target=self._keep, args=(report, figures), name="readiness", daemon=True).start()
 

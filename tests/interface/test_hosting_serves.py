@@ -63,7 +63,11 @@ def hosted(directory: Path, server: str, *arguments: str) -> Iterator[tuple[subp
         try:
             yield process, port
         finally:
-            process.kill()
+            process.terminate()
+            try:
+                process.wait(SECONDS)  # what it has covered is written at its end
+            except subprocess.TimeoutExpired:
+                process.kill()
 
 
 @pytest.mark.parametrize("server", SERVERS)
