@@ -217,7 +217,7 @@ class Site:
         if not socket.exists():
             return 0
         with redis.Redis.from_url(f"unix://{socket}") as client:
-            return sum(client.xlen(stream) for stream in client.scan_iter("asgictl:{default}:ch:*"))
+            return sum(client.xlen(stream) for stream in client.scan_iter("asgictl:{default}:ch:*", _type="stream"))
 
 
 KINDS = ("running", "http", "websockets")
