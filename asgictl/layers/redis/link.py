@@ -96,8 +96,13 @@ class Link:
         self._output: list[bytes] = []
         self._lost = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self.heard = 0.0  # when Redis last said anything, or an answer began to be due; by time.monotonic()
+        self._due_since = 0.0  # an answer, or when the last connection was last heard; by time.monotonic()
         self.up = False
+
+    @property
+    def heard(self) -> float:
+        """When Redis last said anything, or an answer began to be due; by time.monotonic()."""
+        return max(self._due_since, self._stream.heard if self._stream else 0.0)
 
     async def start(self) -> None:
         """Connect; raises redis-py's errors when the first attempt fails. From then on, reconnect for ever."""
@@ -125,18 +130,16 @@ class Link:
         `again` names is no answer: the call is kept, and sent again.
         """
         call = Call(pack(command), answered, again)
-        loop = asyncio.get_running_loop()
-        if self._queue_bytes + len(call.packed) > QUEUE_BYTES:
-            loop.call_soon(answered, NotSent(f"{QUEUE_BYTES} bytes wait for Redis already"))
+        size = self._queue_bytes + len(call.packed)
+        if size > QUEUE_BYTES or (self._stream is None and not again):
+            words = "Redis is away" if size <= QUEUE_BYTES else f"{QUEUE_BYTES} bytes wait for Redis already"
+            asyncio.get_running_loop().call_soon(answered, NotSent(words))
             return call
+        self._queue_bytes = size
         if again and (not self.up or self._refused):
-            self._queue_bytes += len(call.packed)
             self._kept.append(call)
-        elif self._stream is None:
-            loop.call_soon(answered, NotSent("Redis is away"))
         else:
-            self._queue_bytes += len(call.packed)
-            self._send(call, loop)
+            self._send(call)
         return call
 
     async def ask(self, *command: str | bytes | int, again: int = 0) -> Any:
@@ -161,11 +164,11 @@ class Link:
         if self._stream is not None:
             self._stream.transport.abort()
 
-    def _send(self, call: Call, loop: asyncio.AbstractEventLoop) -> None:
-        if not self._output:
-            loop.call_soon(self._flush)
+    def _send(self, call: Call) -> None:
+        if not self._output:  # asking for the loop is a system call before Python 3.12: once for each write
+            asyncio.get_running_loop().call_soon(self._flush)
             if not self._waiting:
-                self.heard = monotonic()
+                self._due_since = monotonic()
         call.is_sent = True
         self._output.append(call.packed)
         self._waiting.append(call)
@@ -184,7 +187,6 @@ class Link:
                 logger.exception("an answer of Redis was not understood")
 
     def _take(self, reply: Any) -> None:
-        self.heard = monotonic()
         call = self._waiting.popleft()
         if type(reply) is hiredis.ReplyError:
             reply = self._judge(call, reply)
@@ -213,7 +215,7 @@ class Link:
                 if call.answered is None:
                     self._answer(call, None)
                 else:
-                    self._send(call, asyncio.get_running_loop())
+                    self._send(call)
 
     async def _keep(self) -> None:
         while True:
@@ -279,6 +281,7 @@ class Link:
 
     def _lose(self) -> None:
         """The connection is no more: keep what may be sent again, in its order, before what is kept already."""
+        self._due_since = self.heard
         self._stream, self._ended, self.up = None, self._stream, False
         self._output.clear()
         waiting, self._waiting = self._waiting, deque()
@@ -310,6 +313,7 @@ class _Stream(asyncio.Protocol):
         # The one private name that we lean on: redis-py has no public way to hand over what it has connected.
         self.transport = cast(asyncio.Transport, connection._writer.transport)  # type: ignore[union-attr]
         self._reader = hiredis.Reader()
+        self.heard = 0.0
         self._take: Callable[[Any], None] = _ignored
         self._lose: Callable[[], None] = _ignored
         self.transport.set_protocol(self)
@@ -340,6 +344,7 @@ class _Stream(asyncio.Protocol):
         await self._connection.disconnect(nowait=True)
 
     def data_received(self, data: bytes) -> None:
+        self.heard = monotonic()
         self._reader.feed(data)
         while (reply := self._reader.gets()) is not False:
             self._take(reply)
