@@ -93,6 +93,7 @@ class InFlight:
         self._capacity_bytes = capacity_bytes
         self._in_flight: dict[str, Dispatched] = {}
         self._waiting: dict[str, deque[Dispatched]] = {}  # by channel
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._open: Counter[str] = Counter()  # by channel
         self._bytes: Counter[str] = Counter()  # of these
         self._others: Counter[str] = Counter()  # by channel, events of other interfaces
@@ -106,7 +107,8 @@ class InFlight:
 
     def send(self, event: Event, owner: Owner) -> None:
         """Send an event, again and again while Redis is away: whatever the number of sendings, one output counts."""
-        dispatched = self._in_flight[event.connection] = Dispatched(event, owner, asyncio.get_running_loop().time())
+        self._loop = loop = self._loop or asyncio.get_running_loop()  # a system call before Python 3.12
+        dispatched = self._in_flight[event.connection] = Dispatched(event, owner, loop.time())
         if isinstance(event, Receive) and (dispatched.channel in self._waiting or self.full(dispatched.channel)):
             self._waiting.setdefault(dispatched.channel, deque()).append(dispatched)
         else:

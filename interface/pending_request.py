@@ -59,6 +59,7 @@ class PendingRequest:
         self._body_limit = body_limit
         self._parts: deque[Response] = deque()
         self._waiter: asyncio.Future[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._next = 0
         self._owner = ""  # the inbox of the worker that was heard, and the entry that it runs
         self._entry = b""
@@ -169,12 +170,14 @@ class PendingRequest:
         while not self._parts:
             if self._is_gone:
                 raise ClientGone
-            self._waiter = asyncio.get_running_loop().create_future()
+            self._waiter = (self._loop or asyncio.get_running_loop()).create_future()
             await self._waiter
         return self._parts.popleft()
 
     def _postpone(self) -> None:
-        self.deadline = asyncio.get_running_loop().time() + self._deadline_seconds
+        # Asking for the loop is a system call before Python 3.12: once for each request.
+        self._loop = self._loop or asyncio.get_running_loop()
+        self.deadline = self._loop.time() + self._deadline_seconds
 
     def _wake(self) -> None:
         if self._waiter and not self._waiter.done():

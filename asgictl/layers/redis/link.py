@@ -134,6 +134,7 @@ class Link:
         if size > QUEUE_BYTES or (self._stream is None and not again):
             words = "Redis is away" if size <= QUEUE_BYTES else f"{QUEUE_BYTES} bytes wait for Redis already"
             asyncio.get_running_loop().call_soon(answered, NotSent(words))
+            call.cancel()
             return call
         self._queue_bytes = size
         if again and (not self.up or self._refused):
@@ -180,9 +181,10 @@ class Link:
 
     def _answer(self, call: Call, reply: Any) -> None:
         self._queue_bytes -= len(call.packed)
-        if call.answered is not None:
+        answered, call.answered = call.answered, None  # a caller that keeps its call would be a cycle for the collector
+        if answered is not None:
             try:
-                call.answered(reply)
+                answered(reply)
             except Exception:  # what one caller does wrong must not cost the others their answers
                 logger.exception("an answer of Redis was not understood")
 
