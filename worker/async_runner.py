@@ -20,10 +20,9 @@ from asgictl.layers.redis.keys import Keys
 from asgictl.layers.redis.link import ALWAYS, CUT, UNSENT, Link
 from asgictl.layers.redis.reader import Followed, Reader, create_stream, ignored
 from asgictl.layers.redis.refused import AGAIN_SECONDS, REFUSED, REFUSED_SECONDS, Commit, end_commands
-from asgictl.layers.redis.send_commands import Broadcasts, Command, send_command
+from asgictl.layers.redis.send_commands import Broadcasts, Command
 from asgictl.layers.redis.worker_side import COMMIT, COMMIT_SHA
 from asgictl.wire.messages import (
-    Broadcast,
     Closed,
     Event,
     Frames,
@@ -103,10 +102,8 @@ class EventLoop:
         """Send something outside of a commit."""
         if isinstance(sent, Frames):
             self.reply(sent, _published)
-        elif isinstance(sent, Broadcast):
-            self._link.call(*self._broadcasts.command(self.keys, sent), answered=_published, again=ALWAYS)
         else:
-            self._link.call(*send_command(self.keys, sent), answered=_published, again=ALWAYS)
+            self._link.call(*self._broadcasts.command(self.keys, sent), answered=_published, again=ALWAYS)
 
     async def commit(self, commit: Commit, arguments: Sequence[str | bytes | int]) -> object:
         """Commit, for as long as Redis is away; a repeated commit is refused there. Returns what commit.lua says.

@@ -24,8 +24,8 @@ from asgictl.layers.redis.leases import beat_answer, beat_command, leave_command
 from asgictl.layers.redis.link import ALWAYS, CUT, UNSENT, Call, Link
 from asgictl.layers.redis.reader import TRIM_BYTES, Followed, Reader, create_stream, ignored, position_of
 from asgictl.layers.redis.scripts import script
-from asgictl.layers.redis.send_commands import Broadcasts, send_command
-from asgictl.wire.messages import Broadcast, Event, Sent, WorkerMessage, decode_broadcast, decode_reply, encode
+from asgictl.layers.redis.send_commands import Broadcasts
+from asgictl.wire.messages import Event, Sent, WorkerMessage, decode_broadcast, decode_reply, encode
 
 logger = logging.getLogger("asgictl.layers")
 BROADCAST_RETENTION_MILLISECONDS = 60_000
@@ -84,8 +84,7 @@ class RedisGroupLayer:
         await self._link.stop()
 
     def publish(self, sent: Sent) -> None:
-        command = self._broadcasts.command(self._keys, sent) if isinstance(sent, Broadcast) else None
-        self._link.call(*(command or send_command(self._keys, sent)), answered=_published, again=ALWAYS)
+        self._link.call(*self._broadcasts.command(self._keys, sent), answered=_published, again=ALWAYS)
 
     async def _tick(self) -> None:
         while True:

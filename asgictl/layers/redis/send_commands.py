@@ -42,6 +42,8 @@ class _Heard:
             self._missing.discard(number)
             return is_missing
         self._missing.update(range(max(self._last + 1, number - MISSING), number))
+        if len(self._missing) > MISSING:
+            self._missing = {each for each in self._missing if each >= number - MISSING}
         self._last = number
         return True
 
@@ -54,8 +56,10 @@ class Broadcasts:
         self._sent = 0
         self._heard: dict[bytes, _Heard] = {}  # by sender
 
-    def command(self, keys: Keys, sent: Broadcast) -> Command:
-        """Return what sends it; it may be sent again, in its order, for readers pass it on once."""
+    def command(self, keys: Keys, sent: Sent) -> Command:
+        """Return what sends it outside of a commit; a broadcast may be sent again, in its order: it is heard once."""
+        if not isinstance(sent, Broadcast):
+            return send_command(keys, sent)
         self._sent += 1
         return (*send_command(keys, sent), SENDER, b"%b %d" % (self._sender, self._sent))
 

@@ -21,12 +21,11 @@ from asgictl.layers.redis.link import AWAY, BACKOFF_SECONDS, CONNECT_SECONDS, SI
 from asgictl.layers.redis.reader import BLOCK_MILLISECONDS, LAST_ID, READ_COUNT, PassedOver, renew_command
 from asgictl.layers.redis.refused import AGAIN_SECONDS, REFUSED, REFUSED_BYTES, REFUSED_SECONDS, Commit, end_commands
 from asgictl.layers.redis.scripts import script
-from asgictl.layers.redis.send_commands import SEND, Broadcasts, send_arguments, send_command
+from asgictl.layers.redis.send_commands import SEND, Broadcasts, send_arguments
 from asgictl.machine import forks
 from asgictl.wire.manifest import Manifest, encode_manifest
 from asgictl.wire.messages import (
     VERSION,
-    Broadcast,
     Disconnect,
     Done,
     Event,
@@ -261,8 +260,7 @@ class RedisWorkerLayer:
         if isinstance(sent, Frames):
             self._ask_mail(("XADD", self.keys.replies(sent.connection), "NOMKSTREAM", "*", *encode(sent)))
         else:
-            command = self._broadcasts.command(self.keys, sent) if isinstance(sent, Broadcast) else None
-            self._ask_mail(command or send_command(self.keys, sent))
+            self._ask_mail(self._broadcasts.command(self.keys, sent))
 
     def mail(self, reply: Want | Response | None, wait_seconds: float = 0) -> tuple[bool, list[WorkerMessage]]:
         """Send something ahead of the commit, and return whether its interface lives and which letters have come.
