@@ -78,17 +78,7 @@ def look(run_dir: Path, known: dict[str, Any], answer_seconds: float = ANSWER_SE
     ]
     processes = [_process(each, reports.get(each["pid"], {}), known["figures"].get(each["pid"])) for each in shown]
     threads = configuration["workers"] * configuration["threads"]
-    warnings += [
-        f"{each['process']} {'is given up, for it does' if 'is_given_up' in each else 'does'} not start: "
-        + (each["reason"].rpartition("\n")[2] or "see asgictl logs")
-        for each in known["failed"]
-        if "is_given_up" in each or any(process["process"] == each["process"] for process in shown)
-    ]
-    warnings += [
-        f"{each['process']} last heard of Redis {each['redis_silent_seconds']:.0f} s ago"
-        for each in processes
-        if each.get("redis_silent_seconds", 0.0) > REDIS_SILENT_SECONDS
-    ]
+    warnings += _warnings(known, processes)
     releases = sorted({each["release"] for each in processes if each["release"]})
     return {
         "version": asgictl.__version__,
@@ -99,6 +89,22 @@ def look(run_dir: Path, known: dict[str, Any], answer_seconds: float = ANSWER_SE
         "database_connections_at_most": threads,
         "warnings": [*([f"mixed releases: {', '.join(releases)}"] if len(releases) > 1 else []), *warnings],
     }
+
+
+def _warnings(known: dict[str, Any], processes: list[dict[str, Any]]) -> list[str]:
+    """Return what is wrong with single processes: those that do not start, and those that have lost Redis."""
+    warnings = [
+        f"{each['process']} {'is given up, for it does' if 'is_given_up' in each else 'does'} not start: "
+        + (each["reason"].rpartition("\n")[2] or "see asgictl logs")
+        for each in known["failed"]
+        if "is_given_up" in each or any(process["process"] == each["process"] for process in processes)
+    ]
+    warnings += [
+        f"{each['process']} last heard of Redis {each['redis_silent_seconds']:.0f} s ago"
+        for each in processes
+        if each.get("redis_silent_seconds", 0.0) > REDIS_SILENT_SECONDS
+    ]
+    return warnings
 
 
 def _process(process: dict[str, Any], report: dict[str, Any], figures: dict[str, Any] | None) -> dict[str, Any]:

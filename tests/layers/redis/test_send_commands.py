@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asgictl.layers.redis.keys import Keys
-from asgictl.layers.redis.send_commands import SENDERS, Broadcasts
+from asgictl.layers.redis.send_commands import MISSING, SENDERS, Broadcasts
 from asgictl.wire.messages import Broadcast
 
 KEYS = Keys("test")
@@ -48,3 +48,11 @@ def test_of_very_many_senders_those_that_were_heard_last_are_known() -> None:
     assert all(reader.is_new(each) for each in (first, *rest))
     assert not reader.is_new(rest[-1])
     assert len(reader._heard) == SENDERS
+
+
+def test_numbers_that_never_come_are_not_waited_for_without_end() -> None:
+    sender, reader = Broadcasts("h.1.aa"), Broadcasts("reader")
+    entries = [entry(sender) for _ in range(4 * MISSING)]
+    assert all(reader.is_new(each) for each in entries[::2])
+    assert reader.is_new(entries[-3]), "of the newest"
+    assert not reader.is_new(entries[1]), "too old"
