@@ -315,7 +315,6 @@ RUNS = [  # seconds and seed
 
 
 @pytest.mark.timeout(240)
-@BY_CHANCE
 @pytest.mark.parametrize(("mode", "target"), KINDS)
 @pytest.mark.parametrize(("seconds", "seed"), RUNS)
 def test_entries_of_no_sense_spoil_themselves_alone(
