@@ -34,9 +34,9 @@ else
 	$(PYTEST) $(SLOW)
 endif
 
-# For the inner loop: what needs no instance.
+# For the inner loop: what needs no instance, and is not marked as slow.
 test-fast: $(DEVELOPMENT)
-	$(PYTEST) $(FAST)
+	$(PYTEST) --dist worksteal -m 'not soak and not slow' $(FAST)
 
 # The oldest releases that pyproject.toml takes, and the newest; what neither pins is the newest.
 test-lowest:

@@ -282,6 +282,7 @@ async def test_capacities_by_pattern(make: Make) -> None:
             await layer.send(channel, HELLO)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["local", "shared", "group"])
 @scenario
 async def test_what_nobody_received_in_time_expires_alone(make: Make, kind: str) -> None:
@@ -312,6 +313,7 @@ async def test_what_nobody_received_in_time_expires_alone(make: Make, kind: str)
     await nothing(layer, idle)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["local", "shared", "group"])
 @scenario
 async def test_what_has_expired_leaves_room(make: Make, kind: str) -> None:

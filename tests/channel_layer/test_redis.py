@@ -45,6 +45,7 @@ async def cutting(client: Any) -> AsyncIterator[None]:
         await task
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["group", "local", "shared"])
 @scenario
 async def test_cut_connections_lose_and_repeat_nothing(url: str, client: Any, name: str, kind: str) -> None:
@@ -98,6 +99,7 @@ def test_sync_code_sends_once_over_cut_connections(url: str, client: Any, name: 
     assert asyncio.run(received()) == list(range(20))
 
 
+@pytest.mark.slow
 def test_a_restarted_redis_is_found_again(name: str, tmp_path: Path) -> None:
     """Members are known to their processes, so they hear of what is sent after it; nobody has to join again."""
     sockets = tmp_path / "s"
@@ -169,6 +171,7 @@ async def test_what_is_told_after_a_cut_does_not_stay(url: str, client: Any, nam
     assert 0 < client.pttl(held) <= 5000
 
 
+@pytest.mark.slow
 @scenario
 async def test_what_expires_on_its_way_to_a_process_that_stands_still_leaves_room(url: str, name: str) -> None:
     """Its channel was full, and nothing of it was ever received, while a neighbour is sent to all the time."""
@@ -251,6 +254,7 @@ def test_no_connection_is_left_behind_by_loops_that_end(url: str, client: Any, n
     until(lambda: len(client.client_list()) == before, "all are closed")
 
 
+@pytest.mark.slow
 def test_a_process_that_does_not_read_for_longer_than_expiry_stays_a_member(url: str, name: str) -> None:
     """A15, in two processes: its loop stands still, and so does whoever reads for it; five come afterwards."""
     code = (

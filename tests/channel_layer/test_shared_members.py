@@ -14,6 +14,7 @@ from tests.conftest import scenario
 MESSAGES = 2_000
 
 
+@pytest.mark.slow
 @scenario
 async def test_cut_connections_lose_and_repeat_nothing_of_what_a_group_sends_to_shared_channels(
     url: str, client: Any, name: str, monkeypatch: pytest.MonkeyPatch

@@ -242,6 +242,7 @@ with socket.socket(socket.AF_UNIX) as line:
 """
 
 
+@pytest.mark.slow
 def test_who_hangs_before_its_first_figures_is_ended_and_nobody_for_anothers_line(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

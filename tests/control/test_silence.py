@@ -35,6 +35,7 @@ def test_a_look_that_is_late_excuses_everybody() -> None:
     assert silence.suspects({1: 100.0}, late + 2) == {1: pytest.approx(2.0)}
 
 
+@pytest.mark.slow
 def test_who_leads_a_group_ends_with_it() -> None:
     command = "sleep 1000 & echo $!; exec sleep 1000"
     with subprocess.Popen(["sh", "-c", command], stdout=subprocess.PIPE, process_group=0) as leader:

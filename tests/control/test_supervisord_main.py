@@ -110,6 +110,7 @@ while True:  # until nothing holds the other end
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["finish", "go on"])
 def test_what_a_process_leaves_in_its_group_ends_although_it_ignores_sigterm(how: str) -> None:
     """While supervisord goes on, and when it ends itself."""

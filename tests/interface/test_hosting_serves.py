@@ -16,6 +16,8 @@ from websockets.sync.client import connect
 from asgictl.config import SERVERS
 from tests.conftest import free_port, is_listening, until
 
+pytestmark = pytest.mark.slow
+
 SECONDS = 20
 APPLICATION = """
     import logging, os, socket, sys

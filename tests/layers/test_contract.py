@@ -840,6 +840,7 @@ class Contract:
         workers[3].send_now(job("next"))
         assert take(workers[3]).event == job("next")
 
+    @pytest.mark.slow
     @scenario
     async def test_of_dead_letters_the_oldest_go_when_they_are_too_many_bytes(self, layers: Layers) -> None:
         async with layers.interface() as interface:

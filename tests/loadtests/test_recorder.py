@@ -12,10 +12,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import pytest
 from websockets.sync.server import ServerConnection, serve
 
 from asgictl.loadtests.comparison import USERS_FILE
 from asgictl.loadtests.histogram import Histogram
+
+pytestmark = pytest.mark.slow
 
 
 def record(folder: Path, port: int, seconds: float, *arguments: str) -> dict[str, Any]:

@@ -89,6 +89,7 @@ def test_the_page_needs_nothing_else_and_escapes_what_it_is_told(report: Report)
     assert text.count("<figure>") == 5 + 1 + 5
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 @pytest.mark.parametrize("width", [1280, 420])
 @pytest.mark.parametrize("scheme", ["light", "dark"])

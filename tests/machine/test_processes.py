@@ -36,6 +36,7 @@ def test_what_does_not_drain_is_killed(tmp_path: Path) -> None:
         assert ours.wait(10) == -9
 
 
+@pytest.mark.slow
 def test_servers_end_before_what_serves_them(tmp_path: Path) -> None:
     """The obstinate server keeps the other from being told for as long as it may take."""
     with (

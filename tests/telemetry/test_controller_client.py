@@ -118,11 +118,13 @@ def test_a_process_that_is_alone_ends_when_its_code_holds_the_gil() -> None:
     assert "in held" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_process_that_only_waits_or_computes_goes_on() -> None:
     done = alone("time.sleep(1.5)\nbegan = time.monotonic()\nwhile time.monotonic() < began + 1.5: pass")
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.slow
 def test_a_forked_child_is_not_watched_and_ends_in_order() -> None:
     fork = "pid = os.fork()\nif not pid:\n    {}\nsys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))"
     assert alone(fork.format("sys.exit(7)")).returncode == 7

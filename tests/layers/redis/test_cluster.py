@@ -11,6 +11,7 @@ from asgictl.layers.redis.worker_side import NOT_NOW
 from tests.cluster import KINDS, Cluster, three_nodes
 from tests.layers.redis.every_script import Recorder, Run, fill, runs
 
+pytestmark = pytest.mark.slow
 KEYS = Keys("migrating")
 
 

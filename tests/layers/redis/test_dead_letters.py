@@ -172,6 +172,7 @@ def test_instances_keep_theirs_apart(url: str, ids: list[str]) -> None:
     assert list(DeadLetters(url, "blog").all()) == []
 
 
+@pytest.mark.slow
 def test_the_oldest_go_when_there_are_too_many(client: Any) -> None:
     stream = Keys("shop").dead
     with client.pipeline() as pipe:
@@ -185,6 +186,7 @@ def used(client: Any) -> int:
     return int(client.memory_usage(Keys("shop").dead, samples=0))
 
 
+@pytest.mark.slow
 def test_the_oldest_go_when_they_are_too_many_bytes(client: Any) -> None:
     kept = [keep(client, "c", JOB) for _ in range(300)]
     large = Job("job.b", 1, "thumbs", encode_state({"data": b"x" * (1 << 20)}))
@@ -197,6 +199,7 @@ def test_the_oldest_go_when_they_are_too_many_bytes(client: Any) -> None:
     assert client.xrange(Keys("shop").dead)[-1][0].decode() == kept[-1]
 
 
+@pytest.mark.slow
 def test_a_letter_larger_than_all_may_be_keeps_its_head_and_says_so(letters: DeadLetters, client: Any) -> None:
     keep(client, JOB.channel, JOB)
     huge = Receive("i/2", 7, 3, SOCKET, b"", [b"x" * (DEAD_LETTER_BYTES + 1)], 40)
@@ -207,6 +210,7 @@ def test_a_letter_larger_than_all_may_be_keeps_its_head_and_says_so(letters: Dea
     assert used(client) < 1 << 20
 
 
+@pytest.mark.slow
 def test_what_a_worker_died_of_keeps_to_the_same_bounds(client: Any) -> None:
     """The script that releases a dead worker's jobs writes letters too."""
     keys, large = Keys("shop"), Job("job.b", 1, "thumbs", encode_state({"data": b"x" * (1 << 20)}))
@@ -310,6 +314,7 @@ def walk(letters: DeadLetters) -> int:
     return sum(1 for letter in letters.all() if letter.line)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [walk, lambda letters: letters.purge(()), lambda letters: letters.requeue(())])
 def test_letters_are_read_a_few_at_a_time(
     command: Callable[[DeadLetters], int], letters: DeadLetters, many: int

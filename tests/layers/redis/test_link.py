@@ -151,6 +151,7 @@ async def test_a_connection_that_is_silent_is_replaced_and_what_it_owed_is_sent_
         assert linked.proxy.connections == 2
 
 
+@pytest.mark.slow
 @scenario
 async def test_a_redis_that_stalls_keeps_its_connection(
     url: str, client: Any, name: str, monkeypatch: pytest.MonkeyPatch
@@ -166,6 +167,7 @@ async def test_a_redis_that_stalls_keeps_its_connection(
         assert client.lrange(name, 0, -1) == [b"x"]
 
 
+@pytest.mark.slow
 @scenario
 async def test_a_process_that_stood_still_reads_first_what_has_come(
     url: str, name: str, monkeypatch: pytest.MonkeyPatch
