@@ -11,7 +11,9 @@ from typing import Any
 
 import redis
 
-from asgictl.layers.redis.worker_side import COMMIT, open_connection
+from asgictl.layers.redis.link import pack
+from asgictl.layers.redis.sync_connection import SyncConnection
+from asgictl.layers.redis.worker_side import COMMIT
 from tests.conftest import until
 
 LINE = re.compile(rb"[\d.]+ \[\d+ (.*?)\] (.*)", re.DOTALL)
@@ -28,16 +30,16 @@ class Witness:
         self._client = redis.Redis.from_url(url)
         self._client.set_response_callback("COMMAND", lambda reply, **_options: reply)
         self._lines: list[bytes] = []
-        self._connection = open_connection(url)
-        self._connection.send_command("MONITOR")
-        assert self._connection.read_response() == b"OK"
+        self._connection = SyncConnection(url)
+        self._connection.send(pack(("MONITOR",)))
+        assert self._connection.receive() == b"OK"
         self._thread = threading.Thread(target=self._listen, daemon=True)
         self._thread.start()
 
     def _listen(self) -> None:
-        with suppress(redis.RedisError, OSError):  # a test may cut every connection
+        with suppress(OSError):  # a test may cut every connection
             while True:
-                self._lines.append(self._connection.read_response(disable_decoding=True))
+                self._lines.append(self._connection.receive())
 
     def undeclared(self) -> list[str]:
         """Return what scripts have called up to now with keys that they had not declared, or with none."""
@@ -77,7 +79,7 @@ class Witness:
             yield set() if is_keyless else {b"?"} if isinstance(keys, Exception) else set(keys)
 
     def close(self) -> None:
-        self._connection.disconnect()
+        self._connection.close()
         self._thread.join()
         self._client.close()
 

@@ -26,6 +26,8 @@ def weight(frame: Frame) -> int:
 class Credit:
     """What one end may send ahead of the other, in bytes: the last message may exceed it, then it waits for more."""
 
+    __slots__ = ("left",)
+
     def __init__(self, size: int) -> None:
         self.left = size
 
@@ -49,6 +51,8 @@ class Window:
     size: bytes that may be on their way. share: of it, as its divisor, that is worth a message. is_granted: whether the
     other end has its first credit already.
     """
+
+    __slots__ = ("_due", "_least")
 
     def __init__(self, size: int, share: int, *, is_granted: bool) -> None:
         self._due = 0 if is_granted else size

@@ -121,7 +121,7 @@ async def committed(
     """Commit, and wait for Redis's answer."""
     layer.commit(entry, reply, broadcasts or [])
     await asyncio.to_thread(layer.flush)
-    await asyncio.to_thread(layer._drain)
+    await asyncio.to_thread(layer.settle)
 
 
 def kill(client: Any, layer: RedisWorkerLayer) -> None:

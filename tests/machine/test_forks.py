@@ -210,15 +210,16 @@ def test_a_child_of_anyios_thread_ends() -> None:
 def test_a_child_does_not_connect_as_its_parent(url: str) -> None:
     run(
         """
-        from asgictl.layers.redis.worker_side import RedisWorkerLayer, open_connection
+        from asgictl.layers.redis.sync_connection import SyncConnection
+        from asgictl.layers.redis.worker_side import RedisWorkerLayer
         layer = RedisWorkerLayer(sys.argv[1], "forks", "one", ["http.request"])
         layer.connect()
         forks.guard()
         if not (pid := os.fork()):
-            assert is_null(layer._connection._sock.fileno())
+            assert is_null(layer._connection.fileno())
             layer.flush()
             try:
-                open_connection(sys.argv[1])
+                SyncConnection(sys.argv[1])
             except forks.Forked:
                 os._exit(0)
         assert status_of(pid) == 0

@@ -96,6 +96,7 @@ class Link:
         self._output: list[bytes] = []
         self._lost = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop  # asking for it is a system call before Python 3.12
         self._due_since = 0.0  # an answer, or when the last connection was last heard; by time.monotonic()
         self.up = False
 
@@ -166,8 +167,8 @@ class Link:
             self._stream.transport.abort()
 
     def _send(self, call: Call) -> None:
-        if not self._output:  # asking for the loop is a system call before Python 3.12: once for each write
-            asyncio.get_running_loop().call_soon(self._flush)
+        if not self._output:
+            self._loop.call_soon(self._flush)
             if not self._waiting:
                 self._due_since = monotonic()
         call.is_sent = True
@@ -203,7 +204,7 @@ class Link:
         if call.answered and call.again & (UNSENT if is_away else WHEN_FULL if FULL.match(words) else 0):
             if not self._refused:
                 logger.warning("Redis says not now: %s", words)
-                asyncio.get_running_loop().call_later(AGAIN_SECONDS, self._resend)
+                self._loop.call_later(AGAIN_SECONDS, self._resend)
             call.is_sent = False
             self._refused.append(call)
             return None
@@ -270,6 +271,7 @@ class Link:
             logger.warning("Redis is back")
 
     async def _connect(self, stream: "_Stream | None" = None) -> None:
+        self._loop = asyncio.get_running_loop()
         async with asyncio.timeout(CONNECT_SECONDS):
             self._stream = stream = stream or await open_stream(self._url)
             self._lost.clear()

@@ -2,14 +2,13 @@
 
 import hashlib
 import logging
-import socket
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from math import inf
 from time import monotonic, sleep
-from typing import Any, NamedTuple
+from typing import Any
 
+import hiredis
 import redis
 from msgspec.structs import replace
 
@@ -17,12 +16,12 @@ from asgictl.errors import WireError
 from asgictl.layers.base import Entry
 from asgictl.layers.redis.keys import WORKERS, Keys, interface_of
 from asgictl.layers.redis.leases import LEASE_MILLISECONDS, give_back_command
-from asgictl.layers.redis.link import AWAY, BACKOFF_SECONDS, CONNECT_SECONDS, SILENT_SECONDS, pack
+from asgictl.layers.redis.link import AWAY, BACKOFF_SECONDS, pack
 from asgictl.layers.redis.reader import BLOCK_MILLISECONDS, LAST_ID, READ_COUNT, PassedOver, renew_command
 from asgictl.layers.redis.refused import AGAIN_SECONDS, REFUSED, REFUSED_BYTES, REFUSED_SECONDS, Commit, end_commands
 from asgictl.layers.redis.scripts import script
-from asgictl.layers.redis.send_commands import SEND, Broadcasts, send_arguments
-from asgictl.machine import forks
+from asgictl.layers.redis.send_commands import SEND, Broadcasts, Command, send_arguments
+from asgictl.layers.redis.sync_connection import SyncConnection
 from asgictl.wire.manifest import Manifest, encode_manifest
 from asgictl.wire.messages import (
     VERSION,
@@ -44,41 +43,8 @@ logger = logging.getLogger("asgictl.layers")
 AWAY_SECONDS = 30.0  # for which a handler waits for Redis
 RESEND_SECONDS = 0.1  # between its attempts
 MOST_DEATHS = 1000  # that a job can have seen: three make it a dead letter
-NOT_NOW = (  # what AWAY means, where redis-py has taken the first word away; and what connecting anew mends
-    redis.exceptions.NoScriptError,
-    redis.exceptions.ReadOnlyError,
-    redis.exceptions.MasterDownError,
-    redis.exceptions.ClusterDownError,
-    redis.exceptions.TryAgainError,
-    redis.exceptions.AskError,  # and MovedError
-)
 COMMIT = SEND + script("commit")
 COMMIT_SHA = hashlib.sha1(COMMIT.encode(), usedforsecurity=False).hexdigest()  # as Redis knows it (EVALSHA)
-
-
-def open_connection(url: str) -> redis.connection.AbstractConnection:
-    """Connect; raises redis-py's errors, and Forked in a child that a handler has forked."""
-    forks.check()
-    options: dict[str, Any] = {
-        "socket_connect_timeout": CONNECT_SECONDS,
-        **redis.connection.parse_url(url),
-        "protocol": 2,
-    }
-    options["redis_connect_func"] = forks.hold_connection
-    connection: redis.connection.AbstractConnection = options.pop("connection_class", redis.Connection)(**options)
-    connection.connect()
-    return connection
-
-
-def was_cut(connection: redis.connection.AbstractConnection) -> bool:
-    """Whether a connection that nobody used was closed meanwhile, as by Redis's `timeout`."""
-    try:
-        if not connection.can_read():
-            return False
-    except (redis.RedisError, OSError):  # this says so
-        pass
-    connection.disconnect()
-    return True
 
 
 def _event_of(fields: list[bytes] | None) -> Event:
@@ -123,12 +89,15 @@ def commit_arguments(
     )
 
 
-class _Sent(NamedTuple):
+class _Sent:
     """A command on its way. commit: what it commits. refused_until: when an attempt is the last one, 0 at first."""
 
-    packed: bytes
-    commit: Commit | None
-    refused_until: float = 0.0
+    __slots__ = ("commit", "packed", "refused_until")
+
+    def __init__(self, packed: bytes, commit: Commit | None, refused_until: float) -> None:
+        self.packed = packed
+        self.commit = commit
+        self.refused_until = refused_until
 
 
 class RedisWorkerLayer:
@@ -152,11 +121,12 @@ class RedisWorkerLayer:
         self._url = url
         self._consumer = consumer
         self.inbox = consumer  # where letters to this thread go
-        self._mail: redis.connection.AbstractConnection | None = None
+        self._mail: SyncConnection | None = None
         self._broadcasts = Broadcasts(consumer)
         self._mailed = b"0"  # the last letter's id
         self._streams = [self.keys.channel(channel) for channel in channels]
-        self._connection: redis.connection.AbstractConnection | None = None
+        self._reads: dict[int, bytes] = {}  # by their counts, the commands that read
+        self._connection: SyncConnection | None = None
         self._reject = reject
         self._passed_over = PassedOver(reject)
         self._sending = threading.Lock()
@@ -165,12 +135,11 @@ class RedisWorkerLayer:
         self._refused: list[_Sent] = []
         self._refused_bytes = 0
         self._again_at = 0.0
-        self._waiting: tuple[float, redis.connection.AbstractConnection] | None = None  # since when, and for which
         self._recover = False  # read this consumer's own pending entries before new ones
 
     def connect(self) -> None:
         """Connect and create the cursors; raises redis-py's errors."""
-        self._connection = open_connection(self._url)
+        self._connection = SyncConnection(self._url)
         self._ask("SCRIPT", "LOAD", COMMIT)
         self.client_id = self._ask("CLIENT", "ID")
         inbox = self.keys.inbox(self.inbox)
@@ -200,34 +169,35 @@ class RedisWorkerLayer:
         try:
             self._again_at = 0.0
             self._buffer_refused()
-            self.flush()
-            self._drain()
-        except redis.RedisError as error:
+            self._drain(self._send())
+        except (redis.RedisError, OSError) as error:
             logger.warning("left Redis without a goodbye: %s", error)
-        for connection in (self._connection, self._mail):
-            if connection:
-                connection.disconnect()
+        self._disconnect()
+        if self._mail:
+            self._mail.close()
 
     def read(self, count: int) -> list[Entry]:
         """Send buffered commits, then wait up to a second for at most `count` events of each channel.
 
         Never raises for a lost Redis: it reconnects, backing off, and returns what it finds.
         """
-        options = ("COUNT", READ_COUNT) if self._recover else ("COUNT", count, "BLOCK", BLOCK_MILLISECONDS)
-        begin = "0" if self._recover else ">"
+        command = self._read_command(0 if self._recover else count)
         self._recover = False
         try:
             self._buffer_refused()
-            self._send(
-                *("XREADGROUP", "GROUP", WORKERS, self._consumer, *options, "STREAMS"),
-                *(self._streams + [begin] * len(self._streams)),
-            )
-            self._drain()
-            reply = self._receive()
+            reply = self._answer(command)
         except (redis.RedisError, OSError) as error:  # away, failing over, or flushed: connecting creates the cursors
             self._reconnect(error)
             return []
         return [entry for stream, entries in reply or () for entry in self._entries(stream, entries)]
+
+    def _read_command(self, count: int) -> bytes:
+        """Return the command that reads: what is new, or, with a count of 0, what this consumer has pending."""
+        if count not in self._reads:
+            options = ("COUNT", count, "BLOCK", BLOCK_MILLISECONDS) if count else ("COUNT", READ_COUNT)
+            streams = (*self._streams, *([">" if count else "0"] * len(self._streams)))
+            self._reads[count] = pack(("XREADGROUP", "GROUP", WORKERS, self._consumer, *options, "STREAMS", *streams))
+        return self._reads[count]
 
     def _entries(self, stream: bytes, entries: list[Any]) -> list[Entry]:
         found = []
@@ -241,19 +211,19 @@ class RedisWorkerLayer:
     def pass_over(self, stream: bytes, entry_id: bytes, error: Exception | None = None) -> None:
         """Acknowledge an event that cannot be run, and count it; error: why."""
         self._passed_over.add(stream.decode(), entry_id, error)
-        self._buffer("XACK", stream, WORKERS, entry_id)
-        self._buffer("XDEL", stream, entry_id)
+        self._buffer(("XACK", stream, WORKERS, entry_id))
+        self._buffer(("XDEL", stream, entry_id))
 
     def give_back(self, entries: list[Entry]) -> None:
         """Let other workers run events that were read and have not started, now."""
         if entries:
-            self._buffer(*give_back_command(self.keys, entries))
+            self._buffer(give_back_command(self.keys, entries))
             self.flush()
 
     def commit(self, entry: Entry, reply: Response | Done | None, sends: Sequence[Sent], farewell: bytes = b"") -> None:
         """Buffer the commit of an event; arguments as commit_arguments has them."""
         command = ("EVALSHA", COMMIT_SHA, *commit_arguments(self.keys, entry, reply, sends, farewell))
-        self._buffer(*command, commit=Commit(entry, reply))
+        self._buffer(command, Commit(entry, reply))
 
     def send_now(self, sent: Frames | Sent) -> None:
         """Send something outside of the commit; twice, perhaps, over a cut. Raises as mail() does."""
@@ -292,13 +262,15 @@ class RedisWorkerLayer:
         give_up_at = monotonic() + AWAY_SECONDS
         while True:
             try:
-                if self._mail is None or was_cut(self._mail):
-                    self._mail = open_connection(self._url)
-                self._mail.send_packed_command([pack(command) for command in commands], check_health=False)
-                return [self._receive(self._mail) for _ in commands]
+                if self._mail and self._mail.was_cut():
+                    self._mail.close()
+                    self._mail = None
+                self._mail = self._mail or SyncConnection(self._url)
+                self._mail.send(b"".join([pack(command) for command in commands]))
+                return [_raised(self._mail.receive()) for _ in commands]
             except (redis.RedisError, OSError) as error:
                 if self._mail:
-                    self._mail.disconnect()
+                    self._mail.close()
                 self._mail = None
                 if monotonic() > give_up_at:
                     raise ConnectionResetError(f"Redis was lost: {error}") from error
@@ -307,8 +279,7 @@ class RedisWorkerLayer:
     def settle(self) -> None:
         """Send what was buffered and wait for the answers; a lost connection shows at the next read."""
         try:
-            self._send()
-            self._drain()
+            self._drain(self._send())
         except (redis.RedisError, OSError):
             logger.warning("the connection to Redis was lost while sending")
 
@@ -317,53 +288,41 @@ class RedisWorkerLayer:
         try:
             if self._output:
                 self._send()
-        except (redis.ConnectionError, redis.TimeoutError, OSError):
+        except OSError:
             logger.warning("the connection to Redis was lost while sending")
 
     def end_silence(self) -> None:
-        """Cut a connection that has owed an answer for SILENT_SECONDS. By another thread, which Redis answers."""
-        if (waiting := self._waiting) and monotonic() - waiting[0] > SILENT_SECONDS:
-            logger.warning("a connection to Redis was silent for %.0f s: it is cut", SILENT_SECONDS)
-            opened: Any = waiting[1]._sock  # redis-py has no public name for it
-            with suppress(OSError, AttributeError):  # it has been closed meanwhile
-                opened.shutdown(socket.SHUT_RDWR)
+        """Cut a connection that has owed an answer for too long. By another thread, which Redis answers."""
+        for connection in (self._connection, self._mail):
+            if connection:
+                connection.end_silence()
 
-    def _buffer(self, *command: str | bytes | int, commit: Commit | None = None, refused_until: float = 0.0) -> None:
+    def _buffer(self, command: Command, commit: Commit | None = None, refused_until: float = 0.0) -> None:
         sent = _Sent(pack(command), commit, refused_until)
         with self._sending:
             self._output.append(sent)
 
-    def _send(self, *command: str | bytes | int) -> None:
+    def _send(self, packed: bytes = b"") -> SyncConnection:
+        """Send what was buffered and then `packed`, without waiting for an answer; returns where answers come."""
         with self._sending:
             output, self._output = self._output, []
             self._unanswered += output
-            packed = [each.packed for each in output]
-            if command:
-                packed.append(pack(command))
-            if self._connection is None or not self._connection.is_connected:  # redis-py would connect anew, unseen
-                raise redis.ConnectionError("not connected")
-            if packed:
-                self._connection.send_packed_command([b"".join(packed)], check_health=False)
+            if self._connection is None:
+                raise ConnectionError("not connected")
+            if output or packed:
+                self._connection.send(b"".join([*[each.packed for each in output], packed]))
+            return self._connection
 
-    def _receive(self, connection: redis.connection.AbstractConnection | None = None) -> Any:
-        connection = connection or self._connection
-        assert connection is not None  # noqa: S101 - _send raised otherwise
-        self._waiting = monotonic(), connection
-        try:
-            return connection.read_response(disable_decoding=True)
-        finally:
-            self._waiting = None
-
-    def _drain(self) -> None:
+    def _drain(self, connection: SyncConnection) -> None:
         """Read the answers of what was sent before."""
         while self._unanswered:
-            try:
-                answer = self._receive()
-            except redis.ResponseError as error:
-                if isinstance(error, NOT_NOW) or AWAY.match(str(error)):
+            answer = connection.receive()
+            if type(answer) is hiredis.ReplyError:
+                words = str(answer)
+                if AWAY.match(words) or words.startswith("NOSCRIPT"):
                     self._disconnect()  # the answers behind this one are not to be taken for others
-                    raise redis.ConnectionError(str(error)) from error  # connecting anew, this commit is sent again
-                self._refuse(self._unanswered[0], str(error))
+                    raise ConnectionError(words)  # connecting anew, this commit is sent again
+                self._refuse(self._unanswered[0], words)
                 answer = 1
             self._unanswered.pop(0)
             if isinstance(answer, int) and answer < 0:
@@ -386,12 +345,13 @@ class RedisWorkerLayer:
             logger.error("Redis refused the commit of %s %s: %s", entry.event.channel, entry.id.decode(), words)
             *once, acknowledge = end_commands(self.keys, sent.commit, words)
             for command in once:
-                self._buffer(*command, refused_until=now)
-            self._buffer(*acknowledge)
+                self._buffer(command, refused_until=now)
+            self._buffer(acknowledge)
         else:
             self._refused_bytes += len(sent.packed)
             until = now + REFUSED_SECONDS if sent.commit else inf
-            self._refused.append(sent._replace(refused_until=sent.refused_until or until))
+            sent.refused_until = sent.refused_until or until
+            self._refused.append(sent)
 
     def _buffer_refused(self) -> None:
         if self._refused and monotonic() > self._again_at:
@@ -401,12 +361,16 @@ class RedisWorkerLayer:
 
     def _disconnect(self) -> None:
         if self._connection:
-            self._connection.disconnect()
+            self._connection.close()
+        self._connection = None
+
+    def _answer(self, packed: bytes) -> Any:
+        connection = self._send(packed)
+        self._drain(connection)
+        return _raised(connection.receive())
 
     def _ask(self, *command: str | bytes | int) -> Any:
-        self._send(*command)
-        self._drain()
-        return self._receive()
+        return self._answer(pack(command))
 
     def _reconnect(self, error: Exception) -> None:
         logger.warning("Redis is away: %s", error)
@@ -428,3 +392,10 @@ class RedisWorkerLayer:
         self._output = unanswered
         self._recover = True
         logger.warning("Redis is back")
+
+
+def _raised(answer: Any) -> Any:
+    """Return an answer; raises redis-py's error for a refusal."""
+    if type(answer) is hiredis.ReplyError:
+        raise redis.ResponseError(str(answer))
+    return answer

@@ -360,7 +360,7 @@ def test_a_burial_emits_each_disconnect_once_and_waits_for_what_still_runs(
     layer.commit(last, done(LAST_TURN, connection=idle), [])
     layer.commit(turn, done(4, connection=busy), [])
     layer.flush()
-    layer._drain()
+    layer.settle()
     assert layer.refused == 1, "nobody is there for the turn's reply"
     assert members.reap(dead) == 0
     assert disconnects(client, keys) == [encode(farewell(busy))[1]]

@@ -72,7 +72,7 @@ async def test_an_event_of_an_unknown_version_is_passed_over_and_acknowledged(
         await interface.append(request())
         assert (await taken(layer)).event == request()
         await asyncio.to_thread(layer.flush)
-        await asyncio.to_thread(layer._drain)
+        await asyncio.to_thread(layer.settle)
         assert client.xpending(stream, WORKERS)["pending"] == client.xlen(stream) == 1
     assert sum("passed over" in message for message in caplog.messages) == 2
 
