@@ -46,7 +46,7 @@ async def test_what_a_redis_that_is_not_yet_itself_refuses_was_not_sent(answer: 
     """A call that does not say otherwise hears of it at once."""
     link, heard = Link("redis://h"), list[object]()
     stream: Any = SimpleNamespace(transport=SimpleNamespace(write=lambda _data: None))
-    link._stream = stream
+    link._stream, link._loop = stream, asyncio.get_running_loop()
     for _ in range(2):
         link.call("PING", answered=heard.append)
     link._take(hiredis.ReplyError(answer.decode()))
