@@ -80,8 +80,8 @@ class Proxy:
         if server := self._server:
             self._server = None
             self._do(server.close)
+            self.cut()
             self._run(server.wait_closed())
-        self.cut()
 
     def come_back(self) -> None:
         """Listen again."""

@@ -84,9 +84,13 @@ class Outbox:
             self._is_writing, self._writer = False, None
 
 
-@coroutine
-def _finish(started: Coroutine[Any, None, None], waits_for: Any) -> Generator[Any, None, None]:
+async def _finish(started: Coroutine[Any, None, None], waits_for: Any) -> None:
     """Go on with a coroutine that has begun outside of any task, and waits. Python 3.12 has eager tasks for this."""
+    await _going_on(started, waits_for)
+
+
+@coroutine
+def _going_on(started: Coroutine[Any, None, None], waits_for: Any) -> Generator[Any, None, None]:
     while True:
         step = partial(started.send, None)
         try:
