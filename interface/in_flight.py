@@ -7,7 +7,7 @@ forgotten this one, as a failover does, which only looking tells.
 """
 
 import asyncio
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable
 from enum import Enum, auto
 from functools import partial
@@ -45,6 +45,17 @@ class Stage(Enum):
     SENT = auto()  # perhaps Redis has it
 
 
+class Channel:
+    """A channel's load: this interface's events and their bytes, those of others, and what waits for room."""
+
+    __slots__ = ("bytes", "name", "open", "others", "waiting")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.open = self.bytes = self.others = 0
+        self.waiting: deque[Dispatched] = deque()
+
+
 class Dispatched:
     """One event. entry: its id in the channel's stream, once XADD was answered. size: bytes of it, once it was sent."""
 
@@ -62,10 +73,10 @@ class Dispatched:
         "stage",
     )
 
-    def __init__(self, event: Event, owner: Owner, now: float) -> None:
+    def __init__(self, event: Event, owner: Owner, channel: Channel, now: float) -> None:
         self.event = event
         self.owner = owner
-        self.channel = event.channel + owner.pool
+        self.channel = channel
         self.entry: bytes | None = None
         self.size = 0
         self.refused_at = 0.0  # since when the layer refuses it, 0 when it does not
@@ -92,27 +103,31 @@ class InFlight:
         self._capacity = capacity
         self._capacity_bytes = capacity_bytes
         self._in_flight: dict[str, Dispatched] = {}
-        self._waiting: dict[str, deque[Dispatched]] = {}  # by channel
+        self._channels: dict[str, Channel] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._open: Counter[str] = Counter()  # by channel
-        self._bytes: Counter[str] = Counter()  # of these
-        self._others: Counter[str] = Counter()  # by channel, events of other interfaces
 
     def full(self, channel: str) -> bool:
         """Whether a channel is at its capacity: requests and handshakes are refused then, frames wait."""
-        return (
-            self._open[channel] + self._others[channel] >= self._capacity
-            or self._bytes[channel] >= self._capacity_bytes
-        )
+        return self._is_full(self._channel(channel))
+
+    def _channel(self, name: str) -> Channel:
+        channel = self._channels.get(name)
+        if channel is None:
+            channel = self._channels[name] = Channel(name)
+        return channel
+
+    def _is_full(self, channel: Channel) -> bool:
+        return channel.open + channel.others >= self._capacity or channel.bytes >= self._capacity_bytes
 
     def send(self, event: Event, owner: Owner) -> None:
         """Send an event, again and again while Redis is away: whatever the number of sendings, one output counts."""
         self._loop = loop = self._loop or asyncio.get_running_loop()  # a system call before Python 3.12
-        dispatched = self._in_flight[event.connection] = Dispatched(event, owner, loop.time())
-        if isinstance(event, Receive) and (dispatched.channel in self._waiting or self.full(dispatched.channel)):
-            self._waiting.setdefault(dispatched.channel, deque()).append(dispatched)
+        channel = self._channel(event.channel + owner.pool)
+        dispatched = self._in_flight[event.connection] = Dispatched(event, owner, channel, loop.time())
+        if isinstance(event, Receive) and (channel.waiting or self._is_full(channel)):
+            channel.waiting.append(dispatched)
         else:
-            self._open[dispatched.channel] += 1
+            channel.open += 1
             self._dispatch(dispatched)
 
     def added(self, connection: str) -> bool:
@@ -123,22 +138,21 @@ class InFlight:
     def complete(self, connection: str) -> None:
         """The reply has come, or nobody waits for it any more."""
         if dispatched := self._in_flight.pop(connection, None):
+            channel = dispatched.channel
             if dispatched.stage is Stage.WAITING:
-                self._waiting[dispatched.channel].remove(dispatched)
+                channel.waiting.remove(dispatched)
             else:
-                self._open[dispatched.channel] -= 1
-                self._bytes[dispatched.channel] -= dispatched.size
-            if dispatched.on_its_way and dispatched.entry is None:
+                channel.open -= 1
+                channel.bytes -= dispatched.size
+            if dispatched.entry is None and dispatched.on_its_way:
                 dispatched.on_its_way.withdraw()
-            if dispatched.channel in self._waiting:
-                self._dispatch_waiting(dispatched.channel)
+            if channel.waiting:
+                self._dispatch_waiting(channel)
 
     def clear(self) -> None:
         """What is open is no longer ours: send nothing of it again, and nothing of what waits."""
         self._in_flight.clear()
-        self._waiting.clear()
-        self._open.clear()
-        self._bytes.clear()
+        self._channels.clear()
 
     def skip(self, connection: str, skipped: Callable[[], None]) -> None:
         """Nobody waits for the reply: call skipped() if no worker has taken the event, and none will any more."""
@@ -167,40 +181,38 @@ class InFlight:
                 dispatched.audit_seconds *= 2
                 dispatched.audit_at = now + dispatched.audit_seconds
                 self._layer.audit(
-                    dispatched.channel, dispatched.event, dispatched.entry, partial(self._again, dispatched)
+                    dispatched.channel.name, dispatched.event, dispatched.entry, partial(self._again, dispatched)
                 )
-        for channel in list(self._open):
-            self._layer.depth(channel, partial(self._deep, channel))
+        for channel in self._channels.values():
+            self._layer.depth(channel.name, partial(self._deep, channel))
 
-    def _deep(self, channel: str, reply: object) -> None:
+    def _deep(self, channel: Channel, reply: object) -> None:
         if isinstance(reply, int):
-            self._others[channel] = max(reply - self._open[channel], 0)
+            channel.others = max(reply - channel.open, 0)
             self._dispatch_waiting(channel)
 
     def _dispatch(self, dispatched: Dispatched) -> None:
         dispatched.stage, dispatched.entry = Stage.SENT, None
         dispatched.on_its_way = self._layer.append(
-            dispatched.channel,
+            dispatched.channel.name,
             dispatched.event,
             partial(self._answered, dispatched),
             repeatable=dispatched.owner.repeatable,
         )
         size = dispatched.on_its_way.size
-        self._bytes[dispatched.channel] += size - dispatched.size
+        dispatched.channel.bytes += size - dispatched.size
         dispatched.size = size
 
-    def _dispatch_waiting(self, channel: str) -> None:
-        waiting = self._waiting.get(channel)
-        while waiting and not self.full(channel):
-            self._open[channel] += 1
-            self._dispatch(waiting.popleft())
-        if not waiting:
-            self._waiting.pop(channel, None)
+    def _dispatch_waiting(self, channel: Channel) -> None:
+        while channel.waiting and not self._is_full(channel):
+            channel.open += 1
+            self._dispatch(channel.waiting.popleft())
 
     def _answered(self, dispatched: Dispatched, reply: object) -> None:
         if isinstance(reply, bytes):
             dispatched.entry, dispatched.refused_at = reply, 0.0
-            self._remove(dispatched)
+            if dispatched.skipped:
+                self._remove(dispatched)
         elif self._is_over(dispatched):
             return
         elif not isinstance(reply, ConnectionError):  # refused, so it is certain that Redis has not taken it
@@ -229,7 +241,7 @@ class InFlight:
                 dispatched.skipped()
 
         if dispatched.entry and dispatched.skipped:
-            self._layer.remove(dispatched.channel, dispatched.entry, partial(removed, dispatched.entry))
+            self._layer.remove(dispatched.channel.name, dispatched.entry, partial(removed, dispatched.entry))
 
     def _is_over(self, dispatched: Dispatched) -> bool:
         return self._in_flight.get(dispatched.event.connection) is not dispatched

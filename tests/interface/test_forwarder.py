@@ -175,8 +175,7 @@ class Interface:
             and not forwarder._sockets
             and forwarder._budget == BUDGET_BYTES
             and not flights._in_flight
-            and not flights._waiting
-            and set(flights._open.values()) <= {0}
+            and not any(each.waiting or each.open for each in flights._channels.values())
         )
 
 

@@ -104,8 +104,8 @@ class Sky:
     def is_clean(self) -> bool:
         """Whether nothing is remembered of any event."""
         flights = self.flights
-        counts = {*flights._open.values(), *flights._bytes.values()}
-        return not flights._in_flight and not flights._waiting and counts <= {0}
+        counts = {count for each in flights._channels.values() for count in (each.open, each.bytes)}
+        return not flights._in_flight and not any(each.waiting for each in flights._channels.values()) and counts <= {0}
 
     async def pass_time(self, seconds: float) -> None:
         self.now += seconds
@@ -174,7 +174,7 @@ async def test_what_a_dead_worker_held_is_sent_again_as_its_owner_says(sky: Sky)
     sky.flights.lost(Lost("i/1", 3, 1, True))
     assert (sky.layer.added, owner.heard) == ([EVENT, again], [True])
     assert not sky.flights.added("i/1")
-    assert sky.flights._open[EVENT.channel] == 1
+    assert sky.flights._channels[EVENT.channel].open == 1
     sky.flights.lost(Lost("i/1", 3, 2, False))
     assert (len(sky.layer.added), owner.heard) == (2, [True, False])
     assert sky.is_clean(), "its owner gave up"
@@ -463,7 +463,7 @@ def test_a_waiting_event_that_lands_leaves_no_trace() -> None:
         sky = crowded(EVENT, OTHER, THIRD)
         for event in (OTHER, THIRD, EVENT):
             sky.flights.complete(event.connection)
-            assert all(count >= 0 for count in sky.flights._open.values())
+            assert all(each.open >= 0 for each in sky.flights._channels.values())
         assert sky.is_clean()
         assert sky.layer.added == [EVENT]
 
@@ -478,7 +478,7 @@ def test_a_waiting_event_was_not_forgotten_for_redis_never_had_it() -> None:
         sky.flights.forgotten()
         assert sky.layer.added == [EVENT, OTHER], "the first is given up, the second takes its place"
         assert owner.heard == [True]
-        assert sky.flights._open[EVENT.channel] == 1
+        assert sky.flights._channels[EVENT.channel].open == 1
 
     asyncio.run(main())
 
@@ -555,7 +555,7 @@ def test_an_event_that_is_sent_again_counts_once(loss: str) -> None:
         else:
             sky.flights.lost(Lost("i/1", 3, 1, True))
         assert len(sky.layer.added) == 2
-        assert sky.flights._bytes[EVENT.channel] == len(encode(sky.layer.added[-1])[1])
+        assert sky.flights._channels[EVENT.channel].bytes == len(encode(sky.layer.added[-1])[1])
         sky.flights.complete("i/1")
         assert sky.is_clean()
 
