@@ -231,6 +231,9 @@ class Link:
                 await asyncio.sleep(LOOK_SECONDS)  # it may be we who stood still: what has come is read first
                 if self._is_silent():
                     await self._probe()
+            elif self.up and not self._waiting and monotonic() - self.heard > LOOK_SECONDS:
+                # What comes next would wait for as long again to notice that this connection is silent.
+                self.call("PING", answered=_ignored)
 
     def _is_silent(self) -> bool:
         return bool(self._waiting) and monotonic() - self.heard > SILENT_SECONDS

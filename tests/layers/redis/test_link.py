@@ -151,6 +151,17 @@ async def test_a_connection_that_is_silent_is_replaced_and_what_it_owed_is_sent_
         assert linked.proxy.connections == 2
 
 
+@scenario
+async def test_a_connection_that_nobody_uses_is_replaced_too(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Linked(url, monkeypatch) as linked:
+        linked.proxy.freeze()
+        async with asyncio.timeout(10):
+            while linked.proxy.connections == 1 or not linked.link.up:  # noqa: ASYNC110 - what it waits for is no event
+                await asyncio.sleep(0.01)
+        assert await linked.link.ask("ECHO", "a") == b"a"
+        assert linked.proxy.connections == 2
+
+
 @pytest.mark.slow
 @scenario
 async def test_a_redis_that_stalls_keeps_its_connection(
