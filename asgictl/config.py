@@ -24,13 +24,17 @@ SILENT_SECONDS = 6.0  # without a sign of life, after which a process is ended: 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Capacities and deadlines of an interface. allowed_origins: globs; without, pages of the same host alone."""
+    """Capacities and deadlines of an interface. allowed_origins: globs; without, pages of the same host alone.
+
+    inline_bytes: a body up to here travels with its event; a larger one is pulled, when the application reads it.
+    """
 
     turn_frames: int = 16
     inbox_frames: int = 64
     inbox_bytes: int = 1 << 20
     message_bytes: int = 1 << 20
     body_bytes: int = 1 << 30
+    inline_bytes: int = 64 << 10
     outbox_bytes: int = 1 << 20
     channel_events: int = 10_000
     channel_bytes: int = CHANNEL_BYTES

@@ -109,20 +109,24 @@ class Forwarder:
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
         try:
-            await self._layer.start()
+            await self.start()
         except AsgictlError as error:
             self._readiness.failed(error)
             await send({"type": "lifespan.startup.failed", "message": str(error)})
             return
-        self._sweeper = asyncio.create_task(self._sweep())
         self._readiness.ready(lambda: self.figures, id=self.id)
         await send({"type": "lifespan.startup.complete"})
         await receive()
-        await self._drain()
+        await self.drain()
         await send({"type": "lifespan.shutdown.complete"})
 
-    async def _drain(self) -> None:
-        """The server has closed every socket: let the last turns run, then let go of Redis."""
+    async def start(self) -> None:
+        """Begin to forward; raises AsgictlError."""
+        await self._layer.start()
+        self._sweeper = asyncio.create_task(self._sweep())
+
+    async def drain(self) -> None:
+        """The server has closed every socket: let the last turns run, then let go of the layer."""
         if self._sockets:
             self._empty.clear()
             await asyncio.wait([asyncio.ensure_future(self._empty.wait())], timeout=self.limits.drain_seconds)
@@ -134,7 +138,8 @@ class Forwarder:
             self._sweeper.cancel()
         await self._layer.stop()
 
-    def _new_id(self) -> str:
+    def new_id(self) -> str:
+        """Return a connection's id."""
         return f"{self.id}/{next(self._numbers):x}"
 
     def _current_router(self) -> Router | None:
@@ -148,7 +153,7 @@ class Forwarder:
         return self._router
 
     async def _http(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        limits, connection = self.limits, self._new_id()
+        limits, connection = self.limits, self.new_id()
         credit = max(min(WINDOW_BYTES, self._budget // BUDGET_SHARE), LEAST_CREDIT_BYTES)
         event = Request(connection, 1, travelling(scope), b"", False, credit)
         pending = PendingRequest(event, receive, self._layer.post, limits.body_bytes, limits.http_deadline_seconds)
@@ -172,11 +177,10 @@ class Forwarder:
                 log_request(scope, connection, answer)
 
     async def _forward(self, pending: PendingRequest, scope: MutableMapping[str, Any], receive: Receive) -> None:
-        limit = self.limits.body_bytes
         try:
-            body, more = await read_body(scope, receive, limit, self.limits.http_deadline_seconds)
+            body, more = await read_body(scope, receive, self.limits)
         except BodyTooLarge:
-            self._refuse(pending, 413, BODY_TOO_LARGE.format(limit))
+            self._refuse(pending, 413, BODY_TOO_LARGE.format(self.limits.body_bytes))
         except TimeoutError:
             self._refuse(pending, 408, BODY_TOO_SLOW)
         else:
@@ -204,7 +208,7 @@ class Forwarder:
 
     async def _websocket(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         router = self._current_router()
-        connection = self._new_id()
+        connection = self.new_id()
         if self._access_log:
             log = WebSocketLog(scope, connection, receive, send)
             receive, send = log.receive, log.send

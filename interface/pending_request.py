@@ -13,6 +13,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from asgictl.config import Limits
 from asgictl.layers import flow_control
 from asgictl.layers.base import Answered
 from asgictl.layers.flow_control import OrderedSender
@@ -21,7 +22,6 @@ from asgictl.wire.asgi import Receive, Send
 from asgictl.wire.error_responses import BODY_TOO_LARGE, REDIS_REFUSED, WORKER_DIED, plain_text
 from asgictl.wire.messages import Chunk, Credit, Gone, Request, Response, Want, WorkerMessage, may_repeat
 
-INLINE_BYTES = 64 << 10  # a body up to here travels with its event
 Post = Callable[[str, WorkerMessage, Callable[[object], None]], None]
 
 
@@ -242,12 +242,10 @@ def error_response(connection: str, status: int, text: str) -> Response:
     return Response(connection, 0, status, headers, body)
 
 
-async def read_body(
-    scope: MutableMapping[str, Any], receive: Receive, limit: int, deadline_seconds: float
-) -> tuple[bytes, bool]:
+async def read_body(scope: MutableMapping[str, Any], receive: Receive, limits: Limits) -> tuple[bytes, bool]:
     """Return a small body, and whether there is one that is to be pulled instead.
 
-    Raises BodyTooLarge for a Content-Length above `limit`, ClientGone, and TimeoutError when the body does not come.
+    Raises BodyTooLarge for a Content-Length above the limit, ClientGone, and TimeoutError when the body does not come.
     """
     length, expects = 0, False
     for name, value in scope["headers"]:
@@ -259,12 +257,12 @@ async def read_body(
             expects = True
     if not length:
         return b"", False  # RFC 9112, section 6.3: neither header, no body
-    if length > limit:
+    if length > limits.body_bytes:
         raise BodyTooLarge
-    if length < 0 or length > INLINE_BYTES or expects:
+    if length < 0 or length > limits.inline_bytes or expects:
         return b"", True
     parts = []
-    async with asyncio.timeout(deadline_seconds):
+    async with asyncio.timeout(limits.http_deadline_seconds):
         while (message := await receive())["type"] == "http.request":
             parts.append(message.get("body", b""))
             if not message.get("more_body"):

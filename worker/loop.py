@@ -43,9 +43,10 @@ class Loop:
         application: Application,
         layer: WorkerLayer,
         stopping: threading.Event,
-        async_turns: AsyncTurns,
-        asgi: ASGIRuns,
+        async_turns: AsyncTurns | None,
+        asgi: ASGIRuns | None,
         started: Started,
+        prefetch: int = PREFETCH,
     ) -> None:
         self.layer = layer
         self.hands: deque[Entry] = deque()
@@ -61,6 +62,7 @@ class Loop:
         self._stopping = stopping
         self._async_turns = async_turns
         self._asgi = asgi
+        self._prefetch = prefetch
         self._mean_seconds = 0.0
         self._is_careful = False  # events that may not run twice are about, so no more than one is read
         self._wsgi: WSGIRun | None = None  # of the request that runs
@@ -71,7 +73,7 @@ class Loop:
         while not self._stopping.is_set():
             self.layer.give_back(drained(self.stranded))
             is_fast = self._mean_seconds < FAST_SECONDS and not self._is_careful
-            entries = self.layer.read(PREFETCH if is_fast else 1)
+            entries = self.layer.read(self._prefetch if is_fast else 1)
             if self.layer.settled:
                 self._started.clear()
             self._take(entries)
@@ -141,7 +143,7 @@ class Loop:
 
     def _handle(self, entry: Entry) -> bool:
         """Run an event and commit it; returns whether it runs on elsewhere, on the event loop."""
-        if self._asgi.serves(entry):
+        if self._asgi and self._asgi.serves(entry):
             if self._asgi.begin(entry):
                 self.running = None  # no handler takes the time that follows
                 self.layer.give_back(self.empty_hands())
@@ -152,13 +154,13 @@ class Loop:
             with outcome:
                 reply = self._http(entry, entry.event)
             self._commit(entry, reply, outcome.sent_with(reply.status, cut_off=reply.aborted))
-        elif not self._async_turns.holds(entry):
+        elif not (self._async_turns and self._async_turns.holds(entry)):
             turn: RunningTurn | RunningJob
             if isinstance(entry.event, Job):
                 turn = RunningJob(self.application, entry.event, self.layer.send_now)
             else:
                 turn = RunningTurn(self.application, entry.event, self.layer.send_now)
-            if turn.is_async:
+            if turn.is_async and self._async_turns:
                 self._async_turns.begin(entry, turn)
                 return True
             done = turn.run()

@@ -9,14 +9,11 @@ import os
 import shlex
 import signal
 import threading
-from collections.abc import Mapping, MutableMapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, MutableMapping
 from contextlib import suppress
-from contextvars import copy_context
-from functools import partial
-from itertools import count
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from gunicorn.glogging import Logger
 from uvicorn_worker import UvicornWorker
@@ -26,38 +23,39 @@ from asgictl.app.boundary import UserCode
 from asgictl.app.lifespan import Lifespan
 from asgictl.app.outcome import Outcome
 from asgictl.app.release import release_of
-from asgictl.app.run import RunningTurn
 from asgictl.app.runtime import Runtime, enter, raise_file_limit
 from asgictl.app.target import asgi3, kind_of, load_target
-from asgictl.config import SILENT_SECONDS, Limits, WorkerConfig
+from asgictl.config import SILENT_SECONDS, Bind, InterfaceConfig, Limits, WorkerConfig
 from asgictl.errors import AsgictlError, RedisError
-from asgictl.inprocess.direct_flow import DirectFlow
 from asgictl.inprocess.gunicorn_settings import Gunicorn
 from asgictl.inprocess.limited_body import LimitedBody
-from asgictl.interface.consumer_socket import ConsumerSocket, can_deny, local_path
-from asgictl.interface.groups import Groups
+from asgictl.inprocess.local_layer import LocalLayer, LocalMemory
+from asgictl.interface.consumer_socket import can_deny, local_path
+from asgictl.interface.forwarder import Forwarder
 from asgictl.interface.hosting import host, uvicorn_settings
 from asgictl.interface.outbox import denial
 from asgictl.interface.pending_request import Aborted
 from asgictl.interface.server_options import uvicorn_options
-from asgictl.layers.base import GroupLayer, process_id
-from asgictl.layers.memory import MemoryGroupLayer
+from asgictl.layers.base import OnBroadcast, OnReply
+from asgictl.layers.memory import MemoryWorkerLayer
 from asgictl.layers.redis.interface_side import RedisGroupLayer
 from asgictl.layers.redis.leases import set_leases
-from asgictl.layers.redis.started import Begun
+from asgictl.layers.redis.started import Begun, Started
 from asgictl.machine import forks
 from asgictl.machine.processes import end_children
 from asgictl.machine.run_dir import RunDir
 from asgictl.telemetry.access_log import WebSocketLog, log_request
 from asgictl.telemetry.controller_client import Readiness
 from asgictl.telemetry.logs import formatter, set_up
-from asgictl.telemetry.metrics import CLIENT_GONE, Figures
-from asgictl.telemetry.rejections import Rejections
+from asgictl.telemetry.metrics import CLIENT_GONE, Figures, total
 from asgictl.wire.asgi import Receive, Send, plain_message
-from asgictl.wire.manifest import Router
-from asgictl.wire.messages import INTERNAL_ERROR, Close, Frames, Sent, TurnEvent, decode_scope, is_error
-from asgictl.worker.process import Worker
-from asgictl.worker.wsgi import WSGIRun
+from asgictl.wire.manifest import encode_manifest
+from asgictl.wire.messages import BACKGROUND, INTERNAL_ERROR, Close, Frames, Sent
+from asgictl.worker.loop import Loop
+from asgictl.worker.process import Worker, channels_of, websockets_of
+
+IDLE_SECONDS = 3600.0  # that a thread waits for an event; a stop wakes it
+WAKE_SECONDS = 0.05  # between two attempts to do so
 
 
 class ServerWorker(UvicornWorker):  # type: ignore[misc]  # gunicorn has no types
@@ -125,7 +123,9 @@ def silent_seconds_of(environment: Mapping[str, str]) -> float:
 class InProcess:
     """The ASGI application that serves `application` in this process.
 
-    It may be made before the server forks: what tells one process from another is made when its lifespan starts.
+    WSGI applications and consumers are served as by an interface and its workers, whose layer is this process's memory;
+    ASGI applications as their server would. It may be made before the server forks: what tells one process from another
+    is made when its lifespan starts.
     """
 
     def __init__(
@@ -141,140 +141,131 @@ class InProcess:
         access_log: bool = False,
         run_dir: Path | None = None,
     ) -> None:
-        self.groups = Groups()
-        self.limits = limits
-        self.figures = Figures()
-        self.shed = Rejections()
-        self._access_log = access_log
+        if application.background and layer_url is None:
+            raise RedisError("TARGET has background channels, which need a Redis: give --redis redis://host:port")
         self._application = application
+        self._redis_url = layer_url
         self._readiness = readiness
         self._threads = threads
         self._release = release
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="application")
         self._run_dir = run_dir
-        self._layer_url = layer_url
-        self._name = name
-        self._numbers = count(1)
-        self._turns: set[asyncio.Task[None]] = set()
-        self._router = Router(manifest_of(application, ""))
+        self.config = InterfaceConfig(name, "", Bind("fd://0"), replace(limits, inline_bytes=0), access_log=access_log)
         mounted = (*application.http.values(), *([application.websocket] if callable(application.websocket) else []))
         self._lifespans = {id(each): Lifespan(asgi3(each)) for each in mounted if kind_of(each) == "ASGI"}
-        self._mounts = {id(each): partial(self._served(each), each) for each in application.http.values()}
+        self._figures = Figures()  # of what does not go by the forwarder
         self._stopping = threading.Event()
-        self._is_stopping = False
         self._background: Worker | None = None
-        if application.background and layer_url is None:
-            raise RedisError("TARGET has background channels, which need a Redis: give --redis redis://host:port")
-        self._websocket = partial(self._asgi, application.websocket) if callable(application.websocket) else None
 
     def _identify(self) -> None:
         """Make what is this process's own."""
-        self._id = process_id()
-        pid, run_dir, redis_url = os.getpid(), self._run_dir, self._layer_url
-        self._begun = Begun(run_dir / f"begun-{pid}" if run_dir else None)
-        self._layer: GroupLayer = (
-            RedisGroupLayer(redis_url, self._name, self.groups.deliver, self.shed.add)
-            if redis_url
-            else MemoryGroupLayer(self.groups.deliver)
-        )
-        if self._application.background and redis_url:
+        application, redis_url, pid = self._application, self._redis_url, os.getpid()
+        self._begun = Begun(self._run_dir / f"begun-{pid}" if self._run_dir else None)
+        self._memory = LocalMemory()
+        self._memory.manifest = encode_manifest(manifest_of(application, self._release))
+        self._forwarder = Forwarder(self.config, self._readiness, self._make_layer)
+        identity = self._forwarder.id
+        channels = [each for each in channels_of(application, "") if not each.startswith(BACKGROUND)]
+        is_sync = bool(application.routes) or len(self._lifespans) < len(application.http)
+        layers = [
+            MemoryWorkerLayer(self._memory, f"{identity}.{number}", channels, IDLE_SECONDS)
+            for number in range(self._threads if is_sync else bool(channels))
+        ]
+        started = Started(None, 0)
+        self._loops = [Loop(application, layer, self._stopping, None, None, started, prefetch=1) for layer in layers]
+        if application.background and redis_url:
             # Nothing of it but its jobs; and what the application knows of its channels' depths.
-            jobs = Application(background=self._application.background)
-            jobs.depths = self._application.depths
-            config = WorkerConfig(self._name, redis_url, "", self._threads, timeout_seconds=0)
-            self._background = Worker(jobs, config, self._id, self._stopping, run_dir)
-            self._background_thread = threading.Thread(target=self._run_background, name="background")
+            jobs = Application(background=application.background)
+            jobs.depths = application.depths
+            config = WorkerConfig(self.config.name, redis_url, "", self._threads, timeout_seconds=0)
+            self._background = Worker(jobs, config, identity, self._stopping, self._run_dir)
+        runs = [*(loop.run for loop in self._loops), *([self._background.run] if self._background else [])]
+        self._running = [threading.Thread(target=self._run, args=(run,), name="application") for run in runs]
+        if self._background:
+            self._running[-1].name = "background"
 
-    def _served(self, mounted: Any) -> Any:
-        return self._asgi if id(mounted) in self._lifespans else self._wsgi
+    def _make_layer(
+        self, _url: str, name: str, id: str, on_reply: OnReply, on_broadcast: OnBroadcast, **hooks: Any
+    ) -> LocalLayer:
+        shared = RedisGroupLayer(self._redis_url, name, on_broadcast, hooks["reject"]) if self._redis_url else None
+        ours = (self._application, self._memory, shared, self._begun, self._figures)
+        return LocalLayer(*ours, id, on_reply, on_broadcast)
 
-    async def _asgi(self, mounted: Any, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        lifespan = self._lifespans[id(mounted)]
-        await lifespan.application({**scope, "state": dict(lifespan.state)}, receive, send)
-
-    async def _wsgi(self, mounted: Any, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> float:
-        """Run a WSGI application in the pool: the one of the size that was asked for, for views and consumers alike."""
-        flow = DirectFlow(self._new_id(), scope, receive, send)
-        run = partial(copy_context().run, WSGIRun(flow).run, mounted)
-        part = await asyncio.get_running_loop().run_in_executor(self._pool, run)
-        self.figures.busy_seconds += part.run_seconds
-        await flow.finish(part)
-        return flow.run_seconds
-
-    def _new_id(self) -> str:
-        return f"{self._id}/{next(self._numbers):x}"
+    def _run(self, run: Callable[[], None]) -> None:
+        try:
+            run()
+        finally:
+            if not self._stopping.is_set():
+                os.kill(os.getpid(), signal.SIGTERM)  # a server that no longer does all its work is to be replaced
 
     def _report(self) -> Figures:
-        self.figures.running = self.figures.http + len(self._turns)
-        with suppress(RuntimeError):  # the loop has ended
-            self._loop.call_soon_threadsafe(self._tell_shed)
-        return self.figures
-
-    def _tell_shed(self) -> None:
-        self.figures.shed = self.shed.tell()
-        self.figures.redis_silent_seconds = self._layer.silent_seconds
+        served, own = self._forwarder.figures, self._figures
+        own.running = served.http + own.http + sum(loop.running is not None for loop in self._loops)
+        own.busy_seconds = max(own.busy_seconds, sum(loop.busy_so_far() for loop in self._loops))
+        both = total([served, own])
+        both.events += sum(loop.events for loop in self._loops)
+        both.errors += sum(loop.errors for loop in self._loops)
+        return both
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
         elif scope["type"] == "http":
-            await self._http(scope, receive, send)
-        else:
-            self.figures.websockets += 1
+            begun = self._begun.begin(scope["method"], scope["path"])
             try:
-                await self._serve_websocket(scope, receive, send)
-            finally:
-                self.figures.websockets -= 1
-
-    async def _serve_websocket(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        connection = self._new_id()
-        if self._access_log:
-            log = WebSocketLog(scope, connection, receive, send)
-            receive, send = log.receive, log.send
-        if self._websocket:
-            begun = self._begun.begin("websocket", scope["path"])
-            try:
-                await _closing(self._websocket, scope, receive, send)
+                if lifespan := self._lifespans.get(id(self._application.mount(local_path(scope)))):
+                    await self._http(lifespan, scope, receive, send)
+                else:
+                    await self._forwarder(scope, receive, send)
             finally:
                 self._begun.end(begun)
-        elif path := self._router.match(local_path(scope)):
-            await ConsumerSocket(connection, scope, path, self, send).run(receive)
+        elif lifespan := self._lifespans.get(id(self._application.websocket)):
+            await self._websocket(lifespan, scope, receive, send)
         else:
-            await receive()
-            for message in denial(Close(1000, "", 404), can_deny(scope)):
-                await send(message)
+            await self._forwarder(scope, receive, send)
 
-    async def _http(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        body = LimitedBody(scope, receive, send, self.limits.body_bytes)
-        answer = body.answer
-        self.figures.http += 1
-        begun = self._begun.begin(scope["method"], scope["path"])
+    async def _websocket(
+        self, lifespan: Lifespan, scope: MutableMapping[str, Any], receive: Receive, send: Send
+    ) -> None:
+        if self.config.access_log:
+            log = WebSocketLog(scope, self._forwarder.new_id(), receive, send)
+            receive, send = log.receive, log.send
+        self._figures.websockets += 1
+        begun = self._begun.begin("websocket", scope["path"])
         try:
-            await self._serve_http(scope, body)
+            await _closing(lifespan.application, {**scope, "state": dict(lifespan.state)}, receive, send)
         finally:
             self._begun.end(begun)
-            self.figures.http -= 1
-            self.figures.events += 1
-            self.figures.errors += answer.status >= 500
-            answer.status = answer.status or CLIENT_GONE
-            self.figures.answer(answer.status, answer.seconds, answer.run_seconds)
-            if self._access_log:
-                log_request(scope, self._new_id(), answer)
+            self._figures.websockets -= 1
 
-    async def _serve_http(self, scope: MutableMapping[str, Any], body: LimitedBody) -> None:
-        if body.is_too_large:
-            await body.refuse()
-            return
-        served = self._mounts.get(id(self._application.mount(local_path(scope))))
-        if served is None:
-            await body.send({"type": "http.response.start", "status": 404, "headers": [(b"content-length", b"0")]})
-            await body.send({"type": "http.response.body", "body": b""})
-            return
-        outcome = Outcome(partial(self._send_now, None), self._application.depths)
-        method, path = scope["method"], scope["path"]
+    async def _http(self, lifespan: Lifespan, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        body = LimitedBody(scope, receive, send, self.config.limits.body_bytes)
+        answer, figures = body.answer, self._figures
+        figures.http += 1
         try:
-            with UserCode("%s %s failed", method, path, expected=Aborted, is_cancellable=True) as ended, outcome:
-                body.answer.run_seconds = await served(scope, body.receive, body.send) or 0.0
+            if body.is_too_large:
+                await body.refuse()
+            else:
+                await self._serve(lifespan, scope, body)
+        finally:
+            figures.http -= 1
+            figures.events += 1
+            figures.errors += answer.status >= 500
+            answer.status = answer.status or CLIENT_GONE
+            figures.answer(answer.status, answer.seconds, answer.run_seconds)
+            if self.config.access_log:
+                log_request(scope, self._forwarder.new_id(), answer)
+
+    async def _serve(self, lifespan: Lifespan, scope: MutableMapping[str, Any], body: LimitedBody) -> None:
+        outcome = Outcome(self._send_now, self._application.depths)
+        given = {**scope, "state": dict(lifespan.state)}
+        try:
+            with (
+                UserCode(
+                    "%s %s failed", scope["method"], scope["path"], expected=Aborted, is_cancellable=True
+                ) as ended,
+                outcome,
+            ):
+                await lifespan.application(given, body.receive, body.send)
                 if not body.has_ended:
                     raise RuntimeError("the application returned before its response was complete")
             if isinstance(ended.error, Aborted):
@@ -282,80 +273,35 @@ class InProcess:
             if ended.error is not None:
                 await body.fail()
         finally:
-            self._publish(outcome.sent_with(body.answer.status, cut_off=not body.has_ended))
+            for sent in outcome.sent_with(body.answer.status, cut_off=not body.has_ended):
+                self._memory.send(sent)
 
-    def submit(self, socket: ConsumerSocket, event: TurnEvent) -> None:
-        """Run a turn in the pool, or on this loop when its consumer is async."""
-        begun = self._begun.begin(event.channel, decode_scope(event.scope).path)
-        task = asyncio.get_running_loop().create_task(self._run(socket, event))
-        self._turns.add(task)
-
-        def ended(task: asyncio.Task[None]) -> None:
-            self._turns.discard(task)
-            self._begun.end(begun)
-
-        task.add_done_callback(ended)
-
-    async def _run(self, socket: ConsumerSocket, event: TurnEvent) -> None:
-        turn = RunningTurn(self._application, event, partial(self._send_now, socket))
-        if turn.is_async:
-            done = await turn.run_async()
-        else:
-            done = await asyncio.get_running_loop().run_in_executor(self._pool, turn.run)
-            self.figures.busy_seconds += done.run_seconds
-        self.figures.events += 1
-        self.figures.errors += is_error(done)
-        socket.done(done, None)
-        self._publish(turn.outcome.sends)
-
-    def _send_now(self, socket: ConsumerSocket | None, sent: Frames | Sent) -> None:
-        """For immediately=True, from whichever thread the consumer or view runs in."""
+    def _send_now(self, sent: Frames | Sent) -> None:
+        """For immediately=True of a view, which has nothing else to send than this."""
         forks.check()
-        if not isinstance(sent, Frames):
-            self._loop.call_soon_threadsafe(self._layer.publish, sent)
-        elif socket is not None:
-            self._loop.call_soon_threadsafe(socket.deliver_all, sent.frames)
-
-    def closed(self, socket: ConsumerSocket) -> None:
-        """Nothing to let go of: the socket's last turn is done."""
-
-    def skip(self, socket: ConsumerSocket) -> None:
-        """Nothing waits in a queue here: a turn has begun."""
-
-    def give_up(self, socket: ConsumerSocket, event: TurnEvent, reason: str) -> None:
-        """No turn is lost without the process that holds its socket."""
-
-    def _publish(self, sends: list[Sent]) -> None:
-        for sent in sends:
-            self._layer.publish(sent)
-
-    def _run_background(self) -> None:
-        assert self._background is not None  # noqa: S101 - the thread is made with it
-        try:
-            self._background.run()
-        finally:
-            if not self._is_stopping:
-                os.kill(os.getpid(), signal.SIGTERM)  # a server that no longer does half its work is to be replaced
+        self._memory.send(cast(Sent, sent))
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         """Start our own side, then every ASGI application; stop them in the opposite order."""
         await receive()
-        self._loop = asyncio.get_running_loop()
         forks.guard()
         try:
             self._identify()
-            await self._layer.start()
+            await self._forwarder.start()
             for lifespan in self._lifespans.values():
                 await lifespan.start()
             if self._background:
                 await asyncio.to_thread(self._background.start)
-                self._background_thread.start()
         except AsgictlError as error:
             self._readiness.failed(error)
             await send({"type": "lifespan.startup.failed", "message": str(error)})
             return
-        kind = self._websockets()
-        self._readiness.ready(self._report, id=self._id, threads=self._threads, websocket=kind, release=self._release)
+        for thread in self._running:
+            thread.start()
+        kind = websockets_of(self._application)
+        self._readiness.ready(
+            self._report, id=self._forwarder.id, threads=self._threads, websocket=kind, release=self._release
+        )
         await send({"type": "lifespan.startup.complete"})
         await receive()
         for lifespan in self._lifespans.values():
@@ -364,19 +310,17 @@ class InProcess:
         await asyncio.to_thread(end_children)
         await send({"type": "lifespan.shutdown.complete"})
 
-    def _websockets(self) -> str:
-        return "ASGI" if self._websocket else "consumers" if self._application.routes else "none"
-
     async def _stop(self) -> None:
-        """The server has closed every socket: let the last turns and jobs end, then let go of the layer."""
-        self._is_stopping = True
+        """The server has closed every socket: let the last turns and jobs end."""
+        await self._forwarder.drain()
         self._stopping.set()
-        if self._background:
-            await asyncio.to_thread(self._background_thread.join)
-        if self._turns:
-            await asyncio.wait(self._turns, timeout=self.limits.drain_seconds)
-        await self._layer.stop()
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        await asyncio.to_thread(self._join)
+
+    def _join(self) -> None:
+        for thread in self._running:
+            while thread.is_alive():
+                self._memory.wake()  # again and again: one may be about to wait
+                thread.join(WAKE_SECONDS)
 
 
 async def _closing(application: Any, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:

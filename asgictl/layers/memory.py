@@ -21,6 +21,7 @@ from msgspec.structs import replace
 from asgictl.config import DEAD_LETTER_BYTES, MOST_DEAD_LETTERS
 from asgictl.layers.base import Answered, Entry, OnBroadcast, OnItsWay, OnReply, Position
 from asgictl.layers.redis.keys import interface_of
+from asgictl.machine import forks
 from asgictl.wire.manifest import Manifest, encode_manifest
 from asgictl.wire.messages import (
     VERSION,
@@ -32,6 +33,7 @@ from asgictl.wire.messages import (
     Frames,
     Job,
     Lost,
+    Receive,
     Reply,
     Request,
     Response,
@@ -43,6 +45,7 @@ from asgictl.wire.messages import (
 )
 
 READ_SECONDS = 1.0  # a read waits as long as on Redis
+EVENT_BYTES = 4 << 10  # that an event counts for beside its body or frames
 
 
 @dataclass(slots=True)
@@ -54,6 +57,20 @@ class Place:
     consumer: str = ""
 
 
+def about(event: Event) -> int:
+    """Return about how many bytes an event is, rather too many; to encode it would cost more than all else."""
+    if isinstance(event, Receive):
+        return EVENT_BYTES + sum(map(len, event.frames))
+    return EVENT_BYTES + (len(event.body) if isinstance(event, Request) else 0)
+
+
+class Waiting(NamedTuple):
+    """A consumer that waits. waker: held until it is woken."""
+
+    streams: Sequence[bytes]
+    waker: threading.Lock
+
+
 def size_of(event: Event) -> int:
     """Return how many bytes an event is, encoded."""
     return len(encode(event)[1])
@@ -63,7 +80,8 @@ class Memory:
     """What all layers of one process share. Its methods may be called from any thread."""
 
     def __init__(self) -> None:
-        self.changed = threading.Condition()  # its lock guards all that follows
+        self.lock = threading.RLock()  # guards all that follows
+        self._waiting: dict[str, Waiting] = {}  # by consumer
         self.listeners: list[MemoryGroupLayer] = []
         self.interfaces: dict[str, MemoryEventLayer] = {}  # who may be replied to
         self.inboxes: dict[str, deque[WorkerMessage]] = {}
@@ -78,24 +96,46 @@ class Memory:
 
     def add(self, stream: bytes, event: Event, retries: int = 0) -> bytes:
         """Put an event onto a stream; returns its entry."""
-        with self.changed:
+        with self.lock:
             self._last += 1
             entry = b"0-%d" % self._last
             self._streams[stream][entry] = Place(event, retries)
-            self.changed.notify_all()
+            self._wake_one(stream)
             return entry
 
+    def _wake_one(self, stream: bytes) -> None:
+        """Wake who began to wait last, so that a lone client's events are all one thread's: others stay asleep."""
+        for consumer in reversed(self._waiting):
+            if stream in self._waiting[consumer].streams:
+                self._waiting.pop(consumer).waker.release()
+                return
+
+    def wait(self, consumer: str, streams: Sequence[bytes], waker: threading.Lock, seconds: float) -> None:
+        """Wait until an event comes onto one of the streams, or a letter for the consumer. Hold the lock once."""
+        waker.acquire(blocking=False)  # who was woken as its time was over has not taken notice of it
+        self._waiting[consumer] = Waiting(streams, waker)
+        self.lock.release()
+        waker.acquire(timeout=seconds)
+        self.lock.acquire()
+        self._waiting.pop(consumer, None)
+
+    def wake(self) -> None:
+        """End every wait, as if its time were over."""
+        with self.lock:
+            while self._waiting:
+                self._waiting.popitem()[1].waker.release()
+
     def depth(self, stream: bytes) -> int:
-        with self.changed:
+        with self.lock:
             return len(self._streams[stream])
 
     def has(self, stream: bytes, entry: bytes) -> bool:
-        with self.changed:
+        with self.lock:
             return entry in self._streams[stream]
 
     def take(self, consumer: str, streams: list[bytes], count: int) -> list[Entry]:
         """Put into a worker's hands at most `count` events of each stream, the oldest that are in nobody's."""
-        with self.changed:
+        with self.lock:
             while self._delayed and self._delayed[0][0] <= monotonic():
                 job = heappop(self._delayed)[2]
                 self.add(job.channel.encode(), job)
@@ -112,13 +152,13 @@ class Memory:
 
     def withdraw(self, stream: bytes, entry: bytes, *, in_hand: bool) -> Place | None:
         """Take an event from its stream if it stands there, and is in a worker's hands, or in nobody's, as is said."""
-        with self.changed:
+        with self.lock:
             place = self._streams[stream].get(entry)
             return self._streams[stream].pop(entry) if place and bool(place.consumer) is in_hand else None
 
     def commit(self, entry: Entry, reply: Response | Done | None, sends: Sequence[Sent], farewell: bytes) -> bool:
         """Commit one event: everything that it produced appears together, once, or nothing does."""
-        with self.changed:
+        with self.lock:
             if self.withdraw(entry.stream, entry.id, in_hand=True) is None:
                 return False
             connection = reply.connection if reply else ""
@@ -143,7 +183,7 @@ class Memory:
 
     def reply(self, reply: Reply, position: Position | None = None) -> bool:
         """Tell the interface that holds a connection; False when it is gone."""
-        with self.changed:
+        with self.lock:
             interface = self.interfaces.get(interface_of(reply.connection))
             if interface is not None:
                 interface.hear_reply(reply, position)
@@ -151,7 +191,7 @@ class Memory:
 
     def send(self, sent: Sent) -> None:
         """Tell everybody who holds sockets, or put a job onto its channel, at once or when it is due."""
-        with self.changed:
+        with self.lock:
             if isinstance(sent, Broadcast):
                 self._last += 1
                 for listener in self.listeners:
@@ -163,17 +203,18 @@ class Memory:
 
     def post(self, inbox: str, letter: WorkerMessage) -> bytes | None:
         """Put a letter into a worker's inbox; None when that worker is no more."""
-        with self.changed:
+        with self.lock:
             if inbox not in self.inboxes:
                 return None
             self._last += 1
             self.inboxes[inbox].append(letter)
-            self.changed.notify_all()
+            if waiting := self._waiting.pop(inbox, None):
+                waiting.waker.release()
             return b"0-%d" % self._last
 
     def lose(self, stream: bytes, entry: bytes, started: bool) -> None:
         """Take an event out of a worker's hands and tell its interface that it is lost, if it was in any."""
-        with self.changed:
+        with self.lock:
             if (place := self.withdraw(stream, entry, in_hand=True)) is None:
                 return
             event, retries = place.event, place.retries + started
@@ -189,7 +230,7 @@ class Memory:
 
     def dead_letter(self, channel: str, event: Event, reason: str) -> None:
         """Keep an event that was given up; the oldest go when they are too many, or too many bytes."""
-        with self.changed:
+        with self.lock:
             self.dead_letters.append((channel, event, reason))
             self._dead_bytes += size_of(event)
             while len(self.dead_letters) > MOST_DEAD_LETTERS or self._dead_bytes > DEAD_LETTER_BYTES:
@@ -200,7 +241,7 @@ class Memory:
 
         started: `stream entry` of those that had started, "?" when that is not known.
         """
-        with self.changed:
+        with self.lock:
             prefix = worker + "."
             held = [
                 (stream, entry, "?" in started or f"{stream.decode()} {entry.decode()}" in started)
@@ -221,7 +262,7 @@ class Memory:
         What a connection still has in a stream runs before its disconnect: to be called again while it returns more
         than 0, the number of connections that are left.
         """
-        with self.changed:
+        with self.lock:
             self.interfaces.pop(interface, None)
             busy = {place.event.connection for places in self._streams.values() for place in places.values()}
             left = [connection for connection in self._farewells if interface_of(connection) == interface]
@@ -234,14 +275,14 @@ class Memory:
 
     def forget(self, interface: str) -> None:
         """Leave nothing of an interface behind."""
-        with self.changed:
+        with self.lock:
             self.interfaces.pop(interface, None)
             for connection in [each for each in {**self._turns, **self._farewells} if interface_of(each) == interface]:
                 self.end(connection)
 
     def end(self, connection: str) -> None:
         """Leave nothing of a connection behind."""
-        with self.changed:
+        with self.lock:
             self._turns.pop(connection, None)
             self._farewells.pop(connection, None)
 
@@ -255,16 +296,17 @@ class MemoryGroupLayer:
         self._memory = memory or Memory()
         self._on_broadcast = on_broadcast
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = 0  # that runs the loop
 
     async def start(self) -> None:
         """Hear broadcasts from now on."""
-        with self._memory.changed:
-            self._loop = asyncio.get_running_loop()
+        with self._memory.lock:
+            self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
             self._memory.listeners.append(self)
 
     async def stop(self) -> None:
         """Hear nothing more."""
-        with self._memory.changed:
+        with self._memory.lock:
             self._loop = None
             if self in self._memory.listeners:
                 self._memory.listeners.remove(self)
@@ -278,8 +320,9 @@ class MemoryGroupLayer:
 
     def _soon(self, callback: Callable[..., object], *arguments: object) -> None:
         if self._loop is not None:
+            is_there = threading.get_ident() == self._thread
             with suppress(RuntimeError):  # the loop was closed without a stop(), which is as good as a death
-                self._loop.call_soon_threadsafe(callback, *arguments)
+                (self._loop.call_soon if is_there else self._loop.call_soon_threadsafe)(callback, *arguments)
 
 
 class Added(NamedTuple):
@@ -305,7 +348,7 @@ class MemoryEventLayer(MemoryGroupLayer):
 
     async def start(self) -> None:
         await super().start()
-        with self._memory.changed:
+        with self._memory.lock:
             self._memory.interfaces[self._id] = self
 
     async def goodbye(self) -> None:
@@ -316,7 +359,7 @@ class MemoryEventLayer(MemoryGroupLayer):
 
     def append(self, channel: str, event: Event, answered: Answered, *, repeatable: bool) -> OnItsWay:
         self._soon(answered, self._memory.add(channel.encode(), event))
-        return Added(size_of(event))
+        return Added(about(event))
 
     def remove(self, channel: str, entry: bytes, answered: Answered) -> None:
         place = self._memory.withdraw(channel.encode(), entry, in_hand=False)
@@ -340,17 +383,23 @@ class MemoryEventLayer(MemoryGroupLayer):
 
 
 class MemoryWorkerLayer:
-    """A worker thread's side. consumer: the worker's id, a dot, and what tells its threads apart."""
+    """A worker thread's side. consumer: the worker's id, a dot, and what tells its threads apart.
+
+    read_seconds: that a read waits; jobs that are delayed come no earlier than it ends.
+    """
 
     client_id = 0
 
-    def __init__(self, memory: Memory, consumer: str, channels: list[str]) -> None:
+    def __init__(self, memory: Memory, consumer: str, channels: list[str], read_seconds: float | None = None) -> None:
         self.inbox = consumer
+        self._read_seconds = READ_SECONDS if read_seconds is None else read_seconds
         self.settled = True  # a commit is answered at once
         self.refused = 0  # commits that came too late
         self._memory = memory
         self._streams = [channel.encode() for channel in channels]
-        with memory.changed:
+        self._waker = threading.Lock()
+        self._waker.acquire()
+        with memory.lock:
             self._letters = memory.inboxes[consumer] = deque()
 
     def publish_manifest(self, manifest: Manifest) -> None:
@@ -358,22 +407,28 @@ class MemoryWorkerLayer:
         self._memory.manifest = encode_manifest(manifest)
 
     def read(self, count: int) -> list[Entry]:
-        with (memory := self._memory).changed:
-            return memory.changed.wait_for(lambda: memory.take(self.inbox, self._streams, count), READ_SECONDS)
+        with (memory := self._memory).lock:
+            if taken := memory.take(self.inbox, self._streams, count):
+                return taken
+            memory.wait(self.inbox, self._streams, self._waker, self._read_seconds)
+            return memory.take(self.inbox, self._streams, count)
 
     def commit(self, entry: Entry, reply: Response | Done | None, sends: Sequence[Sent], farewell: bytes = b"") -> None:
         self.refused += not self._memory.commit(entry, reply, sends, farewell)
 
     def send_now(self, sent: Frames | Sent) -> None:
+        forks.check()
         if isinstance(sent, Frames):
             self._memory.reply(sent)
         else:
             self._memory.send(sent)
 
     def mail(self, reply: Want | Response | None, wait_seconds: float = 0) -> tuple[bool, list[WorkerMessage]]:
-        with self._memory.changed:
+        forks.end_child()  # nobody would answer: the event loop is its parent's
+        with self._memory.lock:
             is_heard = reply is None or self._memory.reply(reply)
-            self._memory.changed.wait_for(lambda: self._letters, wait_seconds)
+            if wait_seconds and not self._letters:
+                self._memory.wait(self.inbox, (), self._waker, wait_seconds)
             letters = list(self._letters)
             self._letters.clear()
             return is_heard, letters

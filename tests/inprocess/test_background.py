@@ -86,7 +86,7 @@ def test_a_process_makes_its_application_of_its_environment(tmp_path: Path, monk
     tmp_path.chmod(0o700)
     made = environment(tmp_path, "asgictl.demo:app")
     monkeypatch.setattr(os, "environ", os.environ | made)
-    assert create_application().limits.body_bytes > 0
+    assert create_application().config.limits.body_bytes > 0
     assert root_path_of(made) == "/below"
     assert silent_seconds_of({"ASGICTL_SILENT_SECONDS": "2.5"}) == 2.5
 

@@ -13,6 +13,7 @@ from asgictl.config import Limits
 from asgictl.errors import RedisError
 from asgictl.inprocess.server import InProcess, limits_of
 from asgictl.telemetry.controller_client import Readiness
+from tests.conftest import until
 
 ASGIMessage = MutableMapping[str, Any]
 
@@ -169,9 +170,10 @@ def test_a_frame_that_does_not_wait_for_the_commit_comes_while_the_consumer_runs
 
 
 def test_a_consumer_hears_of_the_end_of_a_client_that_left_during_the_handshake() -> None:
-    went_on, ended = threading.Event(), threading.Event()
+    began, went_on, ended = threading.Event(), threading.Event(), threading.Event()
 
     def connect(message: Message) -> None:
+        began.set()
         assert went_on.wait(10)
         message.accept()
 
@@ -183,6 +185,7 @@ def test_a_consumer_hears_of_the_end_of_a_client_that_left_during_the_handshake(
     async def test(served: InProcess) -> None:
         client = Client(served, {"type": "websocket", "path": "/ws", "headers": []})
         client.incoming.put_nowait({"type": "websocket.connect"})
+        assert await asyncio.to_thread(began.wait, 10)
         client.incoming.put_nowait({"type": "websocket.disconnect", "code": 1006})
         await client.running
         went_on.set()
@@ -254,8 +257,9 @@ def broken(environ: dict[str, Any], start_response: Callable[..., Any]) -> Itera
 def test_a_request_is_counted_with_its_status_and_times(mounted: Any, status: int, errors: int, has_run: bool) -> None:
     async def test(served: InProcess) -> None:
         client = post(served, [(b"content-length", b"1")], b"1")
-        assert served.figures.http <= 1
+        assert served._report().http <= 1
         await client.running
+        await asyncio.to_thread(until, lambda: served._report().events, "the thread has counted it")
         figures = served._report()
         assert (figures.requests, figures.http, figures.running) == ({status: 1}, 0, 0)
         assert (figures.events, figures.errors) == (1, errors)
@@ -272,6 +276,6 @@ def test_what_is_answered_without_the_application_is_counted_too(length: bytes, 
         client = post(served, [(b"content-length", length)])
         await client.running
         assert (await client.hears())["status"] == status
-        assert served.figures.requests == {status: 1}
+        assert served._report().requests == {status: 1}
 
     during_lifespan(Application(http={"/elsewhere": wsgi}), test, body_bytes=10)

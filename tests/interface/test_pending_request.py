@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from asgictl.config import Limits
 from asgictl.interface.pending_request import (
-    INLINE_BYTES,
     Aborted,
     BodyTooLarge,
     ClientGone,
@@ -518,6 +518,7 @@ async def test_a_response_that_is_there_is_written_although_nobody_listens() -> 
 
 
 LENGTH = [(b"content-length", b"10")]
+INLINE_BYTES = Limits().inline_bytes
 INLINE = [(b"content-length", b"%d" % INLINE_BYTES)]
 LARGE = [(b"content-length", b"%d" % (INLINE_BYTES + 1))]
 CHUNKED = [(b"transfer-encoding", b"chunked")]
@@ -533,7 +534,8 @@ def body_of(
         incoming: asyncio.Queue[ASGIMessage] = asyncio.Queue()
         for message in messages:
             incoming.put_nowait(message)
-        return await read_body({"headers": headers}, incoming.get, limit, deadline)
+        limits = Limits(body_bytes=limit, http_deadline_seconds=deadline)
+        return await read_body({"headers": headers}, incoming.get, limits)
 
     return asyncio.run(main())
 

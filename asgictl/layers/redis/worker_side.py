@@ -173,8 +173,7 @@ class RedisWorkerLayer:
         except (redis.RedisError, OSError) as error:
             logger.warning("left Redis without a goodbye: %s", error)
         self._disconnect()
-        if self._mail:
-            self._mail.close()
+        self._leave_mail()
 
     def read(self, count: int) -> list[Entry]:
         """Send buffered commits, then wait up to a second for at most `count` events of each channel.
@@ -263,18 +262,20 @@ class RedisWorkerLayer:
         while True:
             try:
                 if self._mail and self._mail.was_cut():
-                    self._mail.close()
-                    self._mail = None
+                    self._leave_mail()
                 self._mail = self._mail or SyncConnection(self._url)
                 self._mail.send(b"".join([pack(command) for command in commands]))
                 return [_raised(self._mail.receive()) for _ in commands]
             except (redis.RedisError, OSError) as error:
-                if self._mail:
-                    self._mail.close()
-                self._mail = None
+                self._leave_mail()
                 if monotonic() > give_up_at:
                     raise ConnectionResetError(f"Redis was lost: {error}") from error
             sleep(RESEND_SECONDS)
+
+    def _leave_mail(self) -> None:
+        if self._mail:
+            self._mail.close()
+        self._mail = None
 
     def settle(self) -> None:
         """Send what was buffered and wait for the answers; a lost connection shows at the next read."""
@@ -375,6 +376,7 @@ class RedisWorkerLayer:
     def _reconnect(self, error: Exception) -> None:
         logger.warning("Redis is away: %s", error)
         began, attempt = monotonic(), 0
+        self._leave_mail()  # should it be lost too, nobody is to wait for it anew
         unanswered, self._unanswered = self._unanswered + self._output, []
         self._output = []
         while True:

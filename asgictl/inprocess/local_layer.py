@@ -1,0 +1,118 @@
+"""The channel layer of a server that runs the application itself: local events, shared sends.
+
+Events and replies stay in this process's memory. Group messages and jobs go by Redis where other processes are to hear
+them; what is sent then is not one step with its turn's reply.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+from asgictl.app.application import Application
+from asgictl.app.run import RunningTurn
+from asgictl.layers.base import Answered, OnBroadcast, OnItsWay, OnReply, Position
+from asgictl.layers.memory import Added, Memory, MemoryEventLayer, about
+from asgictl.layers.redis.interface_side import RedisGroupLayer
+from asgictl.layers.redis.started import Begun
+from asgictl.machine import forks
+from asgictl.telemetry.metrics import Figures
+from asgictl.wire.messages import Done, Event, Frames, Reply, Sent, Turn, decode_scope, is_error
+
+HERE = b"0-0"  # the entry of what runs on the event loop, and stands in no stream
+
+
+class LocalMemory(Memory):
+    """share: sends to other processes too, from any thread; None where there are none."""
+
+    share: Callable[[Sent], object] | None = None
+
+    def send(self, sent: Sent) -> None:
+        if self.share:
+            self.share(sent)
+        else:
+            super().send(sent)
+
+
+class LocalLayer(MemoryEventLayer):
+    """A forwarder's side. Turns of `async def` consumers run on its own loop, all else in threads that read the memory.
+
+    shared: carries what is sent; None leaves it in memory. begun: is told what runs. figures: count what ran here.
+    """
+
+    def __init__(
+        self,
+        application: Application,
+        memory: LocalMemory,
+        shared: RedisGroupLayer | None,
+        begun: Begun,
+        figures: Figures,
+        interface: str,
+        on_reply: OnReply,
+        on_broadcast: OnBroadcast,
+    ) -> None:
+        super().__init__(memory, interface, self._heard, on_broadcast)
+        self._local = memory
+        self._application = application
+        self._has_async = any(route.async_kinds for route in application.routes)
+        self._shared = shared
+        self._begun = begun
+        self._figures = figures
+        self._forwarder = on_reply
+        self._noted: dict[str, int] = {}  # by connection, what is begun
+        self._turns: set[asyncio.Task[None]] = set()  # which the loop alone would not keep alive
+
+    @property
+    def silent_seconds(self) -> float:  # type: ignore[override]
+        """How long ago Redis last answered; 0 without one."""
+        return self._shared.silent_seconds if self._shared else 0.0
+
+    async def start(self) -> None:
+        await super().start()
+        if shared := self._shared:
+            loop = asyncio.get_running_loop()
+            await shared.start()
+            self._local.share = lambda sent: loop.call_soon_threadsafe(shared.publish, sent)
+
+    async def stop(self) -> None:
+        if self._shared:
+            await self._shared.stop()
+        await super().stop()
+
+    def append(self, channel: str, event: Event, answered: Answered, *, repeatable: bool) -> OnItsWay:
+        if isinstance(event, Turn):
+            self._noted[event.connection] = self._begun.begin(event.channel, decode_scope(event.scope).path)
+            if self._has_async:
+                turn = RunningTurn(self._application, event, self._send_now)
+                if turn.is_async:
+                    self._begin(turn)
+                    self._soon(answered, HERE)
+                    return Added(about(event))
+        return super().append(channel, event, answered, repeatable=repeatable)
+
+    def audit(self, channel: str, event: Event, entry: bytes, gone: Callable[[], None]) -> None:
+        """Nothing is lost without this process."""
+
+    def _begin(self, turn: RunningTurn) -> None:
+        task = asyncio.get_running_loop().create_task(self._run(turn))
+        self._turns.add(task)
+        task.add_done_callback(self._turns.discard)
+
+    async def _run(self, turn: RunningTurn) -> None:
+        done = await turn.run_async()
+        self._figures.events += 1
+        self._figures.errors += is_error(done)
+        self._heard(done, None)
+        for sent in turn.outcome.sends:
+            self._memory.send(sent)
+
+    def _send_now(self, sent: Frames | Sent) -> None:
+        """For immediately=True, on the event loop or in a thread that sync_to_async runs."""
+        forks.check()
+        if isinstance(sent, Frames):
+            self.hear_reply(sent, None)
+        else:
+            self._memory.send(sent)
+
+    def _heard(self, reply: Reply, position: Position | None) -> None:
+        if isinstance(reply, Done):
+            self._begun.end(self._noted.pop(reply.connection, 0))
+        self._forwarder(reply, position)
