@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from time import perf_counter
 
 from asgictl.app.application import Application
-from asgictl.app.boundary import UserCode
+from asgictl.app.boundary import UserCode, fresh_context
 from asgictl.app.outcome import Outcome
 from asgictl.app.run import RunningJob, RunningTurn
 from asgictl.layers.base import Entry, WorkerLayer
@@ -123,7 +123,7 @@ class Loop:
         began = self.began = self.since = perf_counter()
         self.running = entry
         try:
-            is_handed_on = self._handle(entry)
+            is_handed_on = fresh_context().run(self._handle, entry)
         except Exception as error:  # noqa: BLE001 - what one event has wrong must not end the worker
             is_handed_on = False
             self._pass_over(entry, error)

@@ -14,6 +14,7 @@ from typing import Any
 from asgiref.compatibility import guarantee_single_callable
 
 from asgictl.app.application import Application
+from asgictl.app.boundary import keep_context
 from asgictl.errors import TargetError
 
 DEMO = "asgictl.demo:app"
@@ -39,6 +40,7 @@ def load_target(spec: str) -> Application:
         raise _import_failed(spec, error) from None
     except BaseException as error:  # noqa: BLE001 - a module may raise anything when it is imported
         raise _import_failed(spec, error) from None
+    keep_context()
     for name in attribute.split("."):
         if not hasattr(found, name):
             raise TargetError(f"TARGET {spec!r}: module {module_name!r} has no attribute {attribute!r}")

@@ -22,7 +22,7 @@ from gunicorn.glogging import Logger
 from uvicorn_worker import UvicornWorker
 
 from asgictl.app.application import Application, manifest_of
-from asgictl.app.boundary import UserCode
+from asgictl.app.boundary import UserCode, fresh_context
 from asgictl.app.lifespan import Lifespan
 from asgictl.app.outcome import Outcome
 from asgictl.app.release import release_of
@@ -301,7 +301,7 @@ class InProcess:
         if turn.is_async:
             done = await turn.run_async()
         else:
-            done = await asyncio.get_running_loop().run_in_executor(self._pool, turn.run)
+            done = await asyncio.get_running_loop().run_in_executor(self._pool, fresh_context().run, turn.run)
             self.figures.busy_seconds += done.run_seconds
         self.figures.events += 1
         self.figures.errors += is_error(done)

@@ -1,9 +1,11 @@
 """The boundary around user code, in a thread and in a task."""
 
 import asyncio
+from contextvars import ContextVar, copy_context
 
 import pytest
 
+from asgictl.app import boundary
 from asgictl.app.boundary import UserCode, in_its_own_task, is_cancelled
 from tests.worker.conftest import scenario
 
@@ -91,3 +93,26 @@ async def test_what_cancels_itself_in_a_task_of_its_own_has_failed_and_ours_pass
     outer.cancel()
     with pytest.raises(asyncio.CancelledError):
         await outer
+
+
+def test_an_event_sees_what_the_module_of_target_has_set_and_nothing_of_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(boundary, "_imported", boundary.fresh_context())  # restored after the test
+    variable: ContextVar[str] = ContextVar("variable", default="")
+
+    def imports() -> None:
+        variable.set("imported")
+        boundary.keep_context()
+
+    async def sets() -> str:
+        before = variable.get()
+        variable.set("set by a task")
+        return before
+
+    copy_context().run(imports)
+    for _ in range(2):
+        context = boundary.fresh_context()
+        assert context.run(variable.get) == "imported"
+        context.run(variable.set, "set by an event")
+        assert asyncio.run(in_its_own_task(sets(), str)) == "imported"

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from asgictl.app import boundary
 from asgictl.app.application import Application
 from asgictl.app.target import DEMO, asgi3, kind_of, load_target
 from asgictl.errors import TargetError
@@ -102,6 +103,13 @@ def test_an_exception_in_the_users_module_is_shown_as_their_traceback(module: Wr
 def test_what_is_neither_wsgi_nor_asgi_is_refused(module: Write, source: str) -> None:
     with pytest.raises(TargetError, match=r"WSGI"):
         load_target(module(source) + ":app")
+
+
+def test_what_the_module_sets_is_seen_by_events(module: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(boundary, "_imported", boundary.fresh_context())  # restored after the test
+    source = "from contextvars import ContextVar\nseen = ContextVar('seen')\nseen.set(1)\ndef app(_, __): return seen"
+    seen = load_target(module(source) + ":app").http["/"]({}, None)
+    assert boundary.fresh_context().run(seen.get) == 1
 
 
 def test_a_mount_that_is_neither_is_refused(module: Write) -> None:
