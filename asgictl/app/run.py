@@ -143,6 +143,7 @@ class RunningTurn(Turn, Run[Done]):
             outcome.accept = Accept(None, [])
         if isinstance(event, Connect) and outcome.accept is None and outcome.close is None:
             raise ConsumerError(f"the connect consumer of {self.scope.path} called neither accept() nor close()")
+        own = outcome.own_copies(event.connection) if outcome.memberships and outcome.sends else []
         return Done(
             event.connection,
             event.number,
@@ -154,6 +155,7 @@ class RunningTurn(Turn, Run[Done]):
             outcome.groups(joined=False),
             event.attempt,
             run_seconds=self.run_seconds,
+            own=own,
         )
 
     def _encoded_state(self) -> bytes:
