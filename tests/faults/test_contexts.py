@@ -110,6 +110,14 @@ def test_an_event_has_a_context_of_its_own(site: Site, mode: str, writer: str, r
     assert run(site(mode), reader, f"get {value}") != value
 
 
+@both_modes
+def test_a_request_that_waited_for_a_response_has_a_context_of_its_own(site: Site, mode: str) -> None:
+    """C4: of requests in one segment the second begins when the first one's application sends its end."""
+    first = request(b"/asgi?set+pipelined").replace(b"Connection: close\r\n", b"")
+    answer = exchange(site(mode), first + request(b"/asgi?get"))
+    assert (answer.count(b"pipelined"), answer.endswith(b"nothing")) == (1, True)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @both_modes
 def test_a_process_that_an_event_starts_reads_nothing(site: Site, mode: str, kind: str) -> None:
