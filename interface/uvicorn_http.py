@@ -15,7 +15,7 @@ gets the same head without it, and reads the body.
 import asyncio
 import math
 from collections.abc import Iterable
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from time import monotonic
 from typing import Any, Protocol
 
@@ -190,6 +190,7 @@ class HTTPProtocol(HttpToolsProtocol):
 
     transport: Corked  # type: ignore[assignment]
     _handshake_waits = False  # for the response to the request before it
+    _context = Context()  # this connection's
     _idle_bytes = 0  # that were parsed without a new head or a part of a body
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
