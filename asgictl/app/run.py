@@ -6,7 +6,6 @@ Both modes run turns through here, so a consumer behaves the same in a worker an
 import asyncio
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from time import perf_counter
 from typing import Any, Generic, TypeVar
 
@@ -70,39 +69,40 @@ class Run(Generic[R]):
     def run(self) -> R:
         """Call the consumer in this thread; returns the reply to commit."""
         close_old_connections()
-        with self._replying():
+        began = perf_counter()
+        with self._code, self.outcome:
             for message in self._messages():
                 self._consumer(message)  # type: ignore[misc]  # no consumer, no messages
+        reply = self._end(began)
         close_old_connections()
-        return self._reply
+        return reply
 
     async def run_async(self, timeout_seconds: float | None = None) -> R:
         """The same for an `async def` consumer, which is cancelled when its time is over: an exception like others."""
-        return await in_its_own_task(self._run_async(timeout_seconds), self.failed)
+        self._reply = await in_its_own_task(self._run_async(timeout_seconds), self.failed)
+        return self._reply
 
     async def _run_async(self, timeout_seconds: float | None) -> R:
         await close_old_connections_async()
-        with self._replying():
+        began = perf_counter()
+        with self._code, self.outcome:
             async with asyncio.timeout(timeout_seconds) as limit:
                 for message in self._messages():
                     await self._consumer(message)  # type: ignore[misc]  # is_async says that it is awaitable
         self.has_timed_out = limit.expired()
+        reply = self._end(began)
         await close_old_connections_async()
-        return self._reply
+        return reply
 
-    @contextmanager
-    def _replying(self) -> Iterator[None]:
-        """Around the consumer's calls: afterwards there is a reply, whatever the consumer did."""
-        began = perf_counter()
-        with self._code as ended:
-            with self.outcome:
-                try:
-                    yield
-                finally:
-                    self.run_seconds = perf_counter() - began
-            self._reply = self._done()
-        if ended.error is not None:
-            self._reply = self.failed(ended.error)
+    def _end(self, began: float) -> R:
+        """Return the reply, for there is always one, whatever the consumer did."""
+        self.run_seconds = perf_counter() - began
+        if self._code.error is None:
+            with self._code:
+                self._reply = self._done()
+        if self._code.error is not None:
+            self._reply = self.failed(self._code.error)
+        return self._reply
 
 
 class RunningTurn(Turn, Run[Done]):
