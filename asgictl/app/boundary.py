@@ -5,6 +5,7 @@ to whoever runs them. Raised by a consumer, a view or a job they say only that t
 """
 
 import asyncio
+import sys
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from contextvars import Context, copy_context
@@ -76,6 +77,19 @@ def keep_context() -> None:
 def fresh_context() -> Context:
     """Return the context of one event: nobody sees what another event has set."""
     return _imported.copy()
+
+
+def thread_context() -> Context:
+    """Return the context of which each event of this thread gets a copy, as of fresh_context().
+
+    Django keeps its caches in a context variable: opened here, their connections last as long as the thread.
+    """
+    context = fresh_context()
+    if "django.core.cache" in sys.modules and (settings := sys.modules["django.conf"].settings).configured:
+        for alias in settings.CACHES:
+            with UserCode("", expected=BaseException):  # one that cannot be made says so when it is used
+                context.run(sys.modules["django.core.cache"].caches.__getitem__, alias)
+    return context
 
 
 async def in_its_own_task(running: Coroutine[Any, Any, T], failed: Callable[[], T]) -> T:
