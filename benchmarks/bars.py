@@ -123,6 +123,8 @@ def memberships(_arguments: argparse.Namespace) -> Iterator[Reading]:
     class Member:
         """As a session: it knows its groups."""
 
+        id = ""
+
         def __init__(self) -> None:
             self.joined = {""}
 

@@ -135,13 +135,14 @@ class ConsumerSocket:
             self._deadline.cancel()
         if reply.accept is not None:
             self._accept(reply.accept)
+        own = [frame for group, frame in reply.own if group in self._joined]
         for group in reply.joins if self._outbox.is_open else ():
             self._joined.add(group)
             self._host.groups.join(group, self, position or (0, 0))
         for group in reply.leaves:
             self._joined.discard(group)
             self._host.groups.leave(group, self)
-        self.deliver_all(reply.frames)
+        self.deliver_all(reply.frames + own)
         if reply.close is not None:
             self._close(reply.close)
         self._advance()

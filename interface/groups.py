@@ -7,6 +7,8 @@ from asgictl.wire.messages import Broadcast, Frame
 
 
 class Member(Protocol):
+    id: str
+
     def deliver(self, frame: Frame, may_drop: bool = False) -> None: ...
 
 
@@ -30,5 +32,5 @@ class Groups:
     def deliver(self, broadcast: Broadcast, position: Position) -> None:
         """Give the frame to every member who joined before `position`."""
         for member, joined in list(self._members.get(broadcast.group, {}).items()):
-            if joined < position:
+            if joined < position and (not broadcast.but or member.id != broadcast.but):
                 member.deliver(broadcast.frame, broadcast.may_drop)

@@ -15,6 +15,7 @@ gets the same head without it, and reads the body.
 import asyncio
 import math
 from collections.abc import Iterable
+from contextvars import Context, copy_context
 from time import monotonic
 from typing import Any, Protocol
 
@@ -189,11 +190,13 @@ class HTTPProtocol(HttpToolsProtocol):
 
     transport: Corked  # type: ignore[assignment]
     _handshake_waits = False  # for the response to the request before it
+    _context = Context()  # this connection's
     _idle_bytes = 0  # that were parsed without a new head or a part of a body
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         corked = Corked(transport)
         corked.protocol = self
+        self._context = copy_context()
         super().connection_made(corked)  # type: ignore[arg-type]
 
     def data_received(self, data: bytes) -> None:
@@ -266,6 +269,10 @@ class HTTPProtocol(HttpToolsProtocol):
         super().on_body(body)
 
     def on_response_complete(self) -> None:
+        """Begin what waited for this response, in no context of the application that has sent it."""
+        self._context.run(self._complete)
+
+    def _complete(self) -> None:
         super().on_response_complete()
         if self._handshake_waits and self.cycle.response_complete and not self.transport.is_closing():
             self._handshake_waits = False

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import hiredis
 
+from asgictl.app.boundary import fresh_context
 from asgictl.app.loops import LastingLoop
 from asgictl.layers.base import Answered
 from asgictl.layers.redis.dead_letters import dead_letter_command
@@ -83,8 +84,8 @@ class EventLoop:
             os._exit(SOFTWARE_STATUS)
 
     def submit(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
-        """Run a coroutine; from any other thread."""
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        """Run a coroutine in a fresh context; from any other thread."""
+        return fresh_context().run(asyncio.run_coroutine_threadsafe, coroutine, self._loop)
 
     def call(self, act: Callable[[], None]) -> None:
         """Call something on the loop: at once when there, else soon."""

@@ -9,10 +9,11 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Sequence
+from contextvars import Context
 from time import perf_counter
 
 from asgictl.app.application import Application
-from asgictl.app.boundary import UserCode
+from asgictl.app.boundary import UserCode, thread_context
 from asgictl.app.outcome import Outcome
 from asgictl.app.run import RunningJob, RunningTurn
 from asgictl.layers.base import Entry, WorkerLayer
@@ -66,10 +67,12 @@ class Loop:
         self._mean_seconds = 0.0
         self._is_careful = False  # events that may not run twice are about, so no more than one is read
         self._wsgi: WSGIRun | None = None  # of the request that runs
+        self._context = Context()
 
     def run(self) -> None:
         """Run until stopped, and send the last commits. The control thread ends a read that waits."""
         self.thread = threading.get_ident()
+        self._context = thread_context()
         while not self._stopping.is_set():
             self.layer.give_back(drained(self.stranded))
             is_fast = self._mean_seconds < FAST_SECONDS and not self._is_careful
@@ -125,7 +128,7 @@ class Loop:
         began = self.began = self.since = perf_counter()
         self.running = entry
         try:
-            is_handed_on = self._handle(entry)
+            is_handed_on = self._context.copy().run(self._handle, entry)
         except Exception as error:  # noqa: BLE001 - what one event has wrong must not end the worker
             is_handed_on = False
             self._pass_over(entry, error)

@@ -5,8 +5,10 @@ to whoever runs them. Raised by a consumer, a view or a job they say only that t
 """
 
 import asyncio
+import sys
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from contextvars import Context, copy_context
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -14,6 +16,7 @@ from asgictl.app.runtime import failures
 from asgictl.machine import forks
 
 T = TypeVar("T")
+_imported = Context()  # as TARGET's module has left it
 
 
 class UserCode:
@@ -65,12 +68,36 @@ def is_cancelled(error: BaseException) -> bool:
     return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
 
 
+def keep_context() -> None:
+    """Have each event begin with the context variables of now; called once TARGET is imported."""
+    global _imported
+    _imported = copy_context()
+
+
+def fresh_context() -> Context:
+    """Return the context of one event: nobody sees what another event has set."""
+    return _imported.copy()
+
+
+def thread_context() -> Context:
+    """Return the context of which each event of this thread gets a copy, as of fresh_context().
+
+    Django keeps its caches in a context variable: opened here, their connections last as long as the thread.
+    """
+    context = fresh_context()
+    if "django.core.cache" in sys.modules and (settings := sys.modules["django.conf"].settings).configured:
+        for alias in settings.CACHES:
+            with UserCode("", expected=BaseException):  # one that cannot be made says so when it is used
+                context.run(sys.modules["django.core.cache"].caches.__getitem__, alias)
+    return context
+
+
 async def in_its_own_task(running: Coroutine[Any, Any, T], failed: Callable[[], T]) -> T:
     """Await user code in a task of its own, so that what it cancels, now or later, is never a commit.
 
-    failed: returns what stands for its result when it has cancelled itself.
+    Its context is fresh. failed: returns what stands for its result when it has cancelled itself.
     """
-    task = asyncio.create_task(running)
+    task = asyncio.create_task(running, context=fresh_context())
     try:
         return await task
     except asyncio.CancelledError as error:

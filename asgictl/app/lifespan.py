@@ -11,6 +11,10 @@ from asgictl.errors import TargetError
 
 logger = logging.getLogger("asgictl.lifespan")
 STOP_SECONDS = 10.0  # that an application has to shut down
+MAIN_THREAD = "main thread"  # is in what Python and uvloop say of signal handlers elsewhere
+HANDLE_SIGNALS = (
+    "\nIn split mode ASGI runs beside the main thread: set signal handlers in the module that TARGET names."
+)
 
 
 class Lifespan:
@@ -34,7 +38,8 @@ class Lifespan:
         self._task = asyncio.create_task(self._run())
         await self._ask("lifespan.startup")
         if self._heard == "lifespan.startup.failed":
-            raise TargetError(f"the application's lifespan failed: {self._reason}")
+            hint = HANDLE_SIGNALS if MAIN_THREAD in self._reason else ""
+            raise TargetError(f"the application's lifespan failed: {self._reason}{hint}")
 
     async def stop(self, seconds: float = STOP_SECONDS) -> None:
         """Wait until the application has shut down, or its time to do so is over."""

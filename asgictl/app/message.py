@@ -168,7 +168,10 @@ class Message:
             raise ConsumerError("reply(immediately=True) belongs in a receive consumer: the connection must be open")
 
     def join(self, group: str) -> None:
-        """Make this connection a member of a group, until it leaves or ends. The turn's last join or leave counts."""
+        """Make this connection a member of a group, until it leaves or ends. The turn's last join or leave counts.
+
+        Of what this turn sends to the group, the connection gets what was sent while it was a member.
+        """
         self._outcome.memberships.append((group_name(group), True))
 
     def leave(self, group: str) -> None:

@@ -4,9 +4,11 @@ from collections.abc import Callable, Iterable
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
 
+from msgspec.structs import replace
+
 from asgictl.config import CHANNEL_BYTES, CHANNEL_CAPACITY
 from asgictl.errors import ChannelFull, ConsumerError
-from asgictl.wire.messages import Accept, Close, Frame, Frames, Sent, plain
+from asgictl.wire.messages import Accept, Broadcast, Close, Frame, Frames, Sent, plain
 
 SendNow = Callable[[Frames | Sent], object]
 _current: ContextVar["Outcome"] = ContextVar("asgictl_outcome")
@@ -67,8 +69,14 @@ class Outcome:
     close: Close | None = None
     memberships: list[tuple[str, bool]] = field(default_factory=list)  # each call: its group, whether it was a join
     sends: list[Sent] = field(default_factory=list)
+    moved: list[int] = field(default_factory=list)  # for each of them, how many joins and leaves came before it
     is_over: bool = False  # for a task that outlives its handler, and has its context
     _token: Token["Outcome"] | None = None
+
+    def send(self, sent: Sent) -> None:
+        """Send something with the commit."""
+        self.sends.append(sent)
+        self.moved.append(len(self.memberships))
 
     def send_now(self, sent: Frames | Sent) -> None:
         """Send at once what cannot wait for the commit. Raises ConnectionResetError when Redis stays away."""
@@ -80,6 +88,25 @@ class Outcome:
         """Return the groups that the connection joins, or those that it leaves: for each the last call counts."""
         last = dict(self.memberships)
         return [group for group, is_join in self.memberships if is_join is joined and last[group] is joined]
+
+    def own_copies(self, connection: str) -> list[tuple[str, Frame]]:
+        """See that a connection that joins or leaves groups gets what was sent to them while it was a member.
+
+        A commit changes memberships before it sends, so whoever ends as a member gets everything, and else nothing.
+        Only the interface knows who was a member before: it has a copy of such frames if so, and these are returned.
+        """
+        last, own = dict(self.memberships), []
+        for number, (sent, moved) in enumerate(zip(self.sends, self.moved, strict=True)):
+            if not isinstance(sent, Broadcast) or sent.group not in last:
+                continue
+            is_member = dict(self.memberships[:moved]).get(sent.group)
+            if is_member is None:
+                own.append((sent.group, sent.frame))
+            elif is_member and not last[sent.group]:
+                self.frames.append(sent.frame)
+            if last[sent.group] and not is_member:
+                self.sends[number] = replace(sent, but=connection)
+        return own
 
     def sent_with(self, status: int, *, cut_off: bool) -> list[Sent]:
         """Return what leaves with a response: nothing of a view that raised, took too long, or was cut off."""

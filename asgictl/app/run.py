@@ -5,14 +5,14 @@ Both modes run turns through here, so a consumer behaves the same in a worker an
 
 import asyncio
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
 from time import perf_counter
+from typing import Any, Generic, TypeVar
 
 from asgiref.sync import sync_to_async
 from msgspec.structs import replace
 
-from asgictl.app.application import Application, Consumer, Route, is_async
+from asgictl.app.application import Application, Route, is_async
 from asgictl.app.boundary import UserCode, in_its_own_task
 from asgictl.app.message import BackgroundMessage, Message, RetryLater, Turn
 from asgictl.app.outcome import Outcome, SendNow
@@ -34,89 +34,116 @@ from asgictl.wire.messages import (
 
 LAST_TURN = 1 << 40  # newer than any that the interface itself has numbered
 STATE_BYTES = 64 << 10
+R = TypeVar("R")
 
 
-class RunningTurn(Turn):
-    """One turn being run.
+class Run(Generic[R]):
+    """One event being run: what all kinds have alike. R: the reply to commit.
 
     Use run() from a thread, or await run_async() on an event loop. Neither raises for what a consumer does: an
-    exception is logged once and closes the connection with 1011, or refuses its handshake with 500.
+    exception is logged once, and failed() makes the reply.
+    outcome: what leaves with the reply. is_async: the consumer's calls are to be awaited. has_timed_out: it was
+    cancelled because its time was over.
     """
+
+    outcome: Outcome
+    is_async = False
+    has_timed_out = False
+    run_seconds = 0.0
+    _consumer: Callable[[Any], Any] | None = None
+    _code: UserCode
+    _reply: R
+
+    def _messages(self) -> Iterable[Message | BackgroundMessage]:
+        """Return what the consumer is called with, one after another."""
+        raise NotImplementedError
+
+    def _done(self) -> R:
+        """Return the reply of a consumer that has returned. What it raises is the consumer's fault."""
+        raise NotImplementedError
+
+    def failed(self, error: BaseException | None = None) -> R:
+        """Return an exception's reply: nothing of what was buffered leaves."""
+        raise NotImplementedError
+
+    def run(self) -> R:
+        """Call the consumer in this thread; returns the reply to commit."""
+        close_old_connections()
+        began = perf_counter()
+        with self._code, self.outcome:
+            for message in self._messages():
+                self._consumer(message)  # type: ignore[misc]  # no consumer, no messages
+        reply = self._end(began)
+        close_old_connections()
+        return reply
+
+    async def run_async(self, timeout_seconds: float | None = None) -> R:
+        """The same for an `async def` consumer, which is cancelled when its time is over: an exception like others."""
+        self._reply = await in_its_own_task(self._run_async(timeout_seconds), self.failed)
+        return self._reply
+
+    async def _run_async(self, timeout_seconds: float | None) -> R:
+        await close_old_connections_async()
+        began = perf_counter()
+        with self._code, self.outcome:
+            async with asyncio.timeout(timeout_seconds) as limit:
+                for message in self._messages():
+                    await self._consumer(message)  # type: ignore[misc]  # is_async says that it is awaitable
+        self.has_timed_out = limit.expired()
+        reply = self._end(began)
+        await close_old_connections_async()
+        return reply
+
+    def _end(self, began: float) -> R:
+        """Return the reply, for there is always one, whatever the consumer did."""
+        self.run_seconds = perf_counter() - began
+        if self._code.error is None:
+            with self._code:
+                self._reply = self._done()
+        if self._code.error is not None:
+            self._reply = self.failed(self._code.error)
+        return self._reply
+
+
+class RunningTurn(Turn, Run[Done]):
+    """One turn being run. An exception closes the connection with 1011, or refuses its handshake with 500."""
 
     def __init__(self, application: Application, event: TurnEvent, now: SendNow | None = None) -> None:
         super().__init__(event, Outcome(now, application.depths))
-        self.consumer: Consumer | None = None
-        self.is_async = False  # its calls are to be awaited
-        self.run_seconds = 0.0
-        found: tuple[Route, dict[str, str]] | None = application.route(self.scope.local_path)
-        if found:
-            self.consumer = found[0].consumers.get(self.kind)
-            self.params = found[1]
-            self.is_async = self.kind in found[0].async_kinds
-        self._found = found is not None
-        self._says_farewell = found is not None and "disconnect" in found[0].consumers
+        self._code = UserCode("%s of %s failed", event.channel, self.scope.path)
+        self._route: Route | None = None
+        if found := application.route(self.scope.local_path):
+            self._route, self.params = found
+            self._consumer = self._route.consumers.get(self.kind)
+            self.is_async = self.kind in self._route.async_kinds
 
     def farewell(self) -> bytes:
         """Return the disconnect event to run should the interface die, when this turn makes it new; else b""."""
         event, reply = self.event, self._reply
-        if not self._says_farewell or isinstance(event, Disconnect) or not (reply.accept or reply.state):
+        hears_of_it = self._route is not None and "disconnect" in self._route.consumers
+        if not hears_of_it or isinstance(event, Disconnect) or not (reply.accept or reply.state):
             return b""
         state = reply.state or event.state
         return encode(Disconnect(event.connection, LAST_TURN, 1, event.scope, state, ABNORMAL_CLOSURE, ""))[1]
 
     def _messages(self) -> Iterator[Message]:
-        """Yield what the consumer is called with; nothing after it closed the connection."""
+        """Yield nothing after a message whose consumer closed the connection."""
         frames = self.event.frames if isinstance(self.event, Receive) else [None]
         for position, frame in enumerate(frames):
-            if self.consumer and self.outcome.close is None:
+            if self._consumer and self.outcome.close is None:
                 yield Message(self, position, frame)
-
-    def run(self) -> Done:
-        """Call the consumer, one message after another, in this thread; returns the reply to commit."""
-        close_old_connections()
-        with self._answering():
-            for message in self._messages():
-                self.consumer(message)  # type: ignore[misc]  # no consumer, no messages
-        close_old_connections()
-        return self._reply
-
-    async def run_async(self, timeout_seconds: float | None = None) -> Done:
-        """The same for an `async def` consumer, which is cancelled when its time is over: an exception like others."""
-        return await in_its_own_task(self._run_async(timeout_seconds), self.failed)
-
-    async def _run_async(self, timeout_seconds: float | None) -> Done:
-        await close_old_connections_async()
-        with self._answering():
-            async with asyncio.timeout(timeout_seconds):
-                for message in self._messages():
-                    await self.consumer(message)  # type: ignore[misc]  # is_async says that it is awaitable
-        await close_old_connections_async()
-        return self._reply
-
-    @contextmanager
-    def _answering(self) -> Iterator[None]:
-        """Around the consumer's calls: afterwards there is a reply, whatever the consumer did."""
-        began = perf_counter()
-        with UserCode("%s of %s failed", self.event.channel, self.scope.path) as ended:
-            with self.outcome:
-                try:
-                    yield
-                finally:
-                    self.run_seconds = perf_counter() - began
-            self._reply = self._done()
-        if ended.error is not None:
-            self._reply = self.failed()
 
     def _done(self) -> Done:
         event, outcome, state = self.event, self.outcome, b""
         if "state" in self.__dict__:  # only a state that was looked at can have changed
             state = self._encoded_state()
-        if isinstance(event, Connect) and not self._found:
+        if isinstance(event, Connect) and self._route is None:
             outcome.close = Close(INTERNAL_ERROR, "", 404)  # another release had the path
-        elif isinstance(event, Connect) and self.consumer is None:
+        elif isinstance(event, Connect) and self._consumer is None:
             outcome.accept = Accept(None, [])
         if isinstance(event, Connect) and outcome.accept is None and outcome.close is None:
             raise ConsumerError(f"the connect consumer of {self.scope.path} called neither accept() nor close()")
+        own = outcome.own_copies(event.connection) if outcome.memberships and outcome.sends else []
         return Done(
             event.connection,
             event.number,
@@ -128,6 +155,7 @@ class RunningTurn(Turn):
             outcome.groups(joined=False),
             event.attempt,
             run_seconds=self.run_seconds,
+            own=own,
         )
 
     def _encoded_state(self) -> bytes:
@@ -139,7 +167,7 @@ class RunningTurn(Turn):
             raise ConsumerError(f"message.state is {len(state)} bytes encoded; {STATE_BYTES} is the most")
         return b"" if state == (self.event.state or b"\x80") else state
 
-    def failed(self) -> Done:
+    def failed(self, _error: BaseException | None = None) -> Done:
         """Return an exception's reply: nothing of what was buffered leaves, and the connection ends."""
         self.outcome = Outcome(is_over=True)
         status = 500 if isinstance(self.event, Connect) else 403
@@ -149,12 +177,12 @@ class RunningTurn(Turn):
         )
 
 
-class RunningJob:
-    """One job being run, to be used as a RunningTurn is; its reply is None. Raises WireError."""
+class RunningJob(Run[None]):
+    """One job being run; its reply is None. Raises WireError. An exception ends its message."""
 
     def __init__(self, application: Application, job: Job, now: SendNow | None = None) -> None:
         self.outcome = Outcome(now, application.depths)
-        self.has_timed_out = False  # and was cancelled for it
+        self._code = UserCode("%s failed with message %s", job.channel, job.id, expected=RetryLater)
         self._job = job
         self._message = BackgroundMessage(job)
         if job.name not in application.background:
@@ -166,41 +194,17 @@ class RunningJob:
         """No connection ends with it."""
         return b""
 
-    def run(self) -> None:
-        """Call the consumer in this thread."""
-        close_old_connections()
-        with self._ending():
-            self._consumer(self._message)
-        close_old_connections()
+    def _messages(self) -> Iterable[BackgroundMessage]:
+        return (self._message,)
 
-    async def run_async(self, timeout_seconds: float | None = None) -> None:
-        """The same for an `async def` consumer, which is cancelled when its time is over."""
-        await in_its_own_task(self._run_async(timeout_seconds), self.failed)
+    def _done(self) -> None:
+        """Nobody waits for a reply."""
 
-    async def _run_async(self, timeout_seconds: float | None) -> None:
-        await close_old_connections_async()
-        with self._ending():
-            async with asyncio.timeout(timeout_seconds) as limit:
-                await self._consumer(self._message)  # type: ignore[misc]  # is_async says that it is awaitable
-        self.has_timed_out = limit.expired()
-        await close_old_connections_async()
-
-    @contextmanager
-    def _ending(self) -> Iterator[None]:
-        job = self._job
-        with UserCode("%s failed with message %s", job.channel, job.id) as ended:
-            try:
-                with self.outcome:
-                    yield
-            except RetryLater as later:
-                again = replace(job, attempt=job.attempt + 1, delay_milliseconds=later.milliseconds)
-                self.outcome = Outcome(sends=[again])
-        if ended.error is not None:
-            self.failed()
-
-    def failed(self) -> None:
-        """An exception ends a message, and nothing of what was buffered leaves."""
-        self.outcome = Outcome()
+    def failed(self, error: BaseException | None = None) -> None:
+        """Nothing of what was buffered leaves, but the same job once more, when the consumer has asked for that."""
+        self.outcome, job = Outcome(), self._job
+        if isinstance(error, RetryLater):
+            self.outcome.sends = [replace(job, attempt=job.attempt + 1, delay_milliseconds=error.milliseconds)]
 
 
 def close_old_connections() -> None:

@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import resource
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,9 +34,15 @@ def current() -> Runtime:
 
 
 def enter(runtime: Runtime) -> None:
-    """Set it; called once, by what runs the application, before it is imported."""
+    """Set it; called once, by what runs the application, before it is imported.
+
+    From here on the standard input of this process, and of programs that the application starts, is /dev/null.
+    """
     global _runtime
     _runtime = runtime
+    if sys.__stdin__:  # else descriptor 0 was closed at first, and may be anything now
+        with open(os.devnull) as null:
+            os.dup2(null.fileno(), 0)
 
 
 class _Failures(logging.LoggerAdapter[logging.Logger]):

@@ -116,4 +116,4 @@ def send(sent: Sent, *, immediately: bool) -> None:
     elif immediately:
         current.send_now(sent)
     else:
-        current.sends.append(sent)
+        current.send(sent)

@@ -14,9 +14,12 @@ from typing import Any
 from asgiref.compatibility import guarantee_single_callable
 
 from asgictl.app.application import Application
+from asgictl.app.boundary import keep_context
 from asgictl.errors import TargetError
 
 DEMO = "asgictl.demo:app"
+PATCHERS = {"gevent.monkey": "is_module_patched", "eventlet.patcher": "is_monkey_patched"}
+PATCHED = ("os", "queue", "select", "signal", "socket", "ssl", "subprocess", "thread", "threading", "time")
 
 
 def load_target(spec: str) -> Application:
@@ -39,6 +42,8 @@ def load_target(spec: str) -> Application:
         raise _import_failed(spec, error) from None
     except BaseException as error:  # noqa: BLE001 - a module may raise anything when it is imported
         raise _import_failed(spec, error) from None
+    _refuse_patched(spec)
+    keep_context()
     for name in attribute.split("."):
         if not hasattr(found, name):
             raise TargetError(f"TARGET {spec!r}: module {module_name!r} has no attribute {attribute!r}")
@@ -54,6 +59,17 @@ def load_target(spec: str) -> Application:
     if kind_of(found, spec) == "WSGI":
         return Application(http=found)
     return Application(http=found, websocket=found)
+
+
+def _refuse_patched(spec: str) -> None:
+    """Raise TargetError where Python's modules have been replaced: our threads, sockets and loops would stand still."""
+    for patcher, asked in PATCHERS.items():
+        if patcher in sys.modules and any(map(getattr(sys.modules[patcher], asked), PATCHED)):
+            name = patcher.partition(".")[0]
+            raise TargetError(
+                f"TARGET {spec!r}: {name} has monkey-patched this process, and asgictl's threads and event loops cannot"
+                f" run on its locks and sockets: leave {name} out; use --threads, --workers or `async def` instead"
+            )
 
 
 def kind_of(target: Any, spec: str = "") -> str:

@@ -8,6 +8,7 @@ import asyncio
 import os
 import shlex
 import signal
+import sys
 import threading
 from collections.abc import Callable, Mapping, MutableMapping
 from contextlib import suppress
@@ -92,6 +93,9 @@ class ServerLogger(Logger):  # type: ignore[misc]
 def run() -> None:
     """Run gunicorn on this process's command line, as supervisor.conf does."""
     set_up(*_logging(os.environ))
+    # gunicorn would close descriptor 0, and have the next file that it opens for standard input
+    listener = forks.take_listener(0).detach()
+    sys.argv = [f"fd://{listener}" if each == "fd://0" else each for each in sys.argv]
     Gunicorn(silent_seconds_of(os.environ)).run()
 
 

@@ -202,7 +202,10 @@ class Close(Wire, frozen=True):
 
 
 class Done(Wire, tag="done", frozen=True):
-    """Reply: all that one turn produced. An empty `state` means unchanged."""
+    """Reply: all that one turn produced. An empty `state` means unchanged.
+
+    own: frames for this connection, of groups, each if it was a member before this turn.
+    """
 
     connection: str
     number: int
@@ -216,9 +219,11 @@ class Done(Wire, tag="done", frozen=True):
     entry: bytes = b""  # of that event, and the inbox of the worker that the connection stays with: of ASGI alone
     inbox: str = ""
     run_seconds: float = 0.0  # that the consumer took
+    own: list[tuple[str, Frame]] = []
 
     def __post_init__(self) -> None:
         _check_frames(self.frames)
+        _check_frames([frame for _, frame in self.own])
 
 
 class Lost(Wire, tag="lost", frozen=True):
@@ -310,11 +315,15 @@ class InterfaceDied(Wire, tag="buried", frozen=True):
 
 
 class Broadcast(Wire, tag="broadcast", frozen=True):
-    """A frame for every member of a group. may_drop: one whose socket is full does without it, and is not closed."""
+    """A frame for every member of a group. may_drop: one whose socket is full does without it, and is not closed.
+
+    but: a connection that is not to have it, "" for none.
+    """
 
     group: str
     frame: Frame
     may_drop: bool = False
+    but: str = ""
 
     def __post_init__(self) -> None:
         _check_frames([self.frame])

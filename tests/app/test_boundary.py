@@ -1,9 +1,13 @@
 """The boundary around user code, in a thread and in a task."""
 
 import asyncio
+import subprocess
+import sys
+from contextvars import ContextVar, copy_context
 
 import pytest
 
+from asgictl.app import boundary
 from asgictl.app.boundary import UserCode, in_its_own_task, is_cancelled
 from tests.worker.conftest import scenario
 
@@ -91,3 +95,53 @@ async def test_what_cancels_itself_in_a_task_of_its_own_has_failed_and_ours_pass
     outer.cancel()
     with pytest.raises(asyncio.CancelledError):
         await outer
+
+
+def test_an_event_sees_what_the_module_of_target_has_set_and_nothing_of_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(boundary, "_imported", boundary.fresh_context())  # restored after the test
+    variable: ContextVar[str] = ContextVar("variable", default="")
+
+    def imports() -> None:
+        variable.set("imported")
+        boundary.keep_context()
+
+    async def sets() -> str:
+        before = variable.get()
+        variable.set("set by a task")
+        return before
+
+    copy_context().run(imports)
+    for _ in range(2):
+        context = boundary.fresh_context()
+        assert context.run(variable.get) == "imported"
+        context.run(variable.set, "set by an event")
+        assert asyncio.run(in_its_own_task(sets(), str)) == "imported"
+
+
+CACHES = """
+from concurrent.futures import ThreadPoolExecutor
+from asgictl.app.boundary import thread_context
+from django.conf import settings
+from django.core.cache import caches
+
+thread_context()  # Django is not configured yet
+settings.configure(CACHES={
+    "wrong": {"BACKEND": "nowhere.Cache"},
+    "default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},
+})
+
+def events():
+    context = thread_context()
+    first, second = (context.copy().run(lambda: caches["default"]) for _ in range(2))
+    assert first is second
+    return first
+
+with ThreadPoolExecutor(1) as other:
+    assert events() is not other.submit(events).result()
+"""
+
+
+def test_events_of_one_thread_share_django_s_caches() -> None:
+    subprocess.run([sys.executable, "-c", CACHES], check=True)

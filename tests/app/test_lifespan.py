@@ -1,12 +1,15 @@
 """An ASGI application's lifespan, whatever it does with it."""
 
 import asyncio
+import signal
+import threading
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
 
 from asgictl.app.lifespan import Lifespan
+from asgictl.app.loops import LastingLoop
 from asgictl.errors import TargetError
 from tests.worker.conftest import scenario, settled
 
@@ -55,6 +58,34 @@ def test_an_application_that_answers_nothing_has_no_lifespan(application: Applic
         await lifespan.stop()
 
     run()
+
+
+@pytest.mark.parametrize("register", ["signal", "loop"])
+def test_a_lifespan_that_handles_signals_beside_the_main_thread_is_told_where_to(register: str) -> None:
+    async def application(_scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        try:
+            if register == "signal":
+                signal.signal(signal.SIGUSR2, signal.SIG_DFL)
+            else:
+                asyncio.get_running_loop().add_signal_handler(signal.SIGUSR2, print)
+        except (ValueError, RuntimeError) as error:
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+
+    def start() -> None:
+        loop = LastingLoop()
+        try:
+            loop.run_until_complete(Lifespan(application).start())
+        except TargetError as error:
+            told.append(str(error))
+        finally:
+            loop.close()
+
+    told: list[str] = []
+    thread = threading.Thread(target=start)
+    thread.start()
+    thread.join()
+    assert "set signal handlers in the module that TARGET names" in told[0]
 
 
 class Raises:

@@ -97,3 +97,33 @@ def test_a_frame_is_plain(text: str) -> None:
 def test_data_is_bytes_alone(data: Any) -> None:
     with pytest.raises(ConsumerError, match="takes bytes"):
         frame_of(None, data)
+
+
+JOIN, LEAVE = True, False
+
+
+@pytest.mark.parametrize(
+    ("calls", "own", "replies", "but"),
+    [
+        (["sent", LEAVE], ["sent"], [], ""),
+        (["sent", JOIN], ["sent"], [], "i/1"),
+        ([JOIN, "sent"], [], [], ""),
+        ([LEAVE, "sent"], [], [], ""),
+        ([JOIN, "sent", LEAVE], [], ["sent"], ""),
+        ([LEAVE, "sent", JOIN], [], [], "i/1"),
+        (["sent"], [], [], ""),
+    ],
+)
+def test_a_connection_that_moves_gets_what_was_sent_while_it_was_a_member(
+    calls: list[str | bool], own: list[str], replies: list[str], but: str
+) -> None:
+    outcome = Outcome()
+    for call in calls:
+        if isinstance(call, bool):
+            outcome.memberships.append(("g", call))
+        else:
+            outcome.send(Broadcast("other", "x"))
+            outcome.send(Broadcast("g", call))
+    assert outcome.own_copies("i/1") == [("g", frame) for frame in own]
+    assert outcome.frames == replies
+    assert outcome.sends == [Broadcast("other", "x"), Broadcast("g", "sent", but=but)]

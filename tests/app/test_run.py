@@ -334,6 +334,17 @@ def test_nothing_is_sent_immediately_to_a_connection_that_is_not_open() -> None:
     assert (close and close.status, sent) == (500, [])
 
 
+def test_a_turn_that_sends_to_a_group_and_leaves_it_has_a_copy_of_its_own() -> None:
+    def move(message: Message) -> None:
+        Group("g").send(text=message.text)
+        message.leave("g")
+
+    turn = ran(receive(["a", "b"]), move)
+    done = turn.run()
+    assert (done.leaves, done.own, done.frames) == (["g", "g"], [("g", "a")], [])
+    assert turn.outcome.sends == [Broadcast("g", "a"), Broadcast("g", "b")]
+
+
 @pytest.mark.parametrize("calls", [["join", "leave"], ["leave", "join"], ["join", "leave", "join"]])
 def test_of_a_turn_s_joins_and_leaves_the_last_counts(calls: list[str]) -> None:
     def move(message: Message) -> None:

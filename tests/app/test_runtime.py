@@ -20,6 +20,17 @@ def test_entered_once_it_is_what_every_later_question_gets(monkeypatch: pytest.M
     assert runtime.current() == Runtime("split", "worker-03")
 
 
+@pytest.mark.parametrize(("closed", "is_null"), [("", True), ("os.close(0)\nsys.__stdin__ = None\n", False)])
+def test_what_runs_the_application_has_nothing_on_its_standard_input(closed: str, is_null: bool) -> None:
+    source = (
+        f"import os, sys\n{closed}from asgictl.app.runtime import Runtime, enter\n"
+        "with open('/dev/zero') as other:\n    enter(Runtime('split', 'worker-03'))\n"
+        "    print(os.readlink('/proc/self/fd/0'), sys.stdin.read() if sys.__stdin__ else '')"
+    )
+    done = subprocess.run([sys.executable, "-c", source], input="given", capture_output=True, text=True, check=True)
+    assert done.stdout == ("/dev/null \n" if is_null else "/dev/zero \n")
+
+
 def test_a_failure_s_line_names_target(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setattr(runtime, "_runtime", Runtime("split", "worker-03", "site:app"))
     runtime.failures.error("%s %s failed", "GET", "/100%")

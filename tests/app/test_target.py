@@ -1,13 +1,16 @@
 """Loading what TARGET names."""
 
+import sys
 from collections.abc import Callable
 from functools import partial
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from asgictl.app import boundary
 from asgictl.app.application import Application
 from asgictl.app.target import DEMO, asgi3, kind_of, load_target
 from asgictl.errors import TargetError
@@ -102,6 +105,29 @@ def test_an_exception_in_the_users_module_is_shown_as_their_traceback(module: Wr
 def test_what_is_neither_wsgi_nor_asgi_is_refused(module: Write, source: str) -> None:
     with pytest.raises(TargetError, match=r"WSGI"):
         load_target(module(source) + ":app")
+
+
+@pytest.mark.parametrize(
+    ("patcher", "asked"), [("gevent.monkey", "is_module_patched"), ("eventlet.patcher", "is_monkey_patched")]
+)
+@pytest.mark.parametrize("patched", ["socket", "thread", ""])
+def test_a_process_that_a_library_has_monkey_patched_is_refused(
+    module: Write, monkeypatch: pytest.MonkeyPatch, patcher: str, asked: str, patched: str
+) -> None:
+    monkeypatch.setitem(sys.modules, patcher, SimpleNamespace(**{asked: patched.__eq__}))
+    target = module("def app(environ, start_response): ...") + ":app"
+    if not patched:  # it was only imported
+        load_target(target)
+        return
+    with pytest.raises(TargetError, match=f"{patcher.partition('.')[0]} has monkey-patched this process"):
+        load_target(target)
+
+
+def test_what_the_module_sets_is_seen_by_events(module: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(boundary, "_imported", boundary.fresh_context())  # restored after the test
+    source = "from contextvars import ContextVar\nseen = ContextVar('seen')\nseen.set(1)\ndef app(_, __): return seen"
+    seen = load_target(module(source) + ":app").http["/"]({}, None)
+    assert boundary.fresh_context().run(seen.get) == 1
 
 
 def test_a_mount_that_is_neither_is_refused(module: Write) -> None:

@@ -1,26 +1,16 @@
 """What events leave behind for those that run after them in the same process, and what the process itself is given."""
 
 import contextlib
-from itertools import product
+import textwrap
+from pathlib import Path
 
 import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from tests.conftest import MODES, Machine, until
-from tests.faults.conftest import (
-    HANG_SECONDS,
-    Serve,
-    Site,
-    body_of,
-    both_modes,
-    cases,
-    exchange,
-    later,
-    request,
-    site_of,
-    status_of,
-)
+from asgictl.errors import TargetError
+from tests.conftest import Machine, until
+from tests.faults.conftest import HANG_SECONDS, Serve, Site, body_of, both_modes, exchange, request, site_of, status_of
 
 site = site_of(
     '''
@@ -110,14 +100,9 @@ def run(machine: Machine, kind: str, order: str) -> str:
     return said
 
 
-PAIRS = {":".join(each) for each in product(MODES, KINDS, KINDS)}
-LEAKS = {f"split:{writer}:{reader}" for writer in ("wsgi", "sync", "job") for reader in KINDS}
-LEAKS |= {"inprocess:sync:sync", "inprocess:job:job"}
-
-
-@cases(
-    "mode writer reader", later("One path", "C4"), fails=" ".join(sorted(LEAKS)), passes=" ".join(sorted(PAIRS - LEAKS))
-)
+@pytest.mark.parametrize("reader", KINDS)
+@pytest.mark.parametrize("writer", KINDS)
+@both_modes
 def test_an_event_has_a_context_of_its_own(site: Site, mode: str, writer: str, reader: str) -> None:
     """C4: what one sets no other sees."""
     value = f"{writer}-{reader}"
@@ -125,9 +110,16 @@ def test_an_event_has_a_context_of_its_own(site: Site, mode: str, writer: str, r
     assert run(site(mode), reader, f"get {value}") != value
 
 
+@both_modes
+def test_a_request_that_waited_for_a_response_has_a_context_of_its_own(site: Site, mode: str) -> None:
+    """C4: of requests in one segment the second begins when the first one's application sends its end."""
+    first = request(b"/asgi?set+pipelined").replace(b"Connection: close\r\n", b"")
+    answer = exchange(site(mode), first + request(b"/asgi?get"))
+    assert (answer.count(b"pipelined"), answer.endswith(b"nothing")) == (1, True)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @both_modes
-@later("One path", "C5")
 def test_a_process_that_an_event_starts_reads_nothing(site: Site, mode: str, kind: str) -> None:
     """C5: standard input is /dev/null."""
     assert run(site(mode), kind, "stdin") == "/dev/null"
@@ -135,7 +127,6 @@ def test_a_process_that_an_event_starts_reads_nothing(site: Site, mode: str, kin
 
 @pytest.mark.parametrize("kind", ["wsgi", "sync"])
 @both_modes
-@later("One path", "C5")
 def test_cat_ends(site: Site, mode: str, kind: str) -> None:
     """C5."""
     assert run(site(mode), kind, "cat") == "0 0"
@@ -145,22 +136,47 @@ SIGNALS = """
     import signal
 
 
+    def handle(*_):
+        pass
+
+
+    %s
     async def app(scope, receive, send):
         if scope["type"] == "lifespan":
             await receive()
-            signal.signal(signal.SIGUSR2, lambda *_: None)
-            await send({"type": "lifespan.startup.complete"})
+            try:
+                %s
+                await send({"type": "lifespan.startup.complete"})
+            except ValueError as error:
+                await send({"type": "lifespan.startup.failed", "message": str(error)})
             await receive()
             await send({"type": "lifespan.shutdown.complete"})
         else:
-            body = b"its own" if callable(signal.getsignal(signal.SIGUSR2)) else b"none"
-            headers = [(b"content-length", b"%d" % len(body))]
+            body = b"its own" if signal.getsignal(signal.SIGUSR2) is handle else b"none"
+            headers = [(b"content-length", b"%%d" %% len(body))]
             await send({"type": "http.response.start", "status": 200, "headers": headers})
             await send({"type": "http.response.body", "body": body})
 """
+HANDLE = "signal.signal(signal.SIGUSR2, handle)"
 
 
-@cases("mode", later("One path", "C7"), fails="split", passes="inprocess")
-def test_a_lifespan_may_handle_signals(serve: Serve, mode: str) -> None:
+@both_modes
+def test_a_module_may_handle_signals(serve: Serve, mode: str) -> None:
+    """C7: in both modes TARGET's module is imported in the main thread."""
+    source = SIGNALS % (HANDLE, "pass")
+    assert body_of(exchange(serve(source, "--workers", "1", mode=mode), request(b"/"))) == b"its own"
+
+
+def test_a_lifespan_may_handle_signals_in_process(serve: Serve) -> None:
     """C7."""
-    assert body_of(exchange(serve(SIGNALS, "--workers", "1", mode=mode), request(b"/"))) == b"its own"
+    source = SIGNALS % ("", HANDLE)
+    assert body_of(exchange(serve(source, "--workers", "1", mode="inprocess"), request(b"/"))) == b"its own"
+
+
+def test_a_lifespan_that_handles_signals_in_split_mode_is_told_where_to(machine: Machine, tmp_path: Path) -> None:
+    """C7: a difference between the modes, since there ASGI runs beside the main thread."""
+    (tmp_path / "app.py").write_text(textwrap.dedent(SIGNALS % ("", HANDLE)))
+    machine.directory = tmp_path
+    done = machine.run("start", "app:app", "--workers", "1", "--bind", f"127.0.0.1:{machine.port}", "-d")
+    assert done.returncode == TargetError.exit_code
+    assert "set signal handlers in the module that TARGET names" in done.stderr

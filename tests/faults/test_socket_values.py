@@ -252,17 +252,13 @@ def test_a_close_of_asgi_that_cannot_be_sent_is_1011(asgi: Site, mode: str, what
 MOVES = {"send, leave": ["sent"], "send, join": [], "join, send": ["sent"], "leave, send": []}
 
 
-@cases(
-    "mode moves",
-    later("One path", "C17"),
-    fails="split:send,leave inprocess:send,leave split:send,join inprocess:send,join",
-    passes="split:join,send inprocess:join,send split:leave,send inprocess:leave,send",
-)
+@pytest.mark.parametrize("moves", MOVES)
+@both_modes
 def test_a_group_has_the_members_of_the_moment(consumers: Site, mode: str, moves: str) -> None:
     """C17: a handler's calls take effect in their order, as in Channels."""
-    right = [*MOVES[moves.replace(",", ", ")], "end"]
-    with opened(consumers(mode), f"/room/{mode}-{moves.replace(',', '-')}") as client:
-        client.send(moves.replace(",", ", "))
+    right = [*MOVES[moves], "end"]
+    with opened(consumers(mode), f"/room/{mode}-{moves.replace(', ', '-')}") as client:
+        client.send(moves)
         client.send("end")
         came = heard(client, len(right))
         came += heard(client, 1, 0.2)
@@ -270,7 +266,6 @@ def test_a_group_has_the_members_of_the_moment(consumers: Site, mode: str, moves
 
 
 @both_modes
-@later("One path", "C17")
 def test_frames_that_do_not_wait_move_in_their_order(consumers: Site, mode: str) -> None:
     """C17: whether frames share a turn must not show."""
     with opened(consumers(mode), f"/room/{mode}-frames") as client:

@@ -89,7 +89,6 @@ def test_a_function_of_three_arguments_that_returns_a_coroutine_is_asgi() -> Non
 
 
 @both_modes
-@later("One path", "A13")
 def test_a_process_that_gevent_has_patched_is_refused(machine: Machine, tmp_path: Path, mode: str) -> None:
     """A13."""
     source = "from gevent import monkey\n\nmonkey.patch_all()\n\n\ndef app(environ, start_response):\n    return []\n"

@@ -353,6 +353,17 @@ async def test_a_late_reply_is_ignored() -> None:
 
 
 @scenario
+async def test_a_turn_s_own_frames_of_groups_are_for_who_was_a_member_before_it() -> None:
+    socket = Socket()
+    await settled()
+    await socket.answers(accept=OPEN, joins=["in"], position=(5, 0))
+    await socket.says("x")
+    await socket.answers("reply", joins=["new"], leaves=["in"], own=[("in", "a"), ("new", "b"), ("in", b"c")])
+    await settled()
+    assert socket.frames() == ["reply", "a", b"c"]
+
+
+@scenario
 async def test_a_member_receives_what_stands_behind_its_join_until_it_leaves() -> None:
     socket = Socket()
     await settled()

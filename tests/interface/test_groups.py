@@ -5,7 +5,8 @@ from asgictl.wire.messages import Broadcast, Frame
 
 
 class Member:
-    def __init__(self) -> None:
+    def __init__(self, id: str = "i/1") -> None:
+        self.id = id
         self.frames: list[Frame] = []
 
     def deliver(self, frame: Frame, may_drop: bool = False) -> None:
@@ -52,3 +53,11 @@ def test_a_member_may_leave_while_a_frame_is_delivered() -> None:
     groups.deliver(Broadcast("g", "a"), (1, 0))
     groups.deliver(Broadcast("g", "b"), (2, 0))
     assert (leaver.frames, last.frames) == (["a"], ["a", "b"])
+
+
+def test_a_connection_that_a_frame_leaves_out_does_without_it() -> None:
+    groups, one, other = Groups(), Member("i/1"), Member("i/2")
+    for member in (one, other):
+        groups.join("g", member, (0, 0))
+    groups.deliver(Broadcast("g", "x", but="i/2"), (1, 0))
+    assert (one.frames, other.frames) == (["x"], [])

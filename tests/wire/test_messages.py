@@ -77,6 +77,7 @@ replies: st.SearchStrategy[Wire] = st.one_of(
         groups,
         groups,
         number,
+        own=st.lists(st.tuples(text, frame), max_size=3),
     ),
 )
 letters: st.SearchStrategy[Wire] = st.one_of(
@@ -109,7 +110,7 @@ def test_every_letter_survives_the_wire(letter: Wire) -> None:
     assert decode_worker_message(*encode(letter)) == letter
 
 
-@given(st.builds(Broadcast, text, frame))
+@given(st.builds(Broadcast, text, frame, st.booleans(), text))
 def test_every_broadcast_survives_the_wire(broadcast: Broadcast) -> None:
     assert decode_broadcast(*encode(broadcast)) == broadcast
 
@@ -176,13 +177,20 @@ def test_a_version_that_is_not_adjacent_is_named_beside_ours(field: bytes) -> No
 
 def test_the_next_version_is_read_with_the_fields_that_it_appended_passed_over() -> None:
     _, value = encode(Broadcast("g", "x"))
-    assert value[0] == 0x94
-    newer = b"\x95" + value[1:] + b"\x07"
+    assert value[0] == 0x95
+    newer = b"\x96" + value[1:] + b"\x07"
     assert decode_broadcast(b"%d" % (VERSION + 1), newer) == Broadcast("g", "x")
 
 
 def test_a_broadcast_of_before_closes_who_is_slow() -> None:
     assert decode_broadcast(b"1", b"\x93\xa9broadcast\xa1g\xa1x") == Broadcast("g", "x", may_drop=False)
+
+
+def test_a_turn_of_before_has_no_frames_of_its_own() -> None:
+    done = Done("i/1", 3, ["t"], b"", None, None, ["in"], ["out"])
+    field, value = encode(done)
+    assert (value[0], value[-1]) == (0x9E, 0x90)
+    assert decode_reply(field, b"\x9d" + value[1:-1]) == done
 
 
 @pytest.mark.parametrize(

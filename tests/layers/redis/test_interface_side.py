@@ -41,6 +41,7 @@ async def test_broadcasts_published_after_a_join_reach_it_and_earlier_ones_do_no
     url: str, name: str, worker: Workers
 ) -> None:
     class Member:
+        id = "i/1"
         frames: list[Frame] = []  # noqa: RUF012
 
         def deliver(self, frame: Frame, may_drop: bool = False) -> None:
