@@ -133,7 +133,7 @@ class RunningTurn(Turn):
     def _encoded_state(self) -> bytes:
         try:
             state = encode_state(self.state, self.event.state) or b"\x80"  # an emptied dict is a change too
-        except (TypeError, ValueError, OverflowError) as error:
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise ConsumerError(f"message.state holds what MessagePack cannot carry: {error}") from error
         if len(state) > STATE_BYTES:
             raise ConsumerError(f"message.state is {len(state)} bytes encoded; {STATE_BYTES} is the most")

@@ -8,11 +8,9 @@ from tests.faults.conftest import (
     Site,
     body_of,
     both_modes,
-    cases,
     exchange,
     handshake,
     head,
-    later,
     logged,
     request,
     site_of,
@@ -67,7 +65,6 @@ site = site_of(
 
 @pytest.mark.parametrize("path", [b"/p_%E5", b"/%FF%FE/a"])
 @both_modes
-@later("One path", "B2")
 def test_the_bytes_of_a_path_reach_wsgi_as_latin_1(site: Site, mode: str, path: bytes) -> None:
     """B2; PEP 3333, "Unicode Issues"."""
     answer = exchange(site(mode), request(path))
@@ -80,13 +77,9 @@ def test_utf_8_in_a_path_reaches_wsgi_as_latin_1(site: Site, mode: str) -> None:
     assert body_of(exchange(site(mode), request(b"/p_%C3%A5"))) == ascii("/p_\xc3\xa5").encode()
 
 
-@cases(
-    "mode kind value",
-    later("One path", "B6"),
-    fails="split:wsgi:control",
-    passes="inprocess:wsgi:control split:asgi:control inprocess:asgi:control split:wsgi:split inprocess:wsgi:split"
-    " split:asgi:split inprocess:asgi:split split:wsgi:name inprocess:wsgi:name split:asgi:name inprocess:asgi:name",
-)
+@pytest.mark.parametrize("value", ["control", "split", "name"])
+@pytest.mark.parametrize("kind", ["wsgi", "asgi"])
+@both_modes
 def test_a_header_that_cannot_be_sent_is_a_500_with_one_line(site: Site, mode: str, kind: str, value: str) -> None:
     """B6; RFC 9110, section 5.5."""
     prefix = "/asgi" if kind == "asgi" else ""
@@ -101,13 +94,13 @@ def test_a_header_that_cannot_be_sent_is_a_500_with_one_line(site: Site, mode: s
 
 
 @both_modes
-@later("One path", "B6")
 def test_a_status_that_nobody_knows_is_passed_on(site: Site, mode: str) -> None:
     """B6, as gunicorn has it."""
     assert status_of(exchange(site(mode), request(b"/status/600"))) == 600
 
 
-@cases("mode headers", later("One path", "B7"), fails="inprocess:lazy", passes="split:lazy split:tuple inprocess:tuple")
+@pytest.mark.parametrize("headers", ["lazy", "tuple"])
+@both_modes
 def test_headers_of_asgi_are_any_iterable(site: Site, mode: str, headers: str) -> None:
     """B7; ASGI, "Response Start": an iterable of pairs."""
     answer = exchange(site(mode), request(b"/asgi/%b" % headers.encode())).lower()
@@ -116,7 +109,6 @@ def test_headers_of_asgi_are_any_iterable(site: Site, mode: str, headers: str) -
 
 @pytest.mark.parametrize("what", ["value", "name", "subprotocol"])
 @both_modes
-@later("One path", "B16")
 def test_an_accept_that_cannot_be_sent_is_a_500_at_once(site: Site, mode: str, what: str) -> None:
     """B16."""
     machine = site(mode)
