@@ -14,7 +14,7 @@ from asgictl.layers.base import Entry
 from asgictl.layers.flow_control import OrderedReceiver, OrderedSender
 from asgictl.layers.redis.refused import Commit
 from asgictl.layers.redis.worker_side import commit_arguments
-from asgictl.wire.asgi import ASGIMessage, bytes_of
+from asgictl.wire.asgi import ASGIMessage, bytes_of, status_of
 from asgictl.wire.error_responses import APPLICATION_FAILED, APPLICATION_TOO_SLOW
 from asgictl.wire.messages import WINDOW_BYTES, Chunk, Credit, Request, Response, Sent, Want, WorkerMessage, is_error
 from asgictl.worker.async_runner import EventLoop
@@ -146,7 +146,7 @@ class HTTPRun:
             raise RuntimeError(f"{kind} out of order: http.response.start comes first, and once")
 
     def _begin(self, message: ASGIMessage) -> None:
-        self._response.begin(message["status"], message.get("headers") or ())
+        self._response.begin(status_of(message["status"]), message.get("headers") or ())
         extend(self._limit, 0)
         asyncio.get_running_loop().call_soon(self._start)  # a body that follows at once goes with it
 

@@ -9,7 +9,7 @@ from time import perf_counter
 from typing import Any
 
 from asgictl.app.runtime import current
-from asgictl.wire.asgi import BODILESS, headers_of, status_of
+from asgictl.wire.asgi import BODILESS, headers_of
 from asgictl.wire.error_responses import plain_text
 from asgictl.wire.messages import WINDOW_BYTES, Connect, Headers, Request, Response
 
@@ -23,29 +23,29 @@ class ResponseParts:
     left: how many bytes of the body the headers still promise, None when they say nothing.
     """
 
+    status = 0
+    left: int | None = None
+    _has_body = False
+    _sequence = 0
+
     def __init__(self, event: Request | Connect, entry: bytes, inbox: str) -> None:
         self.began = perf_counter()
-        self.status = 0
-        self.left: int | None = None
         self._event = event
-        self._is_head = isinstance(event, Request) and event.scope.method == "HEAD"
         self._entry = entry
         self._inbox = inbox
         self._headers: Headers = []
-        self._has_body = False
-        self._sequence = 0
 
     @property
     def has_begun(self) -> bool:
         """Whether a part was made, which may have left."""
         return self._sequence > 0
 
-    def begin(self, status: int, headers: Iterable[Any]) -> None:
-        """Take status and headers, in the stead of earlier ones. Raises TypeError or ValueError for what is none."""
-        status = status_of(status)
-        self._headers, length = headers_of(status, headers)
+    def begin(self, status: int, headers: Iterable[Any], *, is_text: bool = False) -> None:
+        """Take status and headers, in the stead of earlier ones. Raises TypeError or ValueError as headers_of does."""
+        self._headers, length = headers_of(status, headers, is_text=is_text)
         # HEAD's Content-Length is that of GET's body (RFC 9110, section 8.6).
-        self._has_body = not (self._is_head or status in BODILESS)
+        is_head = isinstance(self._event, Request) and self._event.scope.method == "HEAD"
+        self._has_body = not (is_head or status in BODILESS)
         self.status, self.left = status, length if self._has_body else None
 
     def announce(self, size: int) -> None:
@@ -53,8 +53,8 @@ class ResponseParts:
         if self._has_body and self.left is None and not self._sequence:
             self._headers.append((b"content-length", b"%d" % size))
 
-    def parts(self, body: bytes, credit: Callable[[], int], *, more: bool) -> Iterator[Response]:
-        """Yield the parts for the next bytes of the body, none larger than there is credit for; after each wait for it.
+    def parts(self, body: bytes, credit: Callable[[], int], *, more: bool) -> Iterable[Response]:
+        """Return the parts for the next bytes of the body, none larger than the credit; wait for credit after each.
 
         Unless `more`, the last of them ends the response. Raises ValueError for another length than the headers have,
         and RuntimeError before begin().
@@ -63,10 +63,15 @@ class ResponseParts:
             raise RuntimeError("the application gave a body without a status: it did not call start_response")
         if not self._has_body:
             body = b""
-        elif self.left is not None:
+        if self.left is not None:
             self.left -= len(body)
             if self.left < 0 or (self.left and not more):
                 raise ValueError(f"the body is longer or shorter than its Content-Length, by {abs(self.left)} bytes")
+        if not more and len(body) <= credit():
+            return (self.part(body),)  # as most responses are
+        return self._cut(body, credit, more)
+
+    def _cut(self, body: bytes, credit: Callable[[], int], more: bool) -> Iterator[Response]:
         at = 0
         while len(body) - at > (0 if more else credit()):
             size = min(credit(), PART_BYTES)

@@ -25,7 +25,7 @@ _variables: dict[bytes, str] = {b"content-type": "CONTENT_TYPE", b"content-lengt
 SOFTWARE = f"asgictl/{__version__}"
 INPUT_BYTES = 64 << 10
 MAX_VARIABLES = 1000  # names of headers are the client's choice; the cache must not grow with them
-_is_status = re.compile(r"[1-9]\d\d( |$)").match
+_is_status = re.compile(r"[2-9]\d\d( |$)").match  # of a final response
 
 
 class ClientDisconnected(ConnectionResetError):
@@ -139,7 +139,8 @@ class WSGIRun:
             try:
                 return self._collect(result)
             finally:
-                self._close(result)
+                if type(result) is not list:  # which has nothing to close
+                    self._close(result)
         if isinstance(ended.error, ClientDisconnected):
             logger.info("%s %s ended early: %s", method, path, ended.error)
         return self.failure(500, APPLICATION_FAILED)
@@ -182,8 +183,7 @@ class WSGIRun:
         if not _is_status(status):
             raise ValueError(f"start_response({status!r}): a status is three digits and a reason, such as '200 OK'")
         self._written.clear()  # of the response that this one replaces
-        latin_1 = [(str.encode(name, "latin-1"), str.encode(value, "latin-1")) for name, value in headers]
-        response.begin(int(status[:3]), latin_1)
+        response.begin(int(status[:3]), headers, is_text=True)
         return self._write
 
     def _write(self, data: bytes) -> None:

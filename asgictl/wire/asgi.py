@@ -37,28 +37,34 @@ def tokens(headers: Headers, name: bytes) -> set[bytes]:
     return {token.strip().lower() for key, value in headers if key == name for token in value.split(b",")}
 
 
-def headers_of(status: int, headers: Iterable[Any]) -> tuple[Headers, int | None]:
-    """Check the headers of a response; return those that are sent, and the length of the body that they announce.
+def headers_of(status: int, headers: Iterable[Any], *, is_text: bool = False) -> tuple[Headers, int | None]:
+    """Check a response's headers. Return those that are sent, as plain bytes in lower case, and their Content-Length.
 
-    headers: pairs of bytes, in any iterable. They become plain bytes, with names in lower case. Those of the connection
-    are dropped; of `Connection` its "close" stays, which asks the server to close (RFC 9112, section 9.6). So is a
-    Content-Length where no body follows. Raises TypeError or ValueError for what cannot be sent.
+    Args:
+        status: of the response. Where it lets no body follow, Content-Length is not sent.
+        headers: pairs of bytes, in any iterable; with is_text pairs of str, as in WSGI. Those of the connection are not
+            sent, but for `Connection: close`, which asks the server to close it (RFC 9112, section 9.6).
+
+    Raises TypeError or ValueError for what cannot be sent.
     """
     kept: Headers = []
     length: int | None = None
     is_hop_by_hop = False
-    for pair in headers:
-        name, value = pair
-        name, value = _name(bytes_of(name)), bytes_of(value)
+    for name, value in headers:
+        if is_text:
+            name, value = _name_of_text(name), str.encode(value, "latin-1")
+        else:
+            name, value = _name(bytes_of(name)), bytes_of(value)
         if _has_control(value):
             raise ValueError(f"{name!r}: {value!r} is no value that a header can have")
         if name == b"content-length":
-            if not value.isdigit() or length not in {None, int(value)}:
+            known, length = length, int(value) if value.isdigit() else -1
+            if length < 0 or known not in (None, length):
                 raise ValueError(f"{value!r} is no Content-Length, or not the only one")
-            if length is not None or status in BODILESS:
+            if known is not None or status in BODILESS:
                 continue
-            length = int(value)
-        is_hop_by_hop |= name in HOP_BY_HOP
+        elif name in HOP_BY_HOP:
+            is_hop_by_hop = True
         kept.append((name, value))
     return _end_to_end(status, kept) if is_hop_by_hop else kept, length
 
@@ -68,6 +74,11 @@ def _name(name: bytes) -> bytes:
     if not _is_token(name):
         raise ValueError(f"{name!r} is no name that a header can have")
     return name.lower()
+
+
+@lru_cache(maxsize=256)
+def _name_of_text(name: str) -> bytes:
+    return _name(str.encode(name, "latin-1"))
 
 
 def _end_to_end(status: int, headers: Headers) -> Headers:

@@ -7,7 +7,7 @@ import pytest
 
 from asgictl.wire.asgi import accept_of, bytes_of, headers_of, plain_message, status_of
 from asgictl.wire.messages import Accept
-from tests.plain import TEXTS, Bytes, Number
+from tests.plain import TEXTS, Bytes, Liar, Number, Safe
 
 
 @pytest.mark.parametrize("value", [b"ab", Bytes(b"ab"), bytearray(b"ab"), memoryview(b"ab"), memoryview(b"axbx")[::2]])
@@ -55,6 +55,22 @@ def test_a_value_is_any_bytes_but_controls() -> None:
     assert headers_of(200, [(b"x-a", value)])[0] == [(b"x-a", value)]
 
 
+def test_headers_of_wsgi_are_text_that_latin_1_can_carry() -> None:
+    """PEP 3333, "Unicode Issues"."""
+    headers = [(Safe("X-A"), "\xe9"), ("x-b", Liar("hello")), ("Content-Length", "5")]
+    checked, length = headers_of(200, headers, is_text=True)
+    assert (checked, length) == ([(b"x-a", b"\xe9"), (b"x-b", b"hello"), (b"content-length", b"5")], 5)
+    assert {type(each) for header in checked for each in header} == {bytes}
+
+
+@pytest.mark.parametrize(
+    "header", [(b"x-a", "b"), ("x-a", b"b"), ("x-a", "\u20ac"), ("x-\u20ac", "b"), ("x a", "b"), ("x-a", "a\x01b")]
+)
+def test_a_header_of_wsgi_that_cannot_be_sent_is_an_error(header: Any) -> None:
+    with pytest.raises((TypeError, ValueError)):
+        headers_of(200, [header], is_text=True)
+
+
 LENGTH = (b"content-length", b"5")
 CLOSE = (b"connection", b"close")
 KEPT = (b"x-a", b"1")
@@ -65,9 +81,9 @@ KEPT = (b"x-a", b"1")
     [
         (200, [LENGTH, KEPT], [LENGTH, KEPT], 5),
         (200, [LENGTH, (b"Content-Length", b"5")], [LENGTH], 5),
-        (101, [LENGTH, KEPT], [KEPT], None),
-        (204, [LENGTH, KEPT], [KEPT], None),
-        (304, [KEPT, LENGTH], [KEPT], None),
+        (101, [LENGTH, KEPT], [KEPT], 5),
+        (204, [LENGTH, KEPT], [KEPT], 5),
+        (304, [KEPT, LENGTH], [KEPT], 5),
         (200, [(b"Transfer-Encoding", b"chunked"), KEPT], [KEPT], None),
         (200, [(b"Transfer-Encoding", b"gzip, chunked"), LENGTH], [LENGTH], 5),
         (200, [(b"keep-alive", b"timeout=5"), (b"TE", b"trailers"), (b"upgrade", b"h2c"), KEPT], [KEPT], None),

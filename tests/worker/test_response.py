@@ -129,11 +129,11 @@ def test_a_head_replaces_the_one_before() -> None:
     assert (part.status, part.headers) == (418, [(b"x-b", b"2")])
 
 
-@pytest.mark.parametrize(("status", "headers"), [(100, []), (1000, []), (200, [(b"x a", b"b")]), (200, None)])
-def test_a_head_that_cannot_be_sent_changes_nothing(status: int, headers: Any) -> None:
+@pytest.mark.parametrize("headers", [[(b"x a", b"b")], [("x", "b")], None])
+def test_a_head_that_cannot_be_sent_changes_nothing(headers: Any) -> None:
     made = response()
     with pytest.raises((TypeError, ValueError)):
-        made.begin(status, headers)
+        made.begin(200, headers)
     assert made.status == 0
 
 
