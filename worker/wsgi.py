@@ -194,16 +194,13 @@ class WSGIRun:
 
     def _flush(self) -> None:
         body, self._written = b"".join(self._written), []
-        for part in self._response.parts(body, self._credit, more=True):
+        for part in self._response.parts(body, lambda: self._flow.credit, more=True):
             self._flow.push(part)
 
     def _finish(self) -> Response:
         body = b"".join(self._written)
         self._response.announce(len(body))
-        for part in self._response.parts(body, self._credit, more=False):
+        for part in self._response.parts(body, lambda: self._flow.credit, more=False):
             if part.more:
                 self._flow.push(part)
         return part
-
-    def _credit(self) -> int:
-        return self._flow.credit
