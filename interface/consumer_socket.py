@@ -249,7 +249,7 @@ def travelling(scope: MutableMapping[str, Any]) -> Scope:
         scope.get("http_version", "1.1"),
         scope.get("root_path", ""),
         path,
-        scope.get("raw_path") or path.encode(),
+        scope.get("raw_path") or path.replace("%", "%25").encode(),
         scope.get("query_string", b""),
         [(name, value) for name, value in scope["headers"]],
         tuple(scope["client"]) if scope.get("client") else None,

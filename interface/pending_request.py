@@ -19,7 +19,7 @@ from asgictl.layers.base import Answered
 from asgictl.layers.flow_control import OrderedSender
 from asgictl.telemetry.access_log import Answer
 from asgictl.wire.asgi import Receive, Send
-from asgictl.wire.error_responses import BODY_TOO_LARGE, REDIS_REFUSED, WORKER_DIED, plain_text
+from asgictl.wire.error_responses import BODY_TOO_LARGE, REDIS_REFUSED, WORKER_DIED, error_response
 from asgictl.wire.messages import Chunk, Credit, Gone, Request, Response, Want, WorkerMessage, may_repeat
 
 Post = Callable[[str, WorkerMessage, Callable[[object], None]], None]
@@ -232,14 +232,6 @@ class PendingRequest:
 
 def _ignored(_reply: object) -> None:
     """For letters that hasten or spare work: their worker has a deadline of its own."""
-
-
-def error_response(connection: str, status: int, text: str) -> Response:
-    """Return a complete plain-text response; 503 says when to try again."""
-    headers, body = plain_text(text)
-    if status == 503:
-        headers.append((b"retry-after", b"1"))
-    return Response(connection, 0, status, headers, body)
 
 
 async def read_body(scope: MutableMapping[str, Any], receive: Receive, limits: Limits) -> tuple[bytes, bool]:

@@ -20,12 +20,15 @@ from time import monotonic
 from typing import Any, Protocol
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from asgictl.interface.limits import HEADER_BYTES, SLICE_BYTES, TURN_SECONDS
+from asgictl.wire.asgi import tokens
 from asgictl.wire.error_responses import HEADERS_TOO_LARGE, INVALID_REQUEST
+from asgictl.wire.messages import Headers
 
-Headers = list[tuple[bytes, bytes]]
+# A client takes one that it does not know for x00 (RFC 9110, section 15); uvicorn knows those below 600.
+STATUS_LINE.update({status: b"HTTP/1.1 %d \r\n" % status for status in range(600, 1000)})
 
 
 class Parser(Protocol):
@@ -157,11 +160,6 @@ class Corked:
                 self._transport.pause_reading()
             else:
                 self._transport.resume_reading()
-
-
-def tokens(headers: Headers, name: bytes) -> set[bytes]:
-    """Return the members of a list in the values of a header, in lower case (RFC 9110, section 5.6.1)."""
-    return {token.strip().lower() for key, value in headers if key == name for token in value.split(b",")}
 
 
 def is_handshake(method: bytes, version: str, headers: Headers) -> bool:

@@ -75,6 +75,7 @@ UNDOCUMENTED_MODULES = {
     "supervisor.supervisord": "ServerOptions main",
     "supervisor.xmlrpc": "Faults",
     "uvicorn.main": "main",
+    "uvicorn.protocols.http.httptools_impl": "STATUS_LINE",
     "concurrent.futures.thread": "_worker",
 }
 

@@ -142,7 +142,8 @@ def scope_of(kind: str, scope: Scope, state: dict[str, Any]) -> dict[str, Any]:
     """Return the ASGI connection scope, of type "http" or "websocket"."""
     made: dict[str, Any] = {
         "type": kind,
-        "asgi": {"version": "3.0", "spec_version": "2.4"},
+        # As uvicorn says it. From 2.4 on Starlette learns that a client has left only when it sends something.
+        "asgi": {"version": "3.0", "spec_version": "2.3" if kind == "http" else "2.4"},
         "http_version": scope.http_version,
         "scheme": scope.scheme,
         "root_path": scope.root_path,

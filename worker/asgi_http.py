@@ -5,34 +5,22 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from time import perf_counter
 from typing import Any, cast
 
 from asgictl.app.boundary import UserCode
 from asgictl.app.outcome import Depths, Outcome
-from asgictl.app.runtime import current
 from asgictl.layers import flow_control
 from asgictl.layers.base import Entry
 from asgictl.layers.flow_control import OrderedReceiver, OrderedSender
 from asgictl.layers.redis.refused import Commit
 from asgictl.layers.redis.worker_side import commit_arguments
-from asgictl.wire.asgi import ASGIMessage, bytes_of, headers_of, status_of
-from asgictl.wire.error_responses import APPLICATION_FAILED, APPLICATION_TOO_SLOW, plain_text
-from asgictl.wire.messages import (
-    WINDOW_BYTES,
-    Chunk,
-    Credit,
-    Headers,
-    Request,
-    Response,
-    Sent,
-    Want,
-    WorkerMessage,
-    is_error,
-)
+from asgictl.wire.asgi import ASGIMessage, bytes_of, status_of
+from asgictl.wire.error_responses import APPLICATION_FAILED, APPLICATION_TOO_SLOW
+from asgictl.wire.messages import WINDOW_BYTES, Chunk, Credit, Request, Response, Sent, Want, WorkerMessage, is_error
 from asgictl.worker.async_runner import EventLoop
+from asgictl.worker.response import ResponseParts
 from asgictl.worker.sync_body import STALL_SECONDS
-from asgictl.worker.wsgi import PART_BYTES, ClientDisconnected
+from asgictl.worker.wsgi import ClientDisconnected
 
 logger = logging.getLogger("asgictl.worker")
 
@@ -70,11 +58,7 @@ class HTTPRun:
         self._over = asyncio.Event()  # the response is complete, or nobody waits for it
         self._is_gone = False
         self._commit: asyncio.Task[None] | None = None
-        self._status = 0
-        self._headers: Headers = []
-        self._left: int | None = None  # of the body, as the headers have it
-        self._sequence = 0
-        self._began = perf_counter()
+        self._response = ResponseParts(event, entry.id, events.inbox)
         self.code = UserCode("%s %s failed", event.scope.method, event.scope.path, expected=ClientDisconnected)
         self.has_failed = False
 
@@ -109,7 +93,7 @@ class HTTPRun:
             self._credit.grant(letter.size)
         else:
             self._window.take(len(letter.data))
-            if not self._status:
+            if not self._response.status:
                 extend(self._limit, self._timeout_seconds)
             self._chunks.append((letter.data, letter.more))
         self._moved.set()
@@ -154,37 +138,29 @@ class HTTPRun:
             raise ClientDisconnected("the client has gone")
         if self._over.is_set():
             raise RuntimeError(f"{kind} after the response was complete")
-        if kind == "http.response.start" and not self._status:
-            self._begin(status_of(message), headers_of(message))
-        elif kind == "http.response.body" and self._status:
+        if kind == "http.response.start" and not self._response.status:
+            self._begin(message)
+        elif kind == "http.response.body" and self._response.status:
             await self._send_body(bytes_of(message.get("body", b"")), more=bool(message.get("more_body", False)))
         else:
             raise RuntimeError(f"{kind} out of order: http.response.start comes first, and once")
 
-    def _begin(self, status: int, headers: Headers) -> None:
-        if self._event.scope.method != "HEAD" and status not in {204, 304}:
-            self._left = next((int(value) for name, value in headers if name == b"content-length"), None)
-        self._status, self._headers = status, headers
+    def _begin(self, message: ASGIMessage) -> None:
+        self._response.begin(status_of(message["status"]), message.get("headers") or ())
         extend(self._limit, 0)
         asyncio.get_running_loop().call_soon(self._start)  # a body that follows at once goes with it
 
     def _start(self) -> None:
-        if not self._sequence and not self._over.is_set():
-            self._push(b"")
+        if not (self._response.has_begun or self._over.is_set()):
+            self._push(self._response.part(more=True))
 
     async def _send_body(self, body: bytes, *, more: bool) -> None:
-        if self._left is not None:
-            self._left -= len(body)
-            if self._left < 0 or (self._left and not more):
-                raise RuntimeError("the body is longer or shorter than its Content-Length")
-        at = 0
-        while len(body) - at > (0 if more else min(self._credit.left, PART_BYTES)):
-            size = min(self._credit.left, PART_BYTES)
-            self._push(body[at : at + size])
-            at += size
-            await self._wait_for_credit()
-        if not more:
-            await asyncio.shield(self._complete(self._part(body[at:])))
+        for part in self._response.parts(body, lambda: self._credit.left, more=more):
+            if part.more:
+                self._push(part)
+                await self._wait_for_credit()
+            else:
+                await asyncio.shield(self._complete(part))
 
     async def _wait_for_credit(self) -> None:
         """Raises ClientDisconnected, and TimeoutError when the client took nothing for STALL_SECONDS."""
@@ -195,27 +171,14 @@ class HTTPRun:
         if self._is_gone:
             raise ClientDisconnected("the client has gone")
 
-    def _push(self, body: bytes) -> None:
-        self._credit.spend(len(body))
+    def _push(self, part: Response) -> None:
+        self._credit.spend(len(part.body))
         self._is_listening = True
-        self._sender.send(self._part(body, more=True))
+        self._sender.send(part)
 
     def _fail(self) -> asyncio.Task[None]:
-        if self._sequence:
-            return self._complete(self._part(b"", aborted=True))
-        self._status, text = (504, APPLICATION_TOO_SLOW) if self._limit.expired() else (500, APPLICATION_FAILED)
-        self._headers, body = plain_text(text)
-        return self._complete(self._part(body))
-
-    def _part(self, body: bytes, *, more: bool = False, aborted: bool = False) -> Response:
-        event, headers = self._event, [] if self._sequence else self._headers
-        part = Response(
-            *(event.connection, self._sequence, self._status, headers, body, more, aborted),
-            *(event.attempt, self._entry.id, self._events.inbox if more else ""),
-            *(perf_counter() - self._began, current().worker),
-        )
-        self._sequence += 1
-        return part
+        status, text = (504, APPLICATION_TOO_SLOW) if self._limit.expired() else (500, APPLICATION_FAILED)
+        return self._complete(self._response.failure(status, text))
 
     def _complete(self, part: Response) -> asyncio.Task[None]:
         """Commit in a task of its own: an application that hears of the response's end may cancel whoever sent it."""

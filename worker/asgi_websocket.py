@@ -16,7 +16,7 @@ from asgictl.layers.base import Entry
 from asgictl.layers.flow_control import OrderedReceiver, OrderedSender, weight
 from asgictl.layers.redis.refused import Commit
 from asgictl.layers.redis.worker_side import commit_arguments
-from asgictl.wire.asgi import ASGIMessage, bytes_of, headers_of, status_of
+from asgictl.wire.asgi import ASGIMessage, accept_of, bytes_of, status_of
 from asgictl.wire.messages import (
     ABNORMAL_CLOSURE,
     INTERNAL_ERROR,
@@ -30,7 +30,6 @@ from asgictl.wire.messages import (
     Done,
     Ended,
     Frames,
-    Headers,
     Incoming,
     Want,
     WorkerMessage,
@@ -38,6 +37,7 @@ from asgictl.wire.messages import (
 )
 from asgictl.worker.asgi_http import extend
 from asgictl.worker.async_runner import EventLoop
+from asgictl.worker.response import ResponseParts
 from asgictl.worker.wsgi import ClientDisconnected
 
 INTERFACE_GONE = -1  # as commit.lua says it
@@ -73,7 +73,7 @@ class WebSocketRun:
         self._window = flow_control.Window(WINDOW_BYTES, 4, is_granted=True)  # of the client's frames
         self._credit = flow_control.Credit(WINDOW_BYTES)
         self._room = asyncio.Event()
-        self._denial: tuple[int, Headers] = (403, [])
+        self._denial = ResponseParts(event, entry.id, "")
         self._denial_body = b""
         # What it was told, and did not catch, is no failure.
         self.code = UserCode("WebSocket %s failed", scope["path"], expected=ClientDisconnected)
@@ -139,10 +139,14 @@ class WebSocketRun:
 
     async def _send(self, message: ASGIMessage) -> None:
         kind, state = message["type"], self._state
+        if state is State.GONE and kind == "websocket.close":
+            return  # many applications close whatever they heard
         if state is State.GONE:
             raise ClientDisconnected("the client has gone")
         if kind == "websocket.accept" and state is State.CONNECTING:
-            await self._accept(message.get("subprotocol"), headers_of(message))
+            accept = accept_of(message.get("subprotocol"), message.get("headers"))
+            self._state = State.OPEN
+            await self._answer(accept=accept)
         elif kind == "websocket.send" and state is State.OPEN:
             await self._send_frame(message)
         elif kind == "websocket.close" and state is State.OPEN:
@@ -150,21 +154,15 @@ class WebSocketRun:
         elif kind == "websocket.close" and state is State.CONNECTING:
             await self._answer(close=Close(1000, "", 403))
         elif kind == "websocket.http.response.start" and state is State.CONNECTING:
-            self._denial = status_of(message, 200), headers_of(message)
+            self._denial.begin(status_of(message["status"], 599), message.get("headers") or ())
             self._state = State.DENYING
         elif kind == "websocket.http.response.body" and state is State.DENYING:
             self._denial_body += bytes_of(message.get("body", b""))
             if not message.get("more_body", False):
-                await self._answer(close=Close(1000, "", *self._denial, self._denial_body))
+                (part,) = self._denial.parts(self._denial_body, lambda: len(self._denial_body), more=False)
+                await self._answer(close=Close(1000, "", part.status, part.headers, part.body))
         else:
             raise RuntimeError(f"{kind} out of order: the socket is {state.name}")
-
-    async def _accept(self, subprotocol: str | None, headers: Headers) -> None:
-        if not isinstance(subprotocol, str | None):
-            raise TypeError(f"websocket.accept takes subprotocol: str, not {type(subprotocol).__name__}")
-        accept = Accept(None if subprotocol is None else encodable(subprotocol), headers)
-        self._state = State.OPEN
-        await self._answer(accept=accept)
 
     async def _send_frame(self, message: ASGIMessage) -> None:
         data = message.get("bytes")

@@ -19,7 +19,7 @@ from asgictl.app.run import RunningJob, RunningTurn
 from asgictl.layers.base import Entry, WorkerLayer
 from asgictl.layers.redis.started import Started
 from asgictl.machine import forks
-from asgictl.wire.error_responses import APPLICATION_FAILED, plain_text
+from asgictl.wire.error_responses import APPLICATION_FAILED, error_response
 from asgictl.wire.messages import INTERNAL_ERROR, Close, Done, Job, Request, Response, Sent, is_error, may_repeat
 from asgictl.worker.asgi import ASGIRuns
 from asgictl.worker.async_turns import AsyncTurns
@@ -114,7 +114,11 @@ class Loop:
         if isinstance(event, Job):
             return None
         if isinstance(event, Request):
-            return wsgi.failure(status, text) if wsgi and wsgi.entry == entry.id else plain(event, status, text)
+            return (
+                wsgi.failure(status, text)
+                if wsgi and wsgi.entry == entry.id
+                else error_response(event.connection, status, text, event.attempt)
+            )
         close = Close(INTERNAL_ERROR, text, status)
         return Done(event.connection, event.number, [], b"", None, close, [], [], event.attempt)
 
@@ -190,7 +194,7 @@ class Loop:
     def _http(self, entry: Entry, event: Request) -> Response:
         mounted = self.application.mount(event.scope.local_path)
         if mounted is None:
-            return plain(event, 404, "Not Found")
+            return error_response(event.connection, 404, "Not Found", event.attempt)
         self._wsgi = WSGIRun(LayerFlow(entry, event, self.layer, self._progressed))
         return self._wsgi.run(mounted)
 
@@ -207,9 +211,3 @@ def drained(entries: deque[Entry]) -> list[Entry]:
         except IndexError:  # the other thread was faster
             break
     return taken
-
-
-def plain(event: Request, status: int, text: str) -> Response:
-    """Return a whole plain-text response."""
-    headers, body = plain_text(text)
-    return Response(event.connection, 0, status, headers, body, attempt=event.attempt)

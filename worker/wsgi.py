@@ -7,27 +7,25 @@ import logging
 import re
 import sys
 from collections.abc import Callable, Iterable
-from functools import lru_cache
 from io import BufferedReader, BytesIO, RawIOBase
 from time import perf_counter
 from typing import Any, BinaryIO, Protocol
+from urllib.parse import unquote_to_bytes
 from wsgiref.util import FileWrapper
 
 from asgictl import __version__
 from asgictl.app.boundary import UserCode
-from asgictl.app.runtime import current
-from asgictl.wire.error_responses import APPLICATION_FAILED, plain_text
-from asgictl.wire.messages import WINDOW_BYTES, Headers, Request, Response, Scope, plain
+from asgictl.wire.error_responses import APPLICATION_FAILED
+from asgictl.wire.messages import Request, Response, Scope
+from asgictl.worker.response import ResponseParts
 
 logger = logging.getLogger("asgictl.wsgi")
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 _variables: dict[bytes, str] = {b"content-type": "CONTENT_TYPE", b"content-length": "CONTENT_LENGTH"}
 SOFTWARE = f"asgictl/{__version__}"
 INPUT_BYTES = 64 << 10
-PART_BYTES = WINDOW_BYTES // 4  # a larger body goes in parts of this
 MAX_VARIABLES = 1000  # names of headers are the client's choice; the cache must not grow with them
-BODILESS = {204, 304}  # RFC 9110, sections 15.3.5 and 15.4.5
-_is_status = re.compile(r"[1-9]\d\d( |$)").match
+_is_status = re.compile(r"[2-9]\d\d( |$)").match  # of a final response
 
 
 class ClientDisconnected(ConnectionResetError):
@@ -78,7 +76,7 @@ def environ_of(scope: Scope, body: BinaryIO) -> dict[str, Any]:
     environ: dict[str, Any] = {
         "REQUEST_METHOD": scope.method,
         "SCRIPT_NAME": scope.root_path.encode().decode("latin-1"),
-        "PATH_INFO": scope.local_path.encode().decode("latin-1"),
+        "PATH_INFO": unquote_to_bytes(scope.raw_path.removeprefix(scope.root_path.encode())).decode("latin-1"),
         "QUERY_STRING": scope.query_string.decode("latin-1"),
         "RAW_URI": (scope.raw_path + (b"?" + scope.query_string if scope.query_string else b"")).decode("latin-1"),
         "SERVER_PROTOCOL": "HTTP/" + scope.http_version,
@@ -96,7 +94,9 @@ def environ_of(scope: Scope, body: BinaryIO) -> dict[str, Any]:
         "SERVER_SOFTWARE": SOFTWARE,
     }
     if scope.client:
-        environ["REMOTE_ADDR"], environ["REMOTE_PORT"] = scope.client[0], str(scope.client[1])
+        environ["REMOTE_ADDR"] = scope.client[0]
+        if scope.client[1]:  # a proxy tells only the address
+            environ["REMOTE_PORT"] = str(scope.client[1])
     for name, value in scope.headers:
         if b"_" in name:
             continue  # X_User would pass for X-User, which a proxy may have vouched for; gunicorn drops it too
@@ -115,14 +115,6 @@ def _variable(name: bytes) -> str:
     return variable
 
 
-@lru_cache(maxsize=256)
-def header_name(name: str) -> bytes:
-    """Return a response header's name as ASGI has it; raises ValueError for what is none (RFC 9110, section 5.1)."""
-    if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
-        raise ValueError(f"start_response: {name!r} is no name that a header can have")
-    return name.lower().encode()
-
-
 class WSGIRun:
     """One request on its way through a WSGI application; what precedes the last part leaves at once, by its flow."""
 
@@ -130,13 +122,8 @@ class WSGIRun:
         self.entry = flow.entry
         self._event = flow.event
         self._flow = flow
-        self._sequence = 0
-        self._status = 0
-        self._headers: Headers | None = None
-        self._length: int | None = None  # of the body, as the headers have it
-        self._sent_bytes = 0
+        self._response = ResponseParts(flow.event, flow.entry, flow.inbox)
         self._written: list[bytes] = []
-        self._began = perf_counter()
 
     def run(self, application: Application) -> Response:
         """Call the application; returns the last part of the response, to be committed.
@@ -144,7 +131,7 @@ class WSGIRun:
         An exception is logged once and becomes a 500, or cuts the connection when the response has begun.
         """
         event = self._event
-        self._began = perf_counter()  # in-process it may have waited for a thread
+        self._response.began = perf_counter()  # in-process it may have waited for a thread
         body: BinaryIO = BufferedReader(Body(self._flow), INPUT_BYTES) if event.more else BytesIO(event.body)
         method, path = event.scope.method, event.scope.path
         with UserCode("%s %s failed", method, path, expected=ClientDisconnected) as ended:
@@ -152,18 +139,15 @@ class WSGIRun:
             try:
                 return self._collect(result)
             finally:
-                self._close(result)
+                if type(result) is not list:  # which has nothing to close
+                    self._close(result)
         if isinstance(ended.error, ClientDisconnected):
             logger.info("%s %s ended early: %s", method, path, ended.error)
         return self.failure(500, APPLICATION_FAILED)
 
     def failure(self, status: int, text: str) -> Response:
         """Return what ends the response when the application does not."""
-        if self._sequence:
-            return self._part(b"", aborted=True)
-        self._status, self._length = status, None
-        self._headers, body = plain_text(text)
-        return self._part(body)
+        return self._response.failure(status, text)
 
     def _close(self, result: Any) -> None:
         scope = self._event.scope
@@ -174,35 +158,32 @@ class WSGIRun:
     def _collect(self, result: Iterable[bytes]) -> Response:
         """Send parts as they come; a body that is known to be whole becomes a single one."""
         if isinstance(result, (list, tuple)):
-            return self._whole(b"".join(self._written + list(result)))
+            self._written += result
+            return self._finish()
         for data in result:
             if not isinstance(data, bytes):
                 raise TypeError(f"a WSGI application yields bytes, not {type(data).__name__}")
             if data:
                 self._written.append(data)
-                if self._length is None or self._sent_bytes + sum(map(len, self._written)) < self._length:
+                size, left = sum(map(len, self._written)), self._response.left
+                if left is None or size < left:
                     self._flush()
-        return self._whole(b"".join(self._written))
+                elif size > left:
+                    break  # a generator without end must not fill the memory
+        return self._finish()
 
     def _start_response(
-        self, status: str, headers: list[tuple[str, str]], exc_info: Any = None
+        self, status: str, headers: Iterable[tuple[str, str]], exc_info: Any = None
     ) -> Callable[[bytes], None]:
-        if exc_info and self._sequence:
+        response = self._response
+        if exc_info and response.has_begun:
             raise exc_info[1].with_traceback(exc_info[2])
-        if self._headers is not None and not exc_info:
+        if response.status and not exc_info:
             raise RuntimeError("start_response was called twice without exc_info")
         if not _is_status(status):
             raise ValueError(f"start_response({status!r}): a status is three digits and a reason, such as '200 OK'")
-        self._status, self._length = int(status[:3]), None
         self._written.clear()  # of the response that this one replaces
-        self._headers = []
-        for name, value in headers:
-            name, value = plain(name), plain(value)
-            if "\n" in value or "\r" in value or "\0" in value:
-                raise ValueError(f"start_response: {name}: {value!r} is no value that a header can have")
-            self._headers.append((header_name(name), value.encode("latin-1")))
-            if name.lower() == "content-length" and self._may_have_body():
-                self._length = int(value)
+        response.begin(int(status[:3]), headers, is_text=True)
         return self._write
 
     def _write(self, data: bytes) -> None:
@@ -213,42 +194,13 @@ class WSGIRun:
 
     def _flush(self) -> None:
         body, self._written = b"".join(self._written), []
-        self._send(body)
+        for part in self._response.parts(body, lambda: self._flow.credit, more=True):
+            self._flow.push(part)
 
-    def _send(self, body: bytes, *, is_last: bool = False) -> bytes:
-        """Send parts, none larger than there is credit for; returns what is left, which the last part may carry."""
-        at = 0
-        while len(body) - at > (self._flow.credit if is_last else 0):
-            size = min(self._flow.credit, PART_BYTES)
-            self._flow.push(self._part(body[at : at + size], more=True))
-            at += size
-        return body[at:]
-
-    def _whole(self, body: bytes) -> Response:
-        """The rest of the body. When it is all of it its length is known, so the client need not be sent chunks."""
-        if not self._sequence and self._headers is not None and self._may_have_body() and self._length is None:
-            self._headers.append((b"content-length", b"%d" % len(body)))
-        if self._length is not None and self._sent_bytes + len(body) < self._length:
-            raise ValueError(f"the body ended after {self._sent_bytes + len(body)} of {self._length} bytes")
-        return self._part(self._send(body, is_last=True))
-
-    def _may_have_body(self) -> bool:
-        # HEAD's Content-Length would be that of GET's body, which is not known here (RFC 9110, section 8.6).
-        return self._status >= 200 and self._status not in BODILESS and self._event.scope.method != "HEAD"
-
-    def _part(self, body: bytes, *, more: bool = False, aborted: bool = False) -> Response:
-        if self._headers is None:
-            raise RuntimeError("the application returned without calling start_response")
-        if self._length is not None and self._sent_bytes + len(body) > self._length and not aborted:
-            logger.error("%s: the body is longer than its Content-Length; the rest is cut off", self._event.scope.path)
-            body = body[: self._length - self._sent_bytes]
-        self._sent_bytes += len(body)
-        headers = [] if self._sequence else self._headers
-        event = self._event
-        part = Response(
-            *(event.connection, self._sequence, self._status, headers, body, more, aborted),
-            *(event.attempt, self._flow.entry, self._flow.inbox if more else ""),
-            *(perf_counter() - self._began, current().worker),
-        )
-        self._sequence += 1
+    def _finish(self) -> Response:
+        body = b"".join(self._written)
+        self._response.announce(len(body))
+        for part in self._response.parts(body, lambda: self._flow.credit, more=False):
+            if part.more:
+                self._flow.push(part)
         return part

@@ -4,14 +4,12 @@ from functools import cached_property
 from operator import index
 from typing import Any
 
-import msgspec
-
 from asgictl.app.django import session_of, user_of
 from asgictl.app.outcome import Outcome, encodable, frame_of
 from asgictl.app.sending import group_name, milliseconds
 from asgictl.errors import ConsumerError
+from asgictl.wire.asgi import accept_of
 from asgictl.wire.messages import (
-    Accept,
     Close,
     Connect,
     Disconnect,
@@ -23,7 +21,6 @@ from asgictl.wire.messages import (
     TurnEvent,
     decode_scope,
     decode_state,
-    plain,
 )
 
 # That an endpoint may send, and what a close frame holds beside its code (RFC 6455, sections 7.4 and 5.5).
@@ -109,7 +106,10 @@ class Message:
 
     @property
     def state(self) -> dict[str, Any]:
-        """The connection's own dict; what MessagePack can carry may be put into it."""
+        """The connection's own dict: str keys, and values that MessagePack can carry, in dicts and lists of any depth.
+
+        A tuple comes back as a list, a datetime with its time zone as it was, one without as a str.
+        """
         return self._turn.state
 
     @property
@@ -140,13 +140,9 @@ class Message:
         if not isinstance(self._turn.event, Connect):
             raise ConsumerError("message.accept() belongs in a connect consumer")
         try:
-            pairs = [[plain(each) for each in header] for header in headers or ()]
-            accept = msgspec.convert((plain(subprotocol), pairs), Accept)
-        except (msgspec.ValidationError, TypeError) as error:
+            self._outcome.accept = accept_of(subprotocol, headers)
+        except (TypeError, ValueError) as error:
             raise ConsumerError(f"accept(subprotocol: str, headers: pairs of bytes): {error}") from None
-        if accept.subprotocol is not None:
-            encodable(accept.subprotocol)
-        self._outcome.accept = accept
 
     def reply(self, *, text: str | None = None, data: bytes | None = None, immediately: bool = False) -> None:
         """Send one frame to this connection when this turn commits: once, however often it runs.

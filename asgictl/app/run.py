@@ -160,8 +160,8 @@ class RunningTurn(Turn, Run[Done]):
 
     def _encoded_state(self) -> bytes:
         try:
-            state = encode_state(self.state) or b"\x80"  # an emptied dict is a change too
-        except (TypeError, ValueError, OverflowError) as error:
+            state = encode_state(self.state, self.event.state) or b"\x80"  # an emptied dict is a change too
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise ConsumerError(f"message.state holds what MessagePack cannot carry: {error}") from error
         if len(state) > STATE_BYTES:
             raise ConsumerError(f"message.state is {len(state)} bytes encoded; {STATE_BYTES} is the most")

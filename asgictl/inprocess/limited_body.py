@@ -3,10 +3,10 @@
 from collections.abc import MutableMapping
 from typing import Any
 
-from asgictl.interface.pending_request import Aborted, error_response
+from asgictl.interface.pending_request import Aborted
 from asgictl.telemetry.access_log import Answer
-from asgictl.wire.asgi import Receive, Send, headers_of, status_of
-from asgictl.wire.error_responses import APPLICATION_FAILED, BODY_TOO_LARGE
+from asgictl.wire.asgi import BODILESS, Receive, Send, headers_of, status_of
+from asgictl.wire.error_responses import APPLICATION_FAILED, BODY_TOO_LARGE, error_response
 
 
 class LimitedBody:
@@ -41,10 +41,13 @@ class LimitedBody:
 
     async def send(self, message: MutableMapping[str, Any]) -> None:
         if message["type"] == "http.response.start":  # a server may find a mistake only when it has begun to write
-            status = status_of(message)
-            headers_of(message)
+            status = status_of(message["status"])
+            headers, _ = headers_of(status, message.get("headers") or ())
+            message = {**message, "status": status, "headers": headers}
             if not self.is_too_large:
                 self.answer.begin(status)
+        elif self.answer.status in BODILESS:
+            message = {**message, "body": b""}
         if not self.is_too_large:
             self.answer.bytes += len(message.get("body", b""))
             await self._send(message)

@@ -329,17 +329,19 @@ class InProcess:
 
 async def _closing(application: Any, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
     """Run an ASGI application's WebSocket, and end it as split mode does; uvicorn would send no close frame."""
-    is_answered = is_open = False
+    is_answered = is_open = is_gone = False
 
     async def receiving() -> MutableMapping[str, Any]:
-        nonlocal is_answered, is_open
+        nonlocal is_answered, is_open, is_gone
         message = await receive()
         if message["type"] == "websocket.disconnect":
-            is_answered, is_open = True, False
+            is_answered, is_open, is_gone = True, False, True
         return message
 
     async def sending(message: MutableMapping[str, Any]) -> None:
         nonlocal is_answered, is_open
+        if is_gone and message["type"] == "websocket.close":
+            return  # as in split mode
         await send(plain_message(message))
         is_answered, is_open = True, message["type"] in {"websocket.accept", "websocket.send"}
 

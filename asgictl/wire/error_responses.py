@@ -1,6 +1,6 @@
 """What a client reads where no application answers: the texts of our own responses, by status."""
 
-from asgictl.wire.messages import Headers
+from asgictl.wire.messages import Headers, Response
 
 INVALID_REQUEST = "Invalid HTTP request received."  # 400
 HEADERS_TOO_LARGE = "Request head or trailers too large."  # 400
@@ -24,3 +24,11 @@ def plain_text(text: str) -> tuple[Headers, bytes]:
     """Return headers and body of a response of ours."""
     body = text.encode() + b"\n"
     return [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(body))], body
+
+
+def error_response(connection: str, status: int, text: str, attempt: int = 1) -> Response:
+    """Return a whole response of ours; 503 says when to try again."""
+    headers, body = plain_text(text)
+    if status == 503:
+        headers.append((b"retry-after", b"1"))
+    return Response(connection, 0, status, headers, body, attempt=attempt)

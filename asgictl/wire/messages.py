@@ -437,9 +437,30 @@ def decode_scope(data: bytes) -> Scope:
     return _decode(_scopes, _FIELD, data)
 
 
-def encode_state(state: dict[str, Any]) -> bytes:
-    """Encode a connection's state, or a job's content. Raises TypeError for a value that MessagePack cannot carry."""
-    return _encoder.encode(state) if state else b""
+def encode_state(state: dict[str, Any], known: bytes = b"") -> bytes:
+    """Encode a connection's state, or a job's content. known: an encoding that needs no check, as nothing has changed.
+
+    Raises TypeError for a value that MessagePack cannot carry, and for a key that is no str, with which it would not
+    come back.
+    """
+    data = _encoder.encode(state) if state else b""
+    if data != known:
+        try:
+            _check_keys(decode_state(data))
+        except WireError as error:
+            raise TypeError(str(error)) from error
+    return data
+
+
+def _check_keys(value: object) -> None:
+    if isinstance(value, dict):
+        for key, each in value.items():
+            if not isinstance(key, str):
+                raise TypeError(f"the key {key!r:.60} is no str")
+            _check_keys(each)
+    elif isinstance(value, list):
+        for each in value:
+            _check_keys(each)
 
 
 def decode_state(data: bytes) -> dict[str, Any]:

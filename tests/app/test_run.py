@@ -208,7 +208,17 @@ def wrong_subprotocol(message: Message) -> None:
     message.accept(subprotocol)
 
 
-@pytest.mark.parametrize("consumer", [raises, lambda message: None, wrong_headers, wrong_subprotocol])
+def split_headers(message: Message) -> None:
+    message.accept(headers=[(b"x", b"a\r\nb: c")])
+
+
+def split_subprotocol(message: Message) -> None:
+    message.accept("a\r\nx: y")
+
+
+@pytest.mark.parametrize(
+    "consumer", [raises, lambda message: None, wrong_headers, wrong_subprotocol, split_headers, split_subprotocol]
+)
 def test_a_fault_in_connect_refuses_the_handshake_with_500(consumer: Consumer) -> None:
     close = ran(connect(), consumer).run().close
     assert close is not None

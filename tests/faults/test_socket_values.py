@@ -215,7 +215,6 @@ def test_ten_large_replies_reach_a_client_that_reads(consumers: Site, mode: str)
 
 @pytest.mark.parametrize("what", ["int", "nested", "tuple", "bytes"])
 @both_modes
-@later("One path", "A26")
 def test_a_state_that_cannot_come_back_ends_its_turn(consumers: Site, mode: str, what: str) -> None:
     """A26: the turn that put it there, and no other; the disconnect consumer runs."""
     machine = consumers(mode)
@@ -288,18 +287,15 @@ def test_a_denial_has_its_body(asgi: Site, mode: str, what: str) -> None:
     assert body_of(answer) == b"no tea"
 
 
-@cases(
-    "mode what",
-    later("One path", "B16"),
-    fails="split:subprotocol",
-    passes="inprocess:subprotocol split:value inprocess:value",
-)
+@pytest.mark.parametrize("what", ["subprotocol", "value"])
+@both_modes
 def test_an_accept_of_asgi_that_cannot_be_sent_is_a_500_at_once(asgi: Site, mode: str, what: str) -> None:
     """B16."""
     assert status_of(head(asgi(mode), handshake(b"/accept/%b" % what.encode()))) == 500
 
 
-@cases("mode how", later("One path", "B10"), fails="split:closes split:cut inprocess:cut", passes="inprocess:closes")
+@pytest.mark.parametrize("how", ["closes", "cut"])
+@both_modes
 def test_a_close_after_the_client_left_logs_nothing(asgi: Site, mode: str, how: str) -> None:
     """B10."""
     machine = asgi(mode)
@@ -336,7 +332,7 @@ STREAM = """
 """
 
 
-@cases("mode", later("One path", "B11"), fails="split", passes="inprocess")
+@both_modes
 def test_an_idle_stream_ends_with_its_client(serve: Serve, mode: str) -> None:
     """B11: within 2 s."""
     machine = serve(STREAM, "--workers", "1", mode=mode)

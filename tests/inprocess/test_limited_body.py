@@ -76,6 +76,27 @@ def test_a_response_that_has_begun_is_cut_off_instead() -> None:
     assert asyncio.run(main()) == [START]
 
 
+def test_a_head_is_checked_once_and_goes_on_as_it_was_checked() -> None:
+    async def main() -> list[ASGIMessage]:
+        request = Request()
+        headers = (each for each in [(b"X-A", b"1"), (b"transfer-encoding", b"chunked")])
+        await request.body.send({**START, "headers": headers})
+        return request.sent
+
+    assert asyncio.run(main()) == [{**START, "headers": [(b"x-a", b"1")]}]
+
+
+@pytest.mark.parametrize("status", [204, 304])
+def test_where_no_body_follows_none_is_sent(status: int) -> None:
+    async def main() -> list[ASGIMessage]:
+        request = Request()
+        await request.body.send({**START, "status": status, "headers": [(b"content-length", b"5")]})
+        await request.body.send({"type": "http.response.body", "body": b"hello"})
+        return request.sent
+
+    assert asyncio.run(main()) == [{**START, "status": status}, {"type": "http.response.body", "body": b""}]
+
+
 @pytest.mark.parametrize(("length", "too_large"), [(b"10", False), (b"11", True)])
 def test_a_length_that_is_too_large_is_known_before_anything_is_read(length: bytes, too_large: bool) -> None:
     assert Request(headers=[(b"content-length", length)]).body.is_too_large is too_large

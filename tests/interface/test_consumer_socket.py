@@ -392,6 +392,7 @@ async def test_a_join_after_the_end_leaves_no_member_behind() -> None:
 def test_what_travels_has_defaults_for_what_a_server_may_leave_out() -> None:
     scope = travelling({"path": "/é", "headers": [[b"a", b"b"]], "client": ["h", 1]})
     assert scope.raw_path == "/é".encode()
+    assert travelling({"path": "/100%41", "headers": []}).raw_path == b"/100%2541"
     assert (scope.method, scope.headers, scope.client, scope.server) == ("", [(b"a", b"b")], ("h", 1), None)
 
 

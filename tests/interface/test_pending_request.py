@@ -12,14 +12,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from asgictl.config import Limits
-from asgictl.interface.pending_request import (
-    Aborted,
-    BodyTooLarge,
-    ClientGone,
-    PendingRequest,
-    error_response,
-    read_body,
-)
+from asgictl.interface.pending_request import Aborted, BodyTooLarge, ClientGone, PendingRequest, read_body
 from asgictl.wire.messages import Chunk, Credit, Gone, Request, Response, Scope, Want, WorkerMessage
 from tests.conftest import scenario as with_deadline
 from tests.interface.conftest import settled
@@ -266,15 +259,6 @@ async def test_only_a_safe_request_that_nobody_has_seen_anything_of_may_run_twic
     assert not begun.pending.repeatable
     second.pending.lost(True)
     assert not second.pending.repeatable
-
-
-@pytest.mark.parametrize(("status", "again"), [(503, [b"1"]), (504, []), (404, [])])
-def test_an_error_is_plain_text_of_its_length_and_503_says_when_to_try_again(status: int, again: list[bytes]) -> None:
-    response = error_response("i/1", status, "No.")
-    headers = dict(response.headers)
-    assert (response.status, response.body) == (status, b"No.\n")
-    assert headers[b"content-length"] == b"4"
-    assert [value for name, value in response.headers if name == b"retry-after"] == again
 
 
 @scenario

@@ -274,6 +274,26 @@ async def test_a_body_behind_an_offer_is_a_body_wherever_it_is_cut() -> None:
     assert (await served(*(data[place : place + 1] for place in range(len(data)))))[0] == expected
 
 
+@pytest.mark.parametrize(("status", "line"), [(404, b"404 Not Found"), (600, b"600 "), (999, b"999 ")])
+def test_a_status_that_nobody_knows_is_written(status: int, line: bytes) -> None:
+    """B6."""
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": status, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body", "body": b""})
+
+    @scenario
+    async def run() -> None:
+        protocol, transport = protocol_of(application)
+        protocol.data_received(b"GET / HTTP/1.1\r\n\r\n")
+        await settled()
+        protocol.connection_lost(None)
+        assert isinstance(transport.told[0], bytes)
+        assert transport.told[0].startswith(b"HTTP/1.1 " + line + b"\r\n")
+
+    run()
+
+
 @scenario
 async def test_connect_is_refused() -> None:
     asked, told = await served(b"CONNECT a:1 HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\n\r\n")

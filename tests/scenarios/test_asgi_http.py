@@ -25,7 +25,7 @@ def test_the_scope_says_what_the_client_sent(site: Machine) -> None:
         raw.socket.sendall("\r\n".join((*lines, "", "")).encode("latin-1"))
         found = json.loads(response_of(raw)[1])
         port = raw.socket.getsockname()[1]
-    assert found.pop("asgi") == {"version": "3.0", "spec_version": "2.4" if site.mode == "split" else "2.3"}
+    assert found.pop("asgi") == {"version": "3.0", "spec_version": "2.3"}
     assert found == {
         "type": "http",
         "http_version": "1.1",

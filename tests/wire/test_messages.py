@@ -245,6 +245,22 @@ def test_a_state_that_messagepack_cannot_carry_is_a_type_error() -> None:
         encode_state({"a": object()})
 
 
+@pytest.mark.parametrize("key", [1, 1.5, True, None, b"a", (1, 2), (), frozenset({"a"})])
+@pytest.mark.parametrize("place", [lambda bad: bad, lambda bad: {"a": bad}, lambda bad: {"a": [1, (2, [bad])]}])
+def test_a_key_that_is_no_str_is_a_type_error_at_any_depth(key: Any, place: Callable[[Any], Any]) -> None:
+    """A26."""
+    with pytest.raises(TypeError):
+        encode_state(place({"b": 1, key: 2}))
+
+
+def test_what_is_known_is_not_looked_at_again() -> None:
+    state: dict[Any, Any] = {1: 2}
+    known = msgpack.encode(state)
+    assert encode_state(state, known) == known
+    with pytest.raises(TypeError):
+        encode_state(state, known + b"x")
+
+
 @pytest.mark.parametrize(("value", "kind"), VALUES)
 def test_a_value_of_a_subclass_travels_as_the_plain_type(value: object, kind: object) -> None:
     (found,) = decode_state(encode_state({"x": value})).values()

@@ -286,7 +286,7 @@ def test_the_scope_is_as_asgi_has_it() -> None:
     made = scope_of("http", sent, {"shared": 1})
     assert made == {
         "type": "http",
-        "asgi": {"version": "3.0", "spec_version": "2.4"},
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
         "http_version": "1.1",
         "method": "GET",
         "scheme": "http",

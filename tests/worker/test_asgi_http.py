@@ -12,7 +12,7 @@ from asgictl.layers.base import Entry
 from asgictl.wire.messages import WINDOW_BYTES, Broadcast, Chunk, Credit, Gone, Request, Response, Want, WorkerMessage
 from asgictl.worker import asgi_http
 from asgictl.worker.asgi_http import HTTPRun
-from asgictl.worker.wsgi import PART_BYTES
+from asgictl.worker.response import PART_BYTES
 from tests.worker.conftest import Events, scenario, scope, settled
 
 START: dict[str, Any] = {"type": "http.response.start", "status": 200, "headers": [(b"X-A", b"1")]}

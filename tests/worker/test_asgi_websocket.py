@@ -243,6 +243,24 @@ def test_an_interface_that_has_gone_is_noticed_by_the_handshake_s_commit(answer:
     run()
 
 
+@scenario
+async def test_a_close_after_the_client_left_is_nothing() -> None:
+    """B10."""
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await opened(receive, send)
+        await receive()
+        await send({"type": "websocket.close"})
+        await send({"type": "websocket.close", "code": 4000})
+
+    run = Run(application)
+    await settled()
+    await run.leaves(1001)
+    await run.task
+    assert run.closes() == []
+    assert not run.run.has_failed
+
+
 LETTERS: list[WorkerMessage] = [Gone("i/1", ENTRY), InterfaceDied("i"), Ended("i/1", ENTRY, 1006, "", 1)]
 
 
@@ -389,7 +407,10 @@ GARBAGE: list[tuple[bool, Any]] = [
     (False, {}),
     (False, {"type": "http.response.start", "status": 200}),
     (False, {**ACCEPT, "subprotocol": 5}),
+    (False, {**ACCEPT, "subprotocol": "a\r\nx: y"}),
     (False, {**ACCEPT, "headers": [("x-a", "b")]}),
+    (False, {**ACCEPT, "headers": [(b"x-a", b"a\r\nb: c")]}),
+    (False, {"type": "websocket.http.response.start", "status": 600}),
     (False, {"type": "websocket.http.response.start", "status": 101}),
     (False, {"type": "websocket.http.response.body", "body": b"first"}),
     (True, ACCEPT),

@@ -29,7 +29,7 @@ from asgictl.wire.messages import (
     decode_event,
     encode_scope,
 )
-from asgictl.worker.loop import PREFETCH, Loop, drained, plain
+from asgictl.worker.loop import PREFETCH, Loop, drained
 from tests.worker.conftest import scope
 
 SCOPE = scope(path="/hello", raw_path=b"/hello")
@@ -225,12 +225,6 @@ def test_an_async_consumers_turn_is_handed_on_once() -> None:
     layer, async_turns = ran(websocket(accept), CONNECT, CONNECT, held=frozenset({b"1-0"}))
     assert [entry.id for entry in async_turns.begun] == [b"0-0"]
     assert layer.commits == []
-
-
-def test_a_plain_response_is_whole() -> None:
-    reply = plain(request(), 404, "Not Found")
-    assert (reply.status, reply.body, reply.more) == (404, b"Not Found\n", False)
-    assert dict(reply.headers)[b"content-length"] == b"10"
 
 
 def post(attempt: int = 1) -> Request:

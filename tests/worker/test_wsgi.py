@@ -9,7 +9,8 @@ from wsgiref.validate import validator
 import pytest
 
 from asgictl.wire.messages import WINDOW_BYTES, Chunk, Credit, Gone, Request, Response, WorkerMessage
-from asgictl.worker.wsgi import PART_BYTES, ClientDisconnected, WSGIRun, environ_of
+from asgictl.worker.response import PART_BYTES
+from asgictl.worker.wsgi import ClientDisconnected, WSGIRun, environ_of
 from tests.worker.conftest import Client, flow_of, scope
 
 Start = Callable[..., Callable[[bytes], object]]
@@ -90,6 +91,29 @@ def test_a_request_over_a_unix_socket_has_the_schemes_port_and_no_address(scheme
     environ = environ_of(scope(server=None, client=None, scheme=scheme), io.BytesIO())
     assert environ["SERVER_PORT"] == port
     assert "REMOTE_ADDR" not in environ
+
+
+@pytest.mark.parametrize(
+    ("root", "raw", "path"),
+    [
+        ("", b"/p_%E5", "/p_\xe5"),
+        ("", b"/p_%C3%A5", "/p_\xc3\xa5"),
+        ("/a", b"/a/%FF%FE/%41%2F", "/\xff\xfe/A/"),
+        ("/a", b"/a", ""),
+        ("", b"/%", "/%"),
+        ("", b"/%25E5", "/%E5"),
+    ],
+)
+def test_a_path_is_its_bytes_as_latin_1(root: str, raw: bytes, path: str) -> None:
+    """B2; PEP 3333, "Unicode Issues"."""
+    environ = environ_of(scope(root_path=root, path=root + "/\ufffd", raw_path=raw), io.BytesIO())
+    assert (environ["SCRIPT_NAME"], environ["PATH_INFO"]) == (root, path)
+
+
+def test_a_proxy_tells_an_address_without_a_port() -> None:
+    environ = environ_of(scope(client=("1.2.3.4", 0)), io.BytesIO())
+    assert environ["REMOTE_ADDR"] == "1.2.3.4"
+    assert "REMOTE_PORT" not in environ
 
 
 def test_parts_leave_as_they_are_yielded() -> None:
@@ -217,6 +241,21 @@ def test_a_response_is_closed_once_whether_it_ended_or_failed(error: Exception |
     check_sequence(ran)
     assert response.closed == 1
     assert ran.reply.aborted is (error is not None)
+
+
+def test_a_body_without_end_is_read_no_further_than_its_length() -> None:
+    """PEP 3333, "Handling the Content-Length Header"."""
+    given: list[bytes] = []
+
+    def app(environ: dict[str, Any], start_response: Start) -> Iterator[bytes]:
+        start_response("200 OK", [*PLAIN, ("Content-Length", "3")])
+        while len(given) < 100:
+            given.append(b"xx")
+            yield b"xx"
+
+    ran = Ran(app, validated=False)
+    check_sequence(ran)
+    assert (len(given), ran.reply.aborted) == (2, True)
 
 
 @pytest.mark.parametrize("headers", [PLAIN, [*PLAIN, ("Content-Length", "4")]])
