@@ -25,6 +25,7 @@ OWN: dict[str, tuple[Side, int]] = {
         ("hello-64", "wsgi", "/", 64),
         ("echo-20", "echo", "ws:/ws", 20),
         ("echo-200", "echo", "ws:/ws", 200),
+        ("echo-async", "echo_async", "ws:/ws", 20),
         ("upload", "bodies", UPLOAD, 4),
         ("broadcast", "broadcast", BROADCAST, 1000),
     )

@@ -116,6 +116,13 @@ async def broadcast_loop(scope: dict[str, Any], receive: Any, send: Any) -> None
 echo = Application(http=wsgi, websocket=[path("/ws", connect=accept, receive=say_back)])
 
 
+async def say_back_async(message: Message) -> None:
+    message.reply(text=message.text)
+
+
+echo_async = Application(http=wsgi, websocket=[path("/ws", connect=accept, receive=say_back_async)])
+
+
 def django(kind: str) -> Any:
     """Return a Django project of one view, as its `kind` of application: wsgi, asgi, channels, broadcast_LAYER."""
     from django.conf import settings

@@ -46,6 +46,9 @@ COMPARISONS: dict[str, tuple[Side, Side, float]] = {
     "layer-ceiling": (layer("memory"), layer("pubsub"), 1.5),
     "layer-core-bare": (layer("ours_bare"), layer("core_bare"), 3.0),
     "layer-pubsub-bare": (layer("ours_bare"), layer("pubsub_bare"), 1.5),
+    "inprocess-fastapi": (inprocess("fastapi_hello"), uvicorn("fastapi_hello"), 0.87),
+    "inprocess-a2wsgi": (inprocess("wsgi"), uvicorn("wsgi_on_asgi"), 1.25),
+    "inprocess-asgi": (inprocess("wsgi"), uvicorn("asgi"), 0.42),
     "two-workers": (split("wsgi", "/sleep", workers=2), split("wsgi", "/sleep"), 1.9),
 }
 

@@ -97,6 +97,7 @@ class Forwarder:
         self._router: Router | None = None
         self._routed: bytes | None = None  # the encoded manifest that _router was made from
         self._sweeper: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -122,6 +123,7 @@ class Forwarder:
 
     async def start(self) -> None:
         """Begin to forward; raises AsgictlError."""
+        self._loop = asyncio.get_running_loop()
         await self._layer.start()
         self._sweeper = asyncio.create_task(self._sweep())
 
@@ -156,7 +158,9 @@ class Forwarder:
         limits, connection = self.limits, self.new_id()
         credit = max(min(WINDOW_BYTES, self._budget // BUDGET_SHARE), LEAST_CREDIT_BYTES)
         event = Request(connection, 1, travelling(scope), b"", False, credit)
-        pending = PendingRequest(event, receive, self._layer.post, limits.body_bytes, limits.http_deadline_seconds)
+        pending = PendingRequest(
+            event, receive, self._layer.post, limits.body_bytes, limits.http_deadline_seconds, self._loop
+        )
         self._pending_requests[connection] = pending
         self._budget -= credit
         try:
@@ -305,7 +309,7 @@ class Forwarder:
 
     def _look(self) -> None:
         """Answer for requests whose deadline has passed; a timer for each would cost more than this look."""
-        now = asyncio.get_running_loop().time()
+        now = self._loop.time()
         for connection, pending in list(self._pending_requests.items()):
             if pending.deadline <= now and self._in_flight.added(connection):
                 self._refuse(pending, 504, NO_ANSWER_IN_TIME)

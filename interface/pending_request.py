@@ -49,7 +49,15 @@ class PendingRequest:
     pool = ""
     is_answered = False
 
-    def __init__(self, event: Request, receive: Receive, post: Post, body_limit: int, deadline_seconds: float) -> None:
+    def __init__(
+        self,
+        event: Request,
+        receive: Receive,
+        post: Post,
+        body_limit: int,
+        deadline_seconds: float,
+        loop: asyncio.AbstractEventLoop,  # asking for it is a system call before Python 3.12
+    ) -> None:
         self.event = event
         self.answer = Answer()
         self.deadline = float("inf")  # by the event loop's clock
@@ -59,7 +67,7 @@ class PendingRequest:
         self._body_limit = body_limit
         self._parts: deque[Response] = deque()
         self._waiter: asyncio.Future[None] | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop = loop
         self._next = 0
         self._owner = ""  # the inbox of the worker that was heard, and the entry that it runs
         self._entry = b""
@@ -140,7 +148,7 @@ class PendingRequest:
     def listen(self) -> None:
         """Read what the client sends: the rest of the body, one message ahead of what is wanted, then its leaving."""
         if self._reader is None:
-            self._reader = asyncio.get_running_loop().create_task(self._read())
+            self._reader = self._loop.create_task(self._read())
 
     async def write(self, send: Send) -> None:
         """Write the response out, part by part; raises ClientGone, or Aborted when the application failed."""
@@ -170,13 +178,11 @@ class PendingRequest:
         while not self._parts:
             if self._is_gone:
                 raise ClientGone
-            self._waiter = (self._loop or asyncio.get_running_loop()).create_future()
+            self._waiter = self._loop.create_future()
             await self._waiter
         return self._parts.popleft()
 
     def _postpone(self) -> None:
-        # Asking for the loop is a system call before Python 3.12: once for each request.
-        self._loop = self._loop or asyncio.get_running_loop()
         self.deadline = self._loop.time() + self._deadline_seconds
 
     def _wake(self) -> None:

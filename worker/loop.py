@@ -74,7 +74,8 @@ class Loop:
         self.thread = threading.get_ident()
         self._context = thread_context()
         while not self._stopping.is_set():
-            self.layer.give_back(drained(self.stranded))
+            if self.stranded:
+                self.layer.give_back(drained(self.stranded))
             is_fast = self._mean_seconds < FAST_SECONDS and not self._is_careful
             entries = self.layer.read(self._prefetch if is_fast else 1)
             if self.layer.settled:
@@ -87,6 +88,10 @@ class Loop:
 
     def _take(self, entries: list[Entry]) -> None:
         """Put events in hand: first the one that may not run twice, last those that a worker has died of."""
+        if len(entries) < 2:
+            self._is_careful = bool(entries) and not may_repeat(entries[0].event)
+            self.hands.extend(entries)
+            return
         careful = [entry for entry in entries if not may_repeat(entry.event)]
         self._is_careful = bool(careful)
         others = [entry for entry in entries if may_repeat(entry.event)]

@@ -17,13 +17,40 @@ from asgictl.machine import forks
 from asgictl.telemetry.metrics import Figures
 from asgictl.wire.messages import Done, Event, Frames, Reply, Sent, Turn, decode_scope, is_error
 
+LOOK_SECONDS = 0.001  # that an event waits for a thread that is awake
 HERE = b"0-0"  # the entry of what runs on the event loop, and stands in no stream
 
 
 class LocalMemory(Memory):
-    """share: sends to other processes too, from any thread; None where there are none."""
+    """What the event loop and its threads share; made on that loop.
+
+    An event wakes a thread when all of them wait. Else one that is awake takes it, if its handler is fast: several
+    threads that are awake at once spend more on the GIL than fast handlers do. Should nobody take it, another is woken.
+
+    share: sends to other processes too, from any thread; None where there are none. threads: how many there are.
+    """
 
     share: Callable[[Sent], object] | None = None
+    threads = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._loop = asyncio.get_running_loop()
+        self._is_looking = False
+
+    def wake_one(self, stream: bytes) -> None:
+        if len(self.waiting) >= self.threads:
+            super().wake_one(stream)
+        elif not self._is_looking:
+            self._is_looking = True
+            self._loop.call_later(LOOK_SECONDS, self._look)
+
+    def _look(self) -> None:
+        with self.lock:
+            self._is_looking = False
+            for stream in self.free():
+                super().wake_one(stream)
+                self.wake_one(stream)
 
     def send(self, sent: Sent) -> None:
         if self.share:

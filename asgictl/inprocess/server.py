@@ -174,6 +174,7 @@ class InProcess:
             MemoryWorkerLayer(self._memory, f"{identity}.{number}", channels, IDLE_SECONDS)
             for number in range(self._threads if is_sync else bool(channels))
         ]
+        self._memory.threads = len(layers)
         started = Started(None, 0)
         self._loops = [Loop(application, layer, self._stopping, None, None, started, prefetch=1) for layer in layers]
         if application.background and redis_url:
@@ -216,7 +217,8 @@ class InProcess:
         elif scope["type"] == "http":
             begun = self._begun.begin(scope["method"], scope["path"])
             try:
-                if lifespan := self._lifespans.get(id(self._application.mount(local_path(scope)))):
+                mounted = self._application.mount(local_path(scope)) if self._lifespans else None
+                if lifespan := self._lifespans.get(id(mounted)):
                     await self._http(lifespan, scope, receive, send)
                 else:
                     await self._forwarder(scope, receive, send)

@@ -81,7 +81,7 @@ class Memory:
 
     def __init__(self) -> None:
         self.lock = threading.RLock()  # guards all that follows
-        self._waiting: dict[str, Waiting] = {}  # by consumer
+        self.waiting: dict[str, Waiting] = {}  # by consumer
         self.listeners: list[MemoryGroupLayer] = []
         self.interfaces: dict[str, MemoryEventLayer] = {}  # who may be replied to
         self.inboxes: dict[str, deque[WorkerMessage]] = {}
@@ -100,30 +100,35 @@ class Memory:
             self._last += 1
             entry = b"0-%d" % self._last
             self._streams[stream][entry] = Place(event, retries)
-            self._wake_one(stream)
+            self.wake_one(stream)
             return entry
 
-    def _wake_one(self, stream: bytes) -> None:
+    def free(self) -> list[bytes]:
+        """Return the streams whose newest event is in nobody's hands."""
+        newest = {stream: next(reversed(places.values()), None) for stream, places in self._streams.items()}
+        return [stream for stream, place in newest.items() if place and not place.consumer]
+
+    def wake_one(self, stream: bytes) -> None:
         """Wake who began to wait last, so that a lone client's events are all one thread's: others stay asleep."""
-        for consumer in reversed(self._waiting):
-            if stream in self._waiting[consumer].streams:
-                self._waiting.pop(consumer).waker.release()
+        for consumer in reversed(self.waiting):
+            if stream in self.waiting[consumer].streams:
+                self.waiting.pop(consumer).waker.release()
                 return
 
     def wait(self, consumer: str, streams: Sequence[bytes], waker: threading.Lock, seconds: float) -> None:
         """Wait until an event comes onto one of the streams, or a letter for the consumer. Hold the lock once."""
         waker.acquire(blocking=False)  # who was woken as its time was over has not taken notice of it
-        self._waiting[consumer] = Waiting(streams, waker)
+        self.waiting[consumer] = Waiting(streams, waker)
         self.lock.release()
         waker.acquire(timeout=seconds)
         self.lock.acquire()
-        self._waiting.pop(consumer, None)
+        self.waiting.pop(consumer, None)
 
     def wake(self) -> None:
         """End every wait, as if its time were over."""
         with self.lock:
-            while self._waiting:
-                self._waiting.popitem()[1].waker.release()
+            while self.waiting:
+                self.waiting.popitem()[1].waker.release()
 
     def depth(self, stream: bytes) -> int:
         with self.lock:
@@ -208,7 +213,7 @@ class Memory:
                 return None
             self._last += 1
             self.inboxes[inbox].append(letter)
-            if waiting := self._waiting.pop(inbox, None):
+            if waiting := self.waiting.pop(inbox, None):
                 waiting.waker.release()
             return b"0-%d" % self._last
 

@@ -125,7 +125,7 @@ class Interface:
         self.forwarder = Forwarder(config, Readiness(None, "interface", "interface"))
         self.layer = Layer()
         layer: Any = self.layer
-        self.forwarder._layer = layer
+        self.forwarder._layer, self.forwarder._loop = layer, asyncio.get_running_loop()
         self.forwarder._in_flight = InFlight(
             layer, config.limits.channel_events, self.forwarder.shed.add, config.limits.channel_bytes
         )

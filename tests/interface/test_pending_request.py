@@ -58,7 +58,7 @@ class Client:
         self.answers: list[Callable[[object], None]] = []
         self.breaks = False
         event = Request("i/1", 1, replace(SCOPE, method=method), b"", False, credit)
-        self.pending = PendingRequest(event, self.receive, self.post, limit, deadline)
+        self.pending = PendingRequest(event, self.receive, self.post, limit, deadline, asyncio.get_running_loop())
         self.pending.begin(b"", more)
 
     async def receive(self) -> ASGIMessage:
@@ -189,7 +189,7 @@ def test_a_response_that_failed_on_the_way_is_cut_off() -> None:
 async def test_the_deadline_begins_once_the_body_was_read_and_ends_with_the_first_part() -> None:
     client = Client(deadline=5)
     now = asyncio.get_running_loop().time()
-    begun = PendingRequest(client.pending.event, client.receive, client.post, 10, 5)
+    begun = PendingRequest(client.pending.event, client.receive, client.post, 10, 5, asyncio.get_running_loop())
     assert begun.deadline == float("inf")
     begun.begin(b"body", more=False)
     assert now < begun.deadline <= now + 6
