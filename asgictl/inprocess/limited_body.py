@@ -1,5 +1,6 @@
 """In-process, what an interface server does about a body that is too large, 413, and a failed application, 500."""
 
+import asyncio
 from collections.abc import MutableMapping
 from typing import Any
 
@@ -21,6 +22,11 @@ class LimitedBody:
         self._limit = limit
         self._received = 0
         self.answer = Answer()
+        self._is_head = scope.get("method") == "HEAD"
+        self._left: int | None = None  # of the response's body, as its headers have it
+        # The response's start, until the first of its body or the loop's next turn.
+        self._held: MutableMapping[str, Any] | None = None
+        self._starting: asyncio.Task[None] | None = None
         self.has_begun = False
         self.has_ended = False
         lengths = [int(value) for name, value in scope["headers"] if name == b"content-length"]
@@ -40,19 +46,38 @@ class LimitedBody:
         return {"type": "http.disconnect"}
 
     async def send(self, message: MutableMapping[str, Any]) -> None:
+        if self.is_too_large:
+            return
         if message["type"] == "http.response.start":  # a server may find a mistake only when it has begun to write
             status = status_of(message["status"])
-            headers, _ = headers_of(status, message.get("headers") or ())
-            message = {**message, "status": status, "headers": headers}
-            if not self.is_too_large:
-                self.answer.begin(status)
-        elif self.answer.status in BODILESS:
+            headers, length = headers_of(status, message.get("headers") or ())
+            self._left = None if self._is_head or status in BODILESS else length
+            self.answer.begin(status)
+            self._held = {**message, "status": status, "headers": headers}
+            asyncio.get_running_loop().call_soon(self._start)  # unless a body follows at once, which may be a mistake
+            return
+        if self.answer.status in BODILESS:
             message = {**message, "body": b""}
-        if not self.is_too_large:
-            self.answer.bytes += len(message.get("body", b""))
-            await self._send(message)
-            self.has_begun = True
-            self.has_ended |= message["type"] == "http.response.body" and not message.get("more_body", False)
+        body, more = message.get("body", b""), message.get("more_body", False)
+        if self._left is not None:
+            self._left -= len(body)
+            if self._left < 0 or (self._left and not more):
+                raise ValueError(f"the body is longer or shorter than its Content-Length, by {abs(self._left)} bytes")
+        await self._begin()
+        self.answer.bytes += len(body)
+        await self._send(message)
+        self.has_ended |= message["type"] == "http.response.body" and not more
+
+    def _start(self) -> None:
+        if self._held:
+            self._starting = asyncio.get_running_loop().create_task(self._begin())
+
+    async def _begin(self) -> None:
+        if (starting := self._starting) and asyncio.current_task() is not starting:
+            await starting  # so that the server gets one message after another
+        if held := self._held:
+            self._held, self.has_begun = None, True
+            await self._send(held)
 
     async def refuse(self) -> None:
         """Answer in the application's stead."""
@@ -66,6 +91,7 @@ class LimitedBody:
             raise Aborted from None
 
     async def _answer(self, status: int, text: str) -> None:
+        self._held = None
         self.answer.begin(status)
         response = error_response("", status, text)
         await self._send({"type": "http.response.start", "status": status, "headers": response.headers})

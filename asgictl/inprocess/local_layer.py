@@ -18,7 +18,6 @@ from asgictl.telemetry.metrics import Figures
 from asgictl.wire.messages import Done, Event, Frames, Reply, Sent, Turn, decode_scope, is_error
 
 LOOK_SECONDS = 0.001  # that an event waits for a thread that is awake
-HERE = b"0-0"  # the entry of what runs on the event loop, and stands in no stream
 
 
 class LocalMemory(Memory):
@@ -35,7 +34,7 @@ class LocalMemory(Memory):
 
     def __init__(self) -> None:
         super().__init__()
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         self._is_looking = False
 
     def wake_one(self, stream: bytes) -> None:
@@ -43,7 +42,7 @@ class LocalMemory(Memory):
             super().wake_one(stream)
         elif not self._is_looking:
             self._is_looking = True
-            self._loop.call_later(LOOK_SECONDS, self._look)
+            self.loop.call_later(LOOK_SECONDS, self._look)
 
     def _look(self) -> None:
         with self.lock:
@@ -95,9 +94,8 @@ class LocalLayer(MemoryEventLayer):
     async def start(self) -> None:
         await super().start()
         if shared := self._shared:
-            loop = asyncio.get_running_loop()
             await shared.start()
-            self._local.share = lambda sent: loop.call_soon_threadsafe(shared.publish, sent)
+            self._local.share = lambda sent: self._local.loop.call_soon_threadsafe(shared.publish, sent)
 
     async def stop(self) -> None:
         if self._shared:
@@ -106,20 +104,23 @@ class LocalLayer(MemoryEventLayer):
 
     def append(self, channel: str, event: Event, answered: Answered, *, repeatable: bool) -> OnItsWay:
         if isinstance(event, Turn):
-            self._noted[event.connection] = self._begun.begin(event.channel, decode_scope(event.scope).path)
-            if self._has_async:
-                turn = RunningTurn(self._application, event, self._send_now)
-                if turn.is_async:
-                    self._begin(turn)
-                    self._soon(answered, HERE)
-                    return Added(about(event))
+            turn = RunningTurn(self._application, event, self._send_now) if self._has_async else None
+            scope = turn.scope if turn else decode_scope(event.scope)
+            self._noted[event.connection] = self._begun.begin(event.channel, scope.path)
+            if turn and turn.is_async:
+                self._begin(turn)  # what stands in no stream has no entry to be answered with
+                return Added(about(event))
         return super().append(channel, event, answered, repeatable=repeatable)
+
+    def forget(self, connection: str) -> None:
+        super().forget(connection)
+        self._begun.end(self._noted.pop(connection, 0))
 
     def audit(self, channel: str, event: Event, entry: bytes, gone: Callable[[], None]) -> None:
         """Nothing is lost without this process."""
 
     def _begin(self, turn: RunningTurn) -> None:
-        task = asyncio.get_running_loop().create_task(self._run(turn))
+        task = self._local.loop.create_task(self._run(turn))
         self._turns.add(task)
         task.add_done_callback(self._turns.discard)
 

@@ -30,11 +30,15 @@ class Client:
         return await asyncio.wait_for(self.sent.get(), 10)
 
 
-def during_lifespan(application: Application, test: Callable[[InProcess], Any], **limits: Any) -> None:
+def during_lifespan(
+    application: Application, test: Callable[[InProcess], Any], *, threads: int = 2, **limits: Any
+) -> None:
     """Run a test between startup and shutdown, and see that no task is left."""
 
     async def main() -> None:
-        served = InProcess(application, None, "test", 2, Readiness(None, "server", "server"), "", Limits(**limits))
+        served = InProcess(
+            application, None, "test", threads, Readiness(None, "server", "server"), "", Limits(**limits)
+        )
         lifespan = Client(served, {"type": "lifespan"})
         lifespan.incoming.put_nowait({"type": "lifespan.startup"})
         assert await lifespan.hears() == {"type": "lifespan.startup.complete"}
@@ -126,6 +130,32 @@ def test_a_failed_application_is_a_500_and_named_in_the_log(query: bytes, caplog
     during_lifespan(Application(http=failing, websocket=failing), test)
     messages = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
     assert messages == ["the application: GET / failed", "the application: WebSocket /ws failed"]
+
+
+def test_fast_requests_do_not_wait_behind_slow_ones() -> None:
+    going = threading.Event()
+
+    def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        if environ["QUERY_STRING"] == "slow":
+            assert going.wait(30)
+        return wsgi(environ, start_response)
+
+    def get(served: InProcess, query: bytes) -> Client:
+        return Client(served, {"type": "http", "method": "GET", "path": "/", "query_string": query, "headers": []})
+
+    async def test(served: InProcess) -> None:
+        slow = [get(served, b"slow") for _ in range(2)]
+        fast = [get(served, b"") for _ in range(18)]
+        for client in fast:
+            assert (await client.hears())["status"] == 200
+        assert not any(client.sent.qsize() for client in slow)
+        going.set()
+        for client in slow:
+            assert (await client.hears())["status"] == 200
+        for client in slow + fast:
+            await client.running
+
+    during_lifespan(Application(http={"/": application}), test, threads=4)
 
 
 def test_a_path_that_nothing_is_mounted_on_is_a_404() -> None:
