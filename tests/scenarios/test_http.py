@@ -194,7 +194,7 @@ def test_a_generator_is_closed_when_its_client_leaves(site: Machine) -> None:
 
 
 def test_a_request_whose_client_has_left_is_not_run(site: Machine) -> None:
-    split_only(site, "in-process nothing waits in a queue")
+    split_only(site, "it is seen in Redis that a request waits")
     assert site.directory
     with client(site) as first:
         first.send("GET /slow?first HTTP/1.1")

@@ -211,4 +211,4 @@ def test_async_consumers_run_side_by_side_and_end_with_their_process(
             assert [ws.recv(SECONDS) for ws in sockets] == ["hello 4"] * 40
             until(lambda: not Path(f"/proc/{worker}").exists(), "the worker ends", 10)
     status, _, body = get(machine.url + "/")
-    assert (status, body != b"") == (404, mode == "split")
+    assert (status, body != b"") == (404, True)
