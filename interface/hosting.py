@@ -141,7 +141,7 @@ def _hypercorn(door: "Door", listener: socket.socket, limits: Limits) -> bool:
 
 
 def _daphne(door: "Door", listener: socket.socket, limits: Limits) -> bool:
-    from daphne.server import Server, twisted_loop  # first: it installs Twisted's asyncio reactor
+    from daphne.server import twisted_loop  # first: it installs Twisted's asyncio reactor
     from twisted.internet import reactor as any_reactor
 
     from asgictl.app.lifespan import Lifespan
@@ -157,6 +157,22 @@ def _daphne(door: "Door", listener: socket.socket, limits: Limits) -> bool:
         listener.setblocking(False)  # Twisted accepts until there is nobody left
         port = reactor.adoptStreamPort(listener.fileno(), listener.family, server.http_factory)
         stoppers.append(loop.create_task(_stop_daphne(server, port, reactor, door, stopping, limits.drain_seconds)))
+
+    server = _daphne_server(door, limits, listen)
+    for number in SIGNALS:
+        loop.add_signal_handler(number, stopping.set)
+    try:
+        loop.run_until_complete(lifespan.start())
+    except TargetError as error:
+        logger.error("%s", error)
+        return False
+    server.run()
+    loop.run_until_complete(lifespan.stop(2 * limits.drain_seconds))
+    return True
+
+
+def _daphne_server(door: "Door", limits: Limits, listen: Callable[[], None]) -> Any:
+    from daphne.server import Server
 
     server = Server(
         door,
@@ -176,16 +192,7 @@ def _daphne(door: "Door", listener: socket.socket, limits: Limits) -> bool:
         verbosity=2,  # 1 throws Twisted's errors away
     )
     server.endpoints.clear()
-    for number in SIGNALS:
-        loop.add_signal_handler(number, stopping.set)
-    try:
-        loop.run_until_complete(lifespan.start())
-    except TargetError as error:
-        logger.error("%s", error)
-        return False
-    server.run()
-    loop.run_until_complete(lifespan.stop(2 * limits.drain_seconds))
-    return True
+    return server
 
 
 def _daphne_protocol() -> Any:

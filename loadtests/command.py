@@ -94,12 +94,16 @@ def compare(config: CompareConfig, stopping: threading.Event) -> None:
     settings = {"target": config.target, "workers": workers, "interfaces": config.interfaces, "threads": config.threads}
     report = Report(comparison, settings, interrupted=stopping.is_set())
     report.show(console)
-    try:
-        (config.out / "report.json").write_text(report.json())
-        (config.out / "report.html").write_text(page(report))
-    except OSError as error:
-        raise ComparisonError(f"cannot write to {config.out}: {error.strerror}") from error
+    _write({config.out / "report.html": page(report), config.out / "report.json": report.json()})
     console.print(f"{config.out / 'report.html'} · {config.out / 'report.json'}", highlight=False, soft_wrap=True)
+
+
+def _write(files: dict[Path, str]) -> None:
+    for path, text in files.items():
+        try:
+            path.write_text(text)
+        except OSError as error:
+            raise ComparisonError(f"cannot write to {path.parent}: {error.strerror}") from error
 
 
 def sides(config: CompareConfig, workers: int) -> list[Any]:

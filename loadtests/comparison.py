@@ -146,27 +146,33 @@ def measure(
         (load,) = loads
         load.begin()
         event = Event(server, scenario.event, usage)
-        deadline = time.monotonic() + BEGIN_SECONDS
-        while load.process.poll() is None:
-            time.sleep(POLL_SECONDS)
+        for _ in _polls(load, event, seconds):
             usage.sample()
             tick(min(time.monotonic() - started, seconds + OVERHEAD_SECONDS))
             if stopping.is_set():
                 return None
-            if not event.due and load.began():
-                event.due = load.began() + seconds * EVENT_SHARE
-                deadline = time.monotonic() + seconds + ENDING_SECONDS
-            if event.due and time.time() >= event.due:
-                event.happen()
-            if time.monotonic() > deadline:
-                raise SideError("the load generator did not end in time")
-        usage.sample()
         event.join(load.began() + seconds)
         record = load.record()
         comparison.stop(stack.pop_all())
         return summarise(
             scenario, side.name, number, record, usage, event.at and event.at - record["begin"], event.note
         )
+
+
+def _polls(load: "Load", event: "Event", seconds: float) -> Iterator[None]:
+    """Yield now and then until the load has ended, and have the event happen meanwhile. Raises SideError."""
+    deadline = time.monotonic() + BEGIN_SECONDS
+    while load.process.poll() is None:
+        time.sleep(POLL_SECONDS)
+        yield
+        if not event.due and load.began():
+            event.due = load.began() + seconds * EVENT_SHARE
+            deadline = time.monotonic() + seconds + ENDING_SECONDS
+        if event.due and time.time() >= event.due:
+            event.happen()
+        if time.monotonic() > deadline:
+            raise SideError("the load generator did not end in time")
+    yield
 
 
 def facts(server: Server, side: Side, usage: Usage) -> dict[str, Any]:

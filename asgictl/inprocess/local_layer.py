@@ -21,7 +21,7 @@ LOOK_SECONDS = 0.001  # that an event waits for a thread that is awake
 
 
 class LocalMemory(Memory):
-    """What the event loop and its threads share; made on that loop.
+    """What the event loop and its threads share.
 
     An event wakes a thread when all of them wait. Else one that is awake takes it, if its handler is fast: several
     threads that are awake at once spend more on the GIL than fast handlers do. Should nobody take it, another is woken.
@@ -32,10 +32,8 @@ class LocalMemory(Memory):
     share: Callable[[Sent], object] | None = None
     threads = 0
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.loop = asyncio.get_running_loop()
-        self._is_looking = False
+    loop: asyncio.AbstractEventLoop  # from start() on
+    _is_looking = False
 
     def wake_one(self, stream: bytes) -> None:
         if len(self.waiting) >= self.threads:
@@ -93,6 +91,7 @@ class LocalLayer(MemoryEventLayer):
 
     async def start(self) -> None:
         await super().start()
+        self._local.loop = asyncio.get_running_loop()
         if shared := self._shared:
             await shared.start()
             self._local.share = lambda sent: self._local.loop.call_soon_threadsafe(shared.publish, sent)
@@ -105,8 +104,9 @@ class LocalLayer(MemoryEventLayer):
     def append(self, channel: str, event: Event, answered: Answered, *, repeatable: bool) -> OnItsWay:
         if isinstance(event, Turn):
             turn = RunningTurn(self._application, event, self._send_now) if self._has_async else None
-            scope = turn.scope if turn else decode_scope(event.scope)
-            self._noted[event.connection] = self._begun.begin(event.channel, scope.path)
+            if self._begun.is_noting:
+                scope = turn.scope if turn else decode_scope(event.scope)
+                self._noted[event.connection] = self._begun.begin(event.channel, scope.path)
             if turn and turn.is_async:
                 self._begin(turn)  # what stands in no stream has no entry to be answered with
                 return Added(about(event))
