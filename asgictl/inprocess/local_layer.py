@@ -128,7 +128,7 @@ class LocalLayer(MemoryEventLayer):
         done = await turn.run_async()
         self._figures.events += 1
         self._figures.errors += is_error(done)
-        self._heard(done, None)
+        self._heard(done, self._memory.position() if done.joins else None)
         for sent in turn.outcome.sends:
             self._memory.send(sent)
 

@@ -130,6 +130,10 @@ class Memory:
             while self.waiting:
                 self.waiting.popitem()[1].waker.release()
 
+    def position(self) -> Position:
+        """Return that of the newest entry or broadcast."""
+        return 0, self._last
+
     def depth(self, stream: bytes) -> int:
         with self.lock:
             return len(self._streams[stream])
@@ -173,7 +177,7 @@ class Memory:
             joins = isinstance(reply, Done) and turn and reply.joins
             is_disconnect = isinstance(entry.event, Disconnect)
             # The disconnect of a dead interface's connection has nobody to reply to, but is to be heard by others.
-            if reply and not self.reply(reply, (0, self._last) if joins else None) and not is_disconnect:
+            if reply and not self.reply(reply, self.position() if joins else None) and not is_disconnect:
                 return False
             if is_disconnect:
                 self.end(connection)

@@ -39,7 +39,7 @@ class LocalLayers(MemoryLayers):
 
 class TestLocal(Contract):
     # Nothing is lost without this process.
-    test_an_audit_misses_what_is_neither_in_its_channel_nor_answered = None
+    test_an_audit_misses_what_is_neither_in_its_channel_nor_answered: Any = None
 
     @pytest.fixture
     def layers(self) -> Layers:
