@@ -85,6 +85,11 @@ class LocalLayer(MemoryEventLayer):
         self._turns: set[asyncio.Task[None]] = set()  # which the loop alone would not keep alive
 
     @property
+    def running(self) -> int:
+        """How many turns run on the loop."""
+        return len(self._turns)
+
+    @property
     def silent_seconds(self) -> float:  # type: ignore[override]
         """How long ago Redis last answered; 0 without one."""
         return self._shared.silent_seconds if self._shared else 0.0

@@ -184,7 +184,10 @@ class InProcess:
             config = WorkerConfig(self.config.name, redis_url, "", self._threads, timeout_seconds=0)
             self._background = Worker(jobs, config, identity, self._stopping, self._run_dir)
         runs = [*(loop.run for loop in self._loops), *([self._background.run] if self._background else [])]
-        self._running = [threading.Thread(target=self._run, args=(run,), name="application") for run in runs]
+        # Daemons: a server that fails must not leave a process behind that waits for events.
+        self._running = [
+            threading.Thread(target=self._run, args=(run,), name="application", daemon=True) for run in runs
+        ]
         if self._background:
             self._running[-1].name = "background"
 
@@ -193,7 +196,8 @@ class InProcess:
     ) -> LocalLayer:
         shared = RedisGroupLayer(self._redis_url, name, on_broadcast, hooks["reject"]) if self._redis_url else None
         ours = (self._application, self._memory, shared, self._begun, self._figures)
-        return LocalLayer(*ours, id, on_reply, on_broadcast)
+        self._layer = LocalLayer(*ours, id, on_reply, on_broadcast)
+        return self._layer
 
     def _run(self, run: Callable[[], None]) -> None:
         try:
@@ -204,7 +208,7 @@ class InProcess:
 
     def _report(self) -> Figures:
         served, own = self._forwarder.figures, self._figures
-        own.running = served.http + own.http + sum(loop.running is not None for loop in self._loops)
+        own.running = own.http + self._layer.running + sum(loop.running is not None for loop in self._loops)
         own.busy_seconds = max(own.busy_seconds, sum(loop.busy_so_far() for loop in self._loops))
         both = total([served, own])
         both.events += sum(loop.events for loop in self._loops)
