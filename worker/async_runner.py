@@ -21,7 +21,7 @@ from asgictl.layers.redis.keys import Keys
 from asgictl.layers.redis.link import ALWAYS, CUT, UNSENT, Link
 from asgictl.layers.redis.reader import Followed, Reader, create_stream, ignored
 from asgictl.layers.redis.refused import AGAIN_SECONDS, REFUSED, REFUSED_SECONDS, Commit, end_commands
-from asgictl.layers.redis.send_commands import Broadcasts, Command
+from asgictl.layers.redis.send_commands import REFUSED_SENDS, Broadcasts, Command
 from asgictl.layers.redis.worker_side import COMMIT, COMMIT_SHA
 from asgictl.wire.messages import (
     Closed,
@@ -102,9 +102,14 @@ class EventLoop:
     def publish(self, sent: Frames | Sent) -> None:
         """Send something outside of a commit."""
         if isinstance(sent, Frames):
-            self.reply(sent, _published)
+            self.reply(sent, self._published)
         else:
-            self._link.call(*self._broadcasts.command(self.keys, sent), answered=_published, again=ALWAYS)
+            self._link.call(*self._broadcasts.command(self.keys, sent), answered=self._published, again=ALWAYS)
+
+    def _published(self, reply: object) -> None:
+        if isinstance(reply, Exception):
+            logger.error("what a handler sent was refused by Redis: %s", reply)
+            self._reject(REFUSED_SENDS)
 
     async def commit(self, commit: Commit, arguments: Sequence[str | bytes | int]) -> object:
         """Commit, for as long as Redis is away; a repeated commit is refused there. Returns what commit.lua says.
@@ -166,8 +171,3 @@ class EventLoop:
         if is_empty:
             command = ("XGROUP", "CREATE", self._inbox.key, "worker", "0", "MKSTREAM")
             self._reader.link.call(*command, answered=lambda reply: self._created(reply == b"OK"))
-
-
-def _published(reply: object) -> None:
-    if isinstance(reply, Exception):
-        logger.error("what a handler sent was refused by Redis: %s", reply)

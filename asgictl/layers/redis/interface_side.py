@@ -24,7 +24,7 @@ from asgictl.layers.redis.leases import beat_answer, beat_command, leave_command
 from asgictl.layers.redis.link import ALWAYS, CUT, UNSENT, Call, Link
 from asgictl.layers.redis.reader import TRIM_BYTES, Followed, Reader, create_stream, ignored, position_of
 from asgictl.layers.redis.scripts import script
-from asgictl.layers.redis.send_commands import Broadcasts
+from asgictl.layers.redis.send_commands import REFUSED_SENDS, Broadcasts
 from asgictl.wire.messages import Event, Sent, WorkerMessage, decode_broadcast, decode_reply, encode
 
 logger = logging.getLogger("asgictl.layers")
@@ -84,7 +84,12 @@ class RedisGroupLayer:
         await self._link.stop()
 
     def publish(self, sent: Sent) -> None:
-        self._link.call(*self._broadcasts.command(self._keys, sent), answered=_published, again=ALWAYS)
+        self._link.call(*self._broadcasts.command(self._keys, sent), answered=self._published, again=ALWAYS)
+
+    def _published(self, reply: object) -> None:
+        if isinstance(reply, Exception):
+            logger.error("a message to a group or a channel was lost: %s", reply)
+            self._reject(REFUSED_SENDS)
 
     async def _tick(self) -> None:
         while True:
@@ -230,8 +235,3 @@ class RedisEventLayer(RedisGroupLayer):
 
         self._link.call("XRANGE", self._keys.channel(channel), entry, entry, answered=found.append)
         self._link.call("XREVRANGE", self._replies.key, "+", "-", "COUNT", 1, answered=judge)
-
-
-def _published(reply: object) -> None:
-    if isinstance(reply, Exception):
-        logger.error("a message to a group or a channel was lost: %s", reply)

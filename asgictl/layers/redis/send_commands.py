@@ -6,6 +6,7 @@ from asgictl.wire.messages import VERSION, Broadcast, Sent, encode
 
 SEND = script("send")
 SENDER = b"sender"  # the field of a broadcast that may come twice
+REFUSED_SENDS = "group messages and jobs that Redis refused"
 MISSING = 1000  # of numbers that are missing, the newest are waited for
 SENDERS = 1000  # whose last broadcast is known; an instance has fewer processes
 _WEIGH = script("weigh")
