@@ -32,7 +32,7 @@ async def identity():
     lifespan = asyncio.create_task(served({"type": "lifespan"}, received.get, sent.put))
     received.put_nowait({"type": "lifespan.startup"})
     assert (await sent.get())["type"] == "lifespan.startup.complete"
-    os.write(1, f"{served._new_id()}\\n".encode())  # at once, whatever buffers there are
+    os.write(1, f"{served._forwarder.new_id()}\\n".encode())  # at once, whatever buffers there are
     received.put_nowait({"type": "lifespan.shutdown"})
     await lifespan
 
