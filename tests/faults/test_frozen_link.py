@@ -60,6 +60,12 @@ ROLES = [  # supervisord's group, what its connections have said, and what they 
 ]
 
 
+def check_answers(site: Loaded, group: str) -> None:
+    """A POST that an interface sent into a frozen connection has perhaps run, and is a 502; all else is a 200."""
+    unknown = {("POST", 502)} if group in {"", "interface"} else set()
+    assert set(site.requests.answers) <= {("GET", 200), ("POST", 200)} | unknown
+
+
 @pytest.mark.parametrize(("group", "having", "without"), ROLES)
 def test_connections_that_forward_nothing_are_replaced(
     url_of_valkey: str, notes: Path, group: str, having: bytes, without: bytes
@@ -68,7 +74,7 @@ def test_connections_that_forward_nothing_are_replaced(
     with behind_proxy(url_of_valkey, notes, "app") as (proxy, site):
         assert proxy.freeze(group, having, without)
         site.flows(BACK_SECONDS, "it flows again")
-    assert site.requests.statuses == {200}
+    check_answers(site, group)
     assert site.requests.wrong(notes) == []
 
 
@@ -80,7 +86,7 @@ def test_connections_of_asgi_that_forward_nothing_are_replaced(
     with behind_proxy(url_of_valkey, notes, "streams") as (proxy, site):
         assert proxy.freeze(group, having, without)
         site.flows(BACK_SECONDS, "it flows again")
-    assert site.requests.statuses == {200}
+    check_answers(site, group)
     assert site.requests.wrong(notes) == []
 
 
