@@ -1,7 +1,6 @@
 """One WebSocket: reads frames into the connection's inbox, has its turns run, and writes what they produce.
 
-Where a turn runs is not known here: `submit` hands the event to a channel layer (split) or to a thread (in-process),
-and `done` hears of the outcome. So a consumer's socket behaves the same in both modes.
+Where a turn runs is not known here: `submit` hands the event to a channel layer, and `answer` hears of the outcome.
 """
 
 import asyncio

@@ -1,7 +1,4 @@
-"""Runs a WSGI application for one request (PEP 3333), in a worker and in the server's own process alike.
-
-What differs is the Flow: how the request's body comes, and how parts of the response leave.
-"""
+"""Runs a WSGI application for one request (PEP 3333). By its Flow the body comes, and parts of the response leave."""
 
 import logging
 import re

@@ -1,7 +1,7 @@
 """The application inside the server's own process: an ASGI application, for gunicorn with uvicorn's worker or another.
 
-ASGI runs as it is. WSGI and sync consumers run in a pool of threads, async consumers on the server's event loop.
-Background work comes by Redis: a worker's own loops run it, in threads beside the pool.
+ASGI runs as it is. All else goes as in split mode, by the forwarder, a layer in memory and a worker's loops in threads;
+turns of async consumers run on the server's event loop. Background work comes by Redis to a worker of its own.
 """
 
 import asyncio
