@@ -28,8 +28,15 @@ def served(request: pytest.FixtureRequest) -> Iterator[Machine]:
 def pid_of(machine: Machine, process: str) -> int:
     if process == "supervisord":
         return int((machine.runtime / "asgictl/default/supervisord.pid").read_text())
-    found = json.loads(machine.run("status", "--json").stdout)["processes"]
-    return int(next(each["pid"] for each in found if each["process"] == process))
+    pids: list[int] = []
+
+    def is_known() -> bool:  # whoever stood still a moment ago may not have answered yet
+        found = json.loads(machine.run("status", "--json").stdout)["processes"]
+        pids.extend(each["pid"] for each in found if each["process"] == process)
+        return bool(pids)
+
+    until(is_known, f"{process} is known", SECONDS)
+    return pids[-1]
 
 
 @contextmanager
