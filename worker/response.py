@@ -9,7 +9,7 @@ from time import perf_counter
 from typing import Any
 
 from asgictl.app.runtime import current
-from asgictl.wire.asgi import BODILESS, headers_of
+from asgictl.wire.asgi import BODILESS, headers_of, left_of
 from asgictl.wire.error_responses import plain_text
 from asgictl.wire.messages import WINDOW_BYTES, Connect, Headers, Request, Response
 
@@ -63,10 +63,7 @@ class ResponseParts:
             raise RuntimeError("the application gave a body without a status: it did not call start_response")
         if not self._has_body:
             body = b""
-        if self.left is not None:
-            self.left -= len(body)
-            if self.left < 0 or (self.left and not more):
-                raise ValueError(f"the body is longer or shorter than its Content-Length, by {abs(self.left)} bytes")
+        self.left = left_of(self.left, len(body), more=more)
         if not more and len(body) <= credit():
             return (self.part(body),)  # as most responses are
         return self._cut(body, credit, more)

@@ -5,7 +5,6 @@ import re
 import sys
 from collections.abc import Callable, Iterable
 from io import BufferedReader, BytesIO, RawIOBase
-from time import perf_counter
 from typing import Any, BinaryIO, Protocol
 from urllib.parse import unquote_to_bytes
 from wsgiref.util import FileWrapper
@@ -128,7 +127,6 @@ class WSGIRun:
         An exception is logged once and becomes a 500, or cuts the connection when the response has begun.
         """
         event = self._event
-        self._response.began = perf_counter()  # in-process it may have waited for a thread
         body: BinaryIO = BufferedReader(Body(self._flow), INPUT_BYTES) if event.more else BytesIO(event.body)
         method, path = event.scope.method, event.scope.path
         with UserCode("%s %s failed", method, path, expected=ClientDisconnected) as ended:

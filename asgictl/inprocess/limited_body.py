@@ -6,7 +6,7 @@ from typing import Any
 
 from asgictl.interface.pending_request import Aborted
 from asgictl.telemetry.access_log import Answer
-from asgictl.wire.asgi import BODILESS, Receive, Send, headers_of, status_of
+from asgictl.wire.asgi import BODILESS, Receive, Send, headers_of, left_of, status_of
 from asgictl.wire.error_responses import APPLICATION_FAILED, BODY_TOO_LARGE, error_response
 
 
@@ -59,10 +59,7 @@ class LimitedBody:
         if self.answer.status in BODILESS:
             message = {**message, "body": b""}
         body, more = message.get("body", b""), message.get("more_body", False)
-        if self._left is not None:
-            self._left -= len(body)
-            if self._left < 0 or (self._left and not more):
-                raise ValueError(f"the body is longer or shorter than its Content-Length, by {abs(self._left)} bytes")
+        self._left = left_of(self._left, len(body), more=more)
         await self._begin()
         self.answer.bytes += len(body)
         await self._send(message)

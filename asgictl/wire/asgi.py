@@ -69,6 +69,18 @@ def headers_of(status: int, headers: Iterable[Any], *, is_text: bool = False) ->
     return _end_to_end(status, kept) if is_hop_by_hop else kept, length
 
 
+def left_of(left: int | None, size: int, *, more: bool) -> int | None:
+    """Return how many bytes of a body its headers still promise once `size` more have come; None: they say nothing.
+
+    Raises ValueError when the body is longer, or ends too early.
+    """
+    if left is not None:
+        left -= size
+        if left < 0 or (left and not more):
+            raise ValueError(f"the body is longer or shorter than its Content-Length, by {abs(left)} bytes")
+    return left
+
+
 @lru_cache(maxsize=256)
 def _name(name: bytes) -> bytes:
     if not _is_token(name):

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from asgictl.wire.asgi import accept_of, bytes_of, headers_of, plain_message, status_of
+from asgictl.wire.asgi import accept_of, bytes_of, headers_of, left_of, plain_message, status_of
 from asgictl.wire.messages import Accept
 from tests.plain import TEXTS, Bytes, Liar, Number, Safe
 
@@ -140,3 +140,16 @@ def test_a_message_has_nothing_of_a_subclass(text: str) -> None:
 def test_a_frame_that_is_plain_is_passed_as_it_is(frame: dict[str, Any]) -> None:
     message = {"type": "websocket.send", **frame}
     assert plain_message(message) is message
+
+
+@pytest.mark.parametrize(
+    ("left", "size", "more", "after"), [(None, 9, True, None), (5, 2, True, 3), (5, 5, True, 0), (5, 5, False, 0)]
+)
+def test_a_body_keeps_to_the_length_that_its_headers_have(left: int, size: int, more: bool, after: int | None) -> None:
+    assert left_of(left, size, more=more) == after
+
+
+@pytest.mark.parametrize(("size", "more"), [(6, True), (6, False), (4, False)])
+def test_a_body_of_another_length_is_an_error(size: int, more: bool) -> None:
+    with pytest.raises(ValueError, match="Content-Length"):
+        left_of(5, size, more=more)
