@@ -14,8 +14,9 @@ from asgictl.app.message import Message
 from asgictl.app.sending import Group
 from asgictl.config import Bind, InterfaceConfig
 from asgictl.interface.forwarder import Forwarder
-from asgictl.layers import memory as module
-from asgictl.layers.memory import Memory, MemoryEventLayer, MemoryWorkerLayer
+from asgictl.layers import memory_worker as module
+from asgictl.layers.memory import Memory, MemoryEventLayer
+from asgictl.layers.memory_worker import MemoryWorkerLayer
 from asgictl.layers.redis.started import Started
 from asgictl.telemetry.controller_client import Readiness
 from asgictl.wire.messages import WINDOW_BYTES

@@ -38,7 +38,7 @@ from asgictl.interface.outbox import denial
 from asgictl.interface.pending_request import Aborted
 from asgictl.interface.server_options import uvicorn_options
 from asgictl.layers.base import OnBroadcast, OnReply
-from asgictl.layers.memory import MemoryWorkerLayer
+from asgictl.layers.memory_worker import MemoryWorkerLayer
 from asgictl.layers.redis.interface_side import RedisGroupLayer
 from asgictl.layers.redis.leases import set_leases
 from asgictl.layers.redis.started import Begun, Started

@@ -10,7 +10,7 @@ from asgictl.app.application import Application, path
 from asgictl.app.message import Message
 from asgictl.inprocess.local_layer import LocalLayer, LocalMemory
 from asgictl.layers.base import EventLayer, OnBroadcast, OnReply, Position
-from asgictl.layers.memory import MemoryWorkerLayer
+from asgictl.layers.memory_worker import MemoryWorkerLayer
 from asgictl.layers.redis.started import Begun
 from asgictl.telemetry.metrics import Figures
 from asgictl.wire.messages import Broadcast, Receive, Reply, Scope, Sent, encode_scope

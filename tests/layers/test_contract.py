@@ -11,7 +11,8 @@ import pytest
 
 from asgictl.app.run import LAST_TURN
 from asgictl.layers.base import Entry, EventLayer, OnBroadcast, OnReply, Position, WorkerLayer
-from asgictl.layers.memory import Memory, MemoryEventLayer, MemoryWorkerLayer
+from asgictl.layers.memory import Memory, MemoryEventLayer
+from asgictl.layers.memory_worker import MemoryWorkerLayer
 from asgictl.layers.redis.interface_side import RedisEventLayer
 from asgictl.layers.redis.keys import Keys
 from asgictl.layers.redis.leases import beat, member, reap

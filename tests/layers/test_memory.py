@@ -1,16 +1,11 @@
 """The channel layer of a single process: what is its own; test_contract.py has the rest."""
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
 
-import pytest
-
-from asgictl.layers import memory as module
 from asgictl.layers.base import Position, process_id
-from asgictl.layers.memory import Memory, MemoryEventLayer, MemoryGroupLayer, MemoryWorkerLayer
+from asgictl.layers.memory import Memory, MemoryEventLayer, MemoryGroupLayer
 from asgictl.wire.messages import Broadcast
-from tests.conftest import scenario, until
-from tests.layers.conftest import receive
+from tests.conftest import scenario
 
 
 @scenario
@@ -40,17 +35,6 @@ async def test_who_has_stopped_hears_nothing_more_and_is_let_go_of() -> None:
     await asyncio.sleep(0)
     assert heard == []
     assert memory.listeners == []
-
-
-def test_an_event_ends_the_read_that_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "READ_SECONDS", 30.0)
-    memory = Memory()
-    worker = MemoryWorkerLayer(memory, "w.0", ["websocket.receive"])
-    with ThreadPoolExecutor() as pool:
-        waiting = pool.submit(worker.read, 1)
-        until(lambda: memory.waiting, "a worker waits for an event")
-        memory.add(b"websocket.receive", receive(1, "x"))
-        assert [entry.event for entry in waiting.result(10)] == [receive(1, "x")]
 
 
 def test_an_event_loop_that_was_closed_without_a_stop_disturbs_nobody() -> None:
