@@ -29,8 +29,8 @@ from asgictl.wire.messages import (
     Receive,
     TurnEvent,
     encode,
-    encode_state,
 )
+from asgictl.wire.state import encode_state
 
 LAST_TURN = 1 << 40  # newer than any that the interface itself has numbered
 STATE_BYTES = 64 << 10

@@ -8,7 +8,8 @@ from typing import Any, Literal
 from asgictl.app import outcome
 from asgictl.errors import ConsumerError
 from asgictl.wire.manifest import check_known
-from asgictl.wire.messages import Broadcast, Job, Sent, encode_state, plain
+from asgictl.wire.messages import Broadcast, Job, Sent, plain
+from asgictl.wire.state import encode_state
 
 CONTENT_BYTES = 1 << 20
 MOST_DELAY_SECONDS = 366 * 86400
