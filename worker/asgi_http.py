@@ -18,9 +18,8 @@ from asgictl.wire.asgi import ASGIMessage, bytes_of, status_of
 from asgictl.wire.error_responses import APPLICATION_FAILED, APPLICATION_TOO_SLOW
 from asgictl.wire.messages import WINDOW_BYTES, Chunk, Credit, Request, Response, Sent, Want, WorkerMessage, is_error
 from asgictl.worker.async_runner import EventLoop
-from asgictl.worker.response import ResponseParts
+from asgictl.worker.response import ClientDisconnected, ResponseParts
 from asgictl.worker.sync_body import STALL_SECONDS
-from asgictl.worker.wsgi import ClientDisconnected
 
 logger = logging.getLogger("asgictl.worker")
 

@@ -37,8 +37,7 @@ from asgictl.wire.messages import (
 )
 from asgictl.worker.asgi_http import extend
 from asgictl.worker.async_runner import EventLoop
-from asgictl.worker.response import ResponseParts
-from asgictl.worker.wsgi import ClientDisconnected
+from asgictl.worker.response import ClientDisconnected, ResponseParts
 
 INTERFACE_GONE = -1  # as commit.lua says it
 
