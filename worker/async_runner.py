@@ -15,13 +15,13 @@ import hiredis
 
 from asgictl.app.boundary import fresh_context
 from asgictl.app.loops import LastingLoop
-from asgictl.layers.base import Answered
+from asgictl.layers.base import REFUSED_SECONDS, Answered
 from asgictl.layers.redis.dead_letters import dead_letter_command
 from asgictl.layers.redis.keys import Keys
-from asgictl.layers.redis.link import ALWAYS, CUT, UNSENT, Link
-from asgictl.layers.redis.reader import Followed, Reader, create_stream, ignored
-from asgictl.layers.redis.refused import AGAIN_SECONDS, REFUSED, REFUSED_SECONDS, Commit, end_commands
-from asgictl.layers.redis.send_commands import REFUSED_SENDS, Broadcasts, Command
+from asgictl.layers.redis.link import ALWAYS, CUT, UNSENT, Link, ignored
+from asgictl.layers.redis.reader import Followed, Reader, create_stream
+from asgictl.layers.redis.refused import AGAIN_SECONDS, REFUSED, Commit, end_commands
+from asgictl.layers.redis.send_commands import Broadcasts, Command, published, reply_command
 from asgictl.layers.redis.worker_side import COMMIT, COMMIT_SHA
 from asgictl.wire.messages import (
     Closed,
@@ -61,6 +61,7 @@ class EventLoop:
             partial(Link, url), [self._inbox], begin=self._begin, on_read=self._has_read, reject=reject
         )
         self._reject = reject
+        self._published = partial(published, reject=reject)
         self._broadcasts = Broadcasts(self.inbox)
         self._has_inbox = False
         self._starting = threading.Lock()
@@ -96,20 +97,11 @@ class EventLoop:
 
     def reply(self, reply: Response | Want | Frames | Closed, answered: Answered) -> None:
         """Send a reply ahead of a commit; answered with its entry, or None when its interface is no more."""
-        command = ("XADD", self.keys.replies(reply.connection), "NOMKSTREAM", "*", *encode(reply))
-        self._link.call(*command, answered=answered, again=ALWAYS)
+        self._link.call(*reply_command(self.keys, reply), answered=answered, again=ALWAYS)
 
     def publish(self, sent: Frames | Sent) -> None:
         """Send something outside of a commit."""
-        if isinstance(sent, Frames):
-            self.reply(sent, self._published)
-        else:
-            self._link.call(*self._broadcasts.command(self.keys, sent), answered=self._published, again=ALWAYS)
-
-    def _published(self, reply: object) -> None:
-        if isinstance(reply, Exception):
-            logger.error("what a handler sent was refused by Redis: %s", reply)
-            self._reject(REFUSED_SENDS)
+        self._link.call(*self._broadcasts.command(self.keys, sent), answered=self._published, again=ALWAYS)
 
     async def commit(self, commit: Commit, arguments: Sequence[str | bytes | int]) -> object:
         """Commit, for as long as Redis is away; a repeated commit is refused there. Returns what commit.lua says.

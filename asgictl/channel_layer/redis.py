@@ -24,8 +24,8 @@ from asgictl.channel_layer.links import Order, OrderSender, SharedLink
 from asgictl.channel_layer.mailboxes import BEGINNING
 from asgictl.errors import RedisError
 from asgictl.layers.redis.keys import Keys
-from asgictl.layers.redis.link import Link
-from asgictl.layers.redis.reader import Followed, Reader, ignored, position_of
+from asgictl.layers.redis.link import Link, ignored
+from asgictl.layers.redis.reader import Followed, Reader, position_of
 from asgictl.layers.redis.sync_client import ask
 from asgictl.wire.messages import plain
 

@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 from asgictl.wire.manifest import Manifest
 from asgictl.wire.messages import Broadcast, Done, Event, Frames, Reply, Response, Sent, Want, WorkerMessage
 
+REFUSED_SECONDS = 10.0  # after which what Redis refuses is refused for good
 Position = tuple[int, int]  # a stream entry's id: Redis milliseconds, sequence
 OnReply = Callable[[Reply, Position | None], None]
 OnBroadcast = Callable[[Broadcast, Position], None]

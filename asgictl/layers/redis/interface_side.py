@@ -21,10 +21,10 @@ from asgictl.layers.base import Answered, OnBroadcast, OnReply, process_id
 from asgictl.layers.redis.dead_letters import dead_letter_command
 from asgictl.layers.redis.keys import Keys
 from asgictl.layers.redis.leases import beat_answer, beat_command, leave_command, move_due_command, moved, reap_over
-from asgictl.layers.redis.link import ALWAYS, CUT, UNSENT, Call, Link
-from asgictl.layers.redis.reader import TRIM_BYTES, Followed, Reader, create_stream, ignored, position_of
+from asgictl.layers.redis.link import ALWAYS, CUT, UNSENT, Call, Link, ignored
+from asgictl.layers.redis.reader import TRIM_BYTES, Followed, Reader, create_stream, position_of
 from asgictl.layers.redis.scripts import script
-from asgictl.layers.redis.send_commands import REFUSED_SENDS, Broadcasts
+from asgictl.layers.redis.send_commands import Broadcasts, published
 from asgictl.wire.messages import Event, Sent, WorkerMessage, decode_broadcast, decode_reply, encode
 
 logger = logging.getLogger("asgictl.layers")
@@ -47,6 +47,7 @@ class RedisGroupLayer:
         self._link = Link(url, self._register)
         self._on_broadcast = on_broadcast
         self._reject = reject
+        self._published = partial(published, reject=reject)
         self._broadcasts = Broadcasts(process_id())
         broadcasts = Followed(self._keys.broadcast, self._hear_broadcast, b"", trimmed=self._keys.trimmed)
         self._reader = Reader(partial(Link, url), [*self._followed(), broadcasts], reject=reject)
@@ -85,11 +86,6 @@ class RedisGroupLayer:
 
     def publish(self, sent: Sent) -> None:
         self._link.call(*self._broadcasts.command(self._keys, sent), answered=self._published, again=ALWAYS)
-
-    def _published(self, reply: object) -> None:
-        if isinstance(reply, Exception):
-            logger.error("a message to a group or a channel was lost: %s", reply)
-            self._reject(REFUSED_SENDS)
 
     async def _tick(self) -> None:
         while True:
@@ -185,10 +181,7 @@ class RedisEventLayer(RedisGroupLayer):
             logger.warning("%s is dead: its lease has lapsed", dead)
             reap_over(self._link.call, self._keys, dead)
         if beat.background:
-            self._link.call(*move_due_command(beat.background), answered=self._moved)
-
-    def _moved(self, reply: object) -> None:
-        moved(reply, self._reject)
+            self._link.call(*move_due_command(beat.background), answered=partial(moved, reject=self._reject))
 
     async def _renew(self) -> None:
         logger.error("Redis has forgotten everything: what is open is sent again")

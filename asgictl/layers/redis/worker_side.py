@@ -13,14 +13,14 @@ import redis
 from msgspec.structs import replace
 
 from asgictl.errors import WireError
-from asgictl.layers.base import Entry
+from asgictl.layers.base import REFUSED_SECONDS, Entry
 from asgictl.layers.redis.keys import WORKERS, Keys, interface_of
 from asgictl.layers.redis.leases import LEASE_MILLISECONDS, give_back_command
 from asgictl.layers.redis.link import AWAY, BACKOFF_SECONDS, pack
 from asgictl.layers.redis.reader import BLOCK_MILLISECONDS, LAST_ID, READ_COUNT, PassedOver, renew_command
-from asgictl.layers.redis.refused import AGAIN_SECONDS, REFUSED, REFUSED_BYTES, REFUSED_SECONDS, Commit, end_commands
+from asgictl.layers.redis.refused import AGAIN_SECONDS, REFUSED, REFUSED_BYTES, Commit, end_commands
 from asgictl.layers.redis.scripts import script
-from asgictl.layers.redis.send_commands import SEND, Broadcasts, Command, send_arguments
+from asgictl.layers.redis.send_commands import SEND, Broadcasts, Command, reply_command, send_arguments
 from asgictl.layers.redis.sync_connection import SyncConnection
 from asgictl.wire.manifest import Manifest, encode_manifest
 from asgictl.wire.messages import (
@@ -226,10 +226,7 @@ class RedisWorkerLayer:
 
     def send_now(self, sent: Frames | Sent) -> None:
         """Send something outside of the commit; twice, perhaps, over a cut. Raises as mail() does."""
-        if isinstance(sent, Frames):
-            self._ask_mail(("XADD", self.keys.replies(sent.connection), "NOMKSTREAM", "*", *encode(sent)))
-        else:
-            self._ask_mail(self._broadcasts.command(self.keys, sent))
+        self._ask_mail(self._broadcasts.command(self.keys, sent))
 
     def mail(self, reply: Want | Response | None, wait_seconds: float = 0) -> tuple[bool, list[WorkerMessage]]:
         """Send something ahead of the commit, and return whether its interface lives and which letters have come.
@@ -237,10 +234,8 @@ class RedisWorkerLayer:
         Waits for the first letter as long as is said. Insists while Redis is away, so it may come twice; raises
         ConnectionResetError after AWAY_SECONDS.
         """
-        commands: list[tuple[str | bytes | int, ...]] = []
+        commands: list[Command] = [reply_command(self.keys, reply)] if reply else []
         inbox = self.keys.inbox(self.inbox)
-        if reply:
-            commands.append(("XADD", self.keys.replies(reply.connection), "NOMKSTREAM", "*", *encode(reply)))
         block = ("BLOCK", int(wait_seconds * 1000)) if wait_seconds else ()
         commands.append(("XTRIM", inbox, "MINID", self._mailed))
         commands.append(("XREAD", *block, "STREAMS", inbox, self._mailed))
@@ -257,7 +252,7 @@ class RedisWorkerLayer:
             self._mailed = b"0"
         return answers != [None], letters
 
-    def _ask_mail(self, *commands: tuple[str | bytes | int, ...]) -> list[Any]:
+    def _ask_mail(self, *commands: Command) -> list[Any]:
         give_up_at = monotonic() + AWAY_SECONDS
         while True:
             try:
