@@ -5,7 +5,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, cast
+from typing import Any
 
 from asgictl.app.boundary import UserCode
 from asgictl.app.outcome import Depths, Outcome
@@ -16,7 +16,7 @@ from asgictl.layers.redis.refused import Commit
 from asgictl.layers.redis.worker_side import commit_arguments
 from asgictl.wire.asgi import ASGIMessage, bytes_of, status_of
 from asgictl.wire.error_responses import APPLICATION_FAILED, APPLICATION_TOO_SLOW
-from asgictl.wire.messages import WINDOW_BYTES, Chunk, Credit, Request, Response, Sent, Want, WorkerMessage, is_error
+from asgictl.wire.messages import WINDOW_BYTES, Chunk, Credit, Request, Response, Want, WorkerMessage, is_error
 from asgictl.worker.async_runner import EventLoop
 from asgictl.worker.response import ClientDisconnected, ResponseParts
 from asgictl.worker.sync_body import STALL_SECONDS
@@ -40,8 +40,7 @@ class HTTPRun:
         self._event = event
         self._scope = scope
         self._events = events
-        # A view has nothing else to send immediately than this.
-        self._outcome = Outcome(lambda sent: events.call(lambda: events.publish(cast(Sent, sent))), depths)
+        self._outcome = Outcome(events.send_now, depths)
         self._timeout_seconds = timeout_seconds
         self._limit = asyncio.Timeout(None)  # of an application that does not answer, or does not end
         self._inline: bytes | None = None if event.more else event.body

@@ -15,10 +15,10 @@ import hiredis
 
 from asgictl.app.boundary import fresh_context
 from asgictl.app.loops import LastingLoop
-from asgictl.layers.base import REFUSED_SECONDS, Answered
+from asgictl.layers.base import REFUSED_SECONDS, Answered, Reject, ignored
 from asgictl.layers.redis.dead_letters import dead_letter_command
 from asgictl.layers.redis.keys import Keys
-from asgictl.layers.redis.link import ALWAYS, CUT, UNSENT, Link, ignored
+from asgictl.layers.redis.link import ALWAYS, CUT, UNSENT, Link
 from asgictl.layers.redis.reader import Followed, Reader, create_stream
 from asgictl.layers.redis.refused import AGAIN_SECONDS, REFUSED, Commit, end_commands
 from asgictl.layers.redis.send_commands import Broadcasts, Command, published, reply_command
@@ -47,13 +47,11 @@ class EventLoop:
     everything, and with it that anything runs here.
     """
 
-    def __init__(
-        self, url: str, name: str, identity: str, reject: Callable[[str], None] = lambda _reason: None
-    ) -> None:
+    def __init__(self, url: str, name: str, identity: str, reject: Reject = ignored) -> None:
         self.keys = Keys(name)
         self.inbox = f"{identity}.asgi"
-        self.on_letter: Callable[[WorkerMessage], None] = lambda _letter: None
-        self.on_forgotten: Callable[[], None] = lambda: None
+        self.on_letter: Callable[[WorkerMessage], None] = ignored
+        self.on_forgotten: Callable[[], None] = ignored
         self._loop = LastingLoop()
         self._link = Link(url, self._restored)
         self._inbox = Followed(self.keys.inbox(self.inbox), self._hear, trim_bytes=0)
@@ -98,6 +96,10 @@ class EventLoop:
     def reply(self, reply: Response | Want | Frames | Closed, answered: Answered) -> None:
         """Send a reply ahead of a commit; answered with its entry, or None when its interface is no more."""
         self._link.call(*reply_command(self.keys, reply), answered=answered, again=ALWAYS)
+
+    def send_now(self, sent: Frames | Sent) -> None:
+        """Send what is not to wait for a commit, on the loop or from a thread that sync_to_async runs."""
+        self.call(lambda: self.publish(sent))
 
     def publish(self, sent: Frames | Sent) -> None:
         """Send something outside of a commit."""

@@ -7,7 +7,7 @@ from asgictl.app.run import RunningJob, RunningTurn
 from asgictl.layers.base import Entry
 from asgictl.layers.redis.refused import Commit
 from asgictl.layers.redis.worker_side import commit_arguments
-from asgictl.wire.messages import Frames, Sent, is_error
+from asgictl.wire.messages import is_error
 from asgictl.worker.async_runner import EventLoop
 
 CAPACITY = 100  # turns in hand; a worker reads no more events until one is done
@@ -32,7 +32,7 @@ class AsyncTurns:
         self._events.start()
         self._room.acquire()
         self._in_hand.add((entry.stream, entry.id))
-        turn.outcome.now = self._send_now
+        turn.outcome.now = self._events.send_now
         self._events.submit(self._run(entry, turn))
 
     @property
@@ -45,10 +45,6 @@ class AsyncTurns:
         for _ in range(CAPACITY):
             self._room.acquire()
         self._room.release(CAPACITY)
-
-    def _send_now(self, sent: Frames | Sent) -> None:
-        """For immediately=True, on the event loop or in a thread that sync_to_async runs."""
-        self._events.call(lambda: self._events.publish(sent))
 
     async def _run(self, entry: Entry, turn: RunningTurn | RunningJob) -> None:
         try:

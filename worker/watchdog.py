@@ -13,14 +13,14 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import redis
 
 from asgictl.app.outcome import Depths
 from asgictl.app.runtime import failures
 from asgictl.config import WorkerConfig
-from asgictl.layers.base import Entry
+from asgictl.layers.base import Entry, Reject, ignored
 from asgictl.layers.redis.dead_letters import dead_letter_command
 from asgictl.layers.redis.keys import Keys
 from asgictl.layers.redis.leases import LEASE_MILLISECONDS, beat, give_back_command, member, reap
@@ -54,7 +54,7 @@ class Watchdog:
         manifest: bytes = b"",
         *,
         channels: Sequence[str] = (),
-        reject: Callable[[str], None] = lambda _reason: None,
+        reject: Reject = ignored,
     ) -> None:
         self._config = config
         self._identity = identity

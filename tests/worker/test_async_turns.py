@@ -126,7 +126,7 @@ def test_what_is_sent_immediately_goes_over_the_event_loop_whichever_thread_send
     async def talk(message: Message) -> None:
         Group("g").send(text="of the loop", immediately=True)
         sent_within.append(len(events.sent))  # at once, so that its commit cannot overtake it
-        await asyncio.to_thread(turns._send_now, Frames("i/1", ["of a thread"]))
+        await asyncio.to_thread(events.send_now, Frames("i/1", ["of a thread"]))
 
     turns = AsyncTurns(events)
     events.may_commit.set()

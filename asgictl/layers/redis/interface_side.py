@@ -17,11 +17,11 @@ import hiredis
 import redis
 
 from asgictl.errors import RedisError
-from asgictl.layers.base import Answered, OnBroadcast, OnReply, process_id
+from asgictl.layers.base import Answered, OnBroadcast, OnReply, Reject, ignored, process_id
 from asgictl.layers.redis.dead_letters import dead_letter_command
 from asgictl.layers.redis.keys import Keys
 from asgictl.layers.redis.leases import beat_answer, beat_command, leave_command, move_due_command, moved, reap_over
-from asgictl.layers.redis.link import ALWAYS, CUT, UNSENT, Call, Link, ignored
+from asgictl.layers.redis.link import ALWAYS, CUT, UNSENT, Call, Link
 from asgictl.layers.redis.reader import TRIM_BYTES, Followed, Reader, create_stream, position_of
 from asgictl.layers.redis.scripts import script
 from asgictl.layers.redis.send_commands import Broadcasts, published
@@ -40,9 +40,7 @@ return redis.call('XDEL', KEYS[1], ARGV[1])
 class RedisGroupLayer:
     """Groups across the processes of an instance, for in-process servers."""
 
-    def __init__(
-        self, url: str, name: str, on_broadcast: OnBroadcast, reject: Callable[[str], None] = lambda _reason: None
-    ) -> None:
+    def __init__(self, url: str, name: str, on_broadcast: OnBroadcast, reject: Reject = ignored) -> None:
         self._keys = Keys(name)
         self._link = Link(url, self._register)
         self._on_broadcast = on_broadcast
@@ -118,7 +116,7 @@ class RedisEventLayer(RedisGroupLayer):
         on_broadcast: OnBroadcast,
         on_forgotten: Callable[[], None],
         on_fenced: Callable[[], None],
-        reject: Callable[[str], None] = lambda _reason: None,
+        reject: Reject = ignored,
     ) -> None:
         self._id = interface
         replies = Keys(name).replies(interface)
@@ -145,9 +143,7 @@ class RedisEventLayer(RedisGroupLayer):
             self._ticker.cancel()  # a beat from here on would come back from the dead
         if not self._fenced:
             with suppress(OSError, hiredis.ReplyError):  # Redis is away: our lease lapses
-                await self._link.ask(
-                    "DEL", self._replies.key, self._keys.turns(self._id), self._keys.farewells(self._id)
-                )
+                await self._link.ask("DEL", *self._keys.of_interface(self._id))
                 await self._link.ask(*leave_command(self._keys, "interface", self._id))
 
     async def _register(self) -> None:

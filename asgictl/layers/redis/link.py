@@ -21,7 +21,7 @@ import hiredis
 from redis.asyncio.connection import AbstractConnection, Connection, parse_url
 from redis.exceptions import RedisError as ClientError
 
-from asgictl.layers.base import NotSent
+from asgictl.layers.base import NotSent, ignored
 from asgictl.machine import forks
 
 logger = logging.getLogger("asgictl.layers")
@@ -359,10 +359,6 @@ class _Stream(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         lose, self._lose = self._lose, ignored
         lose()
-
-
-def ignored(*_: object) -> None:
-    """For commands whose failure shows elsewhere: a lost link, a Redis that refuses the next command too."""
 
 
 async def open_stream(url: str) -> _Stream:

@@ -17,8 +17,8 @@ from typing import Any, Generic, TypeVar
 import hiredis
 
 from asgictl.errors import WireError
-from asgictl.layers.base import Position
-from asgictl.layers.redis.link import Link, ignored
+from asgictl.layers.base import Position, Reject, ignored
+from asgictl.layers.redis.link import Link
 
 logger = logging.getLogger("asgictl.layers")
 READ_COUNT = 1000  # of entries a read; a bound on what one reply of Redis can weigh
@@ -61,7 +61,7 @@ def after(entry_id: bytes) -> str:
 class PassedOver:
     """Counts entries that cannot be read, and tells of those of one stream and one kind at most each TELL_SECONDS."""
 
-    def __init__(self, reject: Callable[[str], None]) -> None:
+    def __init__(self, reject: Reject) -> None:
         self._reject = reject
         self._told_at: dict[tuple[str, type], float] = {}
 
@@ -108,7 +108,7 @@ class Reader(Generic[L]):
         *,
         begin: Callable[[], Awaitable[None]] | None = None,
         on_read: Callable[[bool], None] = lambda _is_empty: None,
-        reject: Callable[[str], None] = lambda _reason: None,
+        reject: Reject = ignored,
     ) -> None:
         self.link: L = link(self._begin)
         self.followed = followed

@@ -1,8 +1,8 @@
 """How what is sent to groups and background channels gets to Redis, within a commit and outside of one."""
 
 import logging
-from collections.abc import Callable
 
+from asgictl.layers.base import Reject
 from asgictl.layers.redis.keys import Keys
 from asgictl.layers.redis.scripts import script
 from asgictl.wire.messages import VERSION, Broadcast, Frames, Reply, Sent, encode
@@ -82,7 +82,7 @@ class Broadcasts:
         return heard.is_new(int(number))
 
 
-def published(reply: object, reject: Callable[[str], None]) -> None:
+def published(reply: object, reject: Reject) -> None:
     """Log and count what Redis refused to send; called with its answer."""
     if isinstance(reply, Exception):
         logger.error("a message to a group or a channel was lost: %s", reply)

@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from math import inf
 from time import monotonic, sleep
 from typing import Any
@@ -13,7 +13,7 @@ import redis
 from msgspec.structs import replace
 
 from asgictl.errors import WireError
-from asgictl.layers.base import REFUSED_SECONDS, Entry
+from asgictl.layers.base import REFUSED_SECONDS, Entry, Reject, ignored
 from asgictl.layers.redis.keys import WORKERS, Keys, interface_of
 from asgictl.layers.redis.leases import LEASE_MILLISECONDS, give_back_command
 from asgictl.layers.redis.link import AWAY, BACKOFF_SECONDS, pack
@@ -107,14 +107,7 @@ class RedisWorkerLayer:
     connection broke is sent again: Redis refuses it if it had succeeded.
     """
 
-    def __init__(
-        self,
-        url: str,
-        name: str,
-        consumer: str,
-        channels: list[str],
-        reject: Callable[[str], None] = lambda _reason: None,
-    ) -> None:
+    def __init__(self, url: str, name: str, consumer: str, channels: list[str], reject: Reject = ignored) -> None:
         self.keys = Keys(name)
         self.client_id = 0  # of the connection that reads, for CLIENT UNBLOCK
         self.refused = 0  # commits that came too late
