@@ -6,6 +6,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from msgspec.structs import asdict
+
 from asgictl.app.application import Application
 from asgictl.app.lifespan import Lifespan
 from asgictl.app.target import asgi3, kind_of
@@ -140,21 +142,16 @@ class ASGIRuns:
 
 def scope_of(kind: str, scope: Scope, state: dict[str, Any]) -> dict[str, Any]:
     """Return the ASGI connection scope, of type "http" or "websocket"."""
-    made: dict[str, Any] = {
+    is_http = kind == "http"
+    made = {
+        **asdict(scope),
         "type": kind,
         # As uvicorn says it. From 2.4 on Starlette learns that a client has left only when it sends something.
-        "asgi": {"version": "3.0", "spec_version": "2.3" if kind == "http" else "2.4"},
-        "http_version": scope.http_version,
-        "scheme": scope.scheme,
-        "root_path": scope.root_path,
-        "path": scope.path,
-        "raw_path": scope.raw_path,
-        "query_string": scope.query_string,
-        "headers": list(scope.headers),
-        "client": scope.client,
-        "server": scope.server,
+        "asgi": {"version": "3.0", "spec_version": "2.3" if is_http else "2.4"},
+        "headers": list(scope.headers),  # copies: events share a scope
+        "subprotocols": list(scope.subprotocols),
+        "extensions": {} if is_http else {"websocket.http.response": {}},
         "state": state,
     }
-    if kind == "http":
-        return {**made, "method": scope.method, "extensions": {}}
-    return {**made, "subprotocols": list(scope.subprotocols), "extensions": {"websocket.http.response": {}}}
+    del made["subprotocols" if is_http else "method"]
+    return made
