@@ -1,4 +1,7 @@
-"""The worker's event loop: a thread of its own, with its own link to Redis, for everything that is async."""
+"""The worker's event loop: a thread of its own, with its own link to Redis, for everything that is async.
+
+Turns and jobs of `async def` consumers run on it; so do ASGI applications (asgi.py).
+"""
 
 import asyncio
 import logging
@@ -13,16 +16,17 @@ from typing import Any, TypeVar
 
 import hiredis
 
-from asgictl.app.boundary import fresh_context
+from asgictl.app.boundary import UserCode, fresh_context
 from asgictl.app.loops import LastingLoop
-from asgictl.layers.base import REFUSED_SECONDS, Answered, Reject, ignored
+from asgictl.app.run import RunningJob, RunningTurn
+from asgictl.layers.base import REFUSED_SECONDS, Answered, Entry, Reject, ignored
 from asgictl.layers.redis.dead_letters import dead_letter_command
 from asgictl.layers.redis.keys import Keys
 from asgictl.layers.redis.link import ALWAYS, CUT, UNSENT, Link
 from asgictl.layers.redis.reader import Followed, Reader, create_stream
 from asgictl.layers.redis.refused import AGAIN_SECONDS, REFUSED, Commit, end_commands
 from asgictl.layers.redis.send_commands import Broadcasts, Command, published, reply_command
-from asgictl.layers.redis.worker_side import COMMIT, COMMIT_SHA
+from asgictl.layers.redis.worker_side import COMMIT, COMMIT_SHA, commit_arguments
 from asgictl.wire.messages import (
     Closed,
     Event,
@@ -33,11 +37,13 @@ from asgictl.wire.messages import (
     WorkerMessage,
     decode_worker_message,
     encode,
+    is_error,
 )
 
 logger = logging.getLogger("asgictl.worker")
 T = TypeVar("T")
 SOFTWARE_STATUS = 70  # sysexits.h, EX_SOFTWARE
+CAPACITY = 100  # turns in hand; a worker reads no more events until one is done
 
 
 class EventLoop:
@@ -165,3 +171,54 @@ class EventLoop:
         if is_empty:
             command = ("XGROUP", "CREATE", self._inbox.key, "worker", "0", "MKSTREAM")
             self._reader.link.call(*command, answered=lambda reply: self._created(reply == b"OK"))
+
+
+class AsyncTurns:
+    """Runs turns and jobs of `async def` consumers, many at a time. timeout_seconds: that one may take, 0 for ever."""
+
+    def __init__(self, events: EventLoop, timeout_seconds: float = 0) -> None:
+        self._events = events
+        self._timeout_seconds = timeout_seconds or None
+        self._in_hand: set[tuple[bytes, bytes]] = set()
+        self._room = threading.Semaphore(CAPACITY)
+        self.errors = 0
+
+    def holds(self, entry: Entry) -> bool:
+        """Whether this event is in hand already, as after a lost connection, when pending events are read again."""
+        return (entry.stream, entry.id) in self._in_hand
+
+    def begin(self, entry: Entry, turn: RunningTurn | RunningJob) -> None:
+        """Run a turn or a job and commit it; returns at once while there is room, else when one in hand is done."""
+        self._events.start()
+        self._room.acquire()
+        self._in_hand.add((entry.stream, entry.id))
+        turn.outcome.now = self._events.send_now
+        self._events.submit(self._run(entry, turn))
+
+    @property
+    def running(self) -> int:
+        """How many are in hand."""
+        return len(self._in_hand)
+
+    def finish(self) -> None:
+        """Wait until every turn in hand is committed. The supervisor's deadline bounds the wait."""
+        for _ in range(CAPACITY):
+            self._room.acquire()
+        self._room.release(CAPACITY)
+
+    async def _run(self, entry: Entry, turn: RunningTurn | RunningJob) -> None:
+        try:
+            done = await turn.run_async(self._timeout_seconds)
+            if isinstance(turn, RunningJob) and turn.has_timed_out:
+                reason = f"its handler took longer than {self._timeout_seconds:g} s"
+                await self._events.dead_letter(entry.event, reason)
+            with UserCode("%s %s: its reply cannot be encoded", entry.event.channel, entry.id.decode()) as ended:
+                arguments = commit_arguments(self._events.keys, entry, done, turn.outcome.sends, turn.farewell())
+            if ended.error is not None:  # there is always a commit
+                done = turn.failed()
+                arguments = commit_arguments(self._events.keys, entry, done, [])
+            self.errors += is_error(done)
+            await self._events.commit(Commit(entry, done), arguments)
+        finally:
+            self._in_hand.discard((entry.stream, entry.id))
+            self._room.release()

@@ -22,7 +22,7 @@ from asgictl.machine import forks
 from asgictl.wire.error_responses import APPLICATION_FAILED, error_response
 from asgictl.wire.messages import INTERNAL_ERROR, Close, Done, Job, Request, Response, Sent, is_error, may_repeat
 from asgictl.worker.asgi import ASGIRuns
-from asgictl.worker.async_turns import AsyncTurns
+from asgictl.worker.async_runner import AsyncTurns
 from asgictl.worker.sync_body import LayerFlow
 from asgictl.worker.wsgi import WSGIRun
 

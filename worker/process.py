@@ -27,8 +27,7 @@ from asgictl.telemetry.rejections import Rejections
 from asgictl.wire.manifest import encode_manifest
 from asgictl.wire.messages import BACKGROUND
 from asgictl.worker.asgi import ASGIRuns
-from asgictl.worker.async_runner import EventLoop
-from asgictl.worker.async_turns import AsyncTurns
+from asgictl.worker.async_runner import AsyncTurns, EventLoop
 from asgictl.worker.loop import Loop
 from asgictl.worker.watchdog import Watchdog
 
