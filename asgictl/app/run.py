@@ -29,6 +29,7 @@ from asgictl.wire.messages import (
     Receive,
     TurnEvent,
     encode,
+    failed_turn,
 )
 
 LAST_TURN = 1 << 40  # newer than any that the interface itself has numbered
@@ -162,11 +163,7 @@ class RunningTurn(Turn, Run[Done]):
     def failed(self, _error: BaseException | None = None) -> Done:
         """Return an exception's reply: nothing of what was buffered leaves, and the connection ends."""
         self.outcome = Outcome(is_over=True)
-        status = 500 if isinstance(self.event, Connect) else 403
-        close, event = Close(INTERNAL_ERROR, "", status), self.event
-        return Done(
-            *(event.connection, event.number, [], b"", None, close, [], [], event.attempt), run_seconds=self.run_seconds
-        )
+        return failed_turn(self.event, 500 if isinstance(self.event, Connect) else 403, run_seconds=self.run_seconds)
 
 
 class RunningJob(Run[None]):

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from asgictl.wire.manifest import Manifest
-from asgictl.wire.messages import Broadcast, Done, Event, Frames, Reply, Response, Sent, Want, WorkerMessage
+from asgictl.wire.messages import Broadcast, Event, Frames, LastReply, Reply, Response, Sent, Want, WorkerMessage
 
 REFUSED_SECONDS = 10.0  # after which what Redis refuses is refused for good
 Position = tuple[int, int]  # a stream entry's id: Redis milliseconds, sequence
@@ -116,7 +116,7 @@ class WorkerLayer(Protocol):
     def read(self, count: int) -> list[Entry]:
         """Send buffered commits, then wait up to a second for at most `count` events of each channel."""
 
-    def commit(self, entry: Entry, reply: Response | Done | None, sends: Sequence[Sent], farewell: bytes = b"") -> None:
+    def commit(self, entry: Entry, reply: LastReply, sends: Sequence[Sent], farewell: bytes = b"") -> None:
         """Acknowledge an event and send all that it produced, together; with the next read or flush(), or now.
 
         Refused when others have the event, or it is a turn that is not newer than the connection's last.

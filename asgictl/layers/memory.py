@@ -29,11 +29,11 @@ from asgictl.wire.messages import (
     Done,
     Event,
     Job,
+    LastReply,
     Lost,
     Receive,
     Reply,
     Request,
-    Response,
     Sent,
     WorkerMessage,
     decode_event,
@@ -160,7 +160,7 @@ class Memory:
             place = self._streams[stream].get(entry)
             return self._streams[stream].pop(entry) if place and bool(place.consumer) is in_hand else None
 
-    def commit(self, entry: Entry, reply: Response | Done | None, sends: Sequence[Sent], farewell: bytes) -> bool:
+    def commit(self, entry: Entry, reply: LastReply, sends: Sequence[Sent], farewell: bytes) -> bool:
         """Commit one event: everything that it produced appears together, once, or nothing does."""
         with self.lock:
             if self.withdraw(entry.stream, entry.id, in_hand=True) is None:

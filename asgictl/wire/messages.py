@@ -335,6 +335,7 @@ Event = Request | Connect | Receive | Disconnect | Job
 TurnEvent = Connect | Receive | Disconnect
 Sent = Broadcast | Job  # what anybody may send to others than those whose event it handles
 Reply = Response | Want | Frames | Closed | Done | Lost | Died
+LastReply = Response | Done | None  # what an event's commit holds; None for a job
 WorkerMessage = Chunk | Credit | Gone | Incoming | Ended | InterfaceDied
 
 _T = TypeVar("_T")
@@ -377,11 +378,17 @@ _broadcasts = msgspec.msgpack.Decoder(Broadcast)
 _scopes = msgspec.msgpack.Decoder(Scope)
 
 
-def is_error(reply: Response | Done | None) -> bool:
+def is_error(reply: LastReply) -> bool:
     """Whether an event ended with 5xx, 1011, or a response cut off; a job, whose reply is None, has no such end."""
     if isinstance(reply, Response):
         return reply.status >= 500 or reply.aborted
     return reply is not None and reply.close is not None and reply.close.code == INTERNAL_ERROR
+
+
+def failed_turn(event: TurnEvent, status: int, reason: str = "", run_seconds: float = 0) -> Done:
+    """Return what ends a turn in the stead of its reply: the socket closes with 1011, or a handshake is refused."""
+    close = Close(INTERNAL_ERROR, reason, status)
+    return Done(event.connection, event.number, [], b"", None, close, [], [], event.attempt, run_seconds=run_seconds)
 
 
 def may_repeat(event: Event) -> bool:

@@ -1,6 +1,7 @@
 """A worker's side of the channel layer on Redis Streams."""
 
 import hashlib
+import itertools
 import logging
 import threading
 from collections.abc import Sequence
@@ -30,6 +31,7 @@ from asgictl.wire.messages import (
     Event,
     Frames,
     Job,
+    LastReply,
     Response,
     Sent,
     Want,
@@ -61,8 +63,8 @@ def _event_of(fields: list[bytes] | None) -> Event:
 
 
 def commit_arguments(
-    keys: Keys, entry: Entry, reply: Response | Done | None, sends: Sequence[Sent], farewell: bytes = b""
-) -> tuple[str | bytes | int, ...]:
+    keys: Keys, entry: Entry, reply: LastReply, sends: Sequence[Sent], farewell: bytes = b""
+) -> Command:
     """Return what follows the script in EVALSHA: the number of keys, the keys and the arguments of commit.lua.
 
     farewell: the disconnect event to run should the interface die, b"" when it has not changed.
@@ -212,7 +214,7 @@ class RedisWorkerLayer:
             self._buffer(give_back_command(self.keys, entries))
             self.flush()
 
-    def commit(self, entry: Entry, reply: Response | Done | None, sends: Sequence[Sent], farewell: bytes = b"") -> None:
+    def commit(self, entry: Entry, reply: LastReply, sends: Sequence[Sent], farewell: bytes = b"") -> None:
         """Buffer the commit of an event; arguments as commit_arguments has them."""
         command = ("EVALSHA", COMMIT_SHA, *commit_arguments(self.keys, entry, reply, sends, farewell))
         self._buffer(command, Commit(entry, reply))
@@ -363,22 +365,18 @@ class RedisWorkerLayer:
 
     def _reconnect(self, error: Exception) -> None:
         logger.warning("Redis is away: %s", error)
-        began, attempt = monotonic(), 0
+        began, unanswered = monotonic(), self._unanswered + self._output
         self._leave_mail()  # should it be lost too, nobody is to wait for it anew
-        unanswered, self._unanswered = self._unanswered + self._output, []
-        self._output = []
-        while True:
+        for attempt in itertools.count(1):
+            self._unanswered, self._output = [], []
             self._disconnect()
-            sleep(BACKOFF_SECONDS[min(attempt, len(BACKOFF_SECONDS) - 1)])
-            attempt += 1
+            sleep(BACKOFF_SECONDS[min(attempt, len(BACKOFF_SECONDS)) - 1])
             try:
                 self.connect()
+                break
             except (redis.RedisError, OSError) as again:
                 if attempt % 60 == 0:
                     logger.warning("Redis is still away after %.0f s: %s", monotonic() - began, again)
-                self._unanswered, self._output = [], []
-                continue
-            break
         self._output = unanswered
         self._recover = True
         logger.warning("Redis is back")
