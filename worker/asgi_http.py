@@ -43,12 +43,10 @@ class HTTPRun:
         self._outcome = Outcome(events.send_now, depths)
         self._timeout_seconds = timeout_seconds
         self._limit = asyncio.Timeout(None)  # of an application that does not answer, or does not end
-        self._inline: bytes | None = None if event.more else event.body
-        self._chunks: deque[tuple[bytes, bool]] = deque()
+        self._chunks = deque([] if event.more else [(event.body, False)])
         self._window = flow_control.Window(WINDOW_BYTES, 2, is_granted=False)  # of the body
         self._sender: OrderedSender[Response | Want] = OrderedSender(events.reply, self.end_early)
         self._heard = OrderedReceiver(self.end_early)
-        self._wants = 0
         self._has_ended = False
         self._is_listening = False  # the interface knows whom to tell when the client leaves
         self._credit = flow_control.Credit(event.credit)
@@ -108,9 +106,6 @@ class HTTPRun:
 
     async def _receive(self) -> ASGIMessage:
         while not (self._has_ended or self._over.is_set()):
-            if self._inline is not None:
-                self._has_ended = True
-                return {"type": "http.request", "body": self._inline, "more_body": False}
             if self._chunks:
                 data, more = self._chunks.popleft()
                 self._has_ended = not more
@@ -125,10 +120,9 @@ class HTTPRun:
         return {"type": "http.disconnect"}
 
     def _want(self, size: int) -> None:
-        event = self._event
+        event, sequence = self._event, self._sender.next_sequence()
         self._is_listening = True
-        self._wants += 1
-        self._sender.send(Want(event.connection, event.attempt, self._entry.id, self._events.inbox, size, self._wants))
+        self._sender.send(Want(event.connection, event.attempt, self._entry.id, self._events.inbox, size, sequence))
 
     async def _send(self, message: ASGIMessage) -> None:
         kind = message["type"]
