@@ -14,11 +14,10 @@ from functools import partial
 from typing import Protocol
 
 from asgictl.config import CHANNEL_BYTES
-from asgictl.layers.base import EventLayer, NotSent, OnItsWay
+from asgictl.layers.base import REFUSED_SECONDS, EventLayer, NotSent, OnItsWay
 from asgictl.wire.messages import Event, Lost, Receive, Turn
 
 RESEND_SECONDS = 0.2  # between attempts to add an event that Redis refuses
-REFUSED_SECONDS = 10.0  # after which a refusal is for good; but a Redis without room may find some
 FULL = "OOM "
 AUDIT_SECONDS = 1.0  # after which an event that is open is looked for in Redis; then twice as long, and so on
 
@@ -219,6 +218,7 @@ class InFlight:
             self._shed(f"events refused by Redis: {reply}")
             now = asyncio.get_running_loop().time()
             dispatched.refused_at = dispatched.refused_at or now
+            # A Redis without room may find some.
             for_good = now - dispatched.refused_at > REFUSED_SECONDS and not str(reply).startswith(FULL)
             if for_good:
                 self.complete(dispatched.event.connection)

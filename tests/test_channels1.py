@@ -31,10 +31,9 @@ from asgictl.wire.messages import (
     Scope,
     Sent,
     TurnEvent,
-    decode_state,
     encode_scope,
-    encode_state,
 )
+from asgictl.wire.state import decode_state, encode_state
 
 HEADERS = [(b"host", b"x")]
 SCOPE = encode_scope(

@@ -6,6 +6,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from msgspec.structs import asdict
+
 from asgictl.app.application import Application
 from asgictl.app.lifespan import Lifespan
 from asgictl.app.target import asgi3, kind_of
@@ -36,9 +38,7 @@ class ASGIRuns:
         mounted = {id(each): each for each in application.http.values() if kind_of(each) == "ASGI"}
         if callable(application.websocket):
             mounted[id(application.websocket)] = application.websocket
-        self._depths = application.depths
-        self._applications = {key: asgi3(each) for key, each in mounted.items()}
-        self._lifespans = {key: Lifespan(each) for key, each in self._applications.items()}
+        self._lifespans = {key: Lifespan(asgi3(each)) for key, each in mounted.items()}
         self._runs: dict[tuple[str, bytes], HTTPRun | WebSocketRun] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self.errors = 0
@@ -47,7 +47,7 @@ class ASGIRuns:
 
     def start(self) -> None:
         """Start the applications' lifespans; raises TargetError when one says that it cannot start."""
-        if self._applications:
+        if self._lifespans:
             self._events.start()
             for lifespan in self._lifespans.values():
                 self._events.submit(lifespan.start()).result()
@@ -59,29 +59,29 @@ class ASGIRuns:
 
     def finish(self, drain_seconds: float) -> None:
         """Serve what is in hand to its end, sockets for as long as is said; then end the lifespans."""
-        if self._applications:
+        if self._lifespans:
             self._events.submit(self._drain(drain_seconds)).result()
 
     def serves(self, entry: Entry) -> bool:
         """Whether an event is for an ASGI application."""
-        return bool(self._applications) and self._application_of(entry) is not None
+        return bool(self._lifespans) and self._lifespan_of(entry) is not None
 
     def begin(self, entry: Entry) -> bool:
         """Run an event; returns whether there is no room for another. Raises WireError for what cannot be run."""
-        event, key = entry.event, self._application_of(entry)
+        event, lifespan = entry.event, self._lifespan_of(entry)
         if not isinstance(event, Request | Connect):
             raise WireError(f"an ASGI application has no {event.channel}")
-        if key is not None and (event.connection, entry.id) not in self._runs:
-            state = dict(self._lifespans[key].state)
+        if lifespan and (event.connection, entry.id) not in self._runs:
+            state = dict(lifespan.state)
             run: HTTPRun | WebSocketRun
             if isinstance(event, Request):
                 scope = scope_of("http", event.scope, state)
-                run = HTTPRun(entry, event, scope, self._events, self._timeout_seconds, self._depths)
+                run = HTTPRun(entry, event, scope, self._events, self._timeout_seconds, self._application.depths)
             else:
                 scope = scope_of("websocket", decode_scope(event.scope), state)
                 run = WebSocketRun(entry, event, scope, self._events, self._timeout_seconds)
             self._runs[event.connection, entry.id] = run
-            self._events.submit(self._run((event.connection, entry.id), run, self._applications[key]))
+            self._events.submit(self._run((event.connection, entry.id), run, lifespan.application))
         return len(self._runs) >= CAPACITY
 
     def wait_for_room(self, stopping: threading.Event) -> None:
@@ -89,13 +89,13 @@ class ASGIRuns:
         while len(self._runs) >= CAPACITY and not stopping.wait(WAIT_SECONDS):
             pass
 
-    def _application_of(self, entry: Entry) -> int | None:
-        event = entry.event
-        if isinstance(event, Request):
-            key = id(self._application.mount(event.scope.local_path))
-            return key if key in self._applications else None
-        is_socket = callable(self._application.websocket) and not isinstance(event, Job)
-        return id(self._application.websocket) if is_socket else None
+    def _lifespan_of(self, entry: Entry) -> Lifespan | None:
+        """Return that of the ASGI application that an event is for, None for any other event."""
+        event, application = entry.event, self._application
+        if isinstance(event, Job):
+            return None
+        serving = application.mount(event.scope.local_path) if isinstance(event, Request) else application.websocket
+        return self._lifespans.get(id(serving))
 
     async def _run(self, key: tuple[str, bytes], run: HTTPRun | WebSocketRun, application: Callable[..., Any]) -> None:
         task = asyncio.current_task()
@@ -140,21 +140,16 @@ class ASGIRuns:
 
 def scope_of(kind: str, scope: Scope, state: dict[str, Any]) -> dict[str, Any]:
     """Return the ASGI connection scope, of type "http" or "websocket"."""
-    made: dict[str, Any] = {
+    is_http = kind == "http"
+    made = {
+        **asdict(scope),
         "type": kind,
         # As uvicorn says it. From 2.4 on Starlette learns that a client has left only when it sends something.
-        "asgi": {"version": "3.0", "spec_version": "2.3" if kind == "http" else "2.4"},
-        "http_version": scope.http_version,
-        "scheme": scope.scheme,
-        "root_path": scope.root_path,
-        "path": scope.path,
-        "raw_path": scope.raw_path,
-        "query_string": scope.query_string,
-        "headers": list(scope.headers),
-        "client": scope.client,
-        "server": scope.server,
+        "asgi": {"version": "3.0", "spec_version": "2.3" if is_http else "2.4"},
+        "headers": list(scope.headers),  # copies: events share a scope
+        "subprotocols": list(scope.subprotocols),
+        "extensions": {} if is_http else {"websocket.http.response": {}},
         "state": state,
     }
-    if kind == "http":
-        return {**made, "method": scope.method, "extensions": {}}
-    return {**made, "subprotocols": list(scope.subprotocols), "extensions": {"websocket.http.response": {}}}
+    del made["subprotocols" if is_http else "method"]
+    return made

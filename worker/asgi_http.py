@@ -5,7 +5,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, cast
+from typing import Any
 
 from asgictl.app.boundary import UserCode
 from asgictl.app.outcome import Depths, Outcome
@@ -16,11 +16,10 @@ from asgictl.layers.redis.refused import Commit
 from asgictl.layers.redis.worker_side import commit_arguments
 from asgictl.wire.asgi import ASGIMessage, bytes_of, status_of
 from asgictl.wire.error_responses import APPLICATION_FAILED, APPLICATION_TOO_SLOW
-from asgictl.wire.messages import WINDOW_BYTES, Chunk, Credit, Request, Response, Sent, Want, WorkerMessage, is_error
+from asgictl.wire.messages import WINDOW_BYTES, Chunk, Credit, Request, Response, Want, WorkerMessage, is_error
 from asgictl.worker.async_runner import EventLoop
-from asgictl.worker.response import ResponseParts
+from asgictl.worker.response import ClientDisconnected, ResponseParts
 from asgictl.worker.sync_body import STALL_SECONDS
-from asgictl.worker.wsgi import ClientDisconnected
 
 logger = logging.getLogger("asgictl.worker")
 
@@ -41,16 +40,13 @@ class HTTPRun:
         self._event = event
         self._scope = scope
         self._events = events
-        # A view has nothing else to send immediately than this.
-        self._outcome = Outcome(lambda sent: events.call(lambda: events.publish(cast(Sent, sent))), depths)
+        self._outcome = Outcome(events.send_now, depths)
         self._timeout_seconds = timeout_seconds
         self._limit = asyncio.Timeout(None)  # of an application that does not answer, or does not end
-        self._inline: bytes | None = None if event.more else event.body
-        self._chunks: deque[tuple[bytes, bool]] = deque()
+        self._chunks = deque([] if event.more else [(event.body, False)])
         self._window = flow_control.Window(WINDOW_BYTES, 2, is_granted=False)  # of the body
         self._sender: OrderedSender[Response | Want] = OrderedSender(events.reply, self.end_early)
         self._heard = OrderedReceiver(self.end_early)
-        self._wants = 0
         self._has_ended = False
         self._is_listening = False  # the interface knows whom to tell when the client leaves
         self._credit = flow_control.Credit(event.credit)
@@ -110,9 +106,6 @@ class HTTPRun:
 
     async def _receive(self) -> ASGIMessage:
         while not (self._has_ended or self._over.is_set()):
-            if self._inline is not None:
-                self._has_ended = True
-                return {"type": "http.request", "body": self._inline, "more_body": False}
             if self._chunks:
                 data, more = self._chunks.popleft()
                 self._has_ended = not more
@@ -127,10 +120,9 @@ class HTTPRun:
         return {"type": "http.disconnect"}
 
     def _want(self, size: int) -> None:
-        event = self._event
+        event, sequence = self._event, self._sender.next_sequence()
         self._is_listening = True
-        self._wants += 1
-        self._sender.send(Want(event.connection, event.attempt, self._entry.id, self._events.inbox, size, self._wants))
+        self._sender.send(Want(event.connection, event.attempt, self._entry.id, self._events.inbox, size, sequence))
 
     async def _send(self, message: ASGIMessage) -> None:
         kind = message["type"]

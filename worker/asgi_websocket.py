@@ -1,7 +1,6 @@
 """One WebSocket on its way through an ASGI application (ASGI, WebSocket connection scope)."""
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
 from enum import Enum, auto
 from typing import Any
@@ -37,8 +36,7 @@ from asgictl.wire.messages import (
 )
 from asgictl.worker.asgi_http import extend
 from asgictl.worker.async_runner import EventLoop
-from asgictl.worker.response import ResponseParts
-from asgictl.worker.wsgi import ClientDisconnected
+from asgictl.worker.response import ClientDisconnected, ResponseParts
 
 INTERFACE_GONE = -1  # as commit.lua says it
 
@@ -68,8 +66,8 @@ class WebSocketRun:
         self._is_listening = False  # the interface knows whom to tell when the client leaves
         self._sender: OrderedSender[Frames | Want | Closed] = OrderedSender(events.reply, self._lost)
         self._heard = OrderedReceiver(self.restart)
-        self._incoming: deque[ASGIMessage] = deque([{"type": "websocket.connect"}])
-        self._arrived = asyncio.Event()
+        self._incoming = asyncio.Queue[ASGIMessage]()
+        self._incoming.put_nowait({"type": "websocket.connect"})
         self._window = flow_control.Window(WINDOW_BYTES, 4, is_granted=True)  # of the client's frames
         self._credit = flow_control.Credit(WINDOW_BYTES)
         self._room = asyncio.Event()
@@ -103,7 +101,7 @@ class WebSocketRun:
             pass
         elif isinstance(letter, Incoming):
             kind = "text" if isinstance(letter.frame, str) else "bytes"
-            self._put({"type": "websocket.receive", kind: letter.frame})
+            self._incoming.put_nowait({"type": "websocket.receive", kind: letter.frame})
         elif isinstance(letter, Ended):
             self._end(letter.code, letter.reason)
         else:
@@ -118,15 +116,12 @@ class WebSocketRun:
             self._end(SERVICE_RESTART, "")
 
     async def _receive(self) -> ASGIMessage:
-        if not (self._incoming or self._is_answered or self._is_listening):
+        if self._incoming.empty() and not (self._is_answered or self._is_listening):
             self._is_listening = True
             self._events.reply(self._want(0, 0), lambda _answer: None)
-        while not self._incoming:
-            self._arrived.clear()
-            await self._arrived.wait()
-        message = self._incoming[0]
-        if message["type"] != "websocket.disconnect":  # which it hears as often as it asks
-            self._incoming.popleft()
+        message = await self._incoming.get()
+        if message["type"] == "websocket.disconnect":  # which it hears as often as it asks
+            self._incoming.put_nowait(message)
         if message["type"] == "websocket.receive":
             self._window.take(weight(message["text"] if "text" in message else message["bytes"]))
             if due := self._window.due():
@@ -202,11 +197,7 @@ class WebSocketRun:
             self._state = state
             extend(self._limit, self._timeout_seconds)
             self._room.set()
-            self._put({"type": "websocket.disconnect", "code": code, "reason": reason})
-
-    def _put(self, message: ASGIMessage) -> None:
-        self._incoming.append(message)
-        self._arrived.set()
+            self._incoming.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
 
     def _lost(self) -> None:
         """The interface that held the socket is no more."""

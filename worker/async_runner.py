@@ -1,4 +1,7 @@
-"""The worker's event loop: a thread of its own, with its own link to Redis, for everything that is async."""
+"""The worker's event loop: a thread of its own, with its own link to Redis, for everything that is async.
+
+Turns and jobs of `async def` consumers run on it; so do ASGI applications (asgi.py).
+"""
 
 import asyncio
 import logging
@@ -13,16 +16,17 @@ from typing import Any, TypeVar
 
 import hiredis
 
-from asgictl.app.boundary import fresh_context
+from asgictl.app.boundary import UserCode, fresh_context
 from asgictl.app.loops import LastingLoop
-from asgictl.layers.base import Answered
+from asgictl.app.run import RunningJob, RunningTurn
+from asgictl.layers.base import REFUSED_SECONDS, Answered, Entry, Reject, ignored
 from asgictl.layers.redis.dead_letters import dead_letter_command
 from asgictl.layers.redis.keys import Keys
 from asgictl.layers.redis.link import ALWAYS, CUT, UNSENT, Link
-from asgictl.layers.redis.reader import Followed, Reader, create_stream, ignored
-from asgictl.layers.redis.refused import AGAIN_SECONDS, REFUSED, REFUSED_SECONDS, Commit, end_commands
-from asgictl.layers.redis.send_commands import REFUSED_SENDS, Broadcasts, Command
-from asgictl.layers.redis.worker_side import COMMIT, COMMIT_SHA
+from asgictl.layers.redis.reader import Followed, Reader, create_stream
+from asgictl.layers.redis.refused import AGAIN_SECONDS, REFUSED, Commit, end_commands
+from asgictl.layers.redis.send_commands import Broadcasts, Command, published, reply_command
+from asgictl.layers.redis.worker_side import COMMIT, COMMIT_SHA, commit_arguments
 from asgictl.wire.messages import (
     Closed,
     Event,
@@ -33,11 +37,13 @@ from asgictl.wire.messages import (
     WorkerMessage,
     decode_worker_message,
     encode,
+    is_error,
 )
 
 logger = logging.getLogger("asgictl.worker")
 T = TypeVar("T")
 SOFTWARE_STATUS = 70  # sysexits.h, EX_SOFTWARE
+CAPACITY = 100  # turns in hand; a worker reads no more events until one is done
 
 
 class EventLoop:
@@ -47,13 +53,11 @@ class EventLoop:
     everything, and with it that anything runs here.
     """
 
-    def __init__(
-        self, url: str, name: str, identity: str, reject: Callable[[str], None] = lambda _reason: None
-    ) -> None:
+    def __init__(self, url: str, name: str, identity: str, reject: Reject = ignored) -> None:
         self.keys = Keys(name)
         self.inbox = f"{identity}.asgi"
-        self.on_letter: Callable[[WorkerMessage], None] = lambda _letter: None
-        self.on_forgotten: Callable[[], None] = lambda: None
+        self.on_letter: Callable[[WorkerMessage], None] = ignored
+        self.on_forgotten: Callable[[], None] = ignored
         self._loop = LastingLoop()
         self._link = Link(url, self._restored)
         self._inbox = Followed(self.keys.inbox(self.inbox), self._hear, trim_bytes=0)
@@ -61,6 +65,7 @@ class EventLoop:
             partial(Link, url), [self._inbox], begin=self._begin, on_read=self._has_read, reject=reject
         )
         self._reject = reject
+        self._published = partial(published, reject=reject)
         self._broadcasts = Broadcasts(self.inbox)
         self._has_inbox = False
         self._starting = threading.Lock()
@@ -96,20 +101,15 @@ class EventLoop:
 
     def reply(self, reply: Response | Want | Frames | Closed, answered: Answered) -> None:
         """Send a reply ahead of a commit; answered with its entry, or None when its interface is no more."""
-        command = ("XADD", self.keys.replies(reply.connection), "NOMKSTREAM", "*", *encode(reply))
-        self._link.call(*command, answered=answered, again=ALWAYS)
+        self._link.call(*reply_command(self.keys, reply), answered=answered, again=ALWAYS)
+
+    def send_now(self, sent: Frames | Sent) -> None:
+        """Send what is not to wait for a commit, on the loop or from a thread that sync_to_async runs."""
+        self.call(lambda: self.publish(sent))
 
     def publish(self, sent: Frames | Sent) -> None:
         """Send something outside of a commit."""
-        if isinstance(sent, Frames):
-            self.reply(sent, self._published)
-        else:
-            self._link.call(*self._broadcasts.command(self.keys, sent), answered=self._published, again=ALWAYS)
-
-    def _published(self, reply: object) -> None:
-        if isinstance(reply, Exception):
-            logger.error("what a handler sent was refused by Redis: %s", reply)
-            self._reject(REFUSED_SENDS)
+        self._link.call(*self._broadcasts.command(self.keys, sent), answered=self._published, again=ALWAYS)
 
     async def commit(self, commit: Commit, arguments: Sequence[str | bytes | int]) -> object:
         """Commit, for as long as Redis is away; a repeated commit is refused there. Returns what commit.lua says.
@@ -171,3 +171,54 @@ class EventLoop:
         if is_empty:
             command = ("XGROUP", "CREATE", self._inbox.key, "worker", "0", "MKSTREAM")
             self._reader.link.call(*command, answered=lambda reply: self._created(reply == b"OK"))
+
+
+class AsyncTurns:
+    """Runs turns and jobs of `async def` consumers, many at a time. timeout_seconds: that one may take, 0 for ever."""
+
+    def __init__(self, events: EventLoop, timeout_seconds: float = 0) -> None:
+        self._events = events
+        self._timeout_seconds = timeout_seconds or None
+        self._in_hand: set[tuple[bytes, bytes]] = set()
+        self._room = threading.Semaphore(CAPACITY)
+        self.errors = 0
+
+    def holds(self, entry: Entry) -> bool:
+        """Whether this event is in hand already, as after a lost connection, when pending events are read again."""
+        return (entry.stream, entry.id) in self._in_hand
+
+    def begin(self, entry: Entry, turn: RunningTurn | RunningJob) -> None:
+        """Run a turn or a job and commit it; returns at once while there is room, else when one in hand is done."""
+        self._events.start()
+        self._room.acquire()
+        self._in_hand.add((entry.stream, entry.id))
+        turn.outcome.now = self._events.send_now
+        self._events.submit(self._run(entry, turn))
+
+    @property
+    def running(self) -> int:
+        """How many are in hand."""
+        return len(self._in_hand)
+
+    def finish(self) -> None:
+        """Wait until every turn in hand is committed. The supervisor's deadline bounds the wait."""
+        for _ in range(CAPACITY):
+            self._room.acquire()
+        self._room.release(CAPACITY)
+
+    async def _run(self, entry: Entry, turn: RunningTurn | RunningJob) -> None:
+        try:
+            done = await turn.run_async(self._timeout_seconds)
+            if isinstance(turn, RunningJob) and turn.has_timed_out:
+                reason = f"its handler took longer than {self._timeout_seconds:g} s"
+                await self._events.dead_letter(entry.event, reason)
+            with UserCode("%s %s: its reply cannot be encoded", entry.event.channel, entry.id.decode()) as ended:
+                arguments = commit_arguments(self._events.keys, entry, done, turn.outcome.sends, turn.farewell())
+            if ended.error is not None:  # there is always a commit
+                done = turn.failed()
+                arguments = commit_arguments(self._events.keys, entry, done, [])
+            self.errors += is_error(done)
+            await self._events.commit(Commit(entry, done), arguments)
+        finally:
+            self._in_hand.discard((entry.stream, entry.id))
+            self._room.release()

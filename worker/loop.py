@@ -20,9 +20,9 @@ from asgictl.layers.base import Entry, WorkerLayer
 from asgictl.layers.redis.started import Started
 from asgictl.machine import forks
 from asgictl.wire.error_responses import APPLICATION_FAILED, error_response
-from asgictl.wire.messages import INTERNAL_ERROR, Close, Done, Job, Request, Response, Sent, is_error, may_repeat
+from asgictl.wire.messages import Job, LastReply, Request, Response, Sent, failed_turn, is_error, may_repeat
 from asgictl.worker.asgi import ASGIRuns
-from asgictl.worker.async_turns import AsyncTurns
+from asgictl.worker.async_runner import AsyncTurns
 from asgictl.worker.sync_body import LayerFlow
 from asgictl.worker.wsgi import WSGIRun
 
@@ -113,7 +113,7 @@ class Loop:
         """Return what has not started, for others to run. Called by the control thread too, beside a slow handler."""
         return drained(self.hands)
 
-    def failure(self, entry: Entry, status: int, text: str) -> Response | Done | None:
+    def failure(self, entry: Entry, status: int, text: str) -> LastReply:
         """Return what ends an event when its handler, which runs, does not. Called by the control thread."""
         event, wsgi = entry.event, self._wsgi
         if isinstance(event, Job):
@@ -124,8 +124,7 @@ class Loop:
                 if wsgi and wsgi.entry == entry.id
                 else error_response(event.connection, status, text, event.attempt)
             )
-        close = Close(INTERNAL_ERROR, text, status)
-        return Done(event.connection, event.number, [], b"", None, close, [], [], event.attempt)
+        return failed_turn(event, status, text)
 
     def _run(self, entry: Entry) -> None:
         if entry.event.attempt > 1:  # should it kill this worker too, nothing goes with it
@@ -185,9 +184,7 @@ class Loop:
             self._commit(entry, self.failure(entry, 500, APPLICATION_FAILED), [])
         self.layer.pass_over(entry.stream, entry.id, error)
 
-    def _commit(
-        self, entry: Entry, reply: Response | Done | None, sends: Sequence[Sent], farewell: bytes = b""
-    ) -> None:
+    def _commit(self, entry: Entry, reply: LastReply, sends: Sequence[Sent], farewell: bytes = b"") -> None:
         """Commit an event. A reply that cannot be encoded ends it as an exception does: there is always a commit."""
         with UserCode("%s %s: its reply cannot be encoded", entry.event.channel, entry.id.decode()) as ended:
             self.layer.commit(entry, reply, sends, farewell)

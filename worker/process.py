@@ -27,8 +27,7 @@ from asgictl.telemetry.rejections import Rejections
 from asgictl.wire.manifest import encode_manifest
 from asgictl.wire.messages import BACKGROUND
 from asgictl.worker.asgi import ASGIRuns
-from asgictl.worker.async_runner import EventLoop
-from asgictl.worker.async_turns import AsyncTurns
+from asgictl.worker.async_runner import AsyncTurns, EventLoop
 from asgictl.worker.loop import Loop
 from asgictl.worker.watchdog import Watchdog
 
@@ -159,8 +158,7 @@ def channels_of(application: Application, target: str) -> list[str]:
     if callable(application.websocket):
         channels.add("websocket.connect")
     for route in application.routes:
-        kinds = {*route.consumers, *(["connect"] if "disconnect" in route.consumers else [])}  # as the manifest says
-        channels |= {f"websocket.{kind}{route.pool}" for kind in kinds}
+        channels |= {f"websocket.{kind}{route.pool}" for kind in route.kinds}
     channels |= {BACKGROUND + name for name in application.background}
     if not channels:
         raise TargetError(f"TARGET {target!r} serves nothing: give Application http=, websocket= or background=")

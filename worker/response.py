@@ -16,6 +16,10 @@ from asgictl.wire.messages import WINDOW_BYTES, Connect, Headers, Request, Respo
 PART_BYTES = WINDOW_BYTES // 4  # a larger body goes in parts of this
 
 
+class ClientDisconnected(ConnectionResetError):
+    """Nobody waits for this response any more: its client has gone, or another worker answers it."""
+
+
 class ResponseParts:
     """One response, whose parts answer `event`: a request, or a handshake that is refused with it.
 

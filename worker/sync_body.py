@@ -12,17 +12,17 @@ from asgictl.layers import flow_control
 from asgictl.layers.base import Entry, WorkerLayer
 from asgictl.layers.flow_control import OrderedReceiver
 from asgictl.wire.messages import WINDOW_BYTES, Chunk, Credit, Request, Response, Want
-from asgictl.worker.wsgi import ClientDisconnected
+from asgictl.worker.response import ClientDisconnected
 
 STALL_SECONDS = 60.0  # without a byte in the direction that is waited for
 WAIT_SECONDS = 1.0  # a blocking read ends after that, to look at the time
 
 
 class LayerFlow:
-    """One request.
+    """The bytes of one request, both ways, for the thread that runs it.
 
-    progressed: called whenever the handler has waited for
-    its client, for those who watch how long the handler itself takes.
+    entry and inbox: what the response's parts are to carry. progressed: called whenever the handler has waited for its
+    client, for those who watch how long the handler itself takes.
     """
 
     def __init__(self, entry: Entry, event: Request, layer: WorkerLayer, progressed: Callable[[], None]) -> None:

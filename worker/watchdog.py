@@ -13,22 +13,20 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from asgictl.app.outcome import Depths
 from asgictl.app.runtime import failures
 from asgictl.config import WorkerConfig
-from asgictl.layers.base import Entry
+from asgictl.layers.base import Entry, Reject, ignored
 from asgictl.layers.redis.dead_letters import dead_letter_command
 from asgictl.layers.redis.keys import Keys
 from asgictl.layers.redis.leases import LEASE_MILLISECONDS, beat, give_back_command, member, reap
 from asgictl.layers.redis.send_commands import weigh_command
+from asgictl.layers.redis.sync_client import client_of
 from asgictl.layers.redis.worker_side import COMMIT, commit_arguments
-from asgictl.machine import forks
 from asgictl.wire.error_responses import APPLICATION_TOO_SLOW
 from asgictl.wire.messages import BACKGROUND, encode
 from asgictl.worker.loop import Loop
@@ -56,7 +54,7 @@ class Watchdog:
         manifest: bytes = b"",
         *,
         channels: Sequence[str] = (),
-        reject: Callable[[str], None] = lambda _reason: None,
+        reject: Reject = ignored,
     ) -> None:
         self._config = config
         self._identity = identity
@@ -71,14 +69,7 @@ class Watchdog:
         self._answered_at = time.monotonic()
         # Not all workers of an instance are to end at once.
         self._max_events = config.max_events * random.uniform(0.9, 1.1)  # noqa: S311
-        # redis-py's own retries last longer than a lease.
-        self._client = redis.Redis.from_url(
-            config.redis_url,
-            socket_timeout=1,
-            socket_connect_timeout=1,
-            retry=Retry(NoBackoff(), 1),
-            redis_connect_func=forks.hold_connection,
-        )
+        self._client = client_of(config.redis_url, 1, retries=1)  # redis-py's own retries last longer than a lease
         # A daemon: a main thread that fails must not leave a process behind that beats and does nothing else.
         self.thread = threading.Thread(target=self._serve, name="control", daemon=True)
 

@@ -1,19 +1,20 @@
-"""Runs a WSGI application for one request (PEP 3333). By its Flow the body comes, and parts of the response leave."""
+"""Runs a WSGI application for one request (PEP 3333). By its flow the body comes, and parts of the response leave."""
 
 import logging
 import re
 import sys
 from collections.abc import Callable, Iterable
 from io import BufferedReader, BytesIO, RawIOBase
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO
 from urllib.parse import unquote_to_bytes
 from wsgiref.util import FileWrapper
 
 from asgictl import __version__
 from asgictl.app.boundary import UserCode
 from asgictl.wire.error_responses import APPLICATION_FAILED
-from asgictl.wire.messages import Request, Response, Scope
-from asgictl.worker.response import ResponseParts
+from asgictl.wire.messages import Response, Scope
+from asgictl.worker.response import ClientDisconnected, ResponseParts
+from asgictl.worker.sync_body import LayerFlow
 
 logger = logging.getLogger("asgictl.wsgi")
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
@@ -24,34 +25,10 @@ MAX_VARIABLES = 1000  # names of headers are the client's choice; the cache must
 _is_status = re.compile(r"[2-9]\d\d( |$)").match  # of a final response
 
 
-class ClientDisconnected(ConnectionResetError):
-    """Nobody waits for this response any more: its client has gone, or another worker answers it."""
-
-
-class Flow(Protocol):
-    """The bytes of one request, both ways, for the thread that runs it.
-
-    entry and inbox: what its parts are to carry. credit: bytes of the response's body that may leave now.
-    """
-
-    event: Request
-    entry: bytes
-    inbox: str
-
-    @property
-    def credit(self) -> int: ...
-
-    def pull(self) -> bytes:
-        """Wait for the next bytes of the body; b"" at its end. Raises OSError when they will not come."""
-
-    def push(self, part: Response) -> None:
-        """Send a part that is not the last, and wait until another may follow. Raises OSError when none may."""
-
-
 class Body(RawIOBase):
     """The request's body as a file, for io.BufferedReader. Nothing is asked of the client before the first read."""
 
-    def __init__(self, flow: Flow) -> None:
+    def __init__(self, flow: LayerFlow) -> None:
         self._flow = flow
         self._data = memoryview(b"")
 
@@ -114,7 +91,7 @@ def _variable(name: bytes) -> str:
 class WSGIRun:
     """One request on its way through a WSGI application; what precedes the last part leaves at once, by its flow."""
 
-    def __init__(self, flow: Flow) -> None:
+    def __init__(self, flow: LayerFlow) -> None:
         self.entry = flow.entry
         self._event = flow.event
         self._flow = flow

@@ -18,7 +18,7 @@ BackgroundConsumer = Callable[[BackgroundMessage], Awaitable[None] | None]
 
 
 class Route:
-    """One WebSocket path and its consumers; made by path()."""
+    """One WebSocket path and its consumers; made by path(). kinds: of its events, those that go to a worker."""
 
     def __init__(
         self, pattern: str, consumers: Mapping[str, Consumer | None], pool: str = "", at_most_once: bool = False
@@ -27,6 +27,8 @@ class Route:
         self.pool = pool_suffix(pool)
         self.at_most_once = at_most_once
         self.consumers = {kind: consumer for kind, consumer in consumers.items() if consumer is not None}
+        # A connect goes there for a disconnect consumer too: its commit leaves the farewell.
+        self.kinds = {*self.consumers, *(["connect"] if "disconnect" in self.consumers else [])}
         self.async_kinds = {kind for kind, consumer in self.consumers.items() if is_async(consumer)}
         self._match = compile_pattern(pattern).fullmatch
 
@@ -131,9 +133,9 @@ def manifest_of(application: Application, release: str) -> Manifest:
     paths = [
         Path(
             route.pattern,
-            "connect" in route.consumers or "disconnect" in route.consumers,
-            "receive" in route.consumers,
-            "disconnect" in route.consumers,
+            "connect" in route.kinds,
+            "receive" in route.kinds,
+            "disconnect" in route.kinds,
             route.pool,
             route.at_most_once,
         )

@@ -20,8 +20,8 @@ from asgictl.wire.messages import (
     Scope,
     TurnEvent,
     decode_scope,
-    decode_state,
 )
+from asgictl.wire.state import decode_state
 
 # That an endpoint may send, and what a close frame holds beside its code (RFC 6455, sections 7.4 and 5.5).
 CLOSE_CODES = frozenset({1000, 1001, 1002, 1003, *range(1007, 1015), *range(3000, 5000)})

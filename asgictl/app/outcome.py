@@ -3,12 +3,14 @@
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
+from typing import Any
 
 from msgspec.structs import replace
 
 from asgictl.config import CHANNEL_BYTES, CHANNEL_CAPACITY
 from asgictl.errors import ChannelFull, ConsumerError
 from asgictl.wire.messages import Accept, Broadcast, Close, Frame, Frames, Sent, plain
+from asgictl.wire.state import encode_state
 
 SendNow = Callable[[Frames | Sent], object]
 _current: ContextVar["Outcome"] = ContextVar("asgictl_outcome")
@@ -32,6 +34,20 @@ def encodable(text: str) -> str:
     except UnicodeEncodeError as error:
         raise ConsumerError(f"text that UTF-8 cannot carry: {error}") from None
     return text
+
+
+def encoded(what: str, content: dict[str, Any], most_bytes: int, known: bytes = b"") -> bytes:
+    """Encode a dict that travels. what: it is, for errors. known: as encode_state has it.
+
+    Raises ConsumerError for a value that MessagePack cannot carry, and for more than `most_bytes`.
+    """
+    try:
+        data = encode_state(content, known)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise ConsumerError(f"{what} holds what MessagePack cannot carry: {error}") from error
+    if len(data) > most_bytes:
+        raise ConsumerError(f"{what} is {len(data)} bytes encoded; {most_bytes} is the most")
+    return data
 
 
 class Depths(dict[str, int]):

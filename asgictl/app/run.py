@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from asgictl.app.application import Application, Route, is_async
 from asgictl.app.boundary import UserCode, in_its_own_task
 from asgictl.app.message import BackgroundMessage, Message, RetryLater, Turn
-from asgictl.app.outcome import Outcome, SendNow
+from asgictl.app.outcome import Outcome, SendNow, encoded
 from asgictl.errors import ConsumerError, WireError
 from asgictl.wire.messages import (
     ABNORMAL_CLOSURE,
@@ -29,7 +29,7 @@ from asgictl.wire.messages import (
     Receive,
     TurnEvent,
     encode,
-    encode_state,
+    failed_turn,
 )
 
 LAST_TURN = 1 << 40  # newer than any that the interface itself has numbered
@@ -136,7 +136,9 @@ class RunningTurn(Turn, Run[Done]):
     def _done(self) -> Done:
         event, outcome, state = self.event, self.outcome, b""
         if "state" in self.__dict__:  # only a state that was looked at can have changed
-            state = self._encoded_state()
+            state = encoded("message.state", self.state, STATE_BYTES, event.state) or b"\x80"  # emptied is a change too
+            if state == (event.state or b"\x80"):
+                state = b""
         if isinstance(event, Connect) and self._route is None:
             outcome.close = Close(INTERNAL_ERROR, "", 404)  # another release had the path
         elif isinstance(event, Connect) and self._consumer is None:
@@ -158,23 +160,10 @@ class RunningTurn(Turn, Run[Done]):
             own=own,
         )
 
-    def _encoded_state(self) -> bytes:
-        try:
-            state = encode_state(self.state, self.event.state) or b"\x80"  # an emptied dict is a change too
-        except (TypeError, ValueError, OverflowError, RecursionError) as error:
-            raise ConsumerError(f"message.state holds what MessagePack cannot carry: {error}") from error
-        if len(state) > STATE_BYTES:
-            raise ConsumerError(f"message.state is {len(state)} bytes encoded; {STATE_BYTES} is the most")
-        return b"" if state == (self.event.state or b"\x80") else state
-
     def failed(self, _error: BaseException | None = None) -> Done:
         """Return an exception's reply: nothing of what was buffered leaves, and the connection ends."""
         self.outcome = Outcome(is_over=True)
-        status = 500 if isinstance(self.event, Connect) else 403
-        close, event = Close(INTERNAL_ERROR, "", status), self.event
-        return Done(
-            *(event.connection, event.number, [], b"", None, close, [], [], event.attempt), run_seconds=self.run_seconds
-        )
+        return failed_turn(self.event, 500 if isinstance(self.event, Connect) else 403, run_seconds=self.run_seconds)
 
 
 class RunningJob(Run[None]):

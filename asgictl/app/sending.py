@@ -8,7 +8,7 @@ from typing import Any, Literal
 from asgictl.app import outcome
 from asgictl.errors import ConsumerError
 from asgictl.wire.manifest import check_known
-from asgictl.wire.messages import Broadcast, Job, Sent, encode_state, plain
+from asgictl.wire.messages import Broadcast, Job, Sent, plain
 
 CONTENT_BYTES = 1 << 20
 MOST_DELAY_SECONDS = 366 * 86400
@@ -71,13 +71,7 @@ def encoded(content: dict[str, Any]) -> bytes:
     """Encode a job's content; raises ConsumerError unless it is a dict that can travel."""
     if not isinstance(content, dict):
         raise ConsumerError(f"a background message is a dict, not {type(content).__name__}")
-    try:
-        data = encode_state(content)
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise ConsumerError(f"a background message holds what MessagePack cannot carry: {error}") from error
-    if len(data) > CONTENT_BYTES:
-        raise ConsumerError(f"a background message is {len(data)} bytes encoded; {CONTENT_BYTES} is the most")
-    return data
+    return outcome.encoded("a background message", content, CONTENT_BYTES)
 
 
 def milliseconds(seconds: float) -> int:

@@ -15,7 +15,9 @@ import hiredis
 import redis
 
 from asgictl.errors import RedisError
-from asgictl.layers.redis.link import BACKOFF_SECONDS, CUT, UNSENT, Call, Link
+from asgictl.layers.base import ignored
+from asgictl.layers.redis.link import BACKOFF_SECONDS, CUT, UNSENT, Link
+from asgictl.layers.redis.send_commands import Command
 
 logger = logging.getLogger("asgictl.layers")
 SCRIPT = Path(__file__).with_name("channel_layer.lua").read_text()
@@ -34,7 +36,7 @@ class Order(NamedTuple):
     payload: bytes
     more: tuple[str | bytes, ...] = ()
 
-    def command(self, last: str, number: int) -> tuple[str | bytes | int, ...]:
+    def command(self, last: str, number: int) -> Command:
         """Return it as the sender's order of this number; last: the key of the sender."""
         arguments = self.expiry_milliseconds, self.capacity, self.field, self.payload
         keys = (last, self.stream, *((self.beside,) if self.beside else ()), *self.more)
@@ -78,7 +80,6 @@ class OrderSender:
     def __init__(self, url: str, last: str, restored: Callable[[Link], None], ended: Callable[[], None]) -> None:
         self.link = SharedLink(url, self._restored)
         self.links: set[Link] = {self.link}
-        self.loop = asyncio.get_running_loop()
         self._last = last + secrets.token_hex(8)
         self._on_restored = restored
         self._on_ended = ended
@@ -102,25 +103,17 @@ class OrderSender:
 
     async def send(self, order: Order) -> Any:
         """Return what Redis says. Raises RedisError when it does not, and then nobody knows whether it was done."""
-        call, future = self.post(order)
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                reply = await future
+                return await self.link.ask(*self._command(order), again=UNSENT | CUT)
         except TimeoutError:
             raise RedisError(f"Redis has not answered for {ANSWER_SECONDS} s: is it running?") from None
-        finally:
-            call.cancel()
-        if isinstance(reply, Exception):
-            raise RedisError(f"Redis refused a message: {reply}") from reply
-        return reply
+        except (OSError, hiredis.ReplyError) as error:
+            raise RedisError(f"Redis refused a message: {error}") from error
 
-    def post(self, order: Order) -> tuple[Call, asyncio.Future[Any]]:
-        """Send it, and return it with what will hold the answer, were it an error."""
-        future = self.loop.create_future()
+    def post(self, order: Order, answered: Callable[[Any], None] = ignored) -> None:
+        """Send it; `answered` gets what Redis says, or an exception."""
+        self.link.call(*self._command(order), answered=answered, again=UNSENT | CUT)
 
-        def answered(reply: Any) -> None:
-            if not future.done():
-                future.set_result(reply)
-
-        call = self.link.call(*order.command(self._last, next(self._numbers)), answered=answered, again=UNSENT | CUT)
-        return call, future
+    def _command(self, order: Order) -> Command:
+        return order.command(self._last, next(self._numbers))

@@ -63,13 +63,11 @@ class Mailbox:
 
     def take(self, now: float) -> Message | None:
         """Return the oldest message that has not expired."""
-        if not self.messages:
-            return None
         try:
             if self.messages[0].until <= now:
                 self.expire(now)
             message = self.messages.popleft()
-        except IndexError:  # all have expired, or another thread has taken the last
+        except IndexError:  # there is none, all have expired, or another thread has taken the last
             return None
         self.counted -= message.is_counted
         self.unread_since = 0.0

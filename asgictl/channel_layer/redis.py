@@ -23,9 +23,10 @@ from asgictl.channel_layer.base import ChannelLayer, decode, encode
 from asgictl.channel_layer.links import Order, OrderSender, SharedLink
 from asgictl.channel_layer.mailboxes import BEGINNING
 from asgictl.errors import RedisError
+from asgictl.layers.base import ignored
 from asgictl.layers.redis.keys import Keys
 from asgictl.layers.redis.link import Link
-from asgictl.layers.redis.reader import Followed, Reader, ignored, position_of
+from asgictl.layers.redis.reader import Followed, Reader, position_of
 from asgictl.layers.redis.sync_client import ask
 from asgictl.wire.messages import plain
 
@@ -220,11 +221,11 @@ class RedisChannelLayer(ChannelLayer):
         for _ in range(self._waiting[channel] - here):
             self._taking[channel].append(self._looks)
             self._told.discard(channel)
-            _, taken = sender.post(self._order("take", self._shared(channel), self._inbox, field=channel))
-            taken.add_done_callback(partial(self._has_taken, channel, sender))
+            take = self._order("take", self._shared(channel), self._inbox, field=channel)
+            sender.post(take, partial(self._has_taken, channel, sender))
 
-    def _has_taken(self, channel: str, sender: OrderSender, taken: asyncio.Future[Any]) -> None:
-        if not taken.cancelled() and taken.result() == 0:
+    def _has_taken(self, channel: str, sender: OrderSender, answer: object) -> None:
+        if answer == 0:
             self._has_come(channel)
             if channel in self._told:
                 self._take(channel, sender)

@@ -10,27 +10,18 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from asgictl.wire.manifest import Manifest
-from asgictl.wire.messages import Broadcast, Done, Event, Frames, Reply, Response, Sent, Want, WorkerMessage
+from asgictl.wire.messages import Broadcast, Event, Frames, LastReply, Reply, Response, Sent, Want, WorkerMessage
 
+REFUSED_SECONDS = 10.0  # after which what Redis refuses is refused for good
 Position = tuple[int, int]  # a stream entry's id: Redis milliseconds, sequence
 OnReply = Callable[[Reply, Position | None], None]
 OnBroadcast = Callable[[Broadcast, Position], None]
+Reject = Callable[[str], None]  # called with why something is dropped, in a fixed word, to count it
 Answered = Callable[[object], None]  # called with the entry's id, or with an exception when the layer failed
 
 
-class GroupLayer(Protocol):
-    """Carries broadcasts to every process that holds sockets."""
-
-    @property
-    def silent_seconds(self) -> float:
-        """How long ago the layer last answered, which it does each second."""
-
-    async def start(self) -> None: ...
-
-    async def stop(self) -> None: ...
-
-    def publish(self, sent: Sent) -> None:
-        """Give a frame to every member, in the order of the calls; or a job to its channel, once Redis is there."""
+def ignored(*_: object) -> None:
+    """Hear what nobody needs: the answer to a command whose failure shows elsewhere, as in a lost connection."""
 
 
 class OnItsWay(Protocol):
@@ -47,8 +38,8 @@ class NotSent(ConnectionError):
     """The layer is away and nothing was sent: unlike after any other ConnectionError, nothing can have arrived."""
 
 
-class EventLayer(GroupLayer, Protocol):
-    """Carries an interface's events to workers, and their replies back to its callbacks.
+class EventLayer(Protocol):
+    """Carries an interface's events to workers, their replies back to its callbacks, and broadcasts to its members.
 
     `answered` hears the layer's answer, or an exception, never before the call returns. manifest: the encoded manifest
     of the newest ready release, None until there was one.
@@ -56,6 +47,17 @@ class EventLayer(GroupLayer, Protocol):
 
     @property
     def manifest(self) -> bytes | None: ...
+
+    @property
+    def silent_seconds(self) -> float:
+        """How long ago the layer last answered, which it does each second."""
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+    def publish(self, sent: Sent) -> None:
+        """Give a frame to every member, in the order of the calls; or a job to its channel, once Redis is there."""
 
     async def goodbye(self) -> None:
         """Every connection has had its last turn: leave nothing behind."""
@@ -114,7 +116,7 @@ class WorkerLayer(Protocol):
     def read(self, count: int) -> list[Entry]:
         """Send buffered commits, then wait up to a second for at most `count` events of each channel."""
 
-    def commit(self, entry: Entry, reply: Response | Done | None, sends: Sequence[Sent], farewell: bytes = b"") -> None:
+    def commit(self, entry: Entry, reply: LastReply, sends: Sequence[Sent], farewell: bytes = b"") -> None:
         """Acknowledge an event and send all that it produced, together; with the next read or flush(), or now.
 
         Refused when others have the event, or it is a turn that is not newer than the connection's last.

@@ -29,11 +29,11 @@ from asgictl.wire.messages import (
     Done,
     Event,
     Job,
+    LastReply,
     Lost,
     Receive,
     Reply,
     Request,
-    Response,
     Sent,
     WorkerMessage,
     decode_event,
@@ -77,7 +77,7 @@ class Memory:
     def __init__(self) -> None:
         self.lock = threading.RLock()  # guards all that follows
         self.waiting: dict[str, Waiting] = {}  # by consumer
-        self.listeners: list[MemoryGroupLayer] = []
+        self.listeners: list[MemoryEventLayer] = []
         self.interfaces: dict[str, MemoryEventLayer] = {}  # who may be replied to
         self.inboxes: dict[str, deque[WorkerMessage]] = {}
         self.manifest: bytes | None = None
@@ -160,7 +160,7 @@ class Memory:
             place = self._streams[stream].get(entry)
             return self._streams[stream].pop(entry) if place and bool(place.consumer) is in_hand else None
 
-    def commit(self, entry: Entry, reply: Response | Done | None, sends: Sequence[Sent], farewell: bytes) -> bool:
+    def commit(self, entry: Entry, reply: LastReply, sends: Sequence[Sent], farewell: bytes) -> bool:
         """Commit one event: everything that it produced appears together, once, or nothing does."""
         with self.lock:
             if self.withdraw(entry.stream, entry.id, in_hand=True) is None:
@@ -291,44 +291,6 @@ class Memory:
             self._farewells.pop(connection, None)
 
 
-class MemoryGroupLayer:
-    """Groups whose members all live in this process; by default, on one event loop."""
-
-    silent_seconds = 0.0
-
-    def __init__(self, on_broadcast: OnBroadcast, memory: Memory | None = None) -> None:
-        self._memory = memory or Memory()
-        self._on_broadcast = on_broadcast
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread = 0  # that runs the loop
-
-    async def start(self) -> None:
-        """Hear broadcasts from now on."""
-        with self._memory.lock:
-            self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
-            self._memory.listeners.append(self)
-
-    async def stop(self) -> None:
-        """Hear nothing more."""
-        with self._memory.lock:
-            self._loop = None
-            if self in self._memory.listeners:
-                self._memory.listeners.remove(self)
-
-    def publish(self, sent: Sent) -> None:
-        """Give a frame to every member, after the caller has gone on, or a job to its channel."""
-        self._memory.send(sent)
-
-    def hear_broadcast(self, broadcast: Broadcast, position: Position) -> None:
-        self._soon(self._on_broadcast, broadcast, position)
-
-    def _soon(self, callback: Callable[..., object], *arguments: object) -> None:
-        if self._loop is not None:
-            is_there = threading.get_ident() == self._thread
-            with suppress(RuntimeError):  # the loop was closed without a stop(), which is as good as a death
-                (self._loop.call_soon if is_there else self._loop.call_soon_threadsafe)(callback, *arguments)
-
-
 class Added(NamedTuple):
     """What was added. size: in bytes, encoded."""
 
@@ -338,28 +300,55 @@ class Added(NamedTuple):
         """It has arrived."""
 
 
-class MemoryEventLayer(MemoryGroupLayer):
-    """An interface's side."""
+class MemoryEventLayer:
+    """An interface's side, and that of groups whose members all live in this process; on one event loop."""
+
+    silent_seconds = 0.0
 
     def __init__(self, memory: Memory, interface: str, on_reply: OnReply, on_broadcast: OnBroadcast) -> None:
-        super().__init__(on_broadcast, memory)
+        self._memory = memory
         self._id = interface
         self._on_reply = on_reply
+        self._on_broadcast = on_broadcast
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = 0  # that runs the loop
 
     @property
     def manifest(self) -> bytes | None:
         return self._memory.manifest
 
     async def start(self) -> None:
-        await super().start()
+        """Hear replies and broadcasts from now on."""
         with self._memory.lock:
+            self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
+            self._memory.listeners.append(self)
             self._memory.interfaces[self._id] = self
+
+    async def stop(self) -> None:
+        """Hear nothing more."""
+        with self._memory.lock:
+            self._loop = None
+            if self in self._memory.listeners:
+                self._memory.listeners.remove(self)
 
     async def goodbye(self) -> None:
         self._memory.forget(self._id)
 
+    def publish(self, sent: Sent) -> None:
+        """Give a frame to every member, after the caller has gone on, or a job to its channel."""
+        self._memory.send(sent)
+
+    def hear_broadcast(self, broadcast: Broadcast, position: Position) -> None:
+        self._soon(self._on_broadcast, broadcast, position)
+
     def hear_reply(self, reply: Reply, position: Position | None) -> None:
         self._soon(self._on_reply, reply, position)
+
+    def _soon(self, callback: Callable[..., object], *arguments: object) -> None:
+        if self._loop is not None:
+            is_there = threading.get_ident() == self._thread
+            with suppress(RuntimeError):  # the loop was closed without a stop(), which is as good as a death
+                (self._loop.call_soon if is_there else self._loop.call_soon_threadsafe)(callback, *arguments)
 
     def append(self, channel: str, event: Event, answered: Answered, *, repeatable: bool) -> OnItsWay:
         self._soon(answered, self._memory.add(channel.encode(), event))

@@ -8,7 +8,7 @@ from asgictl.layers.base import Entry
 from asgictl.layers.memory import Memory
 from asgictl.machine import forks
 from asgictl.wire.manifest import Manifest, encode_manifest
-from asgictl.wire.messages import Done, Frames, Response, Sent, Want, WorkerMessage
+from asgictl.wire.messages import Frames, LastReply, Response, Sent, Want, WorkerMessage
 
 READ_SECONDS = 1.0  # a read waits as long as on Redis
 
@@ -44,7 +44,7 @@ class MemoryWorkerLayer:
             memory.wait(self.inbox, self._streams, self._waker, self._read_seconds)
             return memory.take(self.inbox, self._streams, count)
 
-    def commit(self, entry: Entry, reply: Response | Done | None, sends: Sequence[Sent], farewell: bytes = b"") -> None:
+    def commit(self, entry: Entry, reply: LastReply, sends: Sequence[Sent], farewell: bytes = b"") -> None:
         self.refused += not self._memory.commit(entry, reply, sends, farewell)
 
     def send_now(self, sent: Frames | Sent) -> None:

@@ -335,10 +335,11 @@ Event = Request | Connect | Receive | Disconnect | Job
 TurnEvent = Connect | Receive | Disconnect
 Sent = Broadcast | Job  # what anybody may send to others than those whose event it handles
 Reply = Response | Want | Frames | Closed | Done | Lost | Died
+LastReply = Response | Done | None  # what an event's commit holds; None for a job
 WorkerMessage = Chunk | Credit | Gone | Incoming | Ended | InterfaceDied
 
 _T = TypeVar("_T")
-_FIELD = b"%d" % VERSION
+FIELD = b"%d" % VERSION  # names the value of an entry
 
 
 def plain(value: _T) -> _T:
@@ -369,20 +370,25 @@ def plain_value(value: object) -> object:
     raise TypeError(f"a {type(value).__name__} cannot be encoded")
 
 
-_encoder = msgspec.msgpack.Encoder(enc_hook=plain_value)
+encoder = msgspec.msgpack.Encoder(enc_hook=plain_value)
 _events: msgspec.msgpack.Decoder[Event] = msgspec.msgpack.Decoder(Event)
 _replies: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
 _letters: msgspec.msgpack.Decoder[WorkerMessage] = msgspec.msgpack.Decoder(WorkerMessage)
 _broadcasts = msgspec.msgpack.Decoder(Broadcast)
 _scopes = msgspec.msgpack.Decoder(Scope)
-_states = msgspec.msgpack.Decoder(dict[str, Any])
 
 
-def is_error(reply: Response | Done | None) -> bool:
+def is_error(reply: LastReply) -> bool:
     """Whether an event ended with 5xx, 1011, or a response cut off; a job, whose reply is None, has no such end."""
     if isinstance(reply, Response):
         return reply.status >= 500 or reply.aborted
     return reply is not None and reply.close is not None and reply.close.code == INTERNAL_ERROR
+
+
+def failed_turn(event: TurnEvent, status: int, reason: str = "", run_seconds: float = 0) -> Done:
+    """Return what ends a turn in the stead of its reply: the socket closes with 1011, or a handshake is refused."""
+    close = Close(INTERNAL_ERROR, reason, status)
+    return Done(event.connection, event.number, [], b"", None, close, [], [], event.attempt, run_seconds=run_seconds)
 
 
 def may_repeat(event: Event) -> bool:
@@ -394,10 +400,11 @@ def may_repeat(event: Event) -> bool:
 
 def encode(message: Wire) -> tuple[bytes, bytes]:
     """Return the field and the value of the stream entry that carries `message`."""
-    return _FIELD, _encoder.encode(message)
+    return FIELD, encoder.encode(message)
 
 
-def _decode(decoder: msgspec.msgpack.Decoder[_T], field: bytes, value: bytes) -> _T:
+def decode(decoder: msgspec.msgpack.Decoder[_T], field: bytes, value: bytes) -> _T:
+    """Decode what such a decoder understands; raises WireError."""
     if field not in _KNOWN:
         raise VersionError(f"wire version {field!r} is not adjacent to ours, {VERSION}: upgrade one step at a time")
     try:
@@ -408,61 +415,30 @@ def _decode(decoder: msgspec.msgpack.Decoder[_T], field: bytes, value: bytes) ->
 
 def decode_event(field: bytes, value: bytes) -> Event:
     """Decode an entry of a channel's stream; raises WireError."""
-    return _decode(_events, field, value)
+    return decode(_events, field, value)
 
 
 def decode_reply(field: bytes, value: bytes) -> Reply:
     """Decode an entry of an interface's reply stream; raises WireError."""
-    return _decode(_replies, field, value)
+    return decode(_replies, field, value)
 
 
 def decode_worker_message(field: bytes, value: bytes) -> WorkerMessage:
     """Decode an entry of a worker's inbox; raises WireError."""
-    return _decode(_letters, field, value)
+    return decode(_letters, field, value)
 
 
 def decode_broadcast(field: bytes, value: bytes) -> Broadcast:
     """Decode an entry of the broadcast stream; raises WireError."""
-    return _decode(_broadcasts, field, value)
+    return decode(_broadcasts, field, value)
 
 
 def encode_scope(scope: Scope) -> bytes:
     """Encode once what every turn of a connection carries."""
-    return _encoder.encode(scope)
+    return encoder.encode(scope)
 
 
 @lru_cache(maxsize=256)  # each turn of a connection carries the same
 def decode_scope(data: bytes) -> Scope:
     """Decode what encode_scope made; raises WireError."""
-    return _decode(_scopes, _FIELD, data)
-
-
-def encode_state(state: dict[str, Any], known: bytes = b"") -> bytes:
-    """Encode a connection's state, or a job's content. known: an encoding that needs no check, as nothing has changed.
-
-    Raises TypeError for a value that MessagePack cannot carry, and for a key that is no str, with which it would not
-    come back.
-    """
-    data = _encoder.encode(state) if state else b""
-    if data != known:
-        try:
-            _check_keys(decode_state(data))
-        except WireError as error:
-            raise TypeError(str(error)) from error
-    return data
-
-
-def _check_keys(value: object) -> None:
-    if isinstance(value, dict):
-        for key, each in value.items():
-            if not isinstance(key, str):
-                raise TypeError(f"the key {key!r:.60} is no str")
-            _check_keys(each)
-    elif isinstance(value, list):
-        for each in value:
-            _check_keys(each)
-
-
-def decode_state(data: bytes) -> dict[str, Any]:
-    """Decode what encode_state made; raises WireError."""
-    return _decode(_states, _FIELD, data) if data else {}
+    return decode(_scopes, FIELD, data)

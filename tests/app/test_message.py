@@ -11,7 +11,8 @@ from asgictl.app.message import BackgroundMessage, RetryLater
 from asgictl.app.run import RunningJob
 from asgictl.app.sending import Channel, Group
 from asgictl.errors import ConsumerError, WireError
-from asgictl.wire.messages import Broadcast, Job, Sent, encode_state
+from asgictl.wire.messages import Broadcast, Job, Sent
+from asgictl.wire.state import encode_state
 
 CONTENT = {"id": 5, "data": b"\xff", "nested": [None, {"x": 1.5}]}
 

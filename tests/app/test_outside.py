@@ -14,7 +14,8 @@ from asgictl.errors import ChannelFull, ConsumerError, RedisError, UnknownChanne
 from asgictl.layers.redis import sync_client
 from asgictl.layers.redis.keys import Keys
 from asgictl.wire.manifest import encode_manifest
-from asgictl.wire.messages import Broadcast, Job, decode_broadcast, decode_event, decode_state
+from asgictl.wire.messages import Broadcast, Job, decode_broadcast, decode_event
+from asgictl.wire.state import decode_state
 from tests.conftest import until
 from tests.plain import TEXTS, Number
 

@@ -26,10 +26,9 @@ from asgictl.wire.messages import (
     TurnEvent,
     Wire,
     decode_event,
-    decode_state,
     encode_scope,
-    encode_state,
 )
+from asgictl.wire.state import decode_state, encode_state
 from tests.plain import TEXTS, Bytes, Code
 
 

@@ -13,7 +13,8 @@ import pytest
 from asgictl.control.silence import CHECK_SECONDS, LATE_SECONDS, NAMED, Silence, end, what_ran
 from asgictl.layers.redis.keys import Keys
 from asgictl.layers.redis.started import Begun, Started
-from asgictl.wire.messages import Connect, Job, Request, Scope, encode, encode_scope, encode_state
+from asgictl.wire.messages import Connect, Job, Request, Scope, encode, encode_scope
+from asgictl.wire.state import encode_state
 
 KEYS = Keys("silence")
 

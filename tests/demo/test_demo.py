@@ -11,7 +11,8 @@ import pytest
 
 from asgictl.app.run import RunningTurn
 from asgictl.demo import app, seconds, site
-from asgictl.wire.messages import Broadcast, Connect, Receive, Scope, decode_state, encode_scope
+from asgictl.wire.messages import Broadcast, Connect, Receive, Scope, encode_scope
+from asgictl.wire.state import decode_state
 
 
 def ask(path: str, query: str = "", method: str = "GET", body: bytes = b"", **more: str) -> tuple[str, str, bytes]:

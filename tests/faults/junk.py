@@ -8,6 +8,7 @@ import msgspec
 import redis
 
 from asgictl.wire import messages as wire
+from asgictl.wire.state import encode_state
 
 PREFIX = "asgictl:{default}:"
 SCOPE = wire.Scope("GET", "http", "1.1", "", "/", b"/", b"", [(b"host", b"x")], ("127.0.0.1", 1), None)
@@ -131,7 +132,7 @@ class Junk:
             wire.Connect(*turn),
             wire.Receive(*turn, ["x"], 1),
             wire.Disconnect(*turn, 1000, ""),
-            wire.Job("none:1", 1, "jobs", wire.encode_state({"body": b"junk"})),
+            wire.Job("none:1", 1, "jobs", encode_state({"body": b"junk"})),
             wire.Job("none:2", 1, "no such channel", b""),
         ]
 

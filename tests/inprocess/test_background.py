@@ -14,7 +14,8 @@ from asgictl.app.outside import Sender
 from asgictl.inprocess import server as inprocess
 from asgictl.inprocess.server import InProcess, create_application, root_path_of, silent_seconds_of
 from asgictl.telemetry.controller_client import Readiness
-from asgictl.wire.messages import Job, encode_state
+from asgictl.wire.messages import Job
+from asgictl.wire.state import encode_state
 
 READINESS = Readiness(None, "server", "server")
 

@@ -39,8 +39,8 @@ from asgictl.wire.messages import (
     WorkerMessage,
     decode_event,
     encode,
-    encode_state,
 )
+from asgictl.wire.state import encode_state
 from tests.conftest import scenario
 from tests.layers.conftest import CHANNELS, INTERFACE, Workers, done, receive, request, response
 

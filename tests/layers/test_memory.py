@@ -2,8 +2,8 @@
 
 import asyncio
 
-from asgictl.layers.base import Position, process_id
-from asgictl.layers.memory import Memory, MemoryEventLayer, MemoryGroupLayer
+from asgictl.layers.base import Position, ignored, process_id
+from asgictl.layers.memory import Memory, MemoryEventLayer
 from asgictl.wire.messages import Broadcast
 from tests.conftest import scenario
 
@@ -11,7 +11,7 @@ from tests.conftest import scenario
 @scenario
 async def test_broadcasts_arrive_in_order_after_their_sender_has_gone_on() -> None:
     heard: list[tuple[Broadcast, Position]] = []
-    layer = MemoryGroupLayer(lambda broadcast, position: heard.append((broadcast, position)))
+    layer = MemoryEventLayer(Memory(), "i", ignored, lambda broadcast, position: heard.append((broadcast, position)))
     await layer.start()
     for frame in ("a", "b", "c"):
         layer.publish(Broadcast("g", frame))
@@ -27,7 +27,7 @@ async def test_broadcasts_arrive_in_order_after_their_sender_has_gone_on() -> No
 @scenario
 async def test_who_has_stopped_hears_nothing_more_and_is_let_go_of() -> None:
     memory, heard = Memory(), list[Broadcast]()
-    layer = MemoryGroupLayer(lambda broadcast, position: heard.append(broadcast), memory)
+    layer = MemoryEventLayer(memory, "i", ignored, lambda broadcast, position: heard.append(broadcast))
     await layer.start()
     for _ in range(2):
         await layer.stop()

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -33,15 +32,14 @@ from asgictl.wire.messages import (
     decode_event,
     decode_reply,
     decode_scope,
-    decode_state,
     decode_worker_message,
     encode,
     encode_scope,
-    encode_state,
     may_repeat,
     plain,
 )
-from tests.plain import TEXTS, VALUES
+from asgictl.wire.state import decode_state
+from tests.plain import TEXTS
 
 text = st.text(max_size=20)
 data = st.binary(max_size=20)
@@ -120,21 +118,11 @@ def test_every_scope_survives_the_wire(scope: Scope) -> None:
     assert decode_scope(encode_scope(scope)) == scope
 
 
-@given(st.dictionaries(text, st.one_of(text, data, number, st.none(), st.booleans(), st.lists(number))))
-def test_every_state_survives_the_wire(state: dict[str, Any]) -> None:
-    assert decode_state(encode_state(state)) == state
-
-
 def test_text_stays_text_and_binary_stays_binary() -> None:
     turn = Receive("c", 1, 1, b"", b"", ["a", b"a"], 0)
     decoded = decode_event(*encode(turn))
     assert isinstance(decoded, Receive)
     assert [type(frame) for frame in decoded.frames] == [str, bytes]
-
-
-def test_an_empty_state_costs_nothing() -> None:
-    assert encode_state({}) == b""
-    assert decode_state(b"") == {}
 
 
 @pytest.mark.parametrize("decode", DECODERS)
@@ -240,39 +228,9 @@ def test_a_turn_may_run_again_unless_its_frames_go_at_most_once() -> None:
     assert not may_repeat(Receive("c", 1, 1, b"", b"", ["x"], 0, True))
 
 
-def test_a_state_that_messagepack_cannot_carry_is_a_type_error() -> None:
-    with pytest.raises(TypeError):
-        encode_state({"a": object()})
-
-
-@pytest.mark.parametrize("key", [1, 1.5, True, None, b"a", (1, 2), (), frozenset({"a"})])
-@pytest.mark.parametrize("place", [lambda bad: bad, lambda bad: {"a": bad}, lambda bad: {"a": [1, (2, [bad])]}])
-def test_a_key_that_is_no_str_is_a_type_error_at_any_depth(key: Any, place: Callable[[Any], Any]) -> None:
-    """A26."""
-    with pytest.raises(TypeError):
-        encode_state(place({"b": 1, key: 2}))
-
-
-def test_what_is_known_is_not_looked_at_again() -> None:
-    state: dict[Any, Any] = {1: 2}
-    known = msgpack.encode(state)
-    assert encode_state(state, known) == known
-    with pytest.raises(TypeError):
-        encode_state(state, known + b"x")
-
-
-@pytest.mark.parametrize(("value", "kind"), VALUES)
-def test_a_value_of_a_subclass_travels_as_the_plain_type(value: object, kind: object) -> None:
-    (found,) = decode_state(encode_state({"x": value})).values()
-    assert (found, type(found)) == (kind, type(kind))
-    (nested,) = decode_state(encode_state({"x": [{"y": value}]}))["x"][0].values()
-    assert type(nested) is type(kind)
-
-
 @pytest.mark.parametrize("text", TEXTS)
 def test_text_of_a_subclass_is_the_plain_text_everywhere(text: str) -> None:
     assert (plain(text), type(plain(text))) == ("hello", str)
-    assert list(decode_state(encode_state({text: 1}))) == ["hello"]
     broadcast = decode_broadcast(*encode(Broadcast(text, text)))
     assert (broadcast, type(broadcast.group), type(broadcast.frame)) == (Broadcast("hello", "hello"), str, str)
 
@@ -280,9 +238,3 @@ def test_text_of_a_subclass_is_the_plain_text_everywhere(text: str) -> None:
 def test_what_is_plain_stays_the_same_object() -> None:
     for value in ("hello", b"hello", 5, None, ["hello"]):
         assert plain(value) is value
-
-
-@pytest.mark.parametrize("value", [object(), plain, [object()], {"a": object()}, "lone \udc80"])
-def test_what_has_no_plain_type_is_refused(value: object) -> None:
-    with pytest.raises((TypeError, ValueError)):
-        encode_state({"x": value})

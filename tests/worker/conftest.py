@@ -102,8 +102,7 @@ class Events:
     def publish(self, broadcast: Broadcast) -> None:
         self.published.append(broadcast)
 
-    def call(self, act: Callable[[], None]) -> None:
-        act()
+    send_now = publish
 
     async def commit(self, _commit: Any, arguments: Any) -> object:
         version, reply, *sent = arguments[arguments[0] + 7 :]

@@ -12,7 +12,8 @@ from asgictl.app.outside import Sender
 from asgictl.config import WorkerConfig
 from asgictl.errors import RedisError
 from asgictl.telemetry.controller_client import Readiness
-from asgictl.wire.messages import Job, encode_state
+from asgictl.wire.messages import Job
+from asgictl.wire.state import encode_state
 from asgictl.worker import process
 from asgictl.worker.process import Worker, serve
 from tests.conftest import until

@@ -8,8 +8,9 @@ import pytest
 from asgictl.layers.base import Entry
 from asgictl.wire.messages import WINDOW_BYTES, Chunk, Credit, Gone, Request, Response, WorkerMessage
 from asgictl.worker import sync_body as module
+from asgictl.worker.response import ClientDisconnected
 from asgictl.worker.sync_body import STALL_SECONDS, LayerFlow
-from asgictl.worker.wsgi import Body, ClientDisconnected
+from asgictl.worker.wsgi import Body
 from tests.worker.conftest import Client, flow_of, scope
 
 QUARTER = WINDOW_BYTES // 4

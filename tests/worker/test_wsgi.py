@@ -9,8 +9,8 @@ from wsgiref.validate import validator
 import pytest
 
 from asgictl.wire.messages import WINDOW_BYTES, Chunk, Credit, Gone, Request, Response, WorkerMessage
-from asgictl.worker.response import PART_BYTES
-from asgictl.worker.wsgi import ClientDisconnected, WSGIRun, environ_of
+from asgictl.worker.response import PART_BYTES, ClientDisconnected
+from asgictl.worker.wsgi import WSGIRun, environ_of
 from tests.worker.conftest import Client, flow_of, scope
 
 Start = Callable[..., Callable[[bytes], object]]

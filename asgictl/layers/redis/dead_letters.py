@@ -26,11 +26,11 @@ from asgictl.wire.messages import (
     Request,
     decode_event,
     decode_scope,
-    decode_state,
     encode,
     encode_scope,
     printable,
 )
+from asgictl.wire.state import decode_state
 
 HEAD_BYTES = 64 << 10  # of a letter that is larger than all letters may be
 PAGE = 16  # letters of a read: at most some 1 MiB each

@@ -17,14 +17,14 @@ import hiredis
 import redis
 
 from asgictl.errors import RedisError
-from asgictl.layers.base import Answered, OnBroadcast, OnReply, process_id
+from asgictl.layers.base import Answered, OnBroadcast, OnReply, Reject, ignored, process_id
 from asgictl.layers.redis.dead_letters import dead_letter_command
 from asgictl.layers.redis.keys import Keys
 from asgictl.layers.redis.leases import beat_answer, beat_command, leave_command, move_due_command, moved, reap_over
 from asgictl.layers.redis.link import ALWAYS, CUT, UNSENT, Call, Link
-from asgictl.layers.redis.reader import TRIM_BYTES, Followed, Reader, create_stream, ignored, position_of
+from asgictl.layers.redis.reader import TRIM_BYTES, Followed, Reader, create_stream, position_of
 from asgictl.layers.redis.scripts import script
-from asgictl.layers.redis.send_commands import REFUSED_SENDS, Broadcasts
+from asgictl.layers.redis.send_commands import Broadcasts, published
 from asgictl.wire.messages import Event, Sent, WorkerMessage, decode_broadcast, decode_reply, encode
 
 logger = logging.getLogger("asgictl.layers")
@@ -40,13 +40,12 @@ return redis.call('XDEL', KEYS[1], ARGV[1])
 class RedisGroupLayer:
     """Groups across the processes of an instance, for in-process servers."""
 
-    def __init__(
-        self, url: str, name: str, on_broadcast: OnBroadcast, reject: Callable[[str], None] = lambda _reason: None
-    ) -> None:
+    def __init__(self, url: str, name: str, on_broadcast: OnBroadcast, reject: Reject = ignored) -> None:
         self._keys = Keys(name)
         self._link = Link(url, self._register)
         self._on_broadcast = on_broadcast
         self._reject = reject
+        self._published = partial(published, reject=reject)
         self._broadcasts = Broadcasts(process_id())
         broadcasts = Followed(self._keys.broadcast, self._hear_broadcast, b"", trimmed=self._keys.trimmed)
         self._reader = Reader(partial(Link, url), [*self._followed(), broadcasts], reject=reject)
@@ -86,11 +85,6 @@ class RedisGroupLayer:
     def publish(self, sent: Sent) -> None:
         self._link.call(*self._broadcasts.command(self._keys, sent), answered=self._published, again=ALWAYS)
 
-    def _published(self, reply: object) -> None:
-        if isinstance(reply, Exception):
-            logger.error("a message to a group or a channel was lost: %s", reply)
-            self._reject(REFUSED_SENDS)
-
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(1)
@@ -122,7 +116,7 @@ class RedisEventLayer(RedisGroupLayer):
         on_broadcast: OnBroadcast,
         on_forgotten: Callable[[], None],
         on_fenced: Callable[[], None],
-        reject: Callable[[str], None] = lambda _reason: None,
+        reject: Reject = ignored,
     ) -> None:
         self._id = interface
         replies = Keys(name).replies(interface)
@@ -149,9 +143,7 @@ class RedisEventLayer(RedisGroupLayer):
             self._ticker.cancel()  # a beat from here on would come back from the dead
         if not self._fenced:
             with suppress(OSError, hiredis.ReplyError):  # Redis is away: our lease lapses
-                await self._link.ask(
-                    "DEL", self._replies.key, self._keys.turns(self._id), self._keys.farewells(self._id)
-                )
+                await self._link.ask("DEL", *self._keys.of_interface(self._id))
                 await self._link.ask(*leave_command(self._keys, "interface", self._id))
 
     async def _register(self) -> None:
@@ -185,10 +177,7 @@ class RedisEventLayer(RedisGroupLayer):
             logger.warning("%s is dead: its lease has lapsed", dead)
             reap_over(self._link.call, self._keys, dead)
         if beat.background:
-            self._link.call(*move_due_command(beat.background), answered=self._moved)
-
-    def _moved(self, reply: object) -> None:
-        moved(reply, self._reject)
+            self._link.call(*move_due_command(beat.background), answered=partial(moved, reject=self._reject))
 
     async def _renew(self) -> None:
         logger.error("Redis has forgotten everything: what is open is sent again")

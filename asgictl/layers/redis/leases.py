@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import redis
 
 from asgictl.config import SILENT_SECONDS
-from asgictl.layers.base import Entry
+from asgictl.layers.base import Entry, Reject, ignored
 from asgictl.layers.redis.dead_letters import DEAD_LETTER
 from asgictl.layers.redis.keys import Keys, delayed_of
 from asgictl.layers.redis.scripts import script
@@ -65,7 +65,7 @@ class Beat(NamedTuple):
     background: tuple[str, ...] = ()
     removed: tuple[bytes, ...] = ()
 
-    def tell(self, reject: Callable[[str], None]) -> None:
+    def tell(self, reject: Reject) -> None:
         """Log and count what was removed."""
         for _ in self.removed:
             reject(REMOVED)
@@ -83,7 +83,7 @@ def beat(
     epoch: bytes,
     *,
     channels: Sequence[str] = (),
-    reject: Callable[[str], None] = lambda _reason: None,
+    reject: Reject = ignored,
 ) -> Beat:
     """Beat through redis-py, act upon the deaths that it tells of, move what is due. Raises redis-py's errors.
 
@@ -172,7 +172,7 @@ def move_due_command(streams: Iterable[str]) -> Command:
     return ("EVAL", _MOVE_DUE, len(names), *names)
 
 
-def moved(reply: object, reject: Callable[[str], None]) -> None:
+def moved(reply: object, reject: Reject) -> None:
     """Log and count what was none of the messages that move_due_command was to move; called with its answer."""
     if isinstance(reply, int) and reply:
         for _ in range(reply):
@@ -201,7 +201,7 @@ def reap_command(
         names = (*names, keys.dead, *touched)
         prefixes = (keys.replies(""), keys.inbox(""))
         return ("EVAL", _REAP_WORKER, len(names), *names, dead, int(seen), *prefixes, str(VERSION), *started)
-    names = (*names, keys.replies(id), keys.turns(id), keys.farewells(id), *touched)
+    names = (*names, *keys.of_interface(id), *touched)
     return ("EVAL", _REAP_INTERFACE, len(names), *names, dead, int(seen), str(VERSION), keys.inbox(""))
 
 

@@ -21,7 +21,7 @@ import hiredis
 from redis.asyncio.connection import AbstractConnection, Connection, parse_url
 from redis.exceptions import RedisError as ClientError
 
-from asgictl.layers.base import NotSent
+from asgictl.layers.base import NotSent, ignored
 from asgictl.machine import forks
 
 logger = logging.getLogger("asgictl.layers")
@@ -233,7 +233,7 @@ class Link:
                     await self._probe()
             elif self.up and not self._waiting and monotonic() - self.heard > LOOK_SECONDS:
                 # What comes next would wait for as long again to notice that this connection is silent.
-                self.call("PING", answered=_ignored)
+                self.call("PING", answered=ignored)
 
     def _is_silent(self) -> bool:
         return bool(self._waiting) and monotonic() - self.heard > SILENT_SECONDS
@@ -321,8 +321,8 @@ class _Stream(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, connection._writer.transport)  # type: ignore[union-attr]
         self._reader = hiredis.Reader()
         self.heard = 0.0
-        self._take: Callable[[Any], None] = _ignored
-        self._lose: Callable[[], None] = _ignored
+        self._take: Callable[[Any], None] = ignored
+        self._lose: Callable[[], None] = ignored
         self.transport.set_protocol(self)
         forks.hold(self)
 
@@ -346,7 +346,7 @@ class _Stream(asyncio.Protocol):
             raise reply
 
     async def close(self) -> None:
-        self._take = self._lose = _ignored
+        self._take = self._lose = ignored
         self.transport.abort()
         await self._connection.disconnect(nowait=True)
 
@@ -357,12 +357,8 @@ class _Stream(asyncio.Protocol):
             self._take(reply)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        lose, self._lose = self._lose, _ignored
+        lose, self._lose = self._lose, ignored
         lose()
-
-
-def _ignored(*_: object) -> None:
-    """For a stream that nobody listens to."""
 
 
 async def open_stream(url: str) -> _Stream:

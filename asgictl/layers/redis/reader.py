@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar
 import hiredis
 
 from asgictl.errors import WireError
-from asgictl.layers.base import Position
+from asgictl.layers.base import Position, Reject, ignored
 from asgictl.layers.redis.link import Link
 
 logger = logging.getLogger("asgictl.layers")
@@ -25,7 +25,7 @@ READ_COUNT = 1000  # of entries a read; a bound on what one reply of Redis can w
 BLOCK_MILLISECONDS = 1000
 TRIM_BYTES = 64 << 10  # that were handed on of a stream of ours, and may stand in Redis still
 SLOW_READ_SECONDS = 0.1  # less than any time in which as much comes as is kept
-REFUSED_SECONDS = 1.0  # until a read that Redis has refused is tried again
+READ_AGAIN_SECONDS = 1.0  # until a read that Redis has refused is tried again
 TELL_SECONDS = 10.0  # between two lines about entries of one stream
 LAST_ID = b"18446744073709551615-18446744073709551615"  # after which a stream takes no other
 ID = re.compile(rb"[0-9]{1,20}(-[0-9]{1,20})?")
@@ -61,7 +61,7 @@ def after(entry_id: bytes) -> str:
 class PassedOver:
     """Counts entries that cannot be read, and tells of those of one stream and one kind at most each TELL_SECONDS."""
 
-    def __init__(self, reject: Callable[[str], None]) -> None:
+    def __init__(self, reject: Reject) -> None:
         self._reject = reject
         self._told_at: dict[tuple[str, type], float] = {}
 
@@ -108,7 +108,7 @@ class Reader(Generic[L]):
         *,
         begin: Callable[[], Awaitable[None]] | None = None,
         on_read: Callable[[bool], None] = lambda _is_empty: None,
-        reject: Callable[[str], None] = lambda _reason: None,
+        reject: Reject = ignored,
     ) -> None:
         self.link: L = link(self._begin)
         self.followed = followed
@@ -170,7 +170,7 @@ class Reader(Generic[L]):
         if isinstance(reply, Exception):
             if self.link.up:
                 logger.error("Redis refused a read: %s", reply)
-                asyncio.get_running_loop().call_later(REFUSED_SECONDS, self.link.drop)
+                asyncio.get_running_loop().call_later(READ_AGAIN_SECONDS, self.link.drop)
             return  # a lost connection comes back through _begin
         found = {key.decode(): entries for key, entries in reply or ()}
         for each in self.followed:
@@ -225,7 +225,3 @@ async def _remove_other(link: Link, key: str, error: hiredis.ReplyError) -> None
         raise error
     logger.error("%s is no stream: it is removed", key)
     await link.ask("DEL", key)
-
-
-def ignored(*_reply: object) -> None:
-    """For commands whose failure shows elsewhere: a lost link, a Redis that refuses the next command too."""

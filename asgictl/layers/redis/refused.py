@@ -12,11 +12,10 @@ from msgspec.structs import replace
 from asgictl.layers.base import Entry
 from asgictl.layers.redis.dead_letters import dead_letter_command
 from asgictl.layers.redis.keys import WORKERS, Keys
-from asgictl.layers.redis.send_commands import Command
+from asgictl.layers.redis.send_commands import Command, reply_command
 from asgictl.wire.error_responses import APPLICATION_FAILED, plain_text
-from asgictl.wire.messages import INTERNAL_ERROR, Close, Done, Response, encode
+from asgictl.wire.messages import INTERNAL_ERROR, Close, Done, LastReply, Response, encode
 
-REFUSED_SECONDS = 10.0  # that a refused commit is tried again for
 AGAIN_SECONDS = 0.5  # between two attempts
 REFUSED_BYTES = 16 << 20  # of refused commits that a thread keeps; then those that are refused next end at once
 REFUSED = "commits that Redis refused"
@@ -26,10 +25,10 @@ class Commit(NamedTuple):
     """What is committed. reply: None for a job."""
 
     entry: Entry
-    reply: Response | Done | None
+    reply: LastReply
 
 
-def failure(reply: Response | Done | None) -> Response | Done | None:
+def failure(reply: LastReply) -> LastReply:
     """Return what ends an event in the stead of its reply: 500, a response cut off, 1011; None for a job."""
     if isinstance(reply, Response):
         headers, body = plain_text(APPLICATION_FAILED)
@@ -55,5 +54,5 @@ def end_commands(keys: Keys, commit: Commit, words: str) -> list[Command]:
         ("XACK", entry.stream, WORKERS, entry.id),
     ]
     if ended:
-        commands.insert(0, ("XADD", keys.replies(ended.connection), "NOMKSTREAM", "*", *encode(ended)))
+        commands.insert(0, reply_command(keys, ended))
     return commands

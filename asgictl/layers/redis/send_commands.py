@@ -1,9 +1,13 @@
 """How what is sent to groups and background channels gets to Redis, within a commit and outside of one."""
 
+import logging
+
+from asgictl.layers.base import Reject
 from asgictl.layers.redis.keys import Keys
 from asgictl.layers.redis.scripts import script
-from asgictl.wire.messages import VERSION, Broadcast, Sent, encode
+from asgictl.wire.messages import VERSION, Broadcast, Frames, Reply, Sent, encode
 
+logger = logging.getLogger("asgictl.layers")
 SEND = script("send")
 SENDER = b"sender"  # the field of a broadcast that may come twice
 REFUSED_SENDS = "group messages and jobs that Redis refused"
@@ -57,8 +61,10 @@ class Broadcasts:
         self._sent = 0
         self._heard: dict[bytes, _Heard] = {}  # by sender
 
-    def command(self, keys: Keys, sent: Sent) -> Command:
+    def command(self, keys: Keys, sent: Frames | Sent) -> Command:
         """Return what sends it outside of a commit; a broadcast may be sent again, in its order: it is heard once."""
+        if isinstance(sent, Frames):
+            return reply_command(keys, sent)
         if not isinstance(sent, Broadcast):
             return send_command(keys, sent)
         self._sent += 1
@@ -74,6 +80,18 @@ class Broadcasts:
         if len(self._heard) > SENDERS:
             del self._heard[next(iter(self._heard))]  # who has not sent for longest
         return heard.is_new(int(number))
+
+
+def published(reply: object, reject: Reject) -> None:
+    """Log and count what Redis refused to send; called with its answer."""
+    if isinstance(reply, Exception):
+        logger.error("a message to a group or a channel was lost: %s", reply)
+        reject(REFUSED_SENDS)
+
+
+def reply_command(keys: Keys, reply: Reply) -> Command:
+    """Reply to the interface that holds a connection; answered with None when it is no more."""
+    return ("XADD", keys.replies(reply.connection), "NOMKSTREAM", "*", *encode(reply))
 
 
 def send_command(keys: Keys, sent: Sent, capacity: int = 0, capacity_bytes: int = 0) -> Command:

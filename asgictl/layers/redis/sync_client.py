@@ -56,12 +56,15 @@ def ask(url: str, question: Callable[[redis.Redis], Any]) -> Any:
         raise RedisError(f"this cannot be had of Redis: {error}") from None
 
 
-@lru_cache(maxsize=4)
-def _client(url: str) -> redis.Redis:
-    # redis-py's own retries would send twice what was sent already.
+def client_of(url: str, answer_seconds: float = ANSWER_SECONDS, retries: int = 0) -> redis.Redis:
+    """Return a client of redis-py, which is kept from children. retries: each may send twice what was sent already."""
+    retry = Retry(NoBackoff(), retries)
     return redis.Redis.from_url(
-        url, socket_timeout=ANSWER_SECONDS, retry=Retry(NoBackoff(), 0), redis_connect_func=forks.hold_connection
+        url, socket_timeout=answer_seconds, retry=retry, redis_connect_func=forks.hold_connection
     )
+
+
+_client = lru_cache(maxsize=4)(client_of)
 
 
 def check_channel(url: str, keys: Keys, channel: str) -> None:

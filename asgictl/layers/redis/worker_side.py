@@ -1,9 +1,10 @@
 """A worker's side of the channel layer on Redis Streams."""
 
 import hashlib
+import itertools
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from math import inf
 from time import monotonic, sleep
 from typing import Any
@@ -13,14 +14,14 @@ import redis
 from msgspec.structs import replace
 
 from asgictl.errors import WireError
-from asgictl.layers.base import Entry
+from asgictl.layers.base import REFUSED_SECONDS, Entry, Reject, ignored
 from asgictl.layers.redis.keys import WORKERS, Keys, interface_of
 from asgictl.layers.redis.leases import LEASE_MILLISECONDS, give_back_command
 from asgictl.layers.redis.link import AWAY, BACKOFF_SECONDS, pack
 from asgictl.layers.redis.reader import BLOCK_MILLISECONDS, LAST_ID, READ_COUNT, PassedOver, renew_command
-from asgictl.layers.redis.refused import AGAIN_SECONDS, REFUSED, REFUSED_BYTES, REFUSED_SECONDS, Commit, end_commands
+from asgictl.layers.redis.refused import AGAIN_SECONDS, REFUSED, REFUSED_BYTES, Commit, end_commands
 from asgictl.layers.redis.scripts import script
-from asgictl.layers.redis.send_commands import SEND, Broadcasts, Command, send_arguments
+from asgictl.layers.redis.send_commands import SEND, Broadcasts, Command, reply_command, send_arguments
 from asgictl.layers.redis.sync_connection import SyncConnection
 from asgictl.wire.manifest import Manifest, encode_manifest
 from asgictl.wire.messages import (
@@ -30,6 +31,7 @@ from asgictl.wire.messages import (
     Event,
     Frames,
     Job,
+    LastReply,
     Response,
     Sent,
     Want,
@@ -61,8 +63,8 @@ def _event_of(fields: list[bytes] | None) -> Event:
 
 
 def commit_arguments(
-    keys: Keys, entry: Entry, reply: Response | Done | None, sends: Sequence[Sent], farewell: bytes = b""
-) -> tuple[str | bytes | int, ...]:
+    keys: Keys, entry: Entry, reply: LastReply, sends: Sequence[Sent], farewell: bytes = b""
+) -> Command:
     """Return what follows the script in EVALSHA: the number of keys, the keys and the arguments of commit.lua.
 
     farewell: the disconnect event to run should the interface die, b"" when it has not changed.
@@ -107,14 +109,7 @@ class RedisWorkerLayer:
     connection broke is sent again: Redis refuses it if it had succeeded.
     """
 
-    def __init__(
-        self,
-        url: str,
-        name: str,
-        consumer: str,
-        channels: list[str],
-        reject: Callable[[str], None] = lambda _reason: None,
-    ) -> None:
+    def __init__(self, url: str, name: str, consumer: str, channels: list[str], reject: Reject = ignored) -> None:
         self.keys = Keys(name)
         self.client_id = 0  # of the connection that reads, for CLIENT UNBLOCK
         self.refused = 0  # commits that came too late
@@ -219,17 +214,14 @@ class RedisWorkerLayer:
             self._buffer(give_back_command(self.keys, entries))
             self.flush()
 
-    def commit(self, entry: Entry, reply: Response | Done | None, sends: Sequence[Sent], farewell: bytes = b"") -> None:
+    def commit(self, entry: Entry, reply: LastReply, sends: Sequence[Sent], farewell: bytes = b"") -> None:
         """Buffer the commit of an event; arguments as commit_arguments has them."""
         command = ("EVALSHA", COMMIT_SHA, *commit_arguments(self.keys, entry, reply, sends, farewell))
         self._buffer(command, Commit(entry, reply))
 
     def send_now(self, sent: Frames | Sent) -> None:
         """Send something outside of the commit; twice, perhaps, over a cut. Raises as mail() does."""
-        if isinstance(sent, Frames):
-            self._ask_mail(("XADD", self.keys.replies(sent.connection), "NOMKSTREAM", "*", *encode(sent)))
-        else:
-            self._ask_mail(self._broadcasts.command(self.keys, sent))
+        self._ask_mail(self._broadcasts.command(self.keys, sent))
 
     def mail(self, reply: Want | Response | None, wait_seconds: float = 0) -> tuple[bool, list[WorkerMessage]]:
         """Send something ahead of the commit, and return whether its interface lives and which letters have come.
@@ -237,10 +229,8 @@ class RedisWorkerLayer:
         Waits for the first letter as long as is said. Insists while Redis is away, so it may come twice; raises
         ConnectionResetError after AWAY_SECONDS.
         """
-        commands: list[tuple[str | bytes | int, ...]] = []
+        commands: list[Command] = [reply_command(self.keys, reply)] if reply else []
         inbox = self.keys.inbox(self.inbox)
-        if reply:
-            commands.append(("XADD", self.keys.replies(reply.connection), "NOMKSTREAM", "*", *encode(reply)))
         block = ("BLOCK", int(wait_seconds * 1000)) if wait_seconds else ()
         commands.append(("XTRIM", inbox, "MINID", self._mailed))
         commands.append(("XREAD", *block, "STREAMS", inbox, self._mailed))
@@ -257,7 +247,7 @@ class RedisWorkerLayer:
             self._mailed = b"0"
         return answers != [None], letters
 
-    def _ask_mail(self, *commands: tuple[str | bytes | int, ...]) -> list[Any]:
+    def _ask_mail(self, *commands: Command) -> list[Any]:
         give_up_at = monotonic() + AWAY_SECONDS
         while True:
             try:
@@ -375,22 +365,18 @@ class RedisWorkerLayer:
 
     def _reconnect(self, error: Exception) -> None:
         logger.warning("Redis is away: %s", error)
-        began, attempt = monotonic(), 0
+        began, unanswered = monotonic(), self._unanswered + self._output
         self._leave_mail()  # should it be lost too, nobody is to wait for it anew
-        unanswered, self._unanswered = self._unanswered + self._output, []
-        self._output = []
-        while True:
+        for attempt in itertools.count(1):
+            self._unanswered, self._output = [], []
             self._disconnect()
-            sleep(BACKOFF_SECONDS[min(attempt, len(BACKOFF_SECONDS) - 1)])
-            attempt += 1
+            sleep(BACKOFF_SECONDS[min(attempt, len(BACKOFF_SECONDS)) - 1])
             try:
                 self.connect()
+                break
             except (redis.RedisError, OSError) as again:
                 if attempt % 60 == 0:
                     logger.warning("Redis is still away after %.0f s: %s", monotonic() - began, again)
-                self._unanswered, self._output = [], []
-                continue
-            break
         self._output = unanswered
         self._recover = True
         logger.warning("Redis is back")

@@ -32,8 +32,8 @@ from asgictl.wire.messages import (
     decode_scope,
     encode,
     encode_scope,
-    encode_state,
 )
+from asgictl.wire.state import encode_state
 
 HEADERS = [(b"x-name", b"\xe9")]
 REQUEST = Request("i/1", 2, Scope("POST", "http", "1.1", "", "/pay", b"/pay", b"", HEADERS, None, None), b"\xff1", True)
