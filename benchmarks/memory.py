@@ -4,7 +4,6 @@ import math
 import os
 import threading
 from pathlib import Path
-from types import TracebackType
 
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 SAMPLE_SECONDS = 0.05
@@ -32,7 +31,7 @@ class Memory:
         self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *_raised: object) -> None:
         self._ending.set()
         self._thread.join()
 

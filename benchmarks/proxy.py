@@ -1,14 +1,14 @@
 """A proxy before a Redis that fails as networks do: without a word. On loopback alone."""
 
 import asyncio
-import socket
 import threading
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from types import TracebackType
 from typing import Any
 
 import psutil
+
+from asgictl.loadtests.servers import free_port
 
 HEARD_BYTES = 64 << 10  # of what a client says, kept to know it by
 CONNECT_SECONDS = 5.0
@@ -21,11 +21,9 @@ class Proxy:
         self._target = url
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
-        self._pairs: set[Pair] = set()
+        self.pairs: set[Pair] = set()
         self._server: asyncio.Server | None = None
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self._port = probe.getsockname()[1]
+        self._port = free_port()
         self.is_stalled = False
         self.url = f"redis://127.0.0.1:{self._port}"
 
@@ -34,7 +32,7 @@ class Proxy:
         self.come_back()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *_raised: object) -> None:
         self.leave()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -51,7 +49,7 @@ class Proxy:
         def freeze() -> int:
             chosen = [
                 pair
-                for pair in self._pairs
+                for pair in self.pairs
                 if having in pair.heard
                 and not (without and without in pair.heard)
                 and (not group or owners.get(pair.port) == group)
@@ -71,16 +69,12 @@ class Proxy:
         """Forward what was held, and go on."""
         self._do(lambda: self._settle(False))
 
-    def cut(self) -> None:
-        """End every connection."""
-        self._do(self._cut)
-
     def leave(self) -> None:
         """End every connection and refuse others, until come_back()."""
         if server := self._server:
             self._server = None
             self._do(server.close)
-            self.cut()
+            self._do(self._cut)
             self._run(server.wait_closed())
 
     def come_back(self) -> None:
@@ -96,19 +90,13 @@ class Proxy:
                 host, _, port = self._target.removeprefix("redis://").partition(":")
                 await self._loop.create_connection(lambda: protocol, host, int(port))
 
-    def hold(self, pair: "Pair") -> None:
-        self._pairs.add(pair)
-
-    def forget(self, pair: "Pair") -> None:
-        self._pairs.discard(pair)
-
     def _settle(self, is_stalled: bool) -> None:
         self.is_stalled = is_stalled
-        for pair in self._pairs:
+        for pair in self.pairs:
             pair.settle()
 
     def _cut(self) -> None:
-        for pair in list(self._pairs):
+        for pair in list(self.pairs):
             pair.abort()
 
     def _do(self, act: Callable[[], Any]) -> Any:
@@ -136,7 +124,7 @@ class Pair:
     def begin(self, end: "End") -> None:
         if end is self.client and end.transport:
             self.port = end.transport.get_extra_info("peername")[1]
-            self.proxy.hold(self)
+            self.proxy.pairs.add(self)
             self._connecting = asyncio.get_running_loop().create_task(self._connect())
         for early in self._early if end is self.server else ():
             self.carry(self.client, early)
@@ -173,7 +161,7 @@ class Pair:
         if other.transport and not self.is_frozen:
             other.transport.close()
         if self.client.is_over and (self.server.is_over or self.server.transport is None):
-            self.proxy.forget(self)
+            self.proxy.pairs.discard(self)
 
     def abort(self) -> None:
         for end in (self.client, self.server):
