@@ -26,6 +26,7 @@ from benchmarks import applications
 from benchmarks.closed_loop import Answer, ask
 
 ANSWER_SECONDS = 60
+LISTEN_SECONDS = 10  # after the end, for what is on its way to listeners
 CLIENT_RATE = 10  # requests a second of each client
 
 
@@ -92,6 +93,7 @@ class Load:
         self._began: dict[str, float] = {}
         self._ended: dict[str, float] = {}
         self._ready = threading.Event()
+        self._give_up_at = math.inf
         self.wrong: list[str] = []
         self.kinds: Counter[str] = Counter()
         self.closed: Counter[int] = Counter()
@@ -106,6 +108,7 @@ class Load:
         return self
 
     def __exit__(self, *_raised: object) -> None:
+        self._give_up_at = time.monotonic() + LISTEN_SECONDS
         self._stopping.set()
         self._thread.join()
         print(f"{self.messages} messages, {self.requests} requests, longest stall {self.longest_stall_seconds:.2f} s")
@@ -180,7 +183,7 @@ class Load:
                     try:
                         sender, _, number = (await asyncio.wait_for(ws.recv(decode=True), 1)).partition(" ")
                     except TimeoutError:
-                        if self._stopping.is_set() and time.monotonic() > self._give_up_at():
+                        if time.monotonic() > self._give_up_at:
                             missing = {
                                 name: (heard.get(name), n) for name, n in self._sent.items() if heard.get(name) != n
                             }
@@ -194,10 +197,6 @@ class Load:
                     heard[sender] = int(number)
         except ConnectionClosed as error:
             self.wrong.append(f"a listener was closed: {error}")
-
-    def _give_up_at(self) -> float:
-        self._stopped_at = getattr(self, "_stopped_at", time.monotonic())
-        return self._stopped_at + 10
 
     async def _ask(self) -> None:
         def get() -> int:
