@@ -247,8 +247,7 @@ class Controller:
             heard = {pid: self.history.heard[pid] for pid in self._listened_to}
             suspects = listening.suspects(heard, time.monotonic())
             for pid in suspects.keys() - ran.keys():
-                known = self._run_dir, pid, self._redis_url, self._keys
-                ran[pid] = self._seeing_to.submit(silence.what_ran, *known)
+                ran[pid] = self._seeing_to.submit(silence.what_ran, self._run_dir, pid, self._redis_url)
             ran = {pid: found for pid, found in ran.items() if pid in suspects}
             for pid, seconds in suspects.items():
                 if seconds >= self._silent_seconds:
