@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -93,15 +92,12 @@ def say(server: Server, path: str) -> None:
 
 def exits(server: Server) -> None:
     """A view, a job, a consumer that leave, and one that awaits what was cancelled, once a second each."""
-    for _ in range(LEAVING_SECONDS):
-        began = time.monotonic()
-        calls = ((get, "/exit"), (get, "/job"), (say, "/exit"), (say, "/cancelled"))
-        threads = [threading.Thread(target=call, args=(server, where)) for call, where in calls]
-        for thread in threads:
-            thread.start()
-        time.sleep(max(0, began + 1 - time.monotonic()))
-    for thread in threads:
-        thread.join()
+    calls = ((get, "/exit"), (get, "/job"), (say, "/exit"), (say, "/cancelled"))
+    with ThreadPoolExecutor(LEAVING_SECONDS * len(calls)) as threads:
+        for _ in range(LEAVING_SECONDS):
+            for call, where in calls:
+                threads.submit(call, server, where)
+            time.sleep(1)
 
 
 def fragments(server: Server) -> None:

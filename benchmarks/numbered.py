@@ -10,12 +10,12 @@ import asyncio
 import math
 import threading
 import time
-import urllib.request
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from itertools import cycle, islice
 from typing import Any
+from urllib.request import urlopen
 
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
@@ -199,13 +199,9 @@ class Load:
             self.wrong.append(f"a listener was closed: {error}")
 
     async def _ask(self) -> None:
-        def get() -> int:
-            with urllib.request.urlopen(self.url + "/", timeout=ANSWER_SECONDS) as response:  # noqa: S310
-                return int(response.status)
-
         while not self._stopping.is_set():
             try:
-                await asyncio.to_thread(get)
+                (await asyncio.to_thread(urlopen, self.url + "/", timeout=ANSWER_SECONDS)).close()
                 self.requests += 1
             except OSError as error:
                 self._note_failure(error)

@@ -15,7 +15,7 @@ def dead_letters() -> None:
 
 
 ids_argument = click.argument("ids", metavar="[ID]...", nargs=-1)
-where = options.options(options.redis, options.name)
+where = options.several(options.redis, options.name)
 
 
 @dead_letters.command("list")

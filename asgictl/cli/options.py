@@ -58,7 +58,7 @@ def check_server(server: str, *passed_on: tuple[str, ...]) -> None:
         raise click.UsageError(f"--uvicorn-option and --gunicorn-option mean nothing on --server={server}")
 
 
-def options(*each: Decorator) -> Decorator:
+def several(*each: Decorator) -> Decorator:
     """Several options as one decorator, so that `start` takes what the roles that it starts take."""
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -84,7 +84,7 @@ silent_seconds = option(
 LIMITS = Limits()
 log_format = option("--log-format", type=click.Choice(["human", "json"]), default="human", help="Of our logs.")
 passed_on: dict[str, Any] = {"metavar": "NAME=VALUE", "multiple": True, "type": Words(), "callback": _server_options}
-of_interfaces = options(
+of_interfaces = several(
     option("--uvicorn-option", help="Passed on to uvicorn, as ssl_keyfile; may be repeated.", **passed_on),
     option(
         "--server", type=click.Choice(SERVERS), default="uvicorn", help="What accepts connections; docs/servers.md."
@@ -104,7 +104,7 @@ of_interfaces = options(
     option("--root-path", default="", help="The path below which a proxy serves the application."),
     option("--access-log", is_flag=True, help="Log each request and WebSocket; never a query string."),
 )
-of_workers = options(
+of_workers = several(
     option("--timeout", type=click.FloatRange(0), default=60.0, help="Seconds an event may run; 0 for ever."),
     option("--only-channels", metavar="GLOB", multiple=True, type=Words(), help="Serve these; may be repeated."),
     option("--exclude-channels", metavar="GLOB", multiple=True, type=Words(), help="Not these; may be repeated."),
