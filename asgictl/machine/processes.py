@@ -74,13 +74,13 @@ def end(
     return killed + kill(processes)
 
 
-def end_children() -> None:
+def end_children(seconds: float = CHILDREN_SECONDS) -> None:
     """End what this process's handlers have started: multiprocessing would wait for it when this process exits."""
     children = [
         each for each in psutil.Process().children(recursive=True) if not any(TRACKER in word for word in _words(each))
     ]
     terminate(children)
-    for child in psutil.wait_procs(children, timeout=CHILDREN_SECONDS)[1]:
+    for child in psutil.wait_procs(children, timeout=seconds)[1]:
         with suppress(psutil.Error):  # it has ended, or is somebody else's
             child.kill()
 
