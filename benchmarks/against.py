@@ -7,13 +7,14 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from asgictl.loadtests.servers import Side
-from benchmarks.by_role import Row, Sample, compare
+from benchmarks.by_role import Row, compare
 from benchmarks.measuring import BROADCAST, UPLOAD, measure
-from benchmarks.sides import inprocess, split
+from benchmarks.sides import in_turn, inprocess, split
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -64,10 +65,8 @@ def against(revision: str, names: list[str], rounds: int, seconds: float) -> Non
         print(f"{'':<22}{'now':>24}{'then':>24}{'ratio':>7}  CPU µs each: medians (least–most)")
         for name in names or OWN:
             side, clients = OWN[name]
-            samples: tuple[list[Sample], list[Sample]] = ([], [])
-            for _ in range(rounds):
-                for tree, taken in zip((ROOT, then), samples, strict=True):
-                    taken.append(measure(replace(side, tree=tree), seconds, clients))
+            trees = replace(side, tree=ROOT), replace(side, tree=then)
+            samples = in_turn(rounds, partial(measure, seconds=seconds, clients=clients), *trees)
             print(name)
             for row in compare(*samples):
                 print(line(row), flush=True)

@@ -30,7 +30,6 @@ Exits 1 when a bar is not met.
 import argparse
 import asyncio
 import os
-import resource
 import signal
 import sys
 import time
@@ -48,6 +47,7 @@ import redis
 import uvloop
 from picows import WSListener, ws_connect
 
+from asgictl.app.runtime import raise_file_limit
 from asgictl.interface.groups import Groups
 from asgictl.loadtests.servers import Server, Side, SideError, serving
 from asgictl.wire.messages import Frame
@@ -57,7 +57,7 @@ from benchmarks.closed_loop import Answer, ask, times
 from benchmarks.jobs import notes, send_all
 from benchmarks.memory import Memory, resident_bytes
 from benchmarks.numbered import Load
-from benchmarks.sides import split, uvicorn
+from benchmarks.sides import in_turn, split, uvicorn
 from benchmarks.verdicts import MIB, Reading
 
 ROUNDS = 3
@@ -88,13 +88,12 @@ FAULTS = (RuntimeError, SideError, ValueError, OSError, EOFError, HTTPException,
 
 
 def latency(_arguments: argparse.Namespace) -> Iterator[Reading]:
-    taken: tuple[list[list[float]], list[list[float]]] = ([], [])
-    for _ in range(ROUNDS):
-        for side, runs in zip((split("wsgi"), uvicorn("asgi")), taken, strict=True):
-            with serving(side) as server:
-                uvloop.run(times(server.port, "/", 1))
-                runs.append(uvloop.run(times(server.port, "/", SECONDS)))
-    yield verdicts.latency(*taken)
+    def took(side: Side) -> list[float]:
+        with serving(side) as server:
+            uvloop.run(times(server.port, "/", 1))
+            return uvloop.run(times(server.port, "/", SECONDS))
+
+    yield verdicts.latency(*in_turn(ROUNDS, took, split("wsgi"), uvicorn("asgi")))
 
 
 def idle(_arguments: argparse.Namespace) -> Iterator[Reading]:
@@ -111,11 +110,8 @@ def idle(_arguments: argparse.Namespace) -> Iterator[Reading]:
 
 
 def layer_latency(_arguments: argparse.Namespace) -> Iterator[Reading]:
-    taken: tuple[list[float], list[float]] = ([], [])
     with layers.redis_url() as url:
-        for _ in range(ROUNDS):
-            for layer, runs in zip(("ours", "core"), taken, strict=True):
-                runs.append(layers.took(layer, url, SECONDS))
+        taken = in_turn(ROUNDS, lambda layer: layers.took(layer, url, SECONDS), "ours", "core")
     yield verdicts.layer_latency(*taken)
 
 
@@ -224,11 +220,8 @@ def events(_arguments: argparse.Namespace) -> Iterator[Reading]:
 
 
 def long_polls(_arguments: argparse.Namespace) -> Iterator[Reading]:
-    async def poll(port: int) -> list[float]:
-        return await times(port, "/poll", 0.1, POLLS)
-
     with serving(split("asgi")) as server:
-        yield verdicts.long_polls(uvloop.run(poll(server.port)), POLLS)
+        yield verdicts.long_polls(uvloop.run(times(server.port, "/poll", 0.1, POLLS)), POLLS)
 
 
 def overload(arguments: argparse.Namespace) -> Iterator[Reading]:
@@ -335,9 +328,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if unknown := set(arguments.names) - set(BARS):
         parser.error(f"no bar {', '.join(sorted(unknown))}; there are {', '.join(BARS)}")
-    # 2,000 sockets need as many descriptors, here and in the servers, which inherit the limit.
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    raise_file_limit()  # 2,000 sockets need as many, here and in the servers, which inherit the limit
     print(f"{'bar':<20}{'figure':>9}{'at most':>9}")
     met = True
     for name in arguments.names or BARS:

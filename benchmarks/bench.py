@@ -15,9 +15,9 @@ from asgictl.app.runtime import raise_file_limit
 from asgictl.loadtests.servers import Side
 from asgictl.loadtests.verdicts import judge
 from benchmarks.against import OWN, NoRevisionError, against
-from benchmarks.by_role import Sample, describe, describe_ratios
+from benchmarks.by_role import describe, describe_ratios
 from benchmarks.measuring import BROADCAST, measure
-from benchmarks.sides import APPLICATIONS, gthread, inprocess, split, uvicorn
+from benchmarks.sides import APPLICATIONS, gthread, in_turn, inprocess, split, uvicorn
 
 GRANIAN = f"granian --interface wsgi --host 127.0.0.1 --port {{port}} --no-access-log {APPLICATIONS}:django_wsgi"
 
@@ -80,10 +80,7 @@ def main() -> None:
     print(f"{'comparison':<18}{'ratio':>7}{'spread':>14}{'at least':>9}   rates and CPU µs each")
     for name in arguments.names or COMPARISONS:
         ours, theirs, at_least = COMPARISONS[name]
-        samples: tuple[list[Sample], list[Sample]] = ([], [])
-        for _ in range(arguments.rounds):
-            for side, taken in zip((ours, theirs), samples, strict=True):
-                taken.append(measure(side, arguments.seconds))
+        samples = in_turn(arguments.rounds, lambda side: measure(side, arguments.seconds), ours, theirs)
         found = judge(*([sample.rate for sample in taken] for taken in samples))
         print(
             f"{name:<18}{found.ratio:>7.2f}{found.low:>7.2f}–{found.high:<6.2f}{at_least:>9.2f}"

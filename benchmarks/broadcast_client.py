@@ -5,26 +5,18 @@ told last paces what is said.
 """
 
 import asyncio
-import time
 from collections.abc import Callable
 
-from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
+from picows import WSFrame, WSMsgType, WSTransport, ws_connect
+
+from benchmarks.echo_client import Counting, count
 
 ON_THEIR_WAY = 4
 HANDSHAKES = 20  # at a time: channels_redis has 100 connections in all
 WARM_SECONDS = 1
 
 
-class Member(WSListener):
-    """Counts what all of them hear."""
-
-    count = 0
-
-    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        Member.count += frame.msg_type == WSMsgType.TEXT
-
-
-class Speaker(Member):
+class Speaker(Counting):
     """Says the next when it hears the last."""
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
@@ -41,7 +33,7 @@ async def drive(url: str, members: int, seconds: float, sample: Callable[[], obj
     transports: list[WSTransport] = []
     while len(transports) < members - 1:
         batch = min(HANDSHAKES, members - 1 - len(transports))
-        made = await asyncio.gather(*(ws_connect(Member, url) for _ in range(batch)))
+        made = await asyncio.gather(*(ws_connect(Counting, url) for _ in range(batch)))
         transports += [transport for transport, _ in made]
     speaker, _ = await ws_connect(Speaker, url)
     transports.append(speaker)
@@ -49,13 +41,7 @@ async def drive(url: str, members: int, seconds: float, sample: Callable[[], obj
     for _ in range(ON_THEIR_WAY):
         speaker.send(WSMsgType.TEXT, b"hello to all of you")
     await asyncio.sleep(WARM_SECONDS)
-    sample()
-    began, Member.count = time.perf_counter(), 0
-    await asyncio.sleep(seconds)
-    rate, count = Member.count / (time.perf_counter() - began), Member.count
-    sample()
-    for transport in transports:
-        transport.disconnect()
-    if count < members:
-        raise RuntimeError(f"{members} members heard {count} messages")
-    return rate, count
+    rate, heard = await count(transports, seconds, sample)
+    if heard < members:
+        raise RuntimeError(f"{members} members heard {heard} messages")
+    return rate, heard

@@ -8,11 +8,11 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,7 +21,7 @@ from websockets.exceptions import WebSocketException
 from websockets.sync.client import connect
 
 from asgictl import Application, BackgroundMessage, Channel, Message, path
-from asgictl.loadtests.servers import Server, Side, SideError, serving, wait_until_it_serves
+from asgictl.loadtests.servers import Server, Side, SideError, free_port, serving, wait_until_it_serves
 from benchmarks import applications, numbered
 from benchmarks.numbered import Load
 from benchmarks.verdicts import MIB, Reading, neighbours
@@ -54,10 +54,6 @@ def site(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterabl
     return applications.wsgi(environ, start_response)
 
 
-def accept(message: Message) -> None:
-    message.accept()
-
-
 def leave(_message: Message | BackgroundMessage) -> None:
     sys.exit(1)
 
@@ -72,8 +68,8 @@ app = Application(
     http=site,
     websocket=[
         path("/numbers", connect=numbered.accept, receive=numbered.count),
-        path("/exit", connect=accept, receive=leave),
-        path("/cancelled", connect=accept, receive=await_cancelled),
+        path("/exit", connect=applications.accept, receive=leave),
+        path("/cancelled", connect=applications.accept, receive=await_cancelled),
     ],
     background={"exit": leave},
 )
@@ -94,22 +90,14 @@ def say(server: Server, path: str) -> None:
         ws.recv(timeout=1)
 
 
-def hold(server: Server) -> None:
-    """One request that keeps a worker's GIL, for ever if it may."""
-    get(server, "/hold")
-
-
 def exits(server: Server) -> None:
     """A view, a job, a consumer that leave, and one that awaits what was cancelled, once a second each."""
-    for _ in range(LEAVING_SECONDS):
-        began = time.monotonic()
-        calls = ((get, "/exit"), (get, "/job"), (say, "/exit"), (say, "/cancelled"))
-        threads = [threading.Thread(target=call, args=(server, where)) for call, where in calls]
-        for thread in threads:
-            thread.start()
-        time.sleep(max(0, began + 1 - time.monotonic()))
-    for thread in threads:
-        thread.join()
+    calls = ((get, "/exit"), (get, "/job"), (say, "/exit"), (say, "/cancelled"))
+    with ThreadPoolExecutor(LEAVING_SECONDS * len(calls)) as threads:
+        for _ in range(LEAVING_SECONDS):
+            for call, where in calls:
+                threads.submit(call, server, where)
+            time.sleep(1)
 
 
 def fragments(server: Server) -> None:
@@ -128,7 +116,7 @@ def fragments(server: Server) -> None:
 
 
 CULPRITS: list[tuple[str, Callable[[Server], None], float]] = [
-    ("held GIL", hold, 8),
+    ("held GIL", partial(get, path="/hold"), 8),  # one request that keeps a worker's GIL, for ever if it may
     ("exits", exits, 1),
     ("fragments", fragments, 0.3),
 ]
@@ -162,14 +150,11 @@ def disk() -> Iterator[Reading]:
     """Fill the run directory's file system under load; as root, who alone may mount one."""
     if os.geteuid():
         raise SideError("disk: only root can mount a tmpfs for the run directory")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     with TemporaryDirectory(prefix="ab-", dir="/tmp") as runtime:
         mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES},mode=700", "tmpfs", runtime]
         subprocess.run(mount, check=True)
         try:
-            yield from filled(Server(port, runtime, None))
+            yield from filled(Server(free_port(), runtime, None))
         finally:
             subprocess.run(["umount", "-l", runtime], check=True)
 

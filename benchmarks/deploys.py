@@ -1,30 +1,23 @@
 """Deploys under load: sockets that count and requests at a steady pace, while a server is changed twenty times."""
 
 import argparse
-import asyncio
 import os
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import chdir
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import uvloop
-
 from asgictl.loadtests.servers import Server, Side, SideError, serving
 from asgictl.wire.messages import SERVICE_RESTART
-from benchmarks.closed_loop import Answer, ask
 from benchmarks.numbered import Load
 from benchmarks.verdicts import Reading
 
 CHANGES = 20
 SOCKETS = 500
-CLIENTS = 50
-PAUSE_SECONDS = 0.1  # of each client, between two requests: 500 a second
+REQUESTS_PER_SECOND = 500
 WORKING = """
 import sys
 sys.path.append({root!r})
@@ -43,30 +36,6 @@ BROKEN = (  # what is deployed, and what the command must say of it
 )
 
 
-@dataclass
-class Asked:
-    """Requests of CLIENTS, until `stopping` is set. A client that is cut off connects again."""
-
-    answers: list[Answer] = field(default_factory=list)
-    cut: int = 0
-    stopping: threading.Event = field(default_factory=threading.Event)
-
-    async def run(self, port: int) -> None:
-        await asyncio.gather(*(self._client(port) for _ in range(CLIENTS)))
-
-    async def _client(self, port: int) -> None:
-        while not self.stopping.is_set():
-            try:
-                await ask(port, "/", 1, self.answers.append, PAUSE_SECONDS)
-            except (OSError, EOFError):
-                self.cut += 1
-                await asyncio.sleep(PAUSE_SECONDS)
-
-    @property
-    def failed(self) -> int:
-        return self.cut + sum(answer.status != 200 for answer in self.answers)
-
-
 def changed(
     name: str,
     side: Side,
@@ -80,25 +49,18 @@ def changed(
 
     again: sockets open again. One that ended with 1012 has failed nothing then, unless `at_most` allows for failures.
     """
-    listeners, asked = (0 if again else 2), Asked()
-    with serving(side) as server:
-        loaded = Load(server.url, sockets=SOCKETS, pace_seconds=1, http=False, listeners=listeners, again=again)
-        with loaded as load, ThreadPoolExecutor(1) as thread:
-            asking = thread.submit(uvloop.run, asked.run(server.port))
-            try:
-                for number in range(CHANGES):
-                    began = time.monotonic()
-                    change(server, number)
-                    time.sleep(max(0, seconds / CHANGES - (time.monotonic() - began)))
-            finally:
-                asked.stopping.set()
-            asking.result()
+    loaded = partial(Load, sockets=SOCKETS, pace_seconds=1, requests_per_second=REQUESTS_PER_SECOND, again=again)
+    with serving(side) as server, loaded(server.url, listeners=0 if again else 2) as load:
+        for number in range(CHANGES):
+            began = time.monotonic()
+            change(server, number)
+            time.sleep(max(0, seconds / CHANGES - (time.monotonic() - began)))
     closed = sum(times for code, times in load.closed.items() if at_most or code != SERVICE_RESTART)
-    failed = len(load.wrong) + asked.failed + (closed if again else 0)
+    failed = len(load.wrong) + (closed if again else 0)
     by_code = ", ".join(f"{times} with {code}" for code, times in sorted(load.closed.items()))
     note = (
-        f"{load.messages} messages, {len(asked.answers)} requests, longest stall {load.longest_stall_seconds:.2f} s; "
-        f"sockets closed: {by_code or 'none'}; requests failed: {asked.failed}; {'; '.join(load.wrong[:3])}"
+        f"{load.messages} messages, {load.requests} requests, longest stall {load.longest_stall_seconds:.2f} s; "
+        f"sockets closed: {by_code or 'none'}; requests failed: {load.failed}; {'; '.join(load.wrong[:3])}"
     )
     return Reading(name, failed, at_most, "", note)
 

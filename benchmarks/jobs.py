@@ -2,12 +2,12 @@
 
 import os
 import time
-from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from unittest.mock import patch
 
 from asgictl import Application, BackgroundMessage, Channel
+from benchmarks import applications
 
 
 class Note(NamedTuple):
@@ -16,11 +16,6 @@ class Note(NamedTuple):
     number: int
     id: str
     late_seconds: float
-
-
-def site(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-    start_response("200 OK", [("Content-Length", "0")])
-    return []
 
 
 def note(message: BackgroundMessage) -> None:
@@ -38,7 +33,7 @@ def relay(message: BackgroundMessage) -> None:
     time.sleep(0.02)
 
 
-app = Application(http=site, background={"note": note, "relay": relay})
+app = Application(http=applications.wsgi, background={"note": note, "relay": relay})
 
 
 def send_all(redis_url: str, log: Path, delays: list[float], channel: str = "note", first: int = 0) -> None:

@@ -7,13 +7,12 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import TracebackType
 from typing import Any
+from unittest.mock import patch
 
 from asgictl import Application, BackgroundMessage, Channel, Message, path
 from asgictl.loadtests.servers import Side, SideError, serving
@@ -131,7 +130,7 @@ class Requests:
             thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *_raised: object) -> None:
         self._stopping.set()
         for thread in self._threads:
             thread.join()
@@ -201,7 +200,7 @@ def beside(
     with layers.redis_url() as url, Proxy(url) as proxy, TemporaryDirectory() as directory:
         notes = Path(directory) / "notes"
         side = Side(name, COMMAND.replace("{target}", target).replace("{redis}", proxy.url))
-        with noting(notes), serving(side) as server:
+        with patch.dict(os.environ, {NOTES: str(notes)}), serving(side) as server:
             load = Load(
                 server.url, sockets=SOCKETS, pace_seconds=1, listeners=2 if target == "app" else 0, http=False,
                 paths=paths, answer_seconds=CLIENT_SECONDS,
@@ -244,13 +243,3 @@ def leave(proxy: Proxy) -> None:
     proxy.leave()
     time.sleep(AWAY_SECONDS)
     proxy.come_back()
-
-
-@contextmanager
-def noting(notes: Path) -> Iterator[None]:
-    """Have servers that start within write to this file."""
-    os.environ[NOTES] = str(notes)
-    try:
-        yield
-    finally:
-        del os.environ[NOTES]

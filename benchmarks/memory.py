@@ -1,21 +1,18 @@
 """The resident memory of processes, while something happens to them."""
 
 import math
-import os
 import threading
-from pathlib import Path
-from types import TracebackType
 
-PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+import psutil
+
+from asgictl.machine.processes import asked
+
 SAMPLE_SECONDS = 0.05
 
 
 def resident_bytes(pid: int) -> float:
     """Return what a process holds; infinity once it has ended, since nobody knows what it would have grown to."""
-    try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE_BYTES
-    except OSError:
-        return math.inf
+    return asked(lambda: float(psutil.Process(pid).memory_info().rss), math.inf)
 
 
 class Memory:
@@ -32,7 +29,7 @@ class Memory:
         self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *_raised: object) -> None:
         self._ending.set()
         self._thread.join()
 

@@ -10,12 +10,12 @@ import asyncio
 import math
 import threading
 import time
-import urllib.request
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
 from itertools import cycle, islice
-from types import TracebackType
 from typing import Any
+from urllib.request import urlopen
 
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
@@ -26,6 +26,7 @@ from benchmarks import applications
 from benchmarks.closed_loop import Answer, ask
 
 ANSWER_SECONDS = 60
+LISTEN_SECONDS = 10  # after the end, for what is on its way to listeners
 CLIENT_RATE = 10  # requests a second of each client
 
 
@@ -63,6 +64,7 @@ def kind_of(due: int, heard: int) -> str:
     return "lost" if heard > due else "repeated" if heard == due - 1 else "reordered"
 
 
+@dataclass
 class Load:
     """Clients in a thread of their own, from `with` to its end. wrong: one line for each thing that must not be.
 
@@ -73,34 +75,25 @@ class Load:
     paths: where sockets connect, in turn. answer_seconds: after which an echo counts as lost.
     """
 
-    def __init__(
-        self,
-        url: str,
-        *,
-        sockets: int,
-        pace_seconds: float = 0.1,
-        listeners: int = 2,
-        http: bool = True,
-        requests_per_second: float = 0,
-        again: bool = False,
-        paths: Sequence[str] = ("/numbers",),
-        answer_seconds: float = ANSWER_SECONDS,
-    ) -> None:
-        self._url = url
-        self._paths = paths
-        self._answer_seconds = answer_seconds
-        self._sockets = sockets
-        self._pace_seconds = pace_seconds
-        self._listeners = listeners
-        self._http = http
-        self._requests_per_second = requests_per_second
-        self._again = again
+    url: str
+    _: KW_ONLY
+    sockets: int
+    pace_seconds: float = 0.1
+    listeners: int = 2
+    http: bool = True
+    requests_per_second: float = 0
+    again: bool = False
+    paths: Sequence[str] = ("/numbers",)
+    answer_seconds: float = ANSWER_SECONDS
+
+    def __post_init__(self) -> None:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
         self._sent: dict[str, int] = defaultdict(int)
         self._began: dict[str, float] = {}
         self._ended: dict[str, float] = {}
         self._ready = threading.Event()
+        self._give_up_at = math.inf
         self.wrong: list[str] = []
         self.kinds: Counter[str] = Counter()
         self.closed: Counter[int] = Counter()
@@ -114,30 +107,31 @@ class Load:
         self._ready.wait(30)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *_raised: object) -> None:
+        self._give_up_at = time.monotonic() + LISTEN_SECONDS
         self._stopping.set()
         self._thread.join()
         print(f"{self.messages} messages, {self.requests} requests, longest stall {self.longest_stall_seconds:.2f} s")
 
     def began(self) -> list[float]:
         """Return when each socket sent what was answered last, by time.monotonic(); 0 for none yet."""
-        return [self._began.get(f"s{number}", 0) for number in range(self._sockets)]
+        return [self._began.get(f"s{number}", 0) for number in range(self.sockets)]
 
     def ended(self) -> list[float]:
         """Return when each socket was answered last, or closed; 0 for not yet."""
-        return [self._ended.get(f"s{number}", 0) for number in range(self._sockets)]
+        return [self._ended.get(f"s{number}", 0) for number in range(self.sockets)]
 
     async def _run(self) -> None:
         async with asyncio.TaskGroup() as group:
-            for _ in range(self._listeners):
+            for _ in range(self.listeners):
                 group.create_task(self._listen())
-            paths = islice(cycle(self._paths), self._sockets)
+            paths = islice(cycle(self.paths), self.sockets)
             sending = [group.create_task(self._send(f"s{number}", path)) for number, path in enumerate(paths)]
-            if self._requests_per_second:
-                clients = math.ceil(self._requests_per_second / CLIENT_RATE)
-                pause = clients / self._requests_per_second
+            if self.requests_per_second:
+                clients = math.ceil(self.requests_per_second / CLIENT_RATE)
+                pause = clients / self.requests_per_second
                 sending += [group.create_task(self._ask_steadily(pause)) for _ in range(clients)]
-            elif self._http:
+            elif self.http:
                 sending.append(group.create_task(self._ask()))
             self._ready.set()
             await asyncio.wait(sending)
@@ -150,28 +144,28 @@ class Load:
             except ConnectionClosed as error:
                 self._ended[name] = time.monotonic()
                 self.closed[error.rcvd.code if error.rcvd else ABNORMAL_CLOSURE] += 1
-                if not self._again:
+                if not self.again:
                     self.wrong.append(f"{name} was closed: {error}")
                     return
                 self._sent[name] = 0
             except TimeoutError:
                 self.kinds["lost"] += 1
-                self.wrong.append(f"{name} heard nothing for {self._answer_seconds} s after {self._sent[name]}")
+                self.wrong.append(f"{name} heard nothing for {self.answer_seconds} s after {self._sent[name]}")
                 return
             except (OSError, InvalidHandshake) as error:
                 self.wrong.append(f"{name} could not connect: {error}")
-                if not self._again:
+                if not self.again:
                     return
-                await asyncio.sleep(self._pace_seconds)
+                await asyncio.sleep(self.pace_seconds)
 
     async def _talk(self, name: str, path: str) -> None:
-        async with connect(self._url.replace("http", "ws") + path, open_timeout=30) as ws:
+        async with connect(self.url.replace("http", "ws") + path, open_timeout=30) as ws:
             while not self._stopping.is_set():
                 number = self._sent[name] + 1
                 self._sent[name] = number
                 began = time.monotonic()
                 await ws.send(f"{name} {number}")
-                answer = await asyncio.wait_for(ws.recv(decode=True), self._answer_seconds)
+                answer = await asyncio.wait_for(ws.recv(decode=True), self.answer_seconds)
                 self.longest_stall_seconds = max(self.longest_stall_seconds, time.monotonic() - began)
                 self.messages += 1
                 self._began[name], self._ended[name] = began, time.monotonic()
@@ -179,17 +173,17 @@ class Load:
                     self.kinds[kind_of(number, max(map(int, answer.split(":"))))] += 1
                     self.wrong.append(f"{name} sent {number}, heard {answer}")
                     return
-                await asyncio.sleep(self._pace_seconds)
+                await asyncio.sleep(self.pace_seconds)
 
     async def _listen(self) -> None:
         heard: dict[str, int] = {}
         try:
-            async with connect(self._url.replace("http", "ws") + "/numbers?listen", open_timeout=30) as ws:
+            async with connect(self.url.replace("http", "ws") + "/numbers?listen", open_timeout=30) as ws:
                 while not self._stopping.is_set() or heard != self._sent:
                     try:
                         sender, _, number = (await asyncio.wait_for(ws.recv(decode=True), 1)).partition(" ")
                     except TimeoutError:
-                        if self._stopping.is_set() and time.monotonic() > self._give_up_at():
+                        if time.monotonic() > self._give_up_at:
                             missing = {
                                 name: (heard.get(name), n) for name, n in self._sent.items() if heard.get(name) != n
                             }
@@ -204,25 +198,17 @@ class Load:
         except ConnectionClosed as error:
             self.wrong.append(f"a listener was closed: {error}")
 
-    def _give_up_at(self) -> float:
-        self._stopped_at = getattr(self, "_stopped_at", time.monotonic())
-        return self._stopped_at + 10
-
     async def _ask(self) -> None:
-        def get() -> int:
-            with urllib.request.urlopen(self._url + "/", timeout=ANSWER_SECONDS) as response:  # noqa: S310
-                return int(response.status)
-
         while not self._stopping.is_set():
             try:
-                await asyncio.to_thread(get)
+                (await asyncio.to_thread(urlopen, self.url + "/", timeout=ANSWER_SECONDS)).close()
                 self.requests += 1
             except OSError as error:
                 self._note_failure(error)
-            await asyncio.sleep(self._pace_seconds)
+            await asyncio.sleep(self.pace_seconds)
 
     async def _ask_steadily(self, pause_seconds: float) -> None:
-        port = int(self._url.rpartition(":")[2])
+        port = int(self.url.rpartition(":")[2])
         while not self._stopping.is_set():
             try:
                 await ask(port, "/", 1, self._hear, pause_seconds)

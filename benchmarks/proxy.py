@@ -1,17 +1,30 @@
 """A proxy before a Redis that fails as networks do: without a word. On loopback alone."""
 
 import asyncio
-import socket
 import threading
+from asyncio import StreamReader, StreamWriter
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from types import TracebackType
+from dataclasses import dataclass
 from typing import Any
 
 import psutil
 
+from asgictl.loadtests.servers import free_port
+
 HEARD_BYTES = 64 << 10  # of what a client says, kept to know it by
+PIECE_BYTES = 64 << 10
 CONNECT_SECONDS = 5.0
+
+
+@dataclass(eq=False, slots=True)
+class Pair:
+    """A client's connection, and the one to Redis that stands for it. port: the client's own."""
+
+    port: int
+    ends: list[StreamWriter]
+    heard: bytes = b""
+    is_frozen: bool = False
 
 
 class Proxy:
@@ -21,20 +34,19 @@ class Proxy:
         self._target = url
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
-        self._pairs: set[Pair] = set()
+        self._pairs: dict[asyncio.Task[None], Pair] = {}  # by what forwards for it
         self._server: asyncio.Server | None = None
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self._port = probe.getsockname()[1]
-        self.is_stalled = False
+        self._flowing = asyncio.Event()
+        self._port = free_port()
         self.url = f"redis://127.0.0.1:{self._port}"
 
     def __enter__(self) -> "Proxy":
         self._thread.start()
+        self.go()
         self.come_back()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *_raised: object) -> None:
         self.leave()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -51,7 +63,7 @@ class Proxy:
         def freeze() -> int:
             chosen = [
                 pair
-                for pair in self._pairs
+                for pair in self._pairs.values()
                 if having in pair.heard
                 and not (without and without in pair.heard)
                 and (not group or owners.get(pair.port) == group)
@@ -65,51 +77,66 @@ class Proxy:
 
     def stall(self) -> None:
         """Forward nothing, of no connection, until go(); new ones are accepted."""
-        self._do(lambda: self._settle(True))
+        self._do(self._flowing.clear)
 
     def go(self) -> None:
         """Forward what was held, and go on."""
-        self._do(lambda: self._settle(False))
-
-    def cut(self) -> None:
-        """End every connection."""
-        self._do(self._cut)
+        self._do(self._flowing.set)
 
     def leave(self) -> None:
         """End every connection and refuse others, until come_back()."""
         if server := self._server:
             self._server = None
-            self._do(server.close)
-            self.cut()
-            self._run(server.wait_closed())
+            self._run(self._end(server))
 
     def come_back(self) -> None:
         """Listen again."""
-        self._server = self._run(self._loop.create_server(lambda: Pair(self).client, "127.0.0.1", self._port))
+        self._server = self._run(asyncio.start_server(self._accept, "127.0.0.1", self._port))
 
-    async def connect(self, protocol: asyncio.Protocol) -> None:
-        """Open a connection to Redis; raises OSError."""
-        async with asyncio.timeout(CONNECT_SECONDS):
-            if self._target.startswith("unix://"):
-                await self._loop.create_unix_connection(lambda: protocol, self._target.removeprefix("unix://"))
-            else:
-                host, _, port = self._target.removeprefix("redis://").partition(":")
-                await self._loop.create_connection(lambda: protocol, host, int(port))
+    async def _end(self, server: asyncio.Server) -> None:
+        server.close()
+        for task, pair in self._pairs.items():
+            task.cancel()
+            for end in pair.ends:
+                end.transport.abort()
+        if self._pairs:
+            await asyncio.wait(self._pairs)
+        await server.wait_closed()
 
-    def hold(self, pair: "Pair") -> None:
-        self._pairs.add(pair)
+    def _accept(self, reader: StreamReader, writer: StreamWriter) -> None:
+        pair = Pair(writer.get_extra_info("peername")[1], [writer])
+        task = self._loop.create_task(self._serve(pair, reader, writer))
+        self._pairs[task] = pair
+        task.add_done_callback(self._pairs.pop)
 
-    def forget(self, pair: "Pair") -> None:
-        self._pairs.discard(pair)
+    async def _serve(self, pair: Pair, reader: StreamReader, writer: StreamWriter) -> None:
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                from_redis, to_redis = await self._connect()
+        except OSError:  # a timeout is one
+            writer.transport.abort()
+            return
+        pair.ends.append(to_redis)
+        await asyncio.gather(self._carry(pair, reader, to_redis), self._carry(pair, from_redis, writer))
 
-    def _settle(self, is_stalled: bool) -> None:
-        self.is_stalled = is_stalled
-        for pair in self._pairs:
-            pair.settle()
+    async def _connect(self) -> tuple[StreamReader, StreamWriter]:
+        if self._target.startswith("unix://"):
+            return await asyncio.open_unix_connection(self._target.removeprefix("unix://"))
+        host, _, port = self._target.removeprefix("redis://").partition(":")
+        return await asyncio.open_connection(host, int(port))
 
-    def _cut(self) -> None:
-        for pair in list(self._pairs):
-            pair.abort()
+    async def _carry(self, pair: Pair, source: StreamReader, sink: StreamWriter) -> None:
+        """Forward one way. Nobody tells `sink` of the end when frozen: Redis keeps what it thinks is a client."""
+        with suppress(OSError):  # either has closed
+            while data := await source.read(PIECE_BYTES):
+                if sink is not pair.ends[0] and len(pair.heard) < HEARD_BYTES:
+                    pair.heard += data
+                await self._flowing.wait()
+                if not pair.is_frozen:
+                    sink.write(data)
+                    await sink.drain()
+        if not pair.is_frozen:
+            sink.close()
 
     def _do(self, act: Callable[[], Any]) -> Any:
         async def do() -> Any:
@@ -119,95 +146,6 @@ class Proxy:
 
     def _run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(2 * CONNECT_SECONDS)
-
-
-class Pair:
-    """A client's connection, and the one to Redis that stands for it. port: the client's own."""
-
-    def __init__(self, proxy: Proxy) -> None:
-        self.proxy = proxy
-        self.client, self.server = End(self), End(self)
-        self.port = 0
-        self.heard = b""
-        self.is_frozen = False
-        self._early: list[bytes] = []
-        self._connecting: asyncio.Task[None] | None = None
-
-    def begin(self, end: "End") -> None:
-        if end is self.client and end.transport:
-            self.port = end.transport.get_extra_info("peername")[1]
-            self.proxy.hold(self)
-            self._connecting = asyncio.get_running_loop().create_task(self._connect())
-        for early in self._early if end is self.server else ():
-            self.carry(self.client, early)
-        self.settle()
-
-    async def _connect(self) -> None:
-        try:
-            await self.proxy.connect(self.server)
-        except (OSError, TimeoutError):
-            self.abort()
-
-    def carry(self, source: "End", data: bytes) -> None:
-        if source is self.client and len(self.heard) < HEARD_BYTES:
-            self.heard += data
-        sink = self.server if source is self.client else self.client
-        if self.is_frozen:
-            return
-        if sink.transport is None:
-            self._early.append(data)
-        else:
-            sink.transport.write(data)
-
-    def settle(self) -> None:
-        """Read of either end what may be forwarded now."""
-        for end, other in ((self.client, self.server), (self.server, self.client)):
-            if end.transport and not end.transport.is_closing():
-                held = self.proxy.is_stalled or other.is_full
-                (end.transport.pause_reading if held else end.transport.resume_reading)()
-
-    def end(self, ended: "End") -> None:
-        """One end has closed. Nobody tells the other of it when frozen: Redis keeps what it thinks is a client."""
-        other = self.server if ended is self.client else self.client
-        ended.is_over = True
-        if other.transport and not self.is_frozen:
-            other.transport.close()
-        if self.client.is_over and (self.server.is_over or self.server.transport is None):
-            self.proxy.forget(self)
-
-    def abort(self) -> None:
-        for end in (self.client, self.server):
-            if end.transport:
-                end.transport.abort()
-
-
-class End(asyncio.Protocol):
-    """One connection of a pair."""
-
-    def __init__(self, pair: Pair) -> None:
-        self._pair = pair
-        self.transport: asyncio.Transport | None = None
-        self.is_full = False
-        self.is_over = False
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - a stream's
-        self.transport = transport
-        self._pair.begin(self)
-
-    def data_received(self, data: bytes) -> None:
-        self._pair.carry(self, data)
-
-    def connection_lost(self, _error: Exception | None) -> None:
-        self._pair.end(self)
-
-    def pause_writing(self) -> None:
-        self.is_full = True
-        self._pair.settle()
-
-    def resume_writing(self) -> None:
-        self.is_full = False
-        self._pair.settle()
 
 
 def owned() -> dict[int, str]:

@@ -1,8 +1,20 @@
 """Sides of benchmarks: the applications of benchmarks.applications, under asgictl and under other servers."""
 
+from collections.abc import Callable
+from typing import TypeVar
+
 from asgictl.loadtests.servers import Side
 
+T = TypeVar("T")
+U = TypeVar("U")
+
 APPLICATIONS = "benchmarks.applications"
+
+
+def in_turn(rounds: int, measure: Callable[[T], U], first: T, second: T) -> tuple[list[U], list[U]]:
+    """Measure two things A B A B, since machines drift; return what was found of each."""
+    found = [(measure(first), measure(second)) for _ in range(rounds)]
+    return [one for one, _ in found], [other for _, other in found]
 
 
 def split(target: str, load: str = "/", *, workers: int = 1, options: str = "") -> Side:

@@ -16,10 +16,10 @@ import threading
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 from asgictl.errors import ComparisonError
 from asgictl.loadtests.scenarios import choose
+from asgictl.loadtests.servers import Side, search_path
 
 NEEDED = ("locust", "matplotlib", "websocket")
 SPARE_DESCRIPTORS = 256  # beside the sockets of users
@@ -106,10 +106,8 @@ def _write(files: dict[Path, str]) -> None:
             raise ComparisonError(f"cannot write to {path.parent}: {error.strerror}") from error
 
 
-def sides(config: CompareConfig, workers: int) -> list[Any]:
+def sides(config: CompareConfig, workers: int) -> list[Side]:
     """Give in-process as many processes as split has interfaces and workers, and both as many threads in all."""
-    from asgictl.loadtests.servers import Side
-
     start = f"asgictl start {shlex.quote(config.target)} --bind {{bind}} -d"
     processes = config.interfaces + workers
     split, inprocess = f"--interfaces {config.interfaces} --workers {workers}", f"--workers {processes}"
@@ -147,9 +145,7 @@ def _check_descriptors(sockets: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _check_programs(sides: list[Any]) -> None:
-    from asgictl.loadtests.servers import search_path
-
+def _check_programs(sides: list[Side]) -> None:
     for side in sides:
         program = shlex.split(side.command)[0]
         if not side.detached and not shutil.which(program, path=search_path()):

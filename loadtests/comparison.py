@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from asgictl.loadtests.scenarios import Scenario
-from asgictl.loadtests.servers import Server, Side, SideError, end, pin, pinned, serving
+from asgictl.loadtests.servers import Server, Side, SideError, end, pin, serving
 from asgictl.loadtests.usage import GENERATOR, Usage
 from asgictl.loadtests.verdicts import Run, summarise
 
@@ -84,19 +84,16 @@ class Comparison:
                         return
 
     def _one(self, side: Side, scenario: Scenario, number: int, stopping: threading.Event, tick: Tick) -> None:
-        if side.name not in self.failures:
-            try:
-                if run := measure(self, side, scenario, number, stopping, tick):
-                    self.runs.append(run)
-                return
-            except NotServing as error:
-                if side.name not in self.facts:
-                    self.failures[side.name] = str(error)
-                self.runs.append(Run(side.name, scenario.name, number, error=str(error)))
-            except (SideError, OSError, subprocess.SubprocessError) as error:
-                self.runs.append(Run(side.name, scenario.name, number, error=str(error)))
-        else:
-            self.runs.append(Run(side.name, scenario.name, number, error=self.failures[side.name]))
+        try:
+            if side.name in self.failures:
+                raise NotServing(self.failures[side.name])
+            run = measure(self, side, scenario, number, stopping, tick)
+        except (SideError, OSError, subprocess.SubprocessError) as error:
+            if isinstance(error, NotServing) and side.name not in self.facts:
+                self.failures[side.name] = str(error)
+            run = Run(side.name, scenario.name, number, error=str(error))
+        if run:
+            self.runs.append(run)
 
     def stop(self, server: ExitStack) -> None:
         """Let a server stop while the next one starts; it is waited for before that is measured."""
@@ -235,12 +232,13 @@ def loading(server: Server, scenario: Scenario, seconds: float, cores: list[int]
             "ASGICTL_LOAD_WS_PATH": scenario.ws_path or "/",
             "ASGICTL_LOAD_RATE": str(scenario.rate),
         }
-        with pinned(cores), file.with_suffix(".log").open("wb") as log:
+        with file.with_suffix(".log").open("wb") as log:
             process = subprocess.Popen(
                 command, env=environment, stdout=log, stderr=log, stdin=subprocess.PIPE, start_new_session=True
             )
         stack.enter_context(process)
         stack.callback(end, process, signal.SIGKILL)
+        pin([process.pid], cores)  # before it has other threads
         yield Load(process, file)
 
 

@@ -94,14 +94,9 @@ def _section(report: Report, found: Finding) -> str:
 
 def _figures(found: Finding) -> str:
     """The figures of all sides, one under the other."""
-    wanted = {
-        "rate": f"{found.scenario.unit}s",
-        "p50": "p50",
-        "p99": "p99",
-        "cost": "CPU each",
-        "lost": "failed or closed",
-    }
-    if found.scenario.unit == "socket":
+    unit = found.scenario.unit
+    wanted = {"rate": f"{unit}s", "p50": "p50", "p99": "p99", "cost": "CPU each", "lost": "failed or closed"}
+    if unit == "socket":
         wanted = {"kib": "memory each", "lost": "failed or closed"}
     if found.scenario.event:
         wanted["gap"] = "longest gap"

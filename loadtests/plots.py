@@ -3,7 +3,6 @@
 import io
 import math
 import re
-from collections.abc import Iterable
 from statistics import median
 from typing import Any
 
@@ -131,7 +130,7 @@ def _roles(axes: Axes, sides: Sides, field: str) -> None:
         start = 0.0
         for role in ROLES:
             held = [getattr(run, field).get(role, 0.0) for run in runs if not run.error]
-            if size := _median(held):
+            if held and (size := median(held)):
                 axes.barh(row, size, left=start, height=0.5, color=ROLE_COLOURS[role])
                 start += size
         totals.append(start)
@@ -140,7 +139,3 @@ def _roles(axes: Axes, sides: Sides, field: str) -> None:
     axes.set_ylim(len(sides) - 0.4, -0.6)
     axes.set_xlim(0, max([*totals, 1e-9]) * 1.2)
     axes.grid(axis="y", visible=False)
-
-
-def _median(values: Iterable[float]) -> float:
-    return median(list(values) or [0.0])

@@ -20,6 +20,7 @@ from asgictl.loadtests.verdicts import PERCENTILES, Answer, Run, answer
 
 SCHEMA = 1
 PACKAGES = ("asgictl", "uvicorn", "gunicorn", "redis", "locust", "websockets")
+FORMS = {"rate": "{:,.0f}/s", "cost": "{:,.0f} µs", "kib": "{:.1f} KiB", "lost": "{:.0f} lost"}  # the others: times
 COLUMNS = ("scenario", "first", "other", "ratio (spread)", "CPU µs each", "verdict")
 
 
@@ -159,13 +160,7 @@ def figure(metric: str, runs: list[Run]) -> str:
     if any(math.isnan(each) for each in found):
         return "–"
     middle = median(found)
-    texts = {
-        "rate": f"{middle:,.0f}/s",
-        "cost": f"{middle:,.0f} µs",
-        "kib": f"{middle:.1f} KiB",
-        "lost": f"{middle:.0f} lost",
-    }
-    return texts.get(metric) or milliseconds(middle)
+    return FORMS[metric].format(middle) if metric in FORMS else milliseconds(middle)
 
 
 def headline(metric: str, runs: list[Run]) -> str:

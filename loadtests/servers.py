@@ -95,20 +95,6 @@ def search_path() -> str:
     return f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}"
 
 
-@contextmanager
-def pinned(cores: Iterable[int]) -> Iterator[None]:
-    """Start processes within that stay on these cores, where the platform can."""
-    if not hasattr(os, "sched_setaffinity"):
-        yield
-        return
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, set(cores) or before)
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
-
-
 def pin(pids: Iterable[int], cores: Iterable[int]) -> None:
     """Have processes, their threads and what these start stay on these cores, where the platform can."""
     if hasattr(os, "sched_setaffinity") and (kept := set(cores)):
@@ -118,15 +104,21 @@ def pin(pids: Iterable[int], cores: Iterable[int]) -> None:
                     os.sched_setaffinity(int(thread.name), kept)
 
 
+def free_port() -> int:
+    """Return a port of 127.0.0.1 on which nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
 @contextmanager
 def serving(side: Side, beside: Callable[[Server], None] = lambda _server: None) -> Iterator[Server]:
     """Run a side; what it is given to begins with its first answer. Raises SideError.
 
     beside: called before it starts, with a Server of which all but the leader is known.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = shlex.split(side.command.replace("{bind}", f"127.0.0.1:{port}").replace("{port}", str(port)))
     with tempfile.TemporaryDirectory(prefix="ab-", dir="/tmp") as runtime, ExitStack() as stopping:
         server, started, log = Server(port, runtime, None, side.tree), None, Path(runtime) / "log"

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import psutil
 
+from asgictl.machine.processes import asked
+
 GENERATOR = "generator"
 SETTLED_SECONDS = 1.0  # a process this young may not have become what it will be
 
@@ -59,10 +61,7 @@ class Usage:
     def _role(self, process: psutil.Process, identity: tuple[int, float]) -> str | None:
         if identity in self._used and time.time() - identity[1] > SETTLED_SECONDS + 1:
             return self._used[identity][0]
-        try:
-            environment = process.environ()
-        except psutil.Error:
-            environment = {}
+        environment: dict[str, str] = asked(process.environ, {})
         if any(self._runtime in word and "redis.sock" in word for word in process.cmdline()):
             return "redis"  # whose title stands where its environment was
         if environment.get("XDG_RUNTIME_DIR") != self._runtime:
@@ -72,7 +71,7 @@ class Usage:
         group = environment.get("SUPERVISOR_GROUP_NAME", self._other)
         if process.name() == "sleep":  # it holds a listening socket open
             return "controller"
-        return "server" if group == "gunicorn" else str(group)
+        return "server" if group == "gunicorn" else group
 
     def cpu(self, begin: float, end: float) -> dict[str, float]:
         """Return the CPU seconds that each role used between two times."""

@@ -13,15 +13,9 @@ from contextlib import contextmanager
 from random import random
 from typing import Any
 
+import websocket
 from gevent import sleep
 from locust import FastHttpUser, User, events, task
-from websocket import (
-    ABNF,
-    WebSocketBadStatusException,
-    WebSocketException,
-    WebSocketTimeoutException,
-    create_connection,
-)
 
 ANSWER_SECONDS = 10.0
 RECONNECT_SECONDS = 0.05
@@ -120,8 +114,8 @@ class Socket:
 
     def __init__(self, url: str) -> None:
         try:
-            self._socket = create_connection(url, ANSWER_SECONDS)
-        except WebSocketBadStatusException as error:
+            self._socket = websocket.create_connection(url, ANSWER_SECONDS)
+        except websocket.WebSocketBadStatusException as error:
             raise Closed(f"handshake answered {error.status_code}") from error
         self.close = self._socket.close
 
@@ -135,7 +129,7 @@ class Socket:
     def receive(self, seconds: float = ANSWER_SECONDS) -> str:
         self._socket.settimeout(seconds)
         opcode, data = self._socket.recv_data()
-        if opcode == ABNF.OPCODE_CLOSE:
+        if opcode == websocket.ABNF.OPCODE_CLOSE:
             raise Closed(f"closed with {int.from_bytes(data[:2], 'big') or 1005}")
         return str(data, errors="replace")
 
@@ -165,9 +159,9 @@ class SocketUser(FixedRate, User):
         began = time.perf_counter()
         try:
             yield measured
-        except (Closed, OSError, WebSocketException) as error:  # the server's doing
+        except (Closed, OSError, websocket.WebSocketException) as error:  # the server's doing
             measured["exception"] = error
-            if not isinstance(error, WebSocketTimeoutException):
+            if not isinstance(error, websocket.WebSocketTimeoutException):
                 self.socket = None
                 measured["name"] = name if name == "connect" else "close"
         measured = {"name": name, "response_time": (time.perf_counter() - began) * 1e3, **measured}
@@ -220,7 +214,7 @@ class Idle(SocketUser):
             measured["quiet"] = True
             try:
                 ws.receive(LISTEN_SECONDS)
-            except WebSocketTimeoutException:
+            except websocket.WebSocketTimeoutException:
                 return
 
 
@@ -237,7 +231,7 @@ class Listener(Idle):
             measured["quiet"] = True
             try:
                 number, sent = ws.receive(LISTEN_SECONDS).split()
-            except WebSocketTimeoutException:
+            except websocket.WebSocketTimeoutException:
                 return
             measured |= {"quiet": False, "start_time": float(sent), "response_time": (time.time() - float(sent)) * 1e3}
             if self.heard and int(number) != self.heard + 1:

@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import partial
 from statistics import fmean, median, variance
 from typing import Any
 
@@ -160,16 +161,9 @@ class Answer:
 def answer(scenario: Scenario, ours: list[Run], theirs: list[Run]) -> Answer:
     """Judge the rounds of two sides; rounds that only one of them has are left out."""
     first, other = ours[0].side, theirs[0].side
+    said = partial(Answer, scenario.name, other)
     if failure := next((run for run in ours + theirs if run.error), None):
-        return Answer(
-            scenario.name,
-            other,
-            scenario.metrics[0],
-            None,
-            "",
-            f"not compared: {failure.side} failed",
-            (failure.error,),
-        )
+        return said(scenario.metrics[0], None, "", f"not compared: {failure.side} failed", (failure.error,))
     rounds = min(len(ours), len(theirs))
     ours, theirs = ours[:rounds], theirs[:rounds]
     saturated = any(run.saturated for run in ours + theirs)
@@ -179,13 +173,13 @@ def answer(scenario: Scenario, ours: list[Run], theirs: list[Run]) -> Answer:
     figures = [[run.metric(metric) for run in runs] for runs in (ours, theirs)]
     for side, found in zip((first, other), figures, strict=True):
         if metric not in COUNTS and any(math.isnan(figure) or figure <= 0 for figure in found):
-            return Answer(scenario.name, other, metric, None, "", f"not compared: {side} answered nothing", notes)
+            return said(metric, None, "", f"not compared: {side} answered nothing", notes)
     verdict = judge(*figures, plus=1 if metric in COUNTS else 0)
     if not verdict.differs:
         words = "one round says nothing of the spread; use --rounds"
         if rounds > 1:
             words = "no difference" + " beyond the spread of the rounds" * (abs(math.log(verdict.ratio)) > LEAST)
-        return Answer(scenario.name, other, metric, verdict, "", words + _counts(metric, first, other, verdict), notes)
+        return said(metric, verdict, "", words + _counts(metric, first, other, verdict), notes)
     more = verdict.ratio > 1
     winner = first if more == (metric == "rate") else other
     loser = other if winner == first else first
@@ -193,7 +187,7 @@ def answer(scenario: Scenario, ours: list[Run], theirs: list[Run]) -> Answer:
         winner=winner, loser=loser, unit=scenario.unit,
         times=_times(max(verdict.ratio, 1 / verdict.ratio)), counts=_counts(metric, first, other, verdict),
     )  # fmt: skip
-    return Answer(scenario.name, other, metric, verdict, winner, words, notes)
+    return said(metric, verdict, winner, words, notes)
 
 
 SAYINGS = {

@@ -40,7 +40,7 @@ REPLACED = {
     "Commands": "invoke",
     "Connection": "connect",
     "HTTPProtocol": "_should_upgrade connection_made data_received on_body on_response_complete",
-    "Figured": "collect",
+    "Admin": "collect",
     "WebSocketProtocol": "connection_made data_received handle_cont handle_parser_exception handle_ping"
     " resume_writing send",
     "Gunicorn": "load_config load_config_from_module_name_or_filename",

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from asgictl.cli.options import name_option, options, redis_option
+from asgictl.cli import options
 
 
 @click.group("dead-letters")
@@ -15,7 +15,7 @@ def dead_letters() -> None:
 
 
 ids_argument = click.argument("ids", metavar="[ID]...", nargs=-1)
-where = options(redis_option, name_option)
+where = options.several(options.redis, options.name)
 
 
 @dead_letters.command("list")

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from asgictl.cli.options import COUNTS, name_option, release_option
+from asgictl.cli import options
+from asgictl.cli.options import COUNTS
 from asgictl.control.log_tail import FOLLOW_SECONDS, TAIL_BYTES, Logs
 from asgictl.machine.signals import told_to_end
 
@@ -20,7 +21,7 @@ STATUS_WIDTH = 140  # of what is no terminal
 
 
 @click.command()
-@name_option
+@options.name
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def status(name: str, as_json: bool) -> None:
     """Say how an instance is: its processes, connections, channels, and the requests and turns of the last seconds."""
@@ -41,8 +42,8 @@ def status(name: str, as_json: bool) -> None:
 
 @click.command()
 @click.option("--interfaces", is_flag=True, help="Replace interface servers, one by one: closes sockets (1012).")
-@release_option
-@name_option
+@options.release
+@options.name
 def reload(interfaces: bool, release: str, name: str) -> None:
     """Deploy: start processes with the code as it is now, and drain the old ones once all of the new are ready.
 
@@ -59,7 +60,7 @@ def reload(interfaces: bool, release: str, name: str) -> None:
 
 @click.command()
 @click.argument("role", type=click.Choice(["worker", "interface", "server", "controller", "redis"]))
-@name_option
+@options.name
 def restart(role: str, name: str) -> None:
     """Replace the processes of a role by new ones, as reload does; Redis and the controller stop first."""
     _change(name, f"restarted {role}", methodcaller("replace", role))
@@ -67,7 +68,7 @@ def restart(role: str, name: str) -> None:
 
 @click.command()
 @click.argument("counts", metavar="ROLE=N...", nargs=-1, required=True)
-@name_option
+@options.name
 @click.pass_context
 def scale(ctx: click.Context, counts: tuple[str, ...], name: str) -> None:
     """Have so many processes of a role, such as worker=8 interface=2. Those that are too many drain."""
@@ -98,7 +99,7 @@ def _change(name: str, done: str, change: Callable[["Instance"], "Cost"]) -> Non
 @click.command()
 @click.argument("role", default="")
 @click.option("-f", "--follow", is_flag=True, help="Go on with what is logged from now on.")
-@name_option
+@options.name
 def logs(role: str, follow: bool, name: str) -> None:
     """Show the last lines that the processes of a ROLE have logged, or those of all."""
     from asgictl.control.instance import Instance

@@ -58,7 +58,7 @@ def check_server(server: str, *passed_on: tuple[str, ...]) -> None:
         raise click.UsageError(f"--uvicorn-option and --gunicorn-option mean nothing on --server={server}")
 
 
-def options(*each: Decorator) -> Decorator:
+def several(*each: Decorator) -> Decorator:
     """Several options as one decorator, so that `start` takes what the roles that it starts take."""
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -69,14 +69,12 @@ def options(*each: Decorator) -> Decorator:
     return decorate
 
 
-name_option = option(
-    "--name", default="default", callback=_name, help="Tells instances apart, on a machine and in Redis."
-)
-threads_option = option("--threads", type=click.IntRange(1, 1024), help="Threads of each process that run sync code.")
-redis_option = option("--redis", metavar="URL", help="redis://, rediss:// or unix://; without, one of its own runs.")
-needed_redis_option = option("--redis", metavar="URL", required=True, help="redis://, rediss:// or unix://.")
-target_argument = click.argument("target", envvar="ASGICTL_TARGET", default="asgictl.demo:app")
-silent_option = option(
+name = option("--name", default="default", callback=_name, help="Tells instances apart, on a machine and in Redis.")
+threads = option("--threads", type=click.IntRange(1, 1024), help="Threads of each process that run sync code.")
+redis = option("--redis", metavar="URL", help="redis://, rediss:// or unix://; without, one of its own runs.")
+needed_redis = option("--redis", metavar="URL", required=True, help="redis://, rediss:// or unix://.")
+target = click.argument("target", envvar="ASGICTL_TARGET", default="asgictl.demo:app")
+silent_seconds = option(
     "--silent-seconds",
     type=click.FloatRange(2),
     default=SILENT_SECONDS,
@@ -84,9 +82,9 @@ silent_option = option(
     " holds the GIL, such as one long re.match. Raise it for code that must hold the GIL longer.",
 )
 LIMITS = Limits()
-log_format_option = option("--log-format", type=click.Choice(["human", "json"]), default="human", help="Of our logs.")
+log_format = option("--log-format", type=click.Choice(["human", "json"]), default="human", help="Of our logs.")
 passed_on: dict[str, Any] = {"metavar": "NAME=VALUE", "multiple": True, "type": Words(), "callback": _server_options}
-interface_options = options(
+of_interfaces = several(
     option("--uvicorn-option", help="Passed on to uvicorn, as ssl_keyfile; may be repeated.", **passed_on),
     option(
         "--server", type=click.Choice(SERVERS), default="uvicorn", help="What accepts connections; docs/servers.md."
@@ -106,7 +104,7 @@ interface_options = options(
     option("--root-path", default="", help="The path below which a proxy serves the application."),
     option("--access-log", is_flag=True, help="Log each request and WebSocket; never a query string."),
 )
-worker_options = options(
+of_workers = several(
     option("--timeout", type=click.FloatRange(0), default=60.0, help="Seconds an event may run; 0 for ever."),
     option("--only-channels", metavar="GLOB", multiple=True, type=Words(), help="Serve these; may be repeated."),
     option("--exclude-channels", metavar="GLOB", multiple=True, type=Words(), help="Not these; may be repeated."),
@@ -114,4 +112,4 @@ worker_options = options(
     option("--drain-seconds", type=click.FloatRange(0), default=600.0, help="Of a stopping worker's ASGI sockets."),
     option("--max-memory-mib", type=click.IntRange(0), default=0, help="End when it has grown to it, to be replaced."),
 )
-release_option = click.option("--release", default="", help="Names the code that runs.  [default: a hash of it]")
+release = click.option("--release", default="", help="Names the code that runs.  [default: a hash of it]")

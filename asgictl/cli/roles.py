@@ -10,20 +10,8 @@ from typing import Any
 import click
 
 from asgictl.app.runtime import raise_file_limit
-from asgictl.cli.options import (
-    DEFAULT_BIND,
-    check_server,
-    interface_options,
-    log_format_option,
-    name_option,
-    needed_redis_option,
-    option,
-    release_option,
-    silent_option,
-    target_argument,
-    threads_option,
-    worker_options,
-)
+from asgictl.cli import options
+from asgictl.cli.options import DEFAULT_BIND, check_server, option
 from asgictl.config import SILENT_SECONDS, Bind, InterfaceConfig, Limits, WorkerConfig
 from asgictl.errors import AsgictlError
 from asgictl.machine.run_dir import RunDir
@@ -32,7 +20,7 @@ from asgictl.telemetry.logs import set_up
 
 
 @contextmanager
-def _reporting(role: str, log_format: str, silent_seconds: float) -> Iterator[Readiness]:
+def _reporting(role: str, log_format: str, silent_seconds: float, **_others: Any) -> Iterator[Readiness]:
     """Log, and tell the controller that this process starts, then whether it is ready or why it never will be."""
     from asgictl.layers.redis.leases import set_leases
 
@@ -60,20 +48,18 @@ def _process(role: str) -> str:
 
 @click.command()
 @option("--bind", default=DEFAULT_BIND, help="host:port, [IPv6]:port, unix:/path (0600), or fd://N, inherited.")
-@needed_redis_option
-@interface_options
-@silent_option
-@log_format_option
-@name_option
-def interface(
-    bind: str, redis: str, name: str, log_format: str, server: str, silent_seconds: float, **given: Any
-) -> None:
+@options.needed_redis
+@options.of_interfaces
+@options.silent_seconds
+@options.log_format
+@options.name
+def interface(bind: str, redis: str, name: str, server: str, **given: Any) -> None:
     """Run one interface server in the foreground, as in a container."""
     from asgictl.interface.process import serve
     from asgictl.interface.server_options import uvicorn_options
 
     check_server(server, given["uvicorn_option"])
-    with _reporting("interface", log_format, silent_seconds) as readiness:
+    with _reporting("interface", **given) as readiness:
         limits = Limits(
             message_bytes=given["max_message_bytes"],
             body_bytes=given["max_body_bytes"],
@@ -89,24 +75,15 @@ def interface(
 
 
 @click.command()
-@target_argument
-@needed_redis_option
-@threads_option
-@worker_options
-@silent_option
-@log_format_option
-@release_option
-@name_option
-def worker(
-    target: str,
-    redis: str,
-    threads: int | None,
-    release: str,
-    name: str,
-    log_format: str,
-    silent_seconds: float,
-    **given: Any,
-) -> None:
+@options.target
+@options.needed_redis
+@options.threads
+@options.of_workers
+@options.silent_seconds
+@options.log_format
+@options.release
+@options.name
+def worker(target: str, redis: str, threads: int | None, release: str, name: str, **given: Any) -> None:
     """Run one worker in the foreground, as in a container.
 
     Channels are http.request, websocket.connect, websocket.receive and websocket.disconnect, each followed by .POOL
@@ -117,7 +94,7 @@ def worker(
     from asgictl.worker.process import serve
 
     os.environ |= {"ASGICTL_REDIS": redis, "ASGICTL_NAME": name}  # where threads of the application's own send to
-    with _reporting("worker", log_format, silent_seconds) as readiness:
+    with _reporting("worker", **given) as readiness:
         enter(Runtime("split", _process("worker"), target))
         channels = given["only_channels"] or ("*",), given["exclude_channels"]
         ends = given["timeout"], given["max_events"], given["max_memory_mib"] << 20, given["drain_seconds"]

@@ -8,25 +8,8 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from asgictl.cli.options import (
-    CORES,
-    COUNTS,
-    DEFAULT_BIND,
-    check_server,
-    interface_options,
-    log_format_option,
-    name_option,
-    option,
-    passed_on,
-    redis_option,
-    release_option,
-    silent_option,
-    target_argument,
-    text,
-    threads_option,
-    variable,
-    worker_options,
-)
+from asgictl.cli import options
+from asgictl.cli.options import CORES, COUNTS, DEFAULT_BIND, check_server, option, passed_on, text, variable
 from asgictl.cli.settings import told
 from asgictl.config import Bind, InstanceConfig
 from asgictl.control.log_tail import FOLLOW_SECONDS, Logs
@@ -39,23 +22,23 @@ KILLED = "{} processes did not end in time and were killed"
 
 
 @click.command()
-@target_argument
+@options.target
 @option("--mode", type=click.Choice(["split", "inprocess"]), default="split", help="Where the application runs.")
 @option("--bind", default=DEFAULT_BIND, help="host:port, [IPv6]:port, or unix:/path (0600).")
 @option("--interfaces", type=COUNTS["interface"], default=1, help="Interface servers (split).")
 @option("--workers", type=COUNTS["worker"], default=CORES, help="Processes that run the application.")
-@threads_option
-@redis_option
-@interface_options
-@worker_options
-@silent_option
+@options.threads
+@options.redis
+@options.of_interfaces
+@options.of_workers
+@options.silent_seconds
 @option("--gunicorn-option", help="Passed on to gunicorn (inprocess), as timeout; may be repeated.", **passed_on)
-@log_format_option
+@options.log_format
 @option("--log-file-mib", type=click.IntRange(0), default=50, help="Of each process, then a new file; ten are kept.")
 @option("--start-seconds", type=click.FloatRange(1), default=60.0, help="That a role has to become ready.")
-@release_option
+@options.release
 @option("--admin-port", type=click.IntRange(1, 65535), help="Serve /metrics and the like on 127.0.0.1 too.")
-@name_option
+@options.name
 @click.option("--reload", "watches", is_flag=True, help="For development: deploy whenever a Python file changes.")
 @click.option("-d", "--detach", is_flag=True, help="Return once ready, and leave it running.")
 def start(
@@ -136,7 +119,7 @@ def _watch(instance: Any, role: str, stopping: threading.Event) -> None:
 
 
 @click.command()
-@name_option
+@options.name
 def stop(name: str) -> None:
     """Drain and stop an instance."""
     from asgictl.control.instance import Instance

@@ -72,13 +72,13 @@ class Known(Protocol):
     async def status(self) -> dict[str, Any]: ...
 
 
-class Admin:
-    """The ASGI application."""
+class Admin(Collector):
+    """An ASGI application, and what Prometheus collects. Each process counts for itself, so each has its own series."""
 
     def __init__(self, controller: Known) -> None:
         self._controller = controller
         self._registry = CollectorRegistry()
-        self._registry.register(Figured(controller))
+        self._registry.register(self)
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         status, kind, body = 200, "text/plain; charset=utf-8", b"ok\n"
@@ -98,14 +98,8 @@ class Admin:
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
-
-class Figured(Collector):
-    """What processes have reported, as Prometheus names it. Each counts for itself, so each has its own series."""
-
-    def __init__(self, controller: Known) -> None:
-        self._controller = controller
-
     def collect(self) -> Iterator[Metric]:
+        """Return what processes have reported, as Prometheus names it."""
         who, latest = self._controller.who(), self._controller.history.latest()
         everybody = [(_labels(pid, who[pid]), latest[pid]) for pid in who if pid in latest]
         named = [(labels, figures) for labels, figures in everybody if labels[0] in ROLES]

@@ -77,7 +77,6 @@ class Controller:
         self._ready: dict[int, dict[str, Any]] = {}
         self._failed: dict[str, dict[str, Any]] = {}
         self._listened_to: set[int] = set()  # of those that are ready, whose line is their own
-        self._actions: set[asyncio.Future[Any]] = set()
         self._seeing_to = ThreadPoolExecutor(THREADS, "seeing-to")
         self._ordering = ThreadPoolExecutor(THREADS, "ordering")
         self._impatient_until = 0.0  # with supervisord, which has just been silent
@@ -216,14 +215,7 @@ class Controller:
                 self._act(self._ordering, partial(self._give_up, supervisor, report["process"]))
 
     def _act(self, executor: Executor, act: Callable[[], object]) -> None:
-        action = asyncio.get_running_loop().run_in_executor(executor, act)
-        self._actions.add(action)
-        action.add_done_callback(self._acted)
-
-    def _acted(self, action: asyncio.Future[Any]) -> None:
-        self._actions.discard(action)
-        if not action.cancelled() and (error := action.exception()):
-            logger.error("what ended could not be seen to: %s", error)
+        executor.submit(act).add_done_callback(_acted)
 
     def _give_up(self, supervisor: Supervisor, process: str) -> None:
         """Stop a slot whose process does not start, however often it is tried; the rest goes on."""
@@ -255,8 +247,7 @@ class Controller:
             heard = {pid: self.history.heard[pid] for pid in self._listened_to}
             suspects = listening.suspects(heard, time.monotonic())
             for pid in suspects.keys() - ran.keys():
-                known = self._run_dir, pid, self._redis_url, self._keys
-                ran[pid] = self._seeing_to.submit(silence.what_ran, *known)
+                ran[pid] = self._seeing_to.submit(silence.what_ran, self._run_dir, pid, self._redis_url)
             ran = {pid: found for pid, found in ran.items() if pid in suspects}
             for pid, seconds in suspects.items():
                 if seconds >= self._silent_seconds:
@@ -307,6 +298,11 @@ class Controller:
                 "or give its slow paths a pool and workers of their own (next such line: in %.0f s)",
                 *(channel, seconds, ALARM_AGAIN_SECONDS),
             )
+
+
+def _acted(action: Future[object]) -> None:
+    if not action.cancelled() and (error := action.exception()):
+        logger.error("what ended could not be seen to: %s", error)
 
 
 def _peer(writer: asyncio.StreamWriter) -> int:

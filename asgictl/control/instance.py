@@ -23,7 +23,7 @@ import redis
 from asgictl.app import outside, release
 from asgictl.config import Bind, InstanceConfig
 from asgictl.control.log_tail import tail
-from asgictl.control.preflight import ended, find_redis_server, has_background
+from asgictl.control.preflight import ended, find_redis_server, has_background, start_python
 from asgictl.control.remains import Remains, await_free, not_running
 from asgictl.control.slots import POLL_SECONDS, Interrupted, Slots
 from asgictl.control.status import status
@@ -31,7 +31,8 @@ from asgictl.control.supervisord_client import Supervisor
 from asgictl.errors import AlreadyRunning, AsgictlError, NotRunning, RunDirectoryError, StartError, SupervisordDied
 from asgictl.interface.hosting import check_server
 from asgictl.layers.redis.sync_client import check_redis
-from asgictl.machine.processes import BACK_SECONDS, CHILDREN_SECONDS, FRONT_SECONDS, end, is_alive, is_in_front, kill
+from asgictl.machine import processes
+from asgictl.machine.processes import BACK_SECONDS, CHILDREN_SECONDS, FRONT_SECONDS, asked, is_alive, is_in_front
 from asgictl.machine.run_dir import DESCRIPTION, RunDir
 from asgictl.telemetry.controller_client import SOCKET
 from asgictl.telemetry.logs import masked
@@ -93,7 +94,7 @@ class Instance:
         bind = Remains(self.run_dir.path).bind  # its description may have been removed
         try:
             in_time, killed = self._shut_down()
-            killed += end(Remains(self.run_dir.path).processes, 0.0, CHILDREN_SECONDS if in_time else 0.0)
+            killed += processes.end(Remains(self.run_dir.path).processes, 0.0, CHILDREN_SECONDS if in_time else 0.0)
         except NotRunning:
             remains = Remains(self.run_dir.path)
             if not remains:
@@ -118,7 +119,7 @@ class Instance:
                 return False, killed
             if now > front_at:  # what comes behind needs its time too
                 front_at = math.inf
-                killed = kill([each for each in Remains(self.run_dir.path).processes if is_in_front(each)])
+                killed = processes.kill([each for each in Remains(self.run_dir.path).processes if is_in_front(each)])
             with contextlib.suppress(NotRunning):
                 self._supervisor.answers()  # else it looks only once a second whether a group has stopped
             time.sleep(POLL_SECONDS)
@@ -172,8 +173,8 @@ class Instance:
 
     def _open_sockets(self, names: list[str]) -> int:
         """Return how many WebSockets interfaces or servers hold, which end with them; workers hold none."""
-        processes = status(self._name)["processes"]
-        return sum(each.get("websockets", 0) for each in processes if each["process"].partition("/")[0] in names)
+        serving = status(self._name)["processes"]
+        return sum(each.get("websockets", 0) for each in serving if each["process"].partition("/")[0] in names)
 
     def _restart(self, described: dict[str, Any], role: str, old: list[str]) -> "Cost":
         """Restart what there is only one of; connections wait for it."""
@@ -306,14 +307,8 @@ class Instance:
             environment["ASGICTL_REDIS"] = self.run_dir.redis_url
             environment["ASGICTL_REDIS_SERVER"] = server
         with open(self.run_dir.create_file("log/start.log"), "wb") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "asgictl.control.supervisord_main", "-n", "-c", str(CONFIGURATION)],
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=log,
-                start_new_session=True,  # Ctrl-C is for us: we stop the others in order
-            )
+            command = ["-m", "asgictl.control.supervisord_main", "-n", "-c", str(CONFIGURATION)]
+            self._process = start_python(command, environment, log)
         deadline = time.monotonic() + config.start_seconds
         while not self._supervisor.answers():
             if self._stopping.wait(POLL_SECONDS):
@@ -350,9 +345,7 @@ class Instance:
     def _alive(self, pid: int) -> bool:
         if self._process is not None:
             return not self.ended()
-        with contextlib.suppress(psutil.NoSuchProcess):
-            return is_alive(psutil.Process(pid))
-        return False
+        return asked(lambda: is_alive(psutil.Process(pid)), False)
 
     def _abandon(self, error: BaseException) -> None:
         """Undo a start that failed; raises what has made it fail, where that is not what was noticed."""

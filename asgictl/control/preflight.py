@@ -4,13 +4,14 @@ import importlib.util
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import threading
 import time
 from contextlib import suppress
 from pathlib import Path
+from subprocess import DEVNULL, Popen
+from typing import IO
 
 from asgictl.config import InstanceConfig
 from asgictl.control.slots import POLL_SECONDS, Interrupted
@@ -49,14 +50,7 @@ def has_background(
 def _ask(config: InstanceConfig, environment: dict[str, str], stopping: threading.Event | None) -> bool:
     deadline = time.monotonic() + config.start_seconds
     with tempfile.TemporaryFile() as said:  # of a pipe, what TARGET has started would keep the other end
-        asked = subprocess.Popen(
-            [sys.executable, "-P", "-c", ASKING, config.target],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=said,
-            start_new_session=True,  # Ctrl-C is for us
-        )
+        asked = start_python(["-c", ASKING, config.target], environment, said)
         try:
             while asked.poll() is None:
                 if stopping and stopping.is_set():
@@ -74,6 +68,12 @@ def _ask(config: InstanceConfig, environment: dict[str, str], stopping: threadin
             silent = f"TARGET {config.target!r}: the process that imported it {ended(asked.returncode)}"
             raise TargetError(error.strip() if is_told else silent)
     return asked.returncode == 71
+
+
+def start_python(arguments: list[str], environment: dict[str, str], errors: IO[bytes]) -> Popen[bytes]:
+    """Start a Python in a session of its own: Ctrl-C is for us, and we stop the others in order."""
+    command = [sys.executable, "-P", *arguments]
+    return Popen(command, env=environment, stdin=DEVNULL, stdout=DEVNULL, stderr=errors, start_new_session=True)
 
 
 def ended(status: int) -> str:

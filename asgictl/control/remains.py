@@ -11,16 +11,8 @@ import psutil
 from asgictl.config import Bind
 from asgictl.control.slots import POLL_SECONDS, Interrupted
 from asgictl.errors import AddressError, NotRunning
-from asgictl.machine.processes import (
-    BACK_SECONDS,
-    FRONT_SECONDS,
-    end,
-    is_alive,
-    is_supervisor,
-    orphans,
-    terminate,
-    wait,
-)
+from asgictl.machine import processes
+from asgictl.machine.processes import asked, is_alive, is_supervisor
 
 FREE_SECONDS = 10.0  # in which an address is free once those that listened on it have ended
 NAMED = 8  # processes that a message names
@@ -33,7 +25,8 @@ class Remains:
     """
 
     def __init__(self, run_dir: Path) -> None:
-        found = {process: _environment(process) for process in orphans(run_dir) if _is_of_our_user(process)}
+        ours = filter(_is_of_our_user, processes.orphans(run_dir))
+        found: dict[psutil.Process, dict[str, str]] = {process: asked(process.environ, {}) for process in ours}
         self.processes = list(found)
         self.supervisord = [process for process in found if is_supervisor(process) and is_alive(process)]
         sockets = {environment.get("ASGICTL_SOCKET", "") for environment in found.values()}
@@ -62,11 +55,11 @@ class Remains:
         A supervisord that lives ends the others itself, and would start again what somebody else has ended. One that
         is stopped cannot: it is killed first.
         """
-        orderly = [process for process in self.supervisord if not _is_stopped(process)]
-        terminate(orderly)
-        wait(orderly, FRONT_SECONDS + BACK_SECONDS)
+        orderly = [each for each in self.supervisord if asked(each.status, "") != psutil.STATUS_STOPPED]
+        processes.terminate(orderly)
+        processes.wait(orderly, processes.FRONT_SECONDS + processes.BACK_SECONDS)
         is_late = any(map(is_alive, orderly))
-        killed = end(self.processes, *((0.0, 0.0) if is_late else ()))
+        killed = processes.end(self.processes, *((0.0, 0.0) if is_late else ()))
         if self.bind:
             self.bind.release()
         return killed
@@ -128,27 +121,10 @@ def not_running(name: str, run_dir: Path) -> NotRunning:
     )
 
 
-def _environment(process: psutil.Process) -> dict[str, str]:
-    with contextlib.suppress(psutil.Error):  # it has ended
-        environment: dict[str, str] = process.environ()
-        return environment
-    return {}
-
-
 def _is_of_our_user(process: psutil.Process) -> bool:
     """Anybody may give a process of theirs such an environment: it would have us remove what it names."""
-    with contextlib.suppress(psutil.Error):
-        return bool(process.uids().real == os.getuid())
-    return False
-
-
-def _is_stopped(process: psutil.Process) -> bool:
-    with contextlib.suppress(psutil.Error):
-        return bool(process.status() == psutil.STATUS_STOPPED)
-    return False
+    return asked(lambda: bool(process.uids().real == os.getuid()), False)
 
 
 def _name(process: psutil.Process) -> str:
-    with contextlib.suppress(psutil.Error):
-        return "supervisord" if is_supervisor(process) else str(process.name())
-    return "ended"
+    return "supervisord" if is_supervisor(process) else asked(process.name, "ended")

@@ -18,7 +18,6 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from asgictl.errors import WireError
-from asgictl.layers.redis.keys import Keys
 from asgictl.layers.redis.started import UNKNOWN, begun, started
 from asgictl.wire.messages import Request, Turn, decode_event, decode_scope, printable
 
@@ -58,17 +57,17 @@ def end(process: psutil.Process) -> None:
             process.kill()
 
 
-def what_ran(run_dir: Path, pid: int, redis_url: str | None, keys: Keys) -> str:
+def what_ran(run_dir: Path, pid: int, redis_url: str | None) -> str:
     """Return what a process had started and not ended, to stand behind its end; "" when nothing is known."""
     found: list[str] = []
     with suppress(OSError):
         found += begun(run_dir / f"begun-{pid}")[-NAMED:]
     with suppress(OSError):
-        found += _events(started(run_dir / f"started-{pid}"), redis_url, keys)
+        found += _events(started(run_dir / f"started-{pid}"), redis_url)
     return f"; it ran {', '.join(map(printable, found))}" if found else ""
 
 
-def _events(parts: list[list[str]], redis_url: str | None, keys: Keys) -> list[str]:
+def _events(parts: list[list[str]], redis_url: str | None) -> list[str]:
     """Name the events that threads have started, as far as Redis still has them: what was committed is gone."""
     wanted = [entry for part in parts for entry in (part[-NAMED:] if part[:1] == [*UNKNOWN] else part[-1:])]
     places = [entry.split(" ") for entry in wanted if entry not in UNKNOWN]

@@ -50,11 +50,10 @@ class Slots:
 
     def reports(self) -> dict[str, Any]:
         """Return what processes have reported to the controller: {"ready": …, "failed": …}."""
-        try:
+        with suppress(OSError):  # the controller is away
             reports: dict[str, Any] = ask(self._run_dir, "reports")
-        except OSError:
-            return UNKNOWN
-        return reports
+            return reports
+        return UNKNOWN
 
     def ready(self, names: Collection[str]) -> int:
         """Return how many processes in these slots have reported that they are ready; gunicorn's has several."""

@@ -49,10 +49,8 @@ def look(run_dir: Path, known: dict[str, Any], answer_seconds: float = ANSWER_SE
 
     answer_seconds: that supervisord has; without its answer, processes that are ready are all that is known.
     """
-    from asgictl.control.supervisord_client import (  # not what `status` usually needs, and slow to load
-        NotAnswering,
-        Supervisor,
-    )
+    # Not what `status` usually needs, and slow to load.
+    from asgictl.control.supervisord_client import NotAnswering, Supervisor
 
     warnings = list(known.get("warnings", ()))
     try:

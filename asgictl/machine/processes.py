@@ -7,18 +7,28 @@ is known by its process, and after that one's end by its process group, whose le
 import os
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 import psutil
 
+T = TypeVar("T")
 FRONT = {"interface", "server"}  # end first, so that their last events find workers
 FRONT_SECONDS = 40.0  # more than an interface takes to drain
 BACK_SECONDS = 10.0
 CHILDREN_SECONDS = 3.0  # that what handlers have started has to end, once its process has drained
 POLL_SECONDS = 0.05
 TRACKER = "multiprocessing.resource_tracker"  # ends by itself, after its process, and cleans up then
+
+
+def asked(question: Callable[[], T], otherwise: T) -> T:
+    """Return what psutil answers of a process; `otherwise` once it has ended, or when it is somebody else's."""
+    try:
+        return question()
+    except psutil.Error:
+        return otherwise
 
 
 def orphans(run_dir: Path) -> list[psutil.Process]:
@@ -104,9 +114,7 @@ def kill(processes: Sequence[psutil.Process]) -> int:
 
 def is_alive(process: psutil.Process) -> bool:
     """Whether a process runs: a zombie does not."""
-    with suppress(psutil.Error):  # it has ended, or is somebody else's
-        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
-    return False
+    return asked(lambda: bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE), False)
 
 
 def is_in_front(process: psutil.Process) -> bool:
@@ -135,8 +143,4 @@ def _group(process: psutil.Process) -> int | None:
 
 
 def _words(process: psutil.Process) -> list[str]:
-    try:
-        words: list[str] = process.cmdline()
-    except psutil.Error:
-        return []
-    return words
+    return asked(process.cmdline, [])

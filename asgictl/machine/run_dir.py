@@ -91,8 +91,7 @@ class RunDir:
     @contextlib.contextmanager
     def locked(self, name: str) -> Iterator[bool]:
         """Lock a file of this name for a while; yields whether nobody else has."""
-        with self._writing():
-            file = os.open(name, WRITE, 0o600, dir_fd=self._descriptor())
+        file = self.create_file(name)
         try:
             yield _lock(file)
         finally:

@@ -79,7 +79,7 @@ def test_a_thread_ran_what_it_started_last(noted: Any, url: str, tmp_path: Path)
         thread = Started(tmp_path / "started-7", part)
         thread.note(*noted["http.request"])
         thread.note(*noted[channel])
-    assert what_ran(tmp_path, 7, url, KEYS) == "; it ran websocket.connect /a?b, background.thumbs"
+    assert what_ran(tmp_path, 7, url) == "; it ran websocket.connect /a?b, background.thumbs"
 
 
 def test_where_events_run_side_by_side_those_are_named_that_are_not_committed(
@@ -89,13 +89,13 @@ def test_where_events_run_side_by_side_those_are_named_that_are_not_committed(
     for place in noted.values():
         started.note(*place)
     client.xdel(*noted["websocket.connect"])
-    assert what_ran(tmp_path, 7, url, KEYS) == "; it ran GET /a?b, background.thumbs"
+    assert what_ran(tmp_path, 7, url) == "; it ran GET /a?b, background.thumbs"
 
 
 def test_without_redis_the_channel_is_known(tmp_path: Path) -> None:
     Started(tmp_path / "started-7", 0).note(KEYS.channel("http.request").encode(), b"1-0")
-    assert what_ran(tmp_path, 7, f"unix://{tmp_path}/absent", KEYS) == "; it ran http.request"
-    assert what_ran(tmp_path, 8, f"unix://{tmp_path}/absent", KEYS) == ""
+    assert what_ran(tmp_path, 7, f"unix://{tmp_path}/absent") == "; it ran http.request"
+    assert what_ran(tmp_path, 8, f"unix://{tmp_path}/absent") == ""
 
 
 def test_a_server_ran_what_it_had_begun(tmp_path: Path) -> None:
@@ -104,4 +104,4 @@ def test_a_server_ran_what_it_had_begun(tmp_path: Path) -> None:
     for number in range(2 * NAMED):
         noted.begin("GET", f"/{number}")
     noted.end(ended)
-    assert what_ran(tmp_path, 7, None, KEYS).count("GET") == NAMED
+    assert what_ran(tmp_path, 7, None).count("GET") == NAMED
