@@ -78,6 +78,7 @@ bars: $(DEVELOPMENT)
 
 soak: $(DEVELOPMENT)
 	ASGICTL_REDIS_SERVER=$(WHEEL_REDIS) $(BIN)/python -m pytest -q -m soak tests
+	$(BIN)/python -m fuzz --seconds 60
 	for round in $$(seq $(or $(ROUNDS),20)); do \
 	  ASGICTL_REDIS_SERVER=$(WHEEL_REDIS) ASGICTL_SOCKETS=200 $(BIN)/python -m pytest -x -q -s tests/scenarios/test_faults.py \
 	    tests/scenarios/test_losses.py || exit 1; \

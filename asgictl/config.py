@@ -7,6 +7,7 @@ import os
 import re
 import socket
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ class Limits:
     """Capacities and deadlines of an interface. allowed_origins: globs; without, pages of the same host alone.
 
     inline_bytes: a body up to here travels with its event; a larger one is pulled, when the application reads it.
+    header_*: of one request; unfinished_header_bytes: of all whose headers are not whole. fragments: of a message.
+    first_byte_seconds: that a new connection may be silent; handshake_seconds: that a handshake may be unanswered.
     """
 
     turn_frames: int = 16
@@ -44,6 +47,34 @@ class Limits:
     inbox_deadline_seconds: float = 60
     drain_seconds: float = 30
     allowed_origins: tuple[str, ...] = ()
+    header_bytes: int = 64 << 10
+    header_field_bytes: int = 16 << 10
+    header_fields: int = 100
+    header_seconds: float = 10
+    unfinished_header_bytes: int = 16 << 20
+    first_byte_seconds: float = 10
+    handshake_seconds: float = 10
+    fragments: int = 1024
+
+
+# Those of Limits that `--limit NAME=VALUE` sets.
+EDGE_LIMITS = (
+    *("header_bytes", "header_field_bytes", "header_fields", "header_seconds", "unfinished_header_bytes"),
+    *("first_byte_seconds", "handshake_seconds", "fragments"),
+)
+
+
+def edge_limits(given: Iterable[str]) -> dict[str, Any]:
+    """Return fields of Limits from texts NAME=VALUE. Raises ValueError, which says what is wrong."""
+    found: dict[str, Any] = {}
+    for text in given:
+        name, _, value = text.partition("=")
+        if name not in EDGE_LIMITS:
+            raise ValueError(f"there is no {name}: the names are {', '.join(EDGE_LIMITS)}")
+        if not re.fullmatch(r"0*[1-9]\d{0,11}", value):
+            raise ValueError(f"{name}: {value!r} is no whole number from 1 on")
+        found[name] = int(value)
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """The arithmetic of bars, without I/O."""
 
 from dataclasses import dataclass
-from statistics import median
+from statistics import median, quantiles
 
 MIB = 1 << 20
 
@@ -22,7 +22,7 @@ class Reading:
 
     def __str__(self) -> str:
         verdict = "met" if self.met else "NOT met"
-        return f"{self.name:<20}{self.figure:>9.2f}{self.at_most:>9.2f} {self.unit:<6}{verdict:<9}{self.note}".rstrip()
+        return f"{self.name:<32}{self.figure:>9.2f}{self.at_most:>9.2f} {self.unit:<6}{verdict:<9}{self.note}".rstrip()
 
 
 def latency(split: list[list[float]], inprocess: list[list[float]]) -> Reading:
@@ -36,7 +36,7 @@ def latency(split: list[list[float]], inprocess: list[list[float]]) -> Reading:
 def idle(before: float, after: float, sockets: int) -> Reading:
     """Share what an interface grew by, in bytes, among the sockets that it holds."""
     note = f"{sockets} sockets, {before / MIB:.1f} → {after / MIB:.1f} MiB"
-    return Reading("idle", (after - before) / 1024 / sockets, 26, "KiB", note)
+    return Reading("idle", (after - before) / 1024 / sockets, 14, "KiB", note)
 
 
 def layer_latency(ours: list[float], theirs: list[float]) -> Reading:
@@ -122,6 +122,26 @@ def neighbours(
         Reading(f"{name}: wrong", len(wrong), 0, "", "; ".join(wrong[:3])),
         Reading(f"{name}: stall", stall_seconds, at_most, "s", f"{failed} requests failed"),
     ]
+
+
+def hostile(
+    name: str,
+    alone: tuple[list[float], list[float]],
+    beside: tuple[list[float], list[float]],
+    before: dict[str, float],
+    peak: dict[str, float],
+    note: str,
+) -> list[Reading]:
+    """Judge attackers: memory of the process that grew most, and by how much neighbours took longer, in seconds.
+
+    alone, beside: what requests took, and echoes.
+    """
+    found = [growth(f"{name}: memory", before, peak, 64, f"; {note}")]
+    for what, usual, now in zip(("requests", "echoes"), alone, beside, strict=True):
+        was, is_now = (quantiles(times, n=100)[98] * 1e3 for times in (usual, now))
+        text = f"p99 {was:.1f} → {is_now:.1f}, longest {max(now) * 1e3:.0f} ms of {len(now)}"
+        found.append(Reading(f"{name}: {what}", is_now - was, 100, "ms", text))
+    return found
 
 
 def noticed(name: str, counts: dict[str, int], wrong: list[str], stall_seconds: float, at_most: float) -> list[Reading]:

@@ -5,22 +5,19 @@ Where a turn runs is not known here: `submit` hands the event to a channel layer
 
 import asyncio
 import logging
-from collections.abc import MutableMapping
 from time import perf_counter
-from typing import Any, Protocol
+from typing import Protocol
 
 from asgictl.config import Limits
+from asgictl.interface.edge import ClientSocket
 from asgictl.interface.groups import Groups
 from asgictl.interface.origin import REFUSAL, is_allowed
-from asgictl.interface.outbox import Outbox
 from asgictl.interface.turns import Connection, State
 from asgictl.layers.base import Position
 from asgictl.telemetry.metrics import Figures
 from asgictl.telemetry.rejections import Rejections
-from asgictl.wire.asgi import Receive, Send
 from asgictl.wire.manifest import Path
 from asgictl.wire.messages import (
-    ABNORMAL_CLOSURE,
     INTERNAL_ERROR,
     TRY_AGAIN_LATER,
     Accept,
@@ -47,7 +44,7 @@ class Host(Protocol):
     shed: Rejections
 
     def submit(self, socket: "ConsumerSocket", event: TurnEvent) -> None:
-        """Have a turn run; socket.done hears of it, never before submit returns."""
+        """Have a turn run; socket.answer hears of it, never before submit returns."""
 
     def skip(self, socket: "ConsumerSocket") -> None:
         """Nobody waits for the handshake any more: call socket.skipped() if its turn is not going to run."""
@@ -60,25 +57,24 @@ class Host(Protocol):
 
 
 class ConsumerSocket:
-    """A WebSocket and its connection. Make one, then await run() in the ASGI application's task."""
+    """A WebSocket and its connection: a SocketHandler. Make one, then open() it."""
 
-    def __init__(self, id: str, scope: MutableMapping[str, Any], path: Path, host: Host, send: Send) -> None:
+    def __init__(self, id: str, scope: Scope, path: Path, host: Host, client: ClientSocket) -> None:
         self.id = id
-        self.connection = Connection(id, encode_scope(travelling(scope)), host.limits, path.at_most_once)
+        self.connection = Connection(id, encode_scope(scope), host.limits, path.at_most_once)
         self.pool = path.pool
         self._path = path
-        self._is_foreign = not is_allowed(scope["headers"], host.limits.allowed_origins)
+        self._is_foreign = not is_allowed(scope.headers, host.limits.allowed_origins)
         self._host = host
-        self._outbox = Outbox(send, can_deny(scope))
+        self._client = client
         self._joined: set[str] = set()
-        self._room: asyncio.Future[None] | None = None  # what the reader waits for while the inbox is full
         self._deadline: asyncio.TimerHandle | None = None
+        self._room: asyncio.TimerHandle | None = None  # until which the client is not read, as the inbox is full
         self._waiting_since = 0.0  # the oldest frame in the inbox; 0 when there is none
         self._turn_since = perf_counter()  # the oldest frame of the turn in flight
 
-    async def run(self, receive: Receive) -> None:
-        """Serve the socket until the client has gone or was closed; its last turns may outlive this call."""
-        await receive()  # websocket.connect
+    def open(self) -> None:
+        """Have the handshake answered; the socket's last turns may outlive its client."""
         if self._is_foreign:
             self._host.shed.add("handshakes refused with 403: their Origin is not allowed")
             self._close(REFUSAL)
@@ -88,25 +84,29 @@ class ConsumerSocket:
             self._host.submit(self, self.connection.connect())
         else:
             self._accept(Accept(None, []))
-        while (message := await receive())["type"] == "websocket.receive":
-            if self._path.receive and self._outbox.is_open:
-                text = message.get("text")
-                self._waiting_since = self._waiting_since or perf_counter()
-                self.connection.receive(message["bytes"] if text is None else text)
-                self._advance()
-                if self.connection.full:
-                    await self._wait_for_room()
-        self._outbox.is_open = False
-        self._leave(message.get("code") or ABNORMAL_CLOSURE, message.get("reason") or "")
 
-    async def _wait_for_room(self) -> None:
-        """Not reading lets TCP hold the client back."""
-        self._room = asyncio.get_running_loop().create_future()
-        try:
-            await asyncio.wait_for(self._room, self._host.limits.inbox_deadline_seconds)
-        except TimeoutError:
-            self._host.shed.add("sockets closed with 1013: no worker took their frames in time")
-            self._close(Close(TRY_AGAIN_LATER, "no worker took your messages"))
+    def receive(self, frame: Frame) -> None:
+        """Take a message that the client sent; while the inbox is full the client is not read."""
+        if not self._path.receive:
+            return
+        self._waiting_since = self._waiting_since or perf_counter()
+        self.connection.receive(frame)
+        self._advance()
+        if self.connection.full and self._room is None:
+            self._client.pause()
+            loop = asyncio.get_running_loop()
+            self._room = loop.call_later(self._host.limits.inbox_deadline_seconds, self._no_room)
+
+    def resumed(self) -> None:
+        """Nothing waits for a client that takes what was sent: a turn's frames are sent as they come."""
+
+    def left(self, code: int, reason: str) -> None:
+        """The client has left, or was closed."""
+        self._leave(code, reason)
+
+    def _no_room(self) -> None:
+        self._host.shed.add("sockets closed with 1013: no worker took their frames in time")
+        self._close(Close(TRY_AGAIN_LATER, "no worker took your messages"))
 
     @property
     def repeatable(self) -> bool:
@@ -122,20 +122,20 @@ class ConsumerSocket:
         if isinstance(reply, Frames):
             self.deliver_all(reply.frames)
         elif isinstance(reply, Done):
-            self.done(reply, position)
+            self._done(reply, position)
 
-    def done(self, reply: Done, position: Position | None) -> None:
+    def _done(self, reply: Done, position: Position | None) -> None:
         """Apply what a turn produced; a reply to any turn but the one in flight is passed over."""
         if not self.connection.done(reply):
             logger.info("connection %s: a late reply to turn %d", reply.connection, reply.number)
             return
         self._host.figures.turn(perf_counter() - self._turn_since, reply.run_seconds)
-        if not self._outbox.is_accepted and self._deadline:
+        if not self._client.is_accepted and self._deadline:
             self._deadline.cancel()
         if reply.accept is not None:
             self._accept(reply.accept)
         own = [frame for group, frame in reply.own if group in self._joined]
-        for group in reply.joins if self._outbox.is_open else ():
+        for group in reply.joins if self._client.is_open else ():
             self._joined.add(group)
             self._host.groups.join(group, self, position or (0, 0))
         for group in reply.leaves:
@@ -154,7 +154,7 @@ class ConsumerSocket:
             reason = f"its worker died, attempt {event.attempt}"
             logger.error("connection %s: its turn is given up: %s", self.connection.id, reason)
             self._host.give_up(self, event, reason)
-            if self.repeatable or not self._outbox.is_accepted:
+            if self.repeatable or not self._client.is_accepted:
                 self._close(Close(INTERNAL_ERROR, "", 500))
             else:
                 self._advance()
@@ -180,23 +180,23 @@ class ConsumerSocket:
 
     def deliver(self, frame: Frame, may_drop: bool = False) -> None:
         """Put a frame onto its way to the client; one too slow to take it goes without, or is closed with 1013."""
-        waiting = self._outbox.bytes
-        if waiting and waiting + len(frame) > self._host.limits.outbox_bytes and self._outbox.is_open:
+        waiting = self._client.waiting_bytes
+        if waiting and waiting + len(frame) > self._host.limits.outbox_bytes and self._client.is_open:
             if may_drop:
                 self._host.shed.add("group frames dropped: their sockets read too slowly")
                 return
             self._host.shed.add("sockets closed with 1013: they read too slowly")
             self._close(Close(TRY_AGAIN_LATER, "reading too slowly"))
-        self._outbox.frame(frame)
+        self._client.frame(frame)
 
     def _accept(self, accept: Accept) -> None:
         """Open the socket. Should the client have left meanwhile, the application hears of that, as it accepted."""
         self.connection.wants_disconnect = self._path.disconnect
-        self._outbox.accept(accept)
+        self._client.accept(accept)
 
     def _close(self, close: Close) -> None:
         """Close, or refuse the handshake; what the client sent but no consumer has seen is dropped."""
-        self._outbox.close(close)
+        self._client.close(close)
         self.connection.discard()
         self._leave(close.code, close.reason)
 
@@ -206,8 +206,9 @@ class ConsumerSocket:
         self._close(Close(TRY_AGAIN_LATER, "", 503))
 
     def _leave(self, code: int, reason: str) -> None:
-        if self._deadline:
-            self._deadline.cancel()
+        for timer in (self._deadline, self._room):
+            if timer:
+                timer.cancel()
         for group in self._joined:
             self._host.groups.leave(group, self)
         self._joined.clear()
@@ -224,34 +225,7 @@ class ConsumerSocket:
             self._host.submit(self, event)
         elif self.connection.state is State.CLOSED:
             self._host.closed(self)
-        if self._room and not self._room.done() and not self.connection.full:
-            self._room.set_result(None)
-
-
-def can_deny(scope: MutableMapping[str, Any]) -> bool:
-    """Whether the server lets a handshake be refused with a response of our own (ASGI: denial response)."""
-    return "websocket.http.response" in scope.get("extensions", {})
-
-
-def local_path(scope: MutableMapping[str, Any]) -> str:
-    """Return the path as the application routes it: ASGI's `path` begins with `root_path`."""
-    path: str = scope["path"]
-    return path.removeprefix(scope.get("root_path", ""))
-
-
-def travelling(scope: MutableMapping[str, Any]) -> Scope:
-    """Return the parts of an ASGI connection scope that a worker needs."""
-    path = scope["path"]
-    return Scope(
-        scope.get("method", ""),
-        scope.get("scheme", "ws" if scope.get("type") == "websocket" else "http"),
-        scope.get("http_version", "1.1"),
-        scope.get("root_path", ""),
-        path,
-        scope.get("raw_path") or path.replace("%", "%25").encode(),
-        scope.get("query_string", b""),
-        [(name, value) for name, value in scope["headers"]],
-        tuple(scope["client"]) if scope.get("client") else None,
-        tuple(scope["server"]) if scope.get("server") else None,
-        scope.get("subprotocols", []),
-    )
+        if self._room and not self.connection.full:
+            self._room.cancel()
+            self._room = None
+            self._client.resume()

@@ -5,8 +5,7 @@ from collections.abc import Callable, MutableMapping
 from contextlib import suppress
 from typing import Any
 
-from asgictl.interface.consumer_socket import can_deny
-from asgictl.interface.outbox import denial
+from asgictl.interface.edge_asgi import can_deny, denial
 from asgictl.wire.asgi import ASGIMessage, Receive, Send
 from asgictl.wire.messages import SERVICE_RESTART, Close
 

@@ -1,4 +1,4 @@
-"""The forwarding part of an interface server: an ASGI application that any ASGI server can host.
+"""The forwarding part of an interface server: the Backend of its edge.
 
 It knows nothing of the user's code but the manifest. What it holds is what it has accepted: a PendingRequest for each
 HTTP request and a socket for each WebSocket, from the first byte until the last turn is done.
@@ -8,24 +8,22 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable
 from itertools import count
-from math import inf
-from typing import Any
 
 from asgictl.config import InterfaceConfig
 from asgictl.errors import AsgictlError, WireError
-from asgictl.interface.consumer_socket import ConsumerSocket, can_deny, local_path, travelling
+from asgictl.interface.consumer_socket import ConsumerSocket
+from asgictl.interface.edge import ClientRequest, ClientSocket
 from asgictl.interface.groups import Groups
 from asgictl.interface.in_flight import InFlight
-from asgictl.interface.outbox import denial
-from asgictl.interface.pending_request import BodyTooLarge, ClientGone, PendingRequest, read_body
+from asgictl.interface.pending_request import PendingRequest
 from asgictl.interface.stream_socket import StreamSocket
 from asgictl.layers.base import Answered, EventLayer, Position, process_id
 from asgictl.layers.redis.interface_side import RedisEventLayer
 from asgictl.telemetry.access_log import WebSocketLog, log_request
 from asgictl.telemetry.controller_client import Readiness
-from asgictl.telemetry.metrics import CLIENT_GONE, Figures
+from asgictl.telemetry.metrics import Figures
 from asgictl.telemetry.rejections import Rejections
 from asgictl.wire.asgi import Receive, Send
 from asgictl.wire.error_responses import (
@@ -51,6 +49,7 @@ from asgictl.wire.messages import (
     Reply,
     Request,
     Response,
+    Scope,
     TurnEvent,
     Want,
     WorkerMessage,
@@ -59,12 +58,12 @@ from asgictl.wire.messages import (
 logger = logging.getLogger("asgictl.interface")
 BUDGET_BYTES = 128 << 20  # of responses that may be on their way to this interface
 BUDGET_SHARE = 64  # one request is promised at most this part of what is left of it
-SWEEP_SECONDS = 1.0  # after which it is noticed, too, that the client of a waiting request has left
+SWEEP_SECONDS = 1.0
 LEAST_CREDIT_BYTES = 4 << 10  # with which a response comes forward at all
 
 
 class Forwarder:
-    """The ASGI application. `ready` is told once it can forward; `readiness` may be left disconnected.
+    """A Backend. `readiness` hears once it can forward, and may be left disconnected.
 
     make_layer: takes RedisEventLayer's arguments.
     """
@@ -99,15 +98,8 @@ class Forwarder:
         self._sweeper: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop
 
-    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            await self._http(scope, receive, send)
-        elif scope["type"] == "websocket":
-            await self._websocket(scope, receive, send)
-        elif scope["type"] == "lifespan":
-            await self._lifespan(receive, send)
-
-    async def _lifespan(self, receive: Receive, send: Send) -> None:
+    async def lifespan(self, receive: Receive, send: Send) -> None:
+        """Start, and stop once the server has (ASGI, lifespan protocol)."""
         await receive()
         try:
             await self.start()
@@ -129,6 +121,8 @@ class Forwarder:
 
     async def drain(self) -> None:
         """The server has closed every socket: let the last turns run, then let go of the layer."""
+        for pending in list(self._pending_requests.values()):  # which the server has waited for long enough
+            self._refuse(pending, 503, ENDING)
         if self._sockets:
             self._empty.clear()
             await asyncio.wait([asyncio.ensure_future(self._empty.wait())], timeout=self.limits.drain_seconds)
@@ -154,41 +148,34 @@ class Forwarder:
                 logger.error("kept the manifest before: %s", error)
         return self._router
 
-    async def _http(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+    def http(self, scope: Scope, body: bytes, length: int, more: bool, client: ClientRequest) -> PendingRequest:
+        """Send a request to a worker, or refuse it (see edge.Backend)."""
         limits, connection = self.limits, self.new_id()
         credit = max(min(WINDOW_BYTES, self._budget // BUDGET_SHARE), LEAST_CREDIT_BYTES)
-        event = Request(connection, 1, travelling(scope), b"", False, credit)
-        pending = PendingRequest(
-            event, receive, self._layer.post, limits.body_bytes, limits.http_deadline_seconds, self._loop
-        )
-        self._pending_requests[connection] = pending
+        event = Request(connection, 1, scope, body, more, credit)
+        ours = (self._layer.post, self._ended, limits.body_bytes, limits.http_deadline_seconds, self._loop)
+        pending = self._pending_requests[connection] = PendingRequest(event, client, *ours)
         self._budget -= credit
-        try:
-            if self._takes(pending):
-                await self._forward(pending, scope, receive)
-            await pending.write(send)
-        except ClientGone:
-            pending.answer.status = pending.answer.status or CLIENT_GONE
-            self.shed.add("requests whose client left before the response")
-            self._in_flight.skip(connection, lambda: None)
-        finally:
-            self._budget += credit
-            del self._pending_requests[connection]
-            self._in_flight.complete(connection)
-            answer = pending.answer
-            self.figures.answer(answer.status, answer.seconds, answer.run_seconds)
-            if self._access_log:
-                log_request(scope, connection, answer)
+        if length > limits.body_bytes or len(body) > limits.body_bytes:
+            self._refuse(pending, 413, BODY_TOO_LARGE.format(limits.body_bytes))
+        elif self._takes(pending):
+            self._in_flight.send(event, pending)
+        return pending
 
-    async def _forward(self, pending: PendingRequest, scope: MutableMapping[str, Any], receive: Receive) -> None:
-        try:
-            body, more = await read_body(scope, receive, self.limits)
-        except BodyTooLarge:
-            self._refuse(pending, 413, BODY_TOO_LARGE.format(self.limits.body_bytes))
-        except TimeoutError:
-            self._refuse(pending, 408, BODY_TOO_SLOW)
-        else:
-            self._in_flight.send(pending.begin(body, more), pending)
+    def _ended(self, pending: PendingRequest) -> None:
+        """The response is written, or the client has left."""
+        event = pending.event
+        if self._pending_requests.pop(event.connection, None) is None:
+            return
+        self._budget += event.credit
+        if pending.is_gone:
+            self.shed.add("requests whose client left before the response")
+            self._in_flight.skip(event.connection, lambda: None)
+        self._in_flight.complete(event.connection)
+        answer = pending.answer
+        self.figures.answer(answer.status, answer.seconds, answer.run_seconds)
+        if self._access_log:
+            log_request(event.scope, event.connection, answer)
 
     def _takes(self, pending: PendingRequest) -> bool:
         """Whether a worker is to see this request; else it is answered here."""
@@ -210,28 +197,25 @@ class Forwarder:
         self.shed.add(f"requests answered {status}: {why}")
         pending.fail(status, why)
 
-    async def _websocket(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        router = self._current_router()
-        connection = self.new_id()
+    def websocket(self, scope: Scope, client: ClientSocket) -> ConsumerSocket | StreamSocket | None:
+        """Have a worker answer a handshake, or refuse it (see edge.Backend)."""
+        router, connection = self._current_router(), self.new_id()
         if self._access_log:
-            log = WebSocketLog(scope, connection, receive, send)
-            receive, send = log.receive, log.send
-        path = router.match(local_path(scope)) if router else None
+            client.log = WebSocketLog(scope, connection)
+        path = router.match(scope.local_path) if router else None
         if path is None or self._in_flight.full(Connect.channel + path.pool):
             if path or not router:
                 self.shed.add("handshakes refused with 503")
-            await receive()
-            status = 404 if router and not path else 503
-            for message in denial(Close(1000, "", status), can_deny(scope)):
-                await send(message)
-            return
+            client.close(Close(1000, "", 404 if router and not path else 503))
+            return None
         socket: ConsumerSocket | StreamSocket
         if router and router.manifest.is_asgi:
-            socket = StreamSocket(connection, scope, path.pool, self, send)
+            socket = StreamSocket(connection, scope, path.pool, self, client)
         else:
-            socket = ConsumerSocket(connection, scope, path, self, send)
+            socket = ConsumerSocket(connection, scope, path, self, client)
         self._sockets[socket.id] = socket
-        await socket.run(receive)
+        socket.open()
+        return socket
 
     def submit(self, socket: ConsumerSocket | StreamSocket, event: TurnEvent) -> None:
         """Send a turn on its way; once fenced, what is left of a connection is no longer ours to run."""
@@ -259,17 +243,15 @@ class Forwarder:
         self._layer.dead_letter(event.channel + socket.pool, event, reason)
 
     def _on_reply(self, reply: Reply, position: Position | None) -> None:
-        if isinstance(reply, Died):
+        if isinstance(reply, Response | Want) and (pending := self._pending_requests.get(reply.connection)):
+            if isinstance(reply, Response):
+                pending.put(reply)
+            else:
+                pending.want(reply)
+        elif isinstance(reply, Died):
             self._end_relays(reply.worker + ".")
         elif isinstance(reply, Lost):
             self._in_flight.lost(reply)
-        elif pending := self._pending_requests.get(reply.connection):
-            if isinstance(reply, Response):
-                pending.put(reply)
-            elif isinstance(reply, Want):
-                pending.want(reply)
-            if pending.is_answered:  # a client that is slow to take it keeps no room on the channel
-                self._in_flight.complete(reply.connection)
         elif socket := self._sockets.get(reply.connection):
             if socket.is_answered_by(reply):
                 self._in_flight.complete(reply.connection)
@@ -298,7 +280,7 @@ class Forwarder:
         self._in_flight.clear()
         self._sockets.clear()
         self._empty.set()
-        for pending in self._pending_requests.values():
+        for pending in list(self._pending_requests.values()):
             pending.fail(502, INTERFACE_FENCED)  # no worker can reply to it any more
         os.kill(os.getpid(), signal.SIGTERM)  # whichever server hosts us closes its sockets with 1012
 
@@ -311,13 +293,13 @@ class Forwarder:
         """Answer for requests whose deadline has passed; a timer for each would cost more than this look."""
         now = self._loop.time()
         for connection, pending in list(self._pending_requests.items()):
-            if pending.deadline <= now and self._in_flight.added(connection):
-                self._refuse(pending, 504, NO_ANSWER_IN_TIME)
+            if pending.deadline <= now and pending.waits_for_body:
+                self._refuse(pending, 408, BODY_TOO_SLOW)
+            elif pending.deadline <= now and self._in_flight.added(connection):
                 self._in_flight.skip(connection, lambda: None)
+                self._refuse(pending, 504, NO_ANSWER_IN_TIME)
             elif pending.deadline <= now:
                 self._refuse(pending, 503, REDIS_AWAY)
-            elif pending.deadline < inf and not pending.event.more:  # before, its body is still being read
-                pending.listen()
         self._in_flight.audit()
         self.figures.http, self.figures.websockets = len(self._pending_requests), len(self._sockets)
         self.figures.shed = self.shed.tell()

@@ -1,4 +1,4 @@
-"""Hosts an ASGI application on a listening socket, on the server that the user chose, until SIGTERM or SIGINT.
+"""Hosts a backend on a listening socket, on the server that the user chose, until SIGTERM or SIGINT.
 
 uvicorn drains by itself. daphne and hypercorn would cancel what runs and cut what is open, so what they host stands
 behind a Door, which ends it properly first. What they cannot do even so: docs/servers.md.
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from asgictl.config import Limits
 from asgictl.errors import StartError, TargetError
+from asgictl.interface.edge import Backend, Edge
 
 if TYPE_CHECKING:
     from asgictl.interface.door import Door
@@ -30,8 +31,6 @@ HYPERCORN_PING_SECONDS = 5  # a socket that has ended sleeps through the last on
 PING_TIMEOUT_SECONDS = 70
 FLUSH_SECONDS = 0.02
 
-Application = Callable[..., Any]
-
 
 def check_server(server: str) -> None:
     """Raise StartError unless the server is installed."""
@@ -40,27 +39,21 @@ def check_server(server: str) -> None:
 
 
 def host(
-    application: Application,
-    listener: socket.socket,
-    server: str,
-    limits: Limits,
-    trusted: str,
-    root_path: str,
-    options: dict[str, Any],
+    backend: Backend, listener: socket.socket, server: str, trusted: str, root_path: str, options: dict[str, Any]
 ) -> bool:
-    """Serve, lifespan included, until SIGTERM or SIGINT; then drain. Returns whether the application had started.
+    """Serve, lifespan included, until SIGTERM or SIGINT; then drain. Returns whether the backend had started.
 
     options: more keywords of uvicorn.Config; other servers take none.
     Raises StartError when the server is not installed.
     """
     check_server(server)
+    limits = backend.limits
     if server == "uvicorn":
-        return _uvicorn(application, listener, trusted, uvicorn_settings(limits, root_path, options))
-    from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
-
+        return _uvicorn(Edge(backend, trusted), listener, uvicorn_settings(limits, root_path, options))
     from asgictl.interface.door import Door
+    from asgictl.interface.edge_asgi import ASGIEdge
 
-    door = Door(ProxyHeadersMiddleware(application, trusted), root_path)
+    door = Door(ASGIEdge(backend, trusted), root_path)
     return _daphne(door, listener, limits) if server == "daphne" else _hypercorn(door, listener, limits)
 
 
@@ -68,8 +61,10 @@ def uvicorn_settings(limits: Limits, root_path: str, options: dict[str, Any]) ->
     """Return what interface servers and in-process servers have alike, for uvicorn.Config."""
     return {
         "loop": "asgictl.app.loops:LastingLoop",
-        "http": "asgictl.interface.uvicorn_http:HTTPProtocol",
-        "ws": "asgictl.interface.uvicorn_websocket:WebSocketProtocol",
+        "http": "asgictl.interface.edge_http:HTTPProtocol",
+        "ws": "none",  # edge_http hands sockets to edge_websocket
+        "interface": "asgi3",
+        "proxy_headers": False,  # edge_http heeds them
         "ws_max_size": limits.message_bytes,
         "ws_ping_timeout": PING_TIMEOUT_SECONDS,
         "ws_per_message_deflate": False,
@@ -82,18 +77,11 @@ def uvicorn_settings(limits: Limits, root_path: str, options: dict[str, Any]) ->
     }
 
 
-def _uvicorn(application: Application, listener: socket.socket, trusted: str, settings: dict[str, Any]) -> bool:
+def _uvicorn(edge: Edge, listener: socket.socket, settings: dict[str, Any]) -> bool:
     import uvicorn
 
     server = uvicorn.Server(
-        uvicorn.Config(
-            application,
-            forwarded_allow_ips=trusted,
-            access_log=False,
-            log_config=None,
-            log_level=logging.WARNING,
-            **settings,
-        )
+        uvicorn.Config(edge, access_log=False, log_config=None, log_level=logging.WARNING, **settings)
     )
     for number in SIGNALS:  # uvicorn raises them again once it has drained
         signal.signal(number, lambda _number, _frame: None)

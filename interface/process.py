@@ -18,6 +18,6 @@ def serve(config: InterfaceConfig, readiness: Readiness) -> bool:
     # Nearly all that an interface makes dies by its reference count: looking for cycles each 700 objects cost 5%.
     gc.freeze()
     gc.set_threshold(5000, 5, 2)
-    started = host(forwarder, listener, config.server, config.limits, config.trusted, config.root_path, config.uvicorn)
+    started = host(forwarder, listener, config.server, config.trusted, config.root_path, config.uvicorn)
     config.bind.release()
     return started

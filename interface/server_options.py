@@ -25,7 +25,7 @@ _REFUSED = {  # names of uvicorn's and of gunicorn's, by the reason
     "all processes of an instance have one user and one directory": "user group initgroups chdir",
     "it must exceed the 60 s for which a socket may go unread": "ws_ping_timeout",
     "use --max-message-bytes": "ws_max_size websocket_max_message_size",
-    "use --forwarded-allow-ips": "forwarded_allow_ips",
+    "use --forwarded-allow-ips": "forwarded_allow_ips proxy_headers",
     "use --root-path": "root_path",
     "use --log-format": "log_config log_level access_log use_colors accesslog access_log_format errorlog loglevel"
     " capture_output logger_class logconfig logconfig_dict logconfig_json",

@@ -5,19 +5,15 @@ A side may send as much ahead of the other as an inbox holds; then it waits.
 """
 
 import asyncio
-from collections.abc import MutableMapping
-from typing import Any, Protocol
+from typing import Protocol
 
 from asgictl.config import Limits
-from asgictl.interface.consumer_socket import can_deny, travelling
-from asgictl.interface.outbox import Outbox
+from asgictl.interface.edge import ClientSocket
 from asgictl.layers import flow_control
 from asgictl.layers.base import Answered, Position
 from asgictl.layers.flow_control import FRAME_BYTES, OrderedReceiver, OrderedSender, weight
 from asgictl.telemetry.rejections import Rejections
-from asgictl.wire.asgi import Receive, Send
 from asgictl.wire.messages import (
-    ABNORMAL_CLOSURE,
     INTERNAL_ERROR,
     SERVICE_RESTART,
     TRY_AGAIN_LATER,
@@ -27,10 +23,12 @@ from asgictl.wire.messages import (
     Credit,
     Done,
     Ended,
+    Frame,
     Frames,
     Gone,
     Incoming,
     Reply,
+    Scope,
     Want,
     WorkerMessage,
     encode_scope,
@@ -53,46 +51,64 @@ class Host(Protocol):
 
 
 class StreamSocket:
-    """Make one, then await run() in the server's task."""
+    """A SocketHandler. Make one, then open() it."""
 
     repeatable = True  # until its handshake is answered it may go to another worker
 
-    def __init__(self, id: str, scope: MutableMapping[str, Any], pool: str, host: Host, send: Send) -> None:
+    def __init__(self, id: str, scope: Scope, pool: str, host: Host, client: ClientSocket) -> None:
         self.id = id
         self.pool = pool
         self.inbox = ""
         self._entry = b""
-        self._event = Connect(id, 1, 1, encode_scope(travelling(scope)), b"")
+        self._event = Connect(id, 1, 1, encode_scope(scope), b"")
         self._host = host
         self._is_answered = False
         self._listener: tuple[str, bytes] | None = None  # inbox and entry of who waits to hear, before it answers
         self._ended: tuple[int, str] | None = None  # how, once the client has gone
-        self._outbox = Outbox(send, can_deny(scope), self._written)
+        self._client = client
         self._sender: OrderedSender[Incoming | Credit | Ended] = OrderedSender(self._add, self.died)
         self._heard = OrderedReceiver(self.died)
         self._ahead = 0  # bytes that the application has not taken
         self._window = flow_control.Window(host.limits.outbox_bytes, 4, is_granted=True)  # of the application's frames
-        self._room: asyncio.Future[None] | None = None
+        self._untaken = 0  # bytes of them that the client has not taken yet
+        self._room: asyncio.TimerHandle | None = None  # until which the client is not read
         self._deadline: asyncio.TimerHandle | None = None
 
-    async def run(self, receive: Receive) -> None:
-        """Serve the socket until it has ended."""
-        await receive()  # websocket.connect
-        loop, limits = asyncio.get_running_loop(), self._host.limits
-        self._deadline = loop.call_later(limits.connect_deadline_seconds, self._too_late)
+    def open(self) -> None:
+        """Have the handshake answered."""
+        loop = asyncio.get_running_loop()
+        self._deadline = loop.call_later(self._host.limits.connect_deadline_seconds, self._too_late)
         self._host.submit(self, self._event)
-        try:
-            while (message := await receive())["type"] == "websocket.receive":
-                if self._outbox.is_open:
-                    text = message.get("text")
-                    frame = message["bytes"] if text is None else text
-                    self._sender.send(Incoming(self.id, self._entry, frame, self._sender.next_sequence()))
-                    self._ahead += weight(frame)
-                    if self._ahead > limits.inbox_bytes:
-                        await self._wait_for_room()
-            self._end(message.get("code") or ABNORMAL_CLOSURE, message.get("reason") or "")
-        finally:
-            self._deadline.cancel()
+
+    def receive(self, frame: Frame) -> None:
+        """Send a message on to the application; while too much is ahead of it the client is not read."""
+        limits = self._host.limits
+        self._sender.send(Incoming(self.id, self._entry, frame, self._sender.next_sequence()))
+        self._ahead += weight(frame)
+        if self._ahead > limits.inbox_bytes and self._room is None:
+            self._client.pause()
+            self._room = asyncio.get_running_loop().call_later(limits.inbox_deadline_seconds, self._no_room)
+
+    def resumed(self) -> None:
+        """The client has taken what was sent: grant the application more."""
+        self._window.take(self._untaken)
+        self._untaken = 0
+        if due := self._window.due():
+            self._sender.send(Credit(self.id, self._entry, due, self._sender.next_sequence()))
+
+    def left(self, code: int, reason: str) -> None:
+        """The client has left, or was closed: let the worker know."""
+        for timer in (self._deadline, self._room):
+            if timer:
+                timer.cancel()
+        self._ended = code, reason
+        if self.inbox:
+            self._sender.send(Ended(self.id, self._entry, code, reason, self._sender.next_sequence()))
+        if self._is_answered:
+            self._host.closed(self)
+        else:
+            self._tell_listener()
+            self._host.skip(self)
 
     def is_answered_by(self, reply: Reply) -> bool:
         """Whether this ends the handshake; of two workers that answer it, the first is heard."""
@@ -116,7 +132,10 @@ class StreamSocket:
             self._close(Close(reply.code, reply.reason))
         elif isinstance(reply, Frames):
             for frame in reply.frames:
-                self._outbox.frame(frame)
+                self._client.frame(frame)
+                self._untaken += len(frame) + FRAME_BYTES
+            if not self._client.waiting_bytes:
+                self.resumed()
         else:
             self._ahead -= reply.size
             if self._ahead <= self._host.limits.inbox_bytes // 2:
@@ -156,34 +175,26 @@ class StreamSocket:
             self._deadline.cancel()
         self.inbox, self._entry = reply.inbox, reply.entry
         if self._ended is not None:  # the client left while it was answered
-            self._end(*self._ended)
+            self.left(*self._ended)
         elif reply.accept is not None:
-            self._outbox.accept(reply.accept)
+            self._client.accept(reply.accept)
         elif reply.close is not None:
             self._close(reply.close)
 
-    async def _wait_for_room(self) -> None:
-        """Not reading lets TCP hold the client back."""
-        self._room = asyncio.get_running_loop().create_future()
-        try:
-            await asyncio.wait_for(self._room, self._host.limits.inbox_deadline_seconds)
-        except TimeoutError:
-            self._host.shed.add("sockets closed with 1013: no worker took their frames in time")
-            self._close(Close(TRY_AGAIN_LATER, "the application took no messages"))
+    def _no_room(self) -> None:
+        self._host.shed.add("sockets closed with 1013: no worker took their frames in time")
+        self._close(Close(TRY_AGAIN_LATER, "the application took no messages"))
 
     def _close(self, close: Close) -> None:
-        """Close after what was sent before; a reader that waits goes on, so as to hear of the end."""
-        self._outbox.close(close)
+        """Close after what was sent before; a client that is held back is read on, so as to hear of the end."""
+        self._client.close(close)
         self._wake()
 
     def _wake(self) -> None:
-        if self._room and not self._room.done():
-            self._room.set_result(None)
-
-    def _written(self, size: int) -> None:
-        self._window.take(size + FRAME_BYTES)
-        if due := self._window.due():
-            self._sender.send(Credit(self.id, self._entry, due, self._sender.next_sequence()))
+        if self._room:
+            self._room.cancel()
+            self._room = None
+            self._client.resume()
 
     def _add(self, message: Incoming | Credit | Ended, answered: Answered) -> None:
         self._host.post(self.inbox, message, answered)
@@ -196,14 +207,3 @@ class StreamSocket:
         if self._listener:
             inbox, entry = self._listener
             self._host.post(inbox, Gone(self.id, entry), lambda _answer: None)
-
-    def _end(self, code: int, reason: str) -> None:
-        self._outbox.is_open = False
-        self._ended = code, reason
-        if self.inbox:
-            self._sender.send(Ended(self.id, self._entry, code, reason, self._sender.next_sequence()))
-        if self._is_answered:
-            self._host.closed(self)
-        else:
-            self._tell_listener()
-            self._host.skip(self)

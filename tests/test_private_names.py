@@ -39,10 +39,7 @@ REPLACED = {
     "ChannelLayer": "group_add group_discard group_send new_channel receive send",
     "Commands": "invoke",
     "Connection": "connect",
-    "HTTPProtocol": "_should_upgrade connection_made data_received on_body on_response_complete",
     "Admin": "collect",
-    "WebSocketProtocol": "connection_made data_received handle_cont handle_parser_exception handle_ping"
-    " resume_writing send",
     "Gunicorn": "load_config load_config_from_module_name_or_filename",
     "Hosted": "capture_signals",
     "IPv6Socket": "create_and_bind",
@@ -64,8 +61,7 @@ UNDOCUMENTED = {
     "supervisor.loggers.Handler": "close closed handleError",
     "supervisor.loggers.RotatingFileHandler": "baseFilename doRollover",
     "supervisor.xmlrpc.UnixStreamHTTPConnection": "socketfile",
-    "uvicorn.protocols.http.httptools_impl.RequestResponseCycle": "response_complete",
-    "websockets.server.ServerProtocol": "close_sent data_to_send events extensions fail handshake_exc parser_exc state",
+    "websockets.server.ServerProtocol": "close_rcvd close_sent extensions parser_exc",
 }
 UNDOCUMENTED_MODULES = {
     "asgiref.compatibility": "guarantee_single_callable",
@@ -75,7 +71,7 @@ UNDOCUMENTED_MODULES = {
     "supervisor.supervisord": "ServerOptions main",
     "supervisor.xmlrpc": "Faults",
     "uvicorn.main": "main",
-    "uvicorn.protocols.http.httptools_impl": "STATUS_LINE",
+    "websockets.speedups": "apply_mask",
     "concurrent.futures.thread": "_worker",
 }
 

@@ -13,6 +13,7 @@ from asgictl.app.application import Application, manifest_of, path
 from asgictl.app.message import Message
 from asgictl.app.sending import Group
 from asgictl.config import Bind, InterfaceConfig
+from asgictl.interface.edge_asgi import ASGIEdge
 from asgictl.interface.forwarder import Forwarder
 from asgictl.layers import memory_worker as module
 from asgictl.layers.memory import Memory, MemoryEventLayer
@@ -67,7 +68,7 @@ class Client:
     def __init__(self, forwarder: Forwarder, scope: dict[str, Any]) -> None:
         self.incoming: asyncio.Queue[ASGIMessage] = asyncio.Queue()
         self.sent: asyncio.Queue[ASGIMessage] = asyncio.Queue()
-        self.running = asyncio.ensure_future(forwarder(scope, self.incoming.get, self.sent.put))
+        self.running = asyncio.ensure_future(ASGIEdge(forwarder)(scope, self.incoming.get, self.sent.put))
 
     def says(self, kind: str, **more: Any) -> None:
         self.incoming.put_nowait({"type": kind, **more})
@@ -149,7 +150,8 @@ async def test_a_request_is_answered() -> None:
         split.begin()
         client = split.requests("PUT", b"hello")
         assert (await client.hears("http.response.start"))["status"] == 200
-        assert await client.hears("http.response.body") == {"type": "http.response.body", "body": b"PUT hello"}
+        body = {"type": "http.response.body", "body": b"PUT hello", "more_body": False}
+        assert await client.hears("http.response.body") == body
         await client.running
 
 

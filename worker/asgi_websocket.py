@@ -5,9 +5,6 @@ from collections.abc import Callable
 from enum import Enum, auto
 from typing import Any
 
-from websockets.frames import Close as CloseFrame
-from websockets.frames import Frame, Opcode
-
 from asgictl.app.boundary import UserCode
 from asgictl.app.outcome import encodable
 from asgictl.layers import flow_control
@@ -15,7 +12,7 @@ from asgictl.layers.base import Entry
 from asgictl.layers.flow_control import OrderedReceiver, OrderedSender, weight
 from asgictl.layers.redis.refused import Commit
 from asgictl.layers.redis.worker_side import commit_arguments
-from asgictl.wire.asgi import ASGIMessage, accept_of, bytes_of, status_of
+from asgictl.wire.asgi import ASGIMessage, accept_of, bytes_of, close_of, denial_of, status_of
 from asgictl.wire.messages import (
     ABNORMAL_CLOSURE,
     INTERNAL_ERROR,
@@ -152,7 +149,7 @@ class WebSocketRun:
             self._denial.begin(status_of(message["status"], 599), message.get("headers") or ())
             self._state = State.DENYING
         elif kind == "websocket.http.response.body" and state is State.DENYING:
-            self._denial_body += bytes_of(message.get("body", b""))
+            self._denial_body = denial_of(self._denial_body + bytes_of(message.get("body", b"")))
             if not message.get("more_body", False):
                 (part,) = self._denial.parts(self._denial_body, lambda: len(self._denial_body), more=False)
                 await self._answer(close=Close(1000, "", part.status, part.headers, part.body))
@@ -175,7 +172,7 @@ class WebSocketRun:
 
     def _close(self, code: int, reason: str, state: State = State.CLOSED) -> None:
         """Close; raises websockets' ProtocolError for a code or reason that may not be sent, as other servers do."""
-        Frame(Opcode.CLOSE, CloseFrame(code, reason).serialize()).check()
+        close_of(code, reason)
         self._sender.send(Closed(self._event.connection, code, reason, self._sender.next_sequence(), self._entry.id))
         self._end(code, reason, state)
 

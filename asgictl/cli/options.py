@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from asgictl.cli.settings import Words
-from asgictl.config import SERVERS, SILENT_SECONDS, Limits
+from asgictl.config import SERVERS, SILENT_SECONDS, Limits, edge_limits
 
 DEFAULT_BIND = "127.0.0.1:8000"
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -53,6 +53,20 @@ def _origins(_ctx: click.Context, _param: click.Parameter, value: tuple[str, ...
     return tuple(each.lower() for each in value)
 
 
+def _root_path(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
+    if not re.fullmatch(r"(/[A-Za-z0-9._~!$&'()*+,;=:@-]+)*/?", value):
+        raise click.BadParameter(f"{value}: no path that a request can have; as /site, other characters as in no URL")
+    return value
+
+
+def _limits(_ctx: click.Context, _param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
+    try:
+        edge_limits(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+    return value
+
+
 def check_server(server: str, *passed_on: tuple[str, ...]) -> None:
     if server != "uvicorn" and any(passed_on):  # TLS that was asked for must not be lost
         raise click.UsageError(f"--uvicorn-option and --gunicorn-option mean nothing on --server={server}")
@@ -91,6 +105,14 @@ of_interfaces = several(
     ),
     option("--max-message-bytes", type=click.IntRange(1), default=LIMITS.message_bytes, help="Above: close 1009."),
     option("--max-body-bytes", type=click.IntRange(0), default=LIMITS.body_bytes, help="Of a request; above: 413."),
+    option(
+        "--limit",
+        metavar="NAME=VALUE",
+        multiple=True,
+        type=Words(),
+        callback=_limits,
+        help="What a client may do before it is refused, as header_bytes=65536; README has the names. May be repeated.",
+    ),
     option("--capacity", type=click.IntRange(1), default=LIMITS.channel_events, help="Events of a channel; then 503."),
     option("--forwarded-allow-ips", default="127.0.0.1", help="Proxies whose X-Forwarded headers count; * for any."),
     option(
@@ -101,7 +123,7 @@ of_interfaces = several(
         callback=_origins,
         help="Pages that may open consumers' WebSockets, as https://*.example.com; else the same host's.",
     ),
-    option("--root-path", default="", help="The path below which a proxy serves the application."),
+    option("--root-path", default="", callback=_root_path, help="Path below which a proxy serves the application."),
     option("--access-log", is_flag=True, help="Log each request and WebSocket; never a query string."),
 )
 of_workers = several(

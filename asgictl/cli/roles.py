@@ -12,7 +12,7 @@ import click
 from asgictl.app.runtime import raise_file_limit
 from asgictl.cli import options
 from asgictl.cli.options import DEFAULT_BIND, check_server, option
-from asgictl.config import SILENT_SECONDS, Bind, InterfaceConfig, Limits, WorkerConfig
+from asgictl.config import SILENT_SECONDS, Bind, InterfaceConfig, Limits, WorkerConfig, edge_limits
 from asgictl.errors import AsgictlError
 from asgictl.machine.run_dir import RunDir
 from asgictl.telemetry.controller_client import Readiness
@@ -65,6 +65,7 @@ def interface(bind: str, redis: str, name: str, server: str, **given: Any) -> No
             body_bytes=given["max_body_bytes"],
             channel_events=given["capacity"],
             allowed_origins=given["allowed_origins"],
+            **edge_limits(given["limit"]),
         )
         root_path, trusted = given["root_path"].rstrip("/"), given["forwarded_allow_ips"]
         passed_on = uvicorn_options(given["uvicorn_option"])

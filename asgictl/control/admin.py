@@ -6,6 +6,7 @@
 
 import json
 import logging
+import re
 import socket
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager, suppress
@@ -44,6 +45,8 @@ FIGURES: dict[str, Any] = {  # by field: the kind of family, its name, what it i
     "shed": (Counter, "shed", "What was refused or dropped.", "reason"),
     "http": (Gauge, "open_requests", "Requests open now."),
     "websockets": (Gauge, "open_websockets", "WebSockets open now."),
+    "adapted": (Counter, "adapted", "Requests and WebSockets that came from a server with protocols of its own."),
+    "full": (Gauge, "full", "1 while there are as many connections as open files allow."),
     "running": (Gauge, "running_events", "Events that the application runs now."),
     "redis_silent_seconds": (Gauge, "redis_silent_seconds", "Since Redis last answered, which it does each second."),
 }
@@ -57,6 +60,9 @@ TIMES = {
     "wait_seconds": ("wait_seconds", "Of that, what the application did not take."),
     "run_seconds": ("run_seconds", "Of that, what the application took."),
 }
+
+
+LOCAL_HOST = r"(?i)(localhost|127\.0\.0\.1|\[::1\])(:\d+)?"
 
 
 class Known(Protocol):
@@ -82,7 +88,10 @@ class Admin(Collector):
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         status, kind, body = 200, "text/plain; charset=utf-8", b"ok\n"
-        if scope["method"] not in {"GET", "HEAD"}:
+        hosts = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
+        if not all(re.fullmatch(LOCAL_HOST, host) for host in hosts):  # a page elsewhere, whose name leads here now
+            status, body = 403, b"Host: localhost, 127.0.0.1 or [::1]\n"
+        elif scope["method"] not in {"GET", "HEAD"}:
             status, body = 405, b"GET and HEAD only\n"
         elif scope["path"] == "/readyz":
             if missing := self._controller.unready():

@@ -178,8 +178,16 @@ class Controller:
         missing = () if "server" in roles else sorted({"interface", "worker"} - roles)
         deaf = {report["role"] for report in heard if self._has_lost_redis(report)}
         deaf -= {report["role"] for report in heard if not self._has_lost_redis(report)}
+        full = {report["role"] for report in heard if self._is_full(report)}
+        full -= {report["role"] for report in heard if not self._is_full(report)}
         reasons = [f"no {role} is ready" for role in missing]
-        return ", ".join([*reasons, *(f"no {role} has heard of Redis for its lease" for role in sorted(deaf))])
+        reasons += [f"no {role} has heard of Redis for its lease" for role in sorted(deaf)]
+        return ", ".join([*reasons, *(f"no {role} has open files left" for role in sorted(full))])
+
+    def _is_full(self, report: dict[str, Any]) -> bool:
+        """Whether a process has as many connections as open files allow."""
+        latest = self.history.latest().get(report["pid"])
+        return latest is not None and bool(latest.full)
 
     def _has_lost_redis(self, report: dict[str, Any]) -> bool:
         """Whether Redis has been silent to an interface or worker for longer than its lease: others have its work."""

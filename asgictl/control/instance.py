@@ -23,7 +23,7 @@ import redis
 from asgictl.app import outside, release
 from asgictl.config import Bind, InstanceConfig
 from asgictl.control.log_tail import tail
-from asgictl.control.preflight import ended, find_redis_server, has_background, start_python
+from asgictl.control.preflight import check_files, ended, find_redis_server, has_background, start_python
 from asgictl.control.remains import Remains, await_free, not_running
 from asgictl.control.slots import POLL_SECONDS, Interrupted, Slots
 from asgictl.control.status import status
@@ -274,6 +274,7 @@ class Instance:
     def _check(self, config: InstanceConfig, remains: Remains) -> InstanceConfig:
         """Look at all that would keep it from starting and can be known before; returns it with its `background`."""
         self.run_dir.check_room()
+        check_files()
         check_server(config.server)
         for bind in _binds(config):
             remains.check(bind)

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import resource
 import shutil
 import signal
 import sys
@@ -15,8 +16,9 @@ from typing import IO
 
 from asgictl.config import InstanceConfig
 from asgictl.control.slots import POLL_SECONDS, Interrupted
-from asgictl.errors import RedisError, TargetError
+from asgictl.errors import RedisError, StartError, TargetError
 
+LEAST_FILES = 1024  # supervisord's minfds
 ASKING = """
 import os, sys
 from asgictl.errors import AsgictlError
@@ -29,6 +31,13 @@ except AsgictlError as error:
 sys.stderr.flush()
 os._exit(status)  # though TARGET has begun threads
 """
+
+
+def check_files() -> None:
+    """Raise StartError unless processes may have as many files open as supervisord and a few connections need."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < LEAST_FILES:
+        raise StartError(f"a process may have {hard} open files here, asgictl needs {LEAST_FILES}: raise ulimit -n")
 
 
 def has_background(

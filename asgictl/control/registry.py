@@ -11,7 +11,7 @@ from asgictl.telemetry.metrics import Figures, quantile, since, total
 UNKNOWN: dict[str, Any] = {"ready": [], "failed": [], "figures": {}, "shed": {}, "channels": {}}
 UNKNOWN |= {"requests": None, "turns": None}
 REPORTS = 11  # kept of each process: rates and quantiles are those of the last ten seconds
-SHOWN = ("events", "errors", "http", "websockets", "running", "redis_silent_seconds")
+SHOWN = ("events", "errors", "http", "websockets", "running", "redis_silent_seconds", "full")
 SHARES = {"p50_seconds": 0.5, "p95_seconds": 0.95, "p99_seconds": 0.99}
 
 

@@ -102,6 +102,11 @@ def _warnings(known: dict[str, Any], processes: list[dict[str, Any]]) -> list[st
         for each in processes
         if each.get("redis_silent_seconds", 0.0) > REDIS_SILENT_SECONDS
     ]
+    warnings += [
+        f"{each['process']} has no more open files and closes connections: raise ulimit -n"
+        for each in processes
+        if each.get("full")
+    ]
     return warnings
 
 

@@ -15,7 +15,7 @@ from asgictl.layers.redis.interface_side import RedisGroupLayer
 from asgictl.layers.redis.started import Begun
 from asgictl.machine import forks
 from asgictl.telemetry.metrics import Figures
-from asgictl.wire.messages import Done, Event, Frames, Reply, Sent, Turn, decode_scope, is_error
+from asgictl.wire.messages import Done, Event, Frames, Reply, Request, Response, Sent, Turn, decode_scope, is_error
 
 LOOK_SECONDS = 0.001  # that an event waits for a thread that is awake
 
@@ -107,7 +107,10 @@ class LocalLayer(MemoryEventLayer):
         await super().stop()
 
     def append(self, channel: str, event: Event, answered: Answered, *, repeatable: bool) -> OnItsWay:
-        if isinstance(event, Turn):
+        if isinstance(event, Request):
+            if self._begun.is_noting:
+                self._noted[event.connection] = self._begun.begin(event.scope.method, event.scope.path)
+        elif isinstance(event, Turn):
             turn = RunningTurn(self._application, event, self._send_now) if self._has_async else None
             if self._begun.is_noting:
                 scope = turn.scope if turn else decode_scope(event.scope)
@@ -146,6 +149,6 @@ class LocalLayer(MemoryEventLayer):
             self._memory.send(sent)
 
     def _heard(self, reply: Reply, position: Position | None) -> None:
-        if isinstance(reply, Done):
+        if isinstance(reply, Done) or (isinstance(reply, Response) and not reply.more):
             self._begun.end(self._noted.pop(reply.connection, 0))
         self._forwarder(reply, position)

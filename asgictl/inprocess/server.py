@@ -10,8 +10,7 @@ import shlex
 import signal
 import sys
 import threading
-from collections.abc import Callable, Mapping, MutableMapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -20,22 +19,20 @@ from gunicorn.glogging import Logger
 from uvicorn_worker import UvicornWorker
 
 from asgictl.app.application import Application, manifest_of
-from asgictl.app.boundary import UserCode
 from asgictl.app.lifespan import Lifespan
 from asgictl.app.outcome import Outcome
 from asgictl.app.release import release_of
 from asgictl.app.runtime import Runtime, enter, raise_file_limit
 from asgictl.app.target import asgi3, kind_of, load_target
-from asgictl.config import SILENT_SECONDS, Bind, InterfaceConfig, Limits, WorkerConfig
+from asgictl.config import SILENT_SECONDS, Bind, InterfaceConfig, Limits, WorkerConfig, edge_limits
 from asgictl.errors import AsgictlError, RedisError
+from asgictl.inprocess.asgi_http import ASGIRequest
+from asgictl.inprocess.asgi_websocket import ASGISocket
 from asgictl.inprocess.gunicorn_settings import Gunicorn
-from asgictl.inprocess.limited_body import LimitedBody
 from asgictl.inprocess.local_layer import LocalLayer, LocalMemory
-from asgictl.interface.consumer_socket import can_deny, local_path
+from asgictl.interface.edge import ClientRequest, ClientSocket, Edge, RequestHandler, SocketHandler
 from asgictl.interface.forwarder import Forwarder
 from asgictl.interface.hosting import host, uvicorn_settings
-from asgictl.interface.outbox import denial
-from asgictl.interface.pending_request import Aborted
 from asgictl.interface.server_options import uvicorn_options
 from asgictl.layers.base import OnBroadcast, OnReply
 from asgictl.layers.memory_worker import MemoryWorkerLayer
@@ -48,10 +45,12 @@ from asgictl.machine.run_dir import RunDir
 from asgictl.telemetry.access_log import WebSocketLog, log_request
 from asgictl.telemetry.controller_client import Readiness
 from asgictl.telemetry.logs import formatter, set_up
-from asgictl.telemetry.metrics import CLIENT_GONE, Figures, total
-from asgictl.wire.asgi import Receive, Send, plain_message
+from asgictl.telemetry.metrics import Figures, total
+from asgictl.telemetry.rejections import Rejections
+from asgictl.wire.asgi import Receive, Send
 from asgictl.wire.manifest import encode_manifest
-from asgictl.wire.messages import BACKGROUND, INTERNAL_ERROR, Close, Frames, Sent
+from asgictl.wire.messages import BACKGROUND, Frames, Scope, Sent
+from asgictl.worker.asgi import scope_of
 from asgictl.worker.loop import Loop
 from asgictl.worker.process import Worker, channels_of, websockets_of
 
@@ -111,6 +110,7 @@ def limits_of(environment: Mapping[str, str]) -> Limits:
         message_bytes=int(environment.get("ASGICTL_MAX_MESSAGE_BYTES", defaults.message_bytes)),
         body_bytes=int(environment.get("ASGICTL_MAX_BODY_BYTES", defaults.body_bytes)),
         allowed_origins=tuple(shlex.split(environment.get("ASGICTL_ALLOWED_ORIGINS", ""))),
+        **edge_limits(shlex.split(environment.get("ASGICTL_LIMIT", ""))),
     )
 
 
@@ -156,9 +156,15 @@ class InProcess:
         self.config = InterfaceConfig(name, "", Bind("fd://0"), replace(limits, inline_bytes=0), access_log=access_log)
         mounted = (*application.http.values(), *([application.websocket] if callable(application.websocket) else []))
         self._lifespans = {id(each): Lifespan(asgi3(each)) for each in mounted if kind_of(each) == "ASGI"}
-        self._figures = Figures()  # of what does not go by the forwarder
+        self.limits = self.config.limits
+        self.figures = Figures()  # of what does not go by the forwarder
         self._stopping = threading.Event()
         self._background: Worker | None = None
+
+    @property
+    def shed(self) -> Rejections:
+        """What is refused, from the start of the lifespan on."""
+        return self._forwarder.shed
 
     def _identify(self) -> None:
         """Make what is this process's own."""
@@ -195,7 +201,7 @@ class InProcess:
         self, _url: str, name: str, id: str, on_reply: OnReply, on_broadcast: OnBroadcast, **hooks: Any
     ) -> LocalLayer:
         shared = RedisGroupLayer(self._redis_url, name, on_broadcast, hooks["reject"]) if self._redis_url else None
-        ours = (self._application, self._memory, shared, self._begun, self._figures)
+        ours = (self._application, self._memory, shared, self._begun, self.figures)
         self._layer = LocalLayer(*ours, id, on_reply, on_broadcast)
         return self._layer
 
@@ -207,7 +213,7 @@ class InProcess:
                 os.kill(os.getpid(), signal.SIGTERM)  # a server that no longer does all its work is to be replaced
 
     def _report(self) -> Figures:
-        served, own = self._forwarder.figures, self._figures
+        served, own = self._forwarder.figures, self.figures
         own.running = own.http + self._layer.running + sum(loop.running is not None for loop in self._loops)
         own.busy_seconds = max(own.busy_seconds, sum(loop.busy_so_far() for loop in self._loops))
         both = total([served, own])
@@ -215,84 +221,61 @@ class InProcess:
         both.errors += sum(loop.errors for loop in self._loops)
         return both
 
-    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            await self._lifespan(receive, send)
-        elif scope["type"] == "http":
-            begun = self._begun.begin(scope["method"], scope["path"])
-            try:
-                mounted = self._application.mount(local_path(scope)) if self._lifespans else None
-                if lifespan := self._lifespans.get(id(mounted)):
-                    await self._http(lifespan, scope, receive, send)
-                else:
-                    await self._forwarder(scope, receive, send)
-            finally:
-                self._begun.end(begun)
-        elif lifespan := self._lifespans.get(id(self._application.websocket)):
-            await self._websocket(lifespan, scope, receive, send)
-        else:
-            await self._forwarder(scope, receive, send)
+    def http(self, scope: Scope, body: bytes, length: int, more: bool, client: ClientRequest) -> RequestHandler:
+        """Serve a request (see edge.Backend)."""
+        mounted = self._application.mount(scope.local_path) if self._lifespans else None
+        lifespan = self._lifespans.get(id(mounted))
+        if lifespan is None:
+            return self._forwarder.http(scope, body, length, more, client)
+        request = ASGIRequest(scope, body, length, more, client, self.limits.body_bytes)
+        client.run_task(self._serve(lifespan, request))
+        return request
 
-    async def _websocket(
-        self, lifespan: Lifespan, scope: MutableMapping[str, Any], receive: Receive, send: Send
-    ) -> None:
-        if self.config.access_log:
-            log = WebSocketLog(scope, self._forwarder.new_id(), receive, send)
-            receive, send = log.receive, log.send
-        self._figures.websockets += 1
-        begun = self._begun.begin("websocket", scope["path"])
-        try:
-            await _closing(lifespan.application, {**scope, "state": dict(lifespan.state)}, receive, send)
-        finally:
-            self._begun.end(begun)
-            self._figures.websockets -= 1
-
-    async def _http(self, lifespan: Lifespan, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        body = LimitedBody(scope, receive, send, self.config.limits.body_bytes)
-        answer, figures = body.answer, self._figures
+    async def _serve(self, lifespan: Lifespan, request: ASGIRequest) -> None:
+        scope, answer, figures = request.scope, request.answer, self.figures
+        begun = self._begun.begin(scope.method, scope.path)
         figures.http += 1
+        outcome = Outcome(self._send_now, self._application.depths)
         try:
-            if body.is_too_large:
-                await body.refuse()
-            else:
-                await self._serve(lifespan, scope, body)
+            await request.run(lifespan.application, scope_of("http", scope, dict(lifespan.state)), outcome)
         finally:
+            for sent in outcome.sent_with(answer.status, cut_off=request.is_cut_off):
+                self._memory.send(sent)
+            self._begun.end(begun)
             figures.http -= 1
             figures.events += 1
             figures.errors += answer.status >= 500
-            answer.status = answer.status or CLIENT_GONE
             figures.answer(answer.status, answer.seconds, answer.run_seconds)
             if self.config.access_log:
                 log_request(scope, self._forwarder.new_id(), answer)
 
-    async def _serve(self, lifespan: Lifespan, scope: MutableMapping[str, Any], body: LimitedBody) -> None:
-        outcome = Outcome(self._send_now, self._application.depths)
-        given = {**scope, "state": dict(lifespan.state)}
+    def websocket(self, scope: Scope, client: ClientSocket) -> SocketHandler | None:
+        """Serve a socket (see edge.Backend)."""
+        lifespan = self._lifespans.get(id(self._application.websocket))
+        if lifespan is None:
+            return self._forwarder.websocket(scope, client)
+        if self.config.access_log:
+            client.log = WebSocketLog(scope, self._forwarder.new_id())
+        socket = ASGISocket(client, self.limits)
+        client.run_task(self._serve_socket(lifespan, socket, scope))
+        return socket
+
+    async def _serve_socket(self, lifespan: Lifespan, socket: ASGISocket, scope: Scope) -> None:
+        self.figures.websockets += 1
+        begun = self._begun.begin("websocket", scope.path)
         try:
-            with (
-                UserCode(
-                    "%s %s failed", scope["method"], scope["path"], expected=Aborted, is_cancellable=True
-                ) as ended,
-                outcome,
-            ):
-                await lifespan.application(given, body.receive, body.send)
-                if not body.has_ended:
-                    raise RuntimeError("the application returned before its response was complete")
-            if isinstance(ended.error, Aborted):
-                raise ended.error
-            if ended.error is not None:
-                await body.fail()
+            await socket.run(lifespan.application, scope_of("websocket", scope, dict(lifespan.state)))
         finally:
-            for sent in outcome.sent_with(body.answer.status, cut_off=not body.has_ended):
-                self._memory.send(sent)
+            self._begun.end(begun)
+            self.figures.websockets -= 1
 
     def _send_now(self, sent: Frames | Sent) -> None:
         """For immediately=True of a view, which has nothing else to send than this."""
         forks.check()
         self._memory.send(cast(Sent, sent))
 
-    async def _lifespan(self, receive: Receive, send: Send) -> None:
-        """Start our own side, then every ASGI application; stop them in the opposite order."""
+    async def lifespan(self, receive: Receive, send: Send) -> None:
+        """Start our own side, then every ASGI application; stop them in the opposite order (see edge.Backend)."""
         await receive()
         forks.guard()
         try:
@@ -333,38 +316,13 @@ class InProcess:
                 thread.join(WAKE_SECONDS)
 
 
-async def _closing(application: Any, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-    """Run an ASGI application's WebSocket, and end it as split mode does; uvicorn would send no close frame."""
-    is_answered = is_open = is_gone = False
-
-    async def receiving() -> MutableMapping[str, Any]:
-        nonlocal is_answered, is_open, is_gone
-        message = await receive()
-        if message["type"] == "websocket.disconnect":
-            is_answered, is_open, is_gone = True, False, True
-        return message
-
-    async def sending(message: MutableMapping[str, Any]) -> None:
-        nonlocal is_answered, is_open
-        if is_gone and message["type"] == "websocket.close":
-            return  # as in split mode
-        await send(plain_message(message))
-        is_answered, is_open = True, message["type"] in {"websocket.accept", "websocket.send"}
-
-    with UserCode("WebSocket %s failed", scope["path"], is_cancellable=True) as ended:
-        await application(scope, receiving, sending)
-        if not is_answered:
-            raise RuntimeError("the application returned without answering the handshake")
-    code = 1000 if ended.error is None else INTERNAL_ERROR
-    ending = [{"type": "websocket.close", "code": code}] if is_open else denial(Close(code, "", 500), can_deny(scope))
-    if is_open or not is_answered:
-        with suppress(OSError):  # the client has left meanwhile
-            for message in ending:
-                await send(message)
+def create_application() -> Edge:
+    """Make the ASGI application that gunicorn gives uvicorn: the edge of a server's process."""
+    return Edge(create_backend(), os.environ["ASGICTL_FORWARDED_ALLOW_IPS"])
 
 
-def create_application() -> InProcess:
-    """Make the ASGI application of a server's process, from the environment that `asgictl start` gives it."""
+def create_backend() -> InProcess:
+    """Make the backend of a server's process, from the environment that `asgictl start` gives it."""
     environment = os.environ
     run_dir = RunDir(Path(environment["ASGICTL_RUN_DIR"])).path
     process = environment.get("SUPERVISOR_PROCESS_NAME", "server")
@@ -394,6 +352,6 @@ def serve() -> bool:
     environment = os.environ
     set_up(*_logging(environment))
     server, trusted = environment["ASGICTL_SERVER"], environment["ASGICTL_FORWARDED_ALLOW_IPS"]
-    listener, limits = forks.take_listener(0), limits_of(environment)
+    listener = forks.take_listener(0)
     forks.hold_listener(listener)
-    return host(create_application(), listener, server, limits, trusted, root_path_of(environment), {})
+    return host(create_backend(), listener, server, trusted, root_path_of(environment), {})

@@ -4,13 +4,10 @@ client "method path" connection status bytes milliseconds, and where they are kn
 """
 
 import logging
-from collections.abc import MutableMapping
 from time import perf_counter
-from typing import Any
 from urllib.parse import quote
 
-from asgictl.wire.asgi import ASGIMessage, Receive, Send
-from asgictl.wire.messages import ABNORMAL_CLOSURE
+from asgictl.wire.messages import Scope
 
 logger = logging.getLogger("asgictl.access")
 
@@ -33,7 +30,7 @@ class Answer:
         self.seconds = perf_counter() - self.began
 
 
-def log_request(scope: MutableMapping[str, Any], connection: str, answer: Answer) -> None:
+def log_request(scope: Scope, connection: str, answer: Answer) -> None:
     """Log a request that is over."""
     run = answer.run_seconds
     split = f" wait={(answer.seconds - run) * 1000:.1f} run={run * 1000:.1f}" if run else ""
@@ -42,41 +39,32 @@ def log_request(scope: MutableMapping[str, Any], connection: str, answer: Answer
     logger.info("%s %d %d %.1fms%s", _who(scope, connection), answer.status, answer.bytes, milliseconds, split)
 
 
-def _who(scope: MutableMapping[str, Any], connection: str) -> str:
-    client, method = (scope.get("client") or ("-",))[0], scope.get("method", "WEBSOCKET")
-    path = quote(scope["path"], safe="/:@!$&'()*+,;=~")  # no line feed of a client's makes a line of its own
+def _who(scope: Scope, connection: str) -> str:
+    client, method = (scope.client or ("-",))[0], scope.method or "WEBSOCKET"
+    path = quote(scope.path, safe="/:@!$&'()*+,;=~")  # no line feed of a client's makes a line of its own
     return f'{quote(client, safe=":.[]")} "{method} {path}" {connection}'
 
 
 class WebSocketLog:
-    """A WebSocket's receive and send, which log how it opens and how it ends. `code` is the first that either says."""
+    """Logs how a WebSocket opens and how it ends; the first end counts. Without a scope it logs nothing."""
 
-    def __init__(self, scope: MutableMapping[str, Any], connection: str, receive: Receive, send: Send) -> None:
-        self._who = _who(scope, connection)
-        self._receive = receive
-        self._send = send
+    def __init__(self, scope: Scope | None, connection: str = "") -> None:
+        self._who = _who(scope, connection) if scope else ""
         self._began = perf_counter()
-        self._is_open = self._is_over = False
+        self._is_open = False
 
-    async def receive(self) -> ASGIMessage:
-        message = await self._receive()
-        if message["type"] == "websocket.disconnect":
-            self._end(message.get("code") or ABNORMAL_CLOSURE)
-        return message
-
-    async def send(self, message: ASGIMessage) -> None:
-        kind = message["type"]
-        if kind == "websocket.accept":
+    def open(self) -> None:
+        """Log that the handshake is accepted."""
+        if self._who:
             self._is_open = True
             logger.info("%s 101 open", self._who)
-        elif kind == "websocket.close":
-            self._end(message.get("code", 1000) if self._is_open else 403)
-        elif kind == "websocket.http.response.start":
-            self._end(message["status"])
-        await self._send(message)
 
-    def _end(self, code: int) -> None:
-        if not self._is_over:
-            self._is_over = True
+    def end(self, code: int) -> None:
+        """Log a close code, or the status with which the handshake is refused."""
+        if self._who:
             what = "close" if self._is_open else "refused"
             logger.info("%s %d %s %.1fms", self._who, code, what, (perf_counter() - self._began) * 1000)
+            self._who = ""
+
+
+UNLOGGED = WebSocketLog(None)

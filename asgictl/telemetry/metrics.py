@@ -28,6 +28,8 @@ class Figures(msgspec.Struct):
     requests: by status. request_*, turn_*: histograms of the time from receipt to answer, what of it the application
     took, and the rest, which is the wait. http, websockets, running: how many are open, and run, now.
     redis_silent_seconds: since Redis last answered, while that is due each second.
+    full: whether there are as many connections as open files allow.
+    adapted: requests and sockets that came by ASGI's messages, from a server with protocols of its own.
     """
 
     events: int = 0
@@ -38,6 +40,8 @@ class Figures(msgspec.Struct):
     websockets: int = 0
     running: int = 0
     redis_silent_seconds: float = 0.0
+    adapted: int = 0
+    full: int = 0
     requests: dict[int, int] = {}
     shed: dict[str, int] = {}
     request_seconds: list[float] = msgspec.field(default_factory=_histogram)

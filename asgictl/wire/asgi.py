@@ -5,7 +5,10 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from functools import lru_cache
 from typing import Any
 
-from asgictl.wire.messages import Accept, Headers, plain
+from websockets.frames import Close as CloseFrame
+from websockets.frames import Frame, Opcode
+
+from asgictl.wire.messages import Accept, Close, Headers, plain
 
 ASGIMessage = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[ASGIMessage]]
@@ -14,6 +17,7 @@ _is_token = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch  # RFC 9110, s
 _has_control = re.compile(rb"[\0-\x08\n-\x1f\x7f]").search  # section 5.5
 # Of the connection, which is the server's (RFC 9110, section 7.6.1); and so is how a body is framed on it.
 HOP_BY_HOP = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"te", b"transfer-encoding", b"upgrade"})
+DENIAL_BYTES = 1 << 20  # of the body with which a handshake is refused
 BODILESS = frozenset({101, 204, 304})  # RFC 9112, section 6.3; of 1xx an application sends 101 alone
 
 
@@ -114,3 +118,17 @@ def accept_of(subprotocol: str | None, headers: Iterable[Any] | None) -> Accept:
     if subprotocol and not _is_token(subprotocol.encode()):
         raise ValueError(f"{subprotocol!r:.60} is no name of a subprotocol")  # RFC 6455, section 4.2.2
     return Accept(subprotocol, headers_of(101, headers or ())[0])
+
+
+def denial_of(body: bytes) -> bytes:
+    """Return as much of the body of a refusal as has come. Raises ValueError when it is too large."""
+    if len(body) > DENIAL_BYTES:
+        raise ValueError(f"a denial response's body has at most {DENIAL_BYTES} bytes")
+    return body
+
+
+def close_of(code: Any, reason: Any) -> Close:
+    """Return the close of a socket; raises what websockets does, or TypeError, for what cannot be sent in its frame."""
+    reason = plain(reason) or ""
+    Frame(Opcode.CLOSE, CloseFrame(code, reason).serialize()).check()
+    return Close(code, reason)

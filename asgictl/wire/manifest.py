@@ -69,7 +69,7 @@ class Router:
         """Decode the `manifest` key; raises WireError."""
         try:
             manifest = msgpack.decode(data, type=Manifest)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise WireError(f"the manifest is not one that wire version {VERSION} reads: {error}") from error
         if abs(manifest.version - VERSION) > 1:
             raise WireError(f"the manifest has wire version {manifest.version}, ours is {VERSION}")

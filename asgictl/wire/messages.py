@@ -406,7 +406,7 @@ def encode(message: Wire) -> tuple[bytes, bytes]:
 def decode(decoder: msgspec.msgpack.Decoder[_T], field: bytes, value: bytes) -> _T:
     """Decode what such a decoder understands; raises WireError."""
     if field not in _KNOWN:
-        raise VersionError(f"wire version {field!r} is not adjacent to ours, {VERSION}: upgrade one step at a time")
+        raise VersionError(f"wire version {field!r:.60} is not adjacent to ours, {VERSION}: upgrade one step at a time")
     try:
         return decoder.decode(value)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

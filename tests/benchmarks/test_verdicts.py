@@ -31,9 +31,21 @@ def test_a_layer_is_compared_run_by_run() -> None:
 
 
 def test_an_idle_socket_costs_its_share_of_what_the_interface_grew_by() -> None:
-    found = idle(38.9 * MIB, 81.6 * MIB, 2000)
-    assert found.figure == pytest.approx(21.86, abs=0.01)
+    found = idle(38.9 * MIB, 81.6 * MIB, 4000)
+    assert found.figure == pytest.approx(10.93, abs=0.01)
     assert found.met
+    assert not idle(38.9 * MIB, 81.6 * MIB, 2000).met
+
+
+def test_attackers_cost_memory_and_neighbours_time() -> None:
+    alone, beside = [0.001] * 100, [0.001] * 97 + [0.2] * 3
+    peak = BEFORE | {"interface-00": 98.9 * MIB}
+    memory, requests, echoes = verdicts.hostile("pings", (alone, alone), (beside, alone), BEFORE, peak, "9 cut")
+    assert (str(memory.name), memory.note) == ("pings: memory", "interface-00; 9 cut")
+    assert memory.figure == pytest.approx(60)
+    assert requests.figure == pytest.approx(199)
+    assert requests.note == "p99 1.0 → 200.0, longest 200 ms of 100"
+    assert (memory.met, requests.met, echoes.met) == (True, False, True)
 
 
 @pytest.mark.parametrize(("longest", "met"), [(5.0023, False), (0.2663, True), (0.0102, True)])
@@ -79,7 +91,7 @@ def test_recovery_compares_medians(after: list[float], met: bool) -> None:
 
 def test_a_reading_is_one_line() -> None:
     assert str(Reading("idle", 21.84, 26, "KiB", "2000 sockets")) == (
-        "idle                    21.84    26.00 KiB   met      2000 sockets"
+        "idle                                21.84    26.00 KiB   met      2000 sockets"
     )
     assert str(Reading("overload answers", 3, 0, "")).endswith("NOT met")
 

@@ -33,6 +33,7 @@ def _runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "CAPACITY",
         "ROOT_PATH",
         "ALLOWED_ORIGINS",
+        "LIMIT",
     )
     for name in ("REDIS", "NAME", "BIND", "TARGET", "THREADS", "RUN_DIR", "WORKERS", "MODE", *roles):
         monkeypatch.setenv(f"ASGICTL_{name}", "")  # so that it is restored: commands set some
@@ -66,6 +67,9 @@ def run(*arguments: str) -> Result:
         (["start", "--gunicorn-option", "timeout=3"], "--gunicorn-option means nothing in --mode=split"),
         (["start", "--uvicorn-option", "port=3"], "port cannot be set: --bind says where"),
         (["start", "--log-format", "xml"], "--log-format"),
+        (["start", "--limit", "headers=3"], "there is no headers: the names are header_bytes, "),
+        (["start", "--limit", "fragments=9", "--limit", "header_seconds=soon"], "'soon' is no whole number from 1 on"),
+        (["interface", "--redis", "redis://h", "--limit", "fragments"], "fragments: '' is no whole number"),
         (["config", "show", "--frobnicate"], "--frobnicate"),
         (["start", "--timeout", "soon"], "--timeout"),
         (["start", "--max-events", "-1"], "--max-events"),
@@ -136,7 +140,9 @@ def test_a_worker_is_what_its_environment_says(served: list[WorkerConfig], monke
     ]
 
 
-def test_an_interface_is_hosted_by_the_server_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def interfaces(monkeypatch: pytest.MonkeyPatch) -> list[InterfaceConfig]:
+    """What interfaces were told to be."""
     told: list[InterfaceConfig] = []
 
     def serve(config: InterfaceConfig, _readiness: object) -> bool:
@@ -145,10 +151,41 @@ def test_an_interface_is_hosted_by_the_server_it_is_told(monkeypatch: pytest.Mon
 
     monkeypatch.setattr("asgictl.interface.process.serve", serve)
     monkeypatch.setattr("asgictl.cli.roles.set_up", lambda *_: None)
+    return told
+
+
+def test_an_interface_is_hosted_by_the_server_it_is_told(
+    interfaces: list[InterfaceConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("ASGICTL_SERVER", "hypercorn")
     assert run("interface", "--redis", "redis://h").exit_code == 0
     assert run("interface", "--redis", "redis://h", "--server", "daphne").exit_code == 0
-    assert [config.server for config in told] == ["hypercorn", "daphne"]
+    assert [config.server for config in interfaces] == ["hypercorn", "daphne"]
+
+
+def test_an_interface_has_the_limits_that_it_is_told(
+    interfaces: list[InterfaceConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ASGICTL_LIMIT", "fragments=7 header_seconds=3")
+    assert run("interface", "--redis", "redis://h").exit_code == 0
+    assert run("interface", "--redis", "redis://h", "--limit", "header_bytes=5").exit_code == 0
+    assert [(each.limits.fragments, each.limits.header_seconds, each.limits.header_bytes) for each in interfaces] == [
+        (7, 3, 64 << 10),
+        (1024, 10, 5),
+    ]
+
+
+def test_an_instance_hands_limits_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Told(Exception):
+        pass
+
+    def start(_self: object, config: InstanceConfig) -> None:
+        raise Told(config.options["ASGICTL_LIMIT"])
+
+    monkeypatch.setattr("asgictl.control.instance.Instance.start", start)
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    result = run("start", "--limit", "fragments=7", "--limit", "header_seconds=3")
+    assert str(result.exception) == "fragments=7 header_seconds=3"
 
 
 @pytest.mark.parametrize(
@@ -234,6 +271,7 @@ def test_a_flag_comes_before_the_environment_before_the_file(monkeypatch: pytest
     Path("asgictl.toml").write_text(SETTINGS)
     monkeypatch.setenv("ASGICTL_WORKERS", "4")
     monkeypatch.setenv("ASGICTL_CAPACITY", "5")
+    monkeypatch.setenv("ASGICTL_LIMIT", "fragments=7 header_fields=9")
     found = shown("m:a", "--capacity", "6", "--uvicorn-option", "ssl_keyfile_password=hunter2")
     assert found["target"] == ("m:a", "flag")
     assert found["capacity"] == (6, "flag")
@@ -243,6 +281,7 @@ def test_a_flag_comes_before_the_environment_before_the_file(monkeypatch: pytest
     assert found["timeout"] == (60.0, "default")
     assert found["redis"] == ("redis://***@h", "asgictl.toml")
     assert found["uvicorn-option"] == (["ssl_keyfile_password=***"], "flag")
+    assert found["limit"] == (["fragments=7", "header_fields=9"], "ASGICTL_LIMIT")
 
 
 def test_config_show_shows_what_start_takes_and_no_secret() -> None:
@@ -312,6 +351,7 @@ def test_a_process_of_an_instance_does_not_read_the_file_again(
         ("mode = 'both'", "asgictl.toml: 'both' is not one of"),
         ("name = 'a b'", "asgictl.toml: 1 to 32 letters"),
         ("uvicorn-option = ['port=1']", "asgictl.toml: port cannot be set"),
+        ("limit = ['fragment=1']", "asgictl.toml: there is no fragment"),
     ],
 )
 def test_a_value_that_an_option_refuses_is_told_with_its_file(text: str, said: str) -> None:

@@ -20,11 +20,12 @@ from tests.control.test_controller import reporting, run, run_dir, running_contr
 __all__ = ["run_dir"]  # a fixture that each test here needs too
 
 
-async def ask(request: str, port: int | None = None) -> tuple[int, str]:
-    """Return the status and the body."""
+async def ask(request: str, port: int | None = None, host: str | None = "localhost") -> tuple[int, str]:
+    """Return the status and the body. host: of its header; None for a request without it."""
     connection = asyncio.open_connection("127.0.0.1", port) if port else asyncio.open_unix_connection(SOCKET)
     reader, writer = await connection
-    writer.write(f"{request} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n".encode())
+    headers = [f"{request} HTTP/1.1", *([f"host: {host}"] if host is not None else []), "connection: close"]
+    writer.write(("\r\n".join(headers) + "\r\n\r\n").encode())
     head, _, body = (await asyncio.wait_for(reader.read(), 10)).decode().partition("\r\n\r\n")
     writer.close()
     return int(head.split()[1]), body
@@ -57,6 +58,26 @@ def test_a_controller_is_alive_before_anything_is_ready() -> None:
 def test_what_is_not_served_is_refused(request_line: str, status: int) -> None:
     async def scenario() -> None:
         assert (await ask(request_line))[0] == status
+
+    serving(scenario)
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        *[
+            (host, 200)
+            for host in ("localhost", "LocalHost:9", "127.0.0.1", "127.0.0.1:8000", "[::1]", "[::1]:1", None)
+        ],
+        *[(host, 403) for host in ("elsewhere.example", "localhost.example", "127.0.0.1.example:80", "::1", "")],
+        ("localhost:8000@elsewhere.example", 403),
+    ],
+)
+def test_a_page_whose_name_leads_here_reads_nothing(host: str | None, status: int) -> None:
+    """DNS rebinding: a browser says the name that it was given."""
+
+    async def scenario() -> None:
+        assert (await ask("GET /healthz", host=host))[0] == status
 
     serving(scenario)
 

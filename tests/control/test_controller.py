@@ -20,6 +20,7 @@ from asgictl.control.controller import Controller
 from asgictl.errors import StartError
 from asgictl.layers.redis.started import Started
 from asgictl.telemetry.controller_client import SOCKET, ask
+from asgictl.telemetry.metrics import Figures
 
 
 @pytest.fixture(autouse=True)
@@ -213,6 +214,26 @@ def test_requests_can_be_answered_by_an_interface_and_a_worker_or_by_a_server() 
         server = await reporting(pid=9, state="ready", role="server")
         await until(lambda: not controller.unready())
         for line in (interface, server):
+            line.close()
+
+    run(scenario)
+
+
+def test_who_has_no_open_files_left_is_not_ready_unless_another_has_some() -> None:
+    async def scenario() -> None:
+        controller = running_controller()
+        lines = [
+            await reporting(pid=pid, state="ready", role=role)
+            for pid, role in ((7, "worker"), (8, "interface"), (9, "interface"))
+        ]
+        await until(lambda: not controller.unready())
+        controller.history.add(8, Figures(full=1))
+        assert controller.unready() == ""
+        controller.history.add(9, Figures(full=1))
+        assert controller.unready() == "no interface has open files left"
+        controller.history.add(8, Figures(full=0))
+        assert controller.unready() == ""
+        for line in lines:
             line.close()
 
     run(scenario)

@@ -1,6 +1,7 @@
 """What a start asks before it changes anything."""
 
 import os
+import resource
 import sys
 import threading
 import time
@@ -9,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from asgictl.config import Bind, InstanceConfig
-from asgictl.control.preflight import find_redis_server, has_background
+from asgictl.control.preflight import LEAST_FILES, check_files, find_redis_server, has_background
 from asgictl.control.slots import Interrupted
-from asgictl.errors import RedisError, TargetError
+from asgictl.errors import RedisError, StartError, TargetError
 
 
 @pytest.mark.parametrize(
@@ -97,3 +98,15 @@ def test_what_a_target_has_started_keeps_nobody_waiting(
     began = time.monotonic()
     assert has_background(asked, dict(os.environ), strict=True) is False
     assert time.monotonic() - began < asked.start_seconds
+
+
+@pytest.mark.parametrize("hard", [LEAST_FILES, 1 << 20, resource.RLIM_INFINITY])
+def test_as_many_files_as_are_needed_are_enough(hard: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("resource.getrlimit", lambda which: (64, hard))  # the soft limit is raised
+    check_files()
+
+
+def test_too_few_files_are_named_with_their_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("resource.getrlimit", lambda which: (64, LEAST_FILES - 1))
+    with pytest.raises(StartError, match=r"^a process may have 1023 open files here, asgictl needs 1024: .*ulimit -n"):
+        check_files()

@@ -74,6 +74,13 @@ def test_a_process_that_does_not_start_is_warned_of_unless_it_is_gone(run_dir: P
     assert found["warnings"] == ["worker-01 does not start: SyntaxError"]
 
 
+def test_who_has_no_open_files_left_is_warned_of(run_dir: Path) -> None:
+    assert look(run_dir, known({"pid": PID}, full=0))["warnings"] == []
+    assert look(run_dir, known({"pid": PID}, full=1))["warnings"] == [
+        "worker-00 has no more open files and closes connections: raise ulimit -n"
+    ]
+
+
 def test_mixed_releases_are_warned_of(run_dir: Path) -> None:
     found = look(run_dir, known({"pid": PID, "release": "a"}, {"pid": os.getppid(), "release": "b"}))
     assert "warning: mixed releases: a, b" in summary(found)

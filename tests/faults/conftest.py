@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import MODES, Machine, new_machine
+from tests.faults.front import WAYS, demand
 
 Serve = Callable[..., Machine]
 Site = Callable[[str], Machine]
@@ -39,6 +40,14 @@ def cases(names: str, mark: pytest.MarkDecorator, *, fails: str, passes: str = "
     marked = [pytest.param(*each.split(":"), marks=mark, id=each.replace(":", "-")) for each in fails.split()]
     plain = [pytest.param(*each.split(":"), id=each.replace(":", "-")) for each in passes.split()]
     return pytest.mark.parametrize(names.split(), [*marked, *plain])
+
+
+@pytest.fixture(params=WAYS)
+def way(request: pytest.FixtureRequest) -> str:
+    """Each way to an instance; the test is skipped behind nginx where there is none."""
+    chosen: str = request.param
+    demand(chosen)
+    return chosen
 
 
 @pytest.fixture

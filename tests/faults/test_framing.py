@@ -7,11 +7,9 @@ from tests.faults.conftest import (
     Site,
     body_of,
     both_modes,
-    cases,
     exchange,
     handshake,
     head,
-    later,
     logged,
     request,
     site_of,
@@ -81,14 +79,9 @@ def test_a_response_that_has_no_body_is_sent_none(site: Site, mode: str, kind: s
     assert body_of(answer) == b""
 
 
-@cases(
-    "mode kind path",
-    later("The edge", "B4"),
-    fails="split:wsgi:parts inprocess:wsgi:parts split:wsgi:chunked-parts inprocess:wsgi:chunked-parts"
-    " split:asgi:parts inprocess:asgi:parts split:asgi:chunked inprocess:asgi:chunked"
-    " split:asgi:chunked-parts inprocess:asgi:chunked-parts",
-    passes="split:wsgi:chunked inprocess:wsgi:chunked",
-)
+@pytest.mark.parametrize("path", ["parts", "chunked", "chunked-parts"])
+@both_kinds
+@both_modes
 def test_http_1_0_is_sent_no_chunks(site: Site, mode: str, kind: str, path: str) -> None:
     """B4; RFC 9112, section 6.1."""
     answer = exchange(
@@ -117,7 +110,6 @@ HOSTS = {"two": b"Host: x\r\nHost: y\r\n", "same": b"Host: x\r\nHost: x\r\n", "n
 @pytest.mark.parametrize("hosts", HOSTS)
 @both_kinds
 @both_modes
-@later("The edge", "B8")
 def test_a_request_has_one_host(site: Site, mode: str, kind: str, hosts: str) -> None:
     """B8; RFC 9112, section 3.2."""
     data = b"GET %b HTTP/1.1\r\n%bConnection: close\r\n\r\n" % (PREFIXES[kind], HOSTS[hosts])
@@ -126,7 +118,6 @@ def test_a_request_has_one_host(site: Site, mode: str, kind: str, hosts: str) ->
 
 @pytest.mark.parametrize("hosts", HOSTS)
 @both_modes
-@later("The edge", "B8")
 def test_a_handshake_has_one_host(site: Site, mode: str, hosts: str) -> None:
     """B8; RFC 6455, section 4.2.1."""
     shaken = handshake(b"/open").replace(b"Host: x\r\n", HOSTS[hosts])
@@ -139,7 +130,8 @@ def test_http_1_0_needs_no_host(site: Site, mode: str) -> None:
     assert status_of(exchange(site(mode), b"GET / HTTP/1.0\r\n\r\n")) == 200
 
 
-@cases("mode kind", later("The edge", "B12"), fails="split:wsgi split:asgi", passes="inprocess:wsgi inprocess:asgi")
+@both_kinds
+@both_modes
 def test_an_answer_waits_for_no_body_that_nobody_reads(site: Site, mode: str, kind: str) -> None:
     """B12."""
     data = b"POST %b401 HTTP/1.1\r\nHost: x\r\nContent-Length: 50\r\n\r\n" % PREFIXES[kind]
@@ -148,7 +140,6 @@ def test_an_answer_waits_for_no_body_that_nobody_reads(site: Site, mode: str, ki
 
 @pytest.mark.parametrize("path", [b"/refused", b"/nowhere"])
 @both_modes
-@later("The edge", "B13")
 def test_a_refused_handshake_logs_nothing(site: Site, mode: str, path: bytes) -> None:
     """B13."""
     machine = site(mode)
@@ -168,16 +159,7 @@ FORWARDED = {
 }
 
 
-@pytest.mark.parametrize(
-    "header",
-    [
-        "tabs",
-        "spaces",
-        "list",
-        "https",
-        *(pytest.param(each, marks=later("The edge", "B17")) for each in ("wss", "ws")),
-    ],
-)
+@pytest.mark.parametrize("header", FORWARDED)
 @both_kinds
 @both_modes
 def test_what_a_trusted_proxy_says(site: Site, mode: str, kind: str, header: str) -> None:
@@ -189,7 +171,6 @@ def test_what_a_trusted_proxy_says(site: Site, mode: str, kind: str, header: str
 @pytest.mark.parametrize("value", [b"junk", b"1.1.1.1.1", b"<script>"])
 @both_kinds
 @both_modes
-@later("The edge", "B17")
 def test_who_is_no_address_is_nobody(site: Site, mode: str, kind: str, value: bytes) -> None:
     """B17: an address, or nothing."""
     answer = exchange(site(mode), request(PREFIXES[kind] + b"peer", b"X-Forwarded-For: " + value))

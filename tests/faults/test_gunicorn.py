@@ -29,7 +29,7 @@ served = InProcess(Application(http=print), None, "test", 1, Readiness(None, "se
 
 async def identity():
     received, sent = asyncio.Queue(), asyncio.Queue()
-    lifespan = asyncio.create_task(served({"type": "lifespan"}, received.get, sent.put))
+    lifespan = asyncio.create_task(served.lifespan(received.get, sent.put))
     received.put_nowait({"type": "lifespan.startup"})
     assert (await sent.get())["type"] == "lifespan.startup.complete"
     os.write(1, f"{served._forwarder.new_id()}\\n".encode())  # at once, whatever buffers there are

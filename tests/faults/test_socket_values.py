@@ -15,13 +15,11 @@ from tests.faults.conftest import (
     Site,
     body_of,
     both_modes,
-    cases,
     exchange,
     frames,
     handshake,
     head,
     kill,
-    later,
     logged,
     request,
     site_of,
@@ -273,12 +271,8 @@ def test_frames_that_do_not_wait_move_in_their_order(consumers: Site, mode: str)
             assert sorted(heard(client, 2)) == ["end", "sent"]
 
 
-@cases(
-    "mode what",
-    later("The edge", "B9"),
-    fails="split:bare split:empty",
-    passes="inprocess:bare inprocess:empty split:headers inprocess:headers",
-)
+@pytest.mark.parametrize("what", ["bare", "empty", "headers"])
+@both_modes
 def test_a_denial_has_its_body(asgi: Site, mode: str, what: str) -> None:
     """B9."""
     answer = exchange(asgi(mode), handshake(b"/denied/%b" % what.encode()), HANG_SECONDS)

@@ -3,11 +3,8 @@
 What the application was asked is what it noted. A smuggled request would ask for /forbidden, which nginx refuses.
 """
 
-import os
 import re
-import shutil
 import socket
-import subprocess
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import MODES, Machine, free_port, is_listening, new_machine, until
+from tests.conftest import MODES, new_machine
 from tests.faults.conftest import SECONDS
+from tests.faults.front import UPGRADES, nginx
 
 APPLICATION = """
 import os
@@ -50,22 +48,6 @@ def note(line):
     noted = os.open("noted", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.write(noted, line.encode() + b"\\n")
     os.close(noted)
-"""
-NGINX = """
-daemon off; {user} worker_processes 1; pid {directory}/pid; error_log {directory}/error.log;
-events {{ worker_connections 64; }}
-http {{
-  access_log off; client_body_temp_path {directory}/body; proxy_temp_path {directory}/proxy;
-  fastcgi_temp_path {directory}/fastcgi; uwsgi_temp_path {directory}/uwsgi; scgi_temp_path {directory}/scgi;
-  server {{
-    listen 127.0.0.1:{port};
-    location / {{
-      proxy_pass http://127.0.0.1:{upstream};
-      proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection "upgrade";
-    }}
-    location /forbidden {{ return 403; }}
-  }}
-}}
 """
 SMUGGLED = "GET /forbidden HTTP/1.1\r\nHost: a\r\n\r\n"
 KEY = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
@@ -113,7 +95,6 @@ REFUSED = {
     "two framings": f"POST /x HTTP/1.1\r\nHost: a\r\n{UPGRADE}Upgrade: h2c\r\n{LENGTH}{CHUNKED}\r\n0\r\n\r\n{SMUGGLED}",
     "HTTP/2 preface": "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
 }
-WAYS = ["directly", "behind nginx"]
 DIFFERENT = {  # docs/servers.md: they frame for themselves. The status of what is not an ordinary request to them.
     "daphne": {
         "POST of a WebSocket": 405,
@@ -164,7 +145,7 @@ class Edge:
 @contextmanager
 def edge_of(mode: str, server: str, directory: Path) -> Iterator[Edge]:
     (directory / "app.py").write_text(textwrap.dedent(APPLICATION))
-    with new_machine() as machine, nginx(machine, directory) as port:
+    with new_machine() as machine, nginx(machine, directory, UPGRADES) as port:
         machine.directory = directory
         machine.start("app:app", "--mode", mode, "--server", server, "--workers", "1")
         yield Edge(server, {"directly": machine.port, "behind nginx": port}, directory / "noted")
@@ -181,43 +162,6 @@ def other(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     """What hosts itself with a parser of its own."""
     with edge_of("split", request.param, tmp_path_factory.mktemp("other")) as made:
         yield made
-
-
-class nginx:  # noqa: N801
-    """Debian's nginx before an instance, with what its documentation says for WebSockets."""
-
-    @staticmethod
-    def program() -> str | None:
-        return shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
-
-    def __init__(self, machine: Machine, directory: Path) -> None:
-        self._port, self._conf = free_port(), directory / "nginx.conf"
-        user = "user root;" if os.geteuid() == 0 else ""
-        ports = {"port": self._port, "upstream": machine.port}
-        self._conf.write_text(NGINX.format(user=user, directory=directory, **ports))
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def __enter__(self) -> int:
-        if program := self.program():
-            log = str(self._conf.parent / "error.log")
-            self._process = subprocess.Popen([program, "-p", self._conf.parent, "-c", self._conf, "-e", log])
-            until(lambda: is_listening(self._port), "nginx listens")
-        return self._port
-
-    def __exit__(self, *_: object) -> None:
-        if self._process:
-            self._process.terminate()
-            self._process.wait(10)
-
-
-@pytest.fixture(params=WAYS)
-def way(request: pytest.FixtureRequest) -> str:
-    chosen: str = request.param
-    if chosen == "behind nginx" and nginx.program() is None:
-        if os.environ.get("ASGICTL_DEMAND_NGINX"):
-            pytest.fail("this run demands nginx, and there is none")
-        pytest.skip("NOT RUN: no nginx on this machine")
-    return chosen
 
 
 def statuses(came: str) -> list[int]:

@@ -12,7 +12,8 @@ from asgictl.app.application import Application
 from asgictl.app.message import BackgroundMessage
 from asgictl.app.outside import Sender
 from asgictl.inprocess import server as inprocess
-from asgictl.inprocess.server import InProcess, create_application, root_path_of, silent_seconds_of
+from asgictl.inprocess.server import InProcess, create_application, create_backend, root_path_of, silent_seconds_of
+from asgictl.interface.edge_asgi import ASGIEdge
 from asgictl.telemetry.controller_client import Readiness
 from asgictl.wire.messages import Job
 from asgictl.wire.state import encode_state
@@ -35,7 +36,7 @@ def test_jobs_run_in_the_servers_process_from_its_startup_to_its_shutdown(
         incoming: asyncio.Queue[Any] = asyncio.Queue()
         sent: asyncio.Queue[Any] = asyncio.Queue()
         served = InProcess(Application(background={"thumbs": consume}), url, "shop", 1, READINESS)
-        running = asyncio.ensure_future(served({"type": "lifespan"}, incoming.get, sent.put))
+        running = asyncio.ensure_future(ASGIEdge(served)({"type": "lifespan"}, incoming.get, sent.put))
         incoming.put_nowait({"type": "lifespan.startup"})
         assert (await asyncio.wait_for(sent.get(), 15))["type"] == "lifespan.startup.complete"
         job = Job("job.1", 1, "thumbs", encode_state({"id": 5}))
@@ -62,7 +63,7 @@ def test_a_server_without_its_redis_fails_at_startup() -> None:
         async def send(message: Any) -> None:
             sent.append(message)
 
-        await served({"type": "lifespan"}, receive, send)
+        await ASGIEdge(served)({"type": "lifespan"}, receive, send)
         return sent
 
     (failed,) = asyncio.run(main())
@@ -72,6 +73,7 @@ def test_a_server_without_its_redis_fails_at_startup() -> None:
 
 def environment(run_dir: Path, target: str) -> dict[str, str]:
     made = {"RUN_DIR": str(run_dir), "TARGET": target, "THREADS": "3", "NAME": "shop", "ROOT_PATH": "/below/"}
+    made["FORWARDED_ALLOW_IPS"] = "192.0.2.1"
     return {f"ASGICTL_{name}": value for name, value in made.items()}
 
 
@@ -86,8 +88,13 @@ def _process(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_process_makes_its_application_of_its_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tmp_path.chmod(0o700)
     made = environment(tmp_path, "asgictl.demo:app")
+    made["ASGICTL_MAX_BODY_BYTES"] = "5"
     monkeypatch.setattr(os, "environ", os.environ | made)
-    assert create_application().config.limits.body_bytes > 0
+    edge, backend = create_application(), create_backend()
+    assert isinstance(edge.backend, InProcess)
+    assert edge.limits == edge.backend.limits == backend.limits
+    assert (backend.limits.body_bytes, backend.config.name) == (5, "shop")
+    assert [edge.trusted.trusts((host, 1)) for host in ("192.0.2.1", "192.0.2.2")] == [True, False]
     assert root_path_of(made) == "/below"
     assert silent_seconds_of({"ASGICTL_SILENT_SECONDS": "2.5"}) == 2.5
 

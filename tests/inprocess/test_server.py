@@ -12,6 +12,7 @@ from asgictl.app.message import Message
 from asgictl.config import Limits
 from asgictl.errors import RedisError
 from asgictl.inprocess.server import InProcess, limits_of
+from asgictl.interface.edge_asgi import ASGIEdge
 from asgictl.telemetry.controller_client import Readiness
 from tests.conftest import until
 
@@ -24,7 +25,7 @@ class Client:
     def __init__(self, served: InProcess, scope: dict[str, Any]) -> None:
         self.incoming: asyncio.Queue[ASGIMessage] = asyncio.Queue()
         self.sent: asyncio.Queue[ASGIMessage] = asyncio.Queue()
-        self.running = asyncio.ensure_future(served(scope, self.incoming.get, self.sent.put))
+        self.running = asyncio.ensure_future(ASGIEdge(served)(scope, self.incoming.get, self.sent.put))
 
     async def hears(self) -> ASGIMessage:
         return await asyncio.wait_for(self.sent.get(), 10)
@@ -124,7 +125,9 @@ def test_a_failed_application_is_a_500_and_named_in_the_log(query: bytes, caplog
         await client.running
         denied: dict[str, Any] = {"websocket.http.response": {}}
         socket = Client(served, {**request, "type": "websocket", "path": "/ws", "extensions": denied})
+        socket.incoming.put_nowait({"type": "websocket.connect"})
         assert (await socket.hears())["status"] == 500
+        socket.incoming.put_nowait({"type": "websocket.disconnect", "code": 1006})
         await socket.running
 
     during_lifespan(Application(http=failing, websocket=failing), test)
@@ -243,7 +246,8 @@ def test_an_asgi_socket_that_its_application_leaves_open_is_closed(frame: dict[s
         client.incoming.put_nowait({"type": "websocket.connect"})
         assert (await client.hears())["type"] == "websocket.accept"
         client.incoming.put_nowait({"type": "websocket.receive", **frame})
-        assert await client.hears() == {"type": "websocket.close", "code": code}
+        assert await client.hears() == {"type": "websocket.close", "code": code, "reason": ""}
+        client.incoming.put_nowait({"type": "websocket.disconnect", "code": code})
         await asyncio.wait([client.running])
         assert client.running.exception() is None
         assert client.sent.empty()

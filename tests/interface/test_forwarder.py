@@ -1,6 +1,7 @@
-"""The interface's ASGI application, between a fake server and a fake channel layer."""
+"""An interface's backend, between a fake server that speaks ASGI and a fake channel layer."""
 
 import asyncio
+import logging
 import os
 import signal
 from collections.abc import Callable, Coroutine, MutableMapping
@@ -10,9 +11,9 @@ from typing import Any
 import pytest
 
 from asgictl.config import Bind, InterfaceConfig, Limits
+from asgictl.interface.edge_asgi import Aborted, ASGIEdge
 from asgictl.interface.forwarder import BUDGET_BYTES, BUDGET_SHARE, LEAST_CREDIT_BYTES, Forwarder
 from asgictl.interface.in_flight import InFlight
-from asgictl.interface.pending_request import Aborted
 from asgictl.layers.base import Answered, OnItsWay
 from asgictl.layers.memory import Added
 from asgictl.telemetry.controller_client import Readiness
@@ -31,11 +32,13 @@ from asgictl.wire.messages import (
     Receive,
     Request,
     Response,
+    Scope,
     Want,
     WorkerMessage,
     encode,
 )
 from tests.interface.conftest import settled
+from tests.interface.fakes import RecordingRequest
 
 ASGIMessage = MutableMapping[str, Any]
 PATHS = [
@@ -45,6 +48,7 @@ PATHS = [
 ]
 MANIFEST = Manifest(VERSION, "r1", True, PATHS, {"/slow": ".slow"})
 WORKER = "worker.1"
+SCOPE = Scope("POST", "http", "1.1", "", "/", b"/", b"", [], None, None)
 
 
 class Layer:
@@ -57,6 +61,7 @@ class Layer:
         self.letters: list[tuple[str, WorkerMessage]] = []
         self.forgotten: list[str] = []
         self.dead_letters: list[tuple[str, Event, str]] = []
+        self.farewells: list[str] = []
         self.answer: object = b"1-0"
         self.silent_seconds = 0.0
         self.is_taken = False  # whether a worker has what is to be removed
@@ -87,6 +92,12 @@ class Layer:
     def dead_letter(self, channel: str, event: Event, reason: str) -> None:
         self.dead_letters.append((channel, event, reason))
 
+    async def goodbye(self) -> None:
+        self.farewells.append("goodbye")
+
+    async def stop(self) -> None:
+        self.farewells.append("stop")
+
 
 class Client:
     """One connection to an interface."""
@@ -98,7 +109,7 @@ class Client:
 
     async def _run(self, forwarder: Forwarder, scope: dict[str, Any]) -> None:
         with suppress(Aborted):
-            await forwarder(scope, self.incoming.get, self.send)
+            await ASGIEdge(forwarder)(scope, self.incoming.get, self.send)
 
     async def send(self, message: ASGIMessage) -> None:
         self.sent.append(message)
@@ -120,8 +131,10 @@ class Client:
 class Interface:
     """A forwarder, its layer and its clients."""
 
-    def __init__(self, **limits: Any) -> None:
-        config = InterfaceConfig("test", "redis://localhost", Bind("127.0.0.1:8000"), Limits(**limits))
+    def __init__(self, *, access_log: bool = False, **limits: Any) -> None:
+        config = InterfaceConfig(
+            "test", "redis://localhost", Bind("127.0.0.1:8000"), Limits(**limits), access_log=access_log
+        )
         self.forwarder = Forwarder(config, Readiness(None, "interface", "interface"))
         self.layer = Layer()
         layer: Any = self.layer
@@ -242,28 +255,14 @@ async def test_a_small_body_travels_with_the_event(interface: Interface) -> None
 
 
 @scenario
-async def test_a_small_body_that_comes_slowly_is_not_taken_by_the_look_for_clients_that_left(
-    interface: Interface,
-) -> None:
-    client = await interface.requests(method="POST", headers=[(b"content-length", b"6")])
-    for half in (b"abc", b"def"):
-        interface.forwarder._look()
-        await client.says({"type": "http.request", "body": half, "more_body": half == b"abc"})
-    assert isinstance(interface.event, Request)
-    assert interface.event.body == b"abcdef"
-    await interface.replies()
-
-
-def test_a_small_body_that_does_not_come_in_time_is_a_408_and_no_worker_sees_the_request() -> None:
-    async def main() -> None:
-        interface = Interface(http_deadline_seconds=0)
-        client = await interface.requests(method="POST", headers=[(b"content-length", b"3")])
-        await client.running
-        assert client.status == 408
-        assert interface.layer.added == []
-        assert interface.is_clean()
-
-    asyncio.run(main())
+async def test_a_body_that_a_worker_asked_for_and_that_does_not_come_in_time_is_a_408(interface: Interface) -> None:
+    client = await interface.requests(method="POST", headers=[(b"transfer-encoding", b"chunked")])
+    interface.forwarder._on_reply(Want(interface.event.connection, 1, b"1-0", WORKER, 10, 1), None)
+    interface.expire()
+    await settled()
+    assert client.status == 408
+    assert interface.layer.letters[-1] == (WORKER, Gone(interface.event.connection, b"1-0"))
+    assert interface.forwarder.shed.tell() == {"requests answered 408: The body did not come in time.": 1}
 
 
 @scenario
@@ -274,11 +273,13 @@ async def test_a_body_that_is_too_large_is_a_413_and_no_worker_sees_the_request(
 
 
 @scenario
-async def test_a_client_that_leaves_within_its_small_body_is_forgotten(interface: Interface) -> None:
-    client = await interface.requests(method="POST", headers=[(b"content-length", b"3")])
-    await client.leaves()
-    assert client.running.done()
-    assert interface.layer.added == []
+async def test_a_body_as_large_as_it_may_be_is_served(interface: Interface) -> None:
+    served, refused, limit = RecordingRequest(), RecordingRequest(), interface.forwarder.limits.body_bytes
+    interface.forwarder.http(SCOPE, b"", limit, True, served)
+    interface.forwarder.http(SCOPE, b"", limit + 1, True, refused)
+    assert (served.status, refused.status, len(interface.layer.added)) == (0, 413, 1)
+    await interface.replies()
+    assert served.is_complete
 
 
 @scenario
@@ -359,7 +360,7 @@ async def test_a_post_that_may_have_run_is_a_502_and_one_that_redis_refused_a_50
 
 
 @pytest.mark.parametrize("limits", [{"channel_events": 1}, {"channel_bytes": 1}], ids=["events", "bytes"])
-def test_a_full_channel_refuses_requests_and_handshakes_and_holds_frames_back(limits: dict[str, int]) -> None:
+def test_a_full_channel_refuses_requests_and_handshakes_and_holds_frames_back(limits: dict[str, Any]) -> None:
     async def main() -> None:
         interface = Interface(**limits)
         waiting = await interface.requests()
@@ -491,6 +492,52 @@ def test_a_fenced_interface_sends_nothing_more_and_ends(monkeypatch: pytest.Monk
 
 
 @scenario
+async def test_what_is_open_when_the_server_has_waited_long_enough_is_ended(interface: Interface) -> None:
+    waiting, begun = await interface.requests(), await interface.requests()
+    await interface.replies(more=True, inbox=WORKER)
+    await interface.forwarder.drain()
+    await settled()
+    assert (waiting.status, begun.running.done()) == (503, True)
+    assert interface.layer.letters == [(WORKER, Gone(interface.event.connection, b"1-0"))]
+    assert interface.layer.farewells == ["goodbye", "stop"]
+
+
+@scenario
+async def test_the_last_turns_of_closed_sockets_are_waited_for(interface: Interface) -> None:
+    client = await interface.connects()
+    await interface.commits(accept=Accept(None, []))
+    await client.leaves("websocket")
+    draining = asyncio.create_task(interface.forwarder.drain())
+    await settled()
+    assert not draining.done()
+    await interface.commits()
+    await draining
+    assert interface.layer.farewells == ["goodbye", "stop"]
+
+
+def test_requests_and_sockets_are_logged_where_that_is_wanted(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "asgictl.access")
+
+    async def main() -> None:
+        interface = Interface(access_log=True)
+        await interface.requests("/page")
+        await interface.replies()
+        client = await interface.connects()
+        await interface.commits(accept=Accept(None, []))
+        await client.leaves("websocket")
+        await interface.connects("/nowhere")
+
+    asyncio.run(main())
+    said = [(line.split('"')[1], " ".join(line.split('"')[2].split()[1:3])) for line in caplog.messages]
+    assert said == [
+        ("GET /page", "200 5"),
+        ("WEBSOCKET /ws", "101 open"),
+        ("WEBSOCKET /ws", "1006 close"),
+        ("WEBSOCKET /nowhere", "404 refused"),
+    ]
+
+
+@scenario
 async def test_a_request_is_counted_with_its_status_and_what_of_its_time_the_application_took(
     interface: Interface,
 ) -> None:
@@ -507,7 +554,7 @@ async def test_a_request_is_counted_with_its_status_and_what_of_its_time_the_app
 
 @scenario
 async def test_a_request_whose_client_left_is_counted_as_such_and_has_no_time(interface: Interface) -> None:
-    client = await interface.requests(headers=[(b"content-length", b"2")])
+    client = await interface.requests()
     await client.leaves()
     figures = interface.forwarder.figures
     assert (figures.requests, sum(figures.request_seconds)) == ({499: 1}, 0)

@@ -19,16 +19,48 @@ from tests.conftest import free_port, is_listening, until
 pytestmark = pytest.mark.slow
 
 SECONDS = 20
-APPLICATION = """
+BACKEND = """
     import logging, os, socket, sys
     from asgictl.config import Limits
     from asgictl.interface.hosting import host
+    from asgictl.telemetry.metrics import Figures
+    from asgictl.telemetry.rejections import Rejections
+    from asgictl.wire.messages import Accept
 
     def say(line):  # Twisted takes sys.stdout
         os.write(1, line.encode() + b"\\n")
 
-    async def application(scope, receive, send):
-        if scope["type"] == "lifespan":
+    class Request:
+        def gone(self):
+            say("gone")
+
+    class Socket:
+        def __init__(self, client):
+            self.client = client
+            client.accept(Accept(None, []))
+
+        def receive(self, frame):
+            self.client.frame(frame)
+
+        def resumed(self):
+            pass
+
+        def left(self, code, reason):
+            say(f"socket closed {code}")
+
+    class Backend:
+        limits = Limits(drain_seconds=5)
+        figures = Figures()
+        shed = Rejections()
+
+        def http(self, scope, body, length, more, client):
+            client.respond(200, [], scope.root_path.encode(), more=False)
+            return Request()
+
+        def websocket(self, scope, client):
+            return Socket(client)
+
+        async def lifespan(self, receive, send):
             await receive()
             if "broken" in sys.argv:
                 await send({"type": "lifespan.startup.failed", "message": "no database"})
@@ -37,28 +69,19 @@ APPLICATION = """
             await receive()
             say("shut down")
             await send({"type": "lifespan.shutdown.complete"})
-        elif scope["type"] == "http":
-            await send({"type": "http.response.start", "status": 200, "headers": []})
-            await send({"type": "http.response.body", "body": scope["root_path"].encode()})
-        else:
-            await receive()
-            await send({"type": "websocket.accept"})
-            while (message := await receive())["type"] == "websocket.receive":
-                await send({"type": "websocket.send", "text": message["text"]})
-            say(f"socket closed {message['code']}")
 
     logging.basicConfig()
     _, server, port, *_ = sys.argv
     listener = socket.create_server(("127.0.0.1", int(port)), backlog=5)
-    has_started = host(application, listener, server, Limits(drain_seconds=5), "127.0.0.1", "/below", {})
+    has_started = host(Backend(), listener, server, "127.0.0.1", "/below", {})
     say("had started" if has_started else "had not started")
 """
 
 
 @contextmanager
 def hosted(directory: Path, server: str, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """Run the application on a server in a process of its own; yields it and its port."""
-    (directory / "hosts.py").write_text(textwrap.dedent(APPLICATION))
+    """Run the backend on a server in a process of its own; yields it and its port."""
+    (directory / "hosts.py").write_text(textwrap.dedent(BACKEND))
     port = free_port()
     command = [sys.executable, str(directory / "hosts.py"), server, str(port), *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -90,7 +113,7 @@ def test_a_server_serves_both_protocols_and_closes_sockets_once_it_is_told_to_en
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_an_application_that_cannot_start_is_not_served(server: str, tmp_path: Path) -> None:
+def test_a_backend_that_cannot_start_is_not_served(server: str, tmp_path: Path) -> None:
     with hosted(tmp_path, server, "broken") as (process, _):
         said, errors = process.communicate(timeout=SECONDS)
     # uvicorn ends the process by itself.

@@ -28,8 +28,8 @@ def _garbage() -> Iterator[None]:
 def test_a_forwarder_is_served_on_the_address(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
 
-    def host(application: Any, listener: socket.socket, name: str, *_: Any) -> bool:
-        seen.extend([type(application), name, Path(listener.getsockname()).exists()])
+    def host(backend: Any, listener: socket.socket, name: str, *_: Any) -> bool:
+        seen.extend([type(backend), name, Path(listener.getsockname()).exists()])
         listener.close()
         return True
 

@@ -1,7 +1,6 @@
-"""One WebSocket of an ASGI application, between a fake server and a worker that a test plays."""
+"""One WebSocket of an ASGI application, between a client that notes what it is told and a worker that a test plays."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, MutableMapping
 from typing import Any
 
 import pytest
@@ -24,16 +23,22 @@ from asgictl.wire.messages import (
     Gone,
     Incoming,
     Reply,
+    Scope,
     Want,
     WorkerMessage,
 )
+from tests.conftest import scenario
 from tests.interface.conftest import settled
+from tests.interface.fakes import RecordingSocket
 
 INBOX, ENTRY = "w.asgi", b"5-0"
 
 
 class Socket:
-    """A relay, its host, and both of its ends. posted: letters to the worker; is_worker_there: it hears them."""
+    """A relay, its host, and both of its ends. posted: letters to the worker; is_worker_there: it hears them.
+
+    unread: what the client sent while it was not to be read.
+    """
 
     def __init__(self, **limits: Any) -> None:
         self.limits = Limits(**limits)
@@ -42,15 +47,11 @@ class Socket:
         self.skips = self.closes = 0
         self.posted: list[tuple[str, WorkerMessage]] = []
         self.is_worker_there = True
-        self.sent: list[MutableMapping[str, Any]] = []
-        self.may_write = asyncio.Event()
-        self.may_write.set()
-        self.ended = asyncio.Event()  # a close was written, or a refusal
-        self.incoming: asyncio.Queue[MutableMapping[str, Any]] = asyncio.Queue()
-        scope = {"path": "/ws", "headers": [], "extensions": {"websocket.http.response": {}}}
-        self.relay = StreamSocket("i/1", scope, "", self, self._send)
-        self.incoming.put_nowait({"type": "websocket.connect"})
-        self.running = asyncio.create_task(self.relay.run(self.incoming.get))
+        self.client = RecordingSocket()
+        self.unread: list[Frame] = []
+        scope = Scope("", "ws", "1.1", "", "/ws", b"/ws", b"", [], None, None)
+        self.relay = StreamSocket("i/1", scope, "", self, self.client)
+        self.relay.open()
 
     def submit(self, session: StreamSocket, event: Connect) -> None:
         self.events.append(event)
@@ -65,41 +66,30 @@ class Socket:
         self.posted.append((inbox, letter))
         asyncio.get_running_loop().call_soon(answered, b"1-0" if self.is_worker_there else None)
 
-    async def _send(self, message: MutableMapping[str, Any]) -> None:
-        await self.may_write.wait()
-        self.sent.append(message)
-        if message["type"] in {"websocket.close", "websocket.http.response.body"}:
-            self.ended.set()
-
     async def says(self, *frames: Frame) -> None:
-        for frame in frames:
-            kind = "text" if isinstance(frame, str) else "bytes"
-            self.incoming.put_nowait({"type": "websocket.receive", kind: frame})
+        self.unread += frames
+        await self._read()
+
+    async def _read(self) -> None:
+        while self.unread and self.client.is_open and not self.client.is_held:
+            self.relay.receive(self.unread.pop(0))
         await settled()
 
-    async def leaves(self, code: int | None = 1001, reason: str = "") -> None:
-        self.incoming.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
+    async def leaves(self, code: int = 1001, reason: str = "") -> None:
+        self.client.is_open = False
+        self.relay.left(code, reason)
         await settled()
 
     async def hears(self, *replies: Reply) -> None:
         for reply in replies:
             self.relay.answer(reply, None)
-        await settled()
+        await self._read()
 
     async def opens(self) -> None:
-        await settled()
         await self.hears(done(accept=Accept(None, [])))
 
     def letters(self, kind: type[WorkerMessage]) -> list[Any]:
         return [letter for _, letter in self.posted if isinstance(letter, kind)]
-
-    def types(self) -> list[str]:
-        return [message["type"].removeprefix("websocket.") for message in self.sent]
-
-    def closed_with(self) -> int:
-        assert self.sent[-1]["type"] == "websocket.close"
-        code: int = self.sent[-1]["code"]
-        return code
 
 
 def done(accept: Accept | None = None, close: Close | None = None, entry: bytes = ENTRY, inbox: str = INBOX) -> Done:
@@ -114,22 +104,14 @@ def want(size: int, sequence: int = 0, entry: bytes = ENTRY) -> Want:
     return Want("i/1", 1, entry, INBOX, size, sequence)
 
 
-def scenario(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
-    def run() -> None:
-        asyncio.run(asyncio.wait_for(test(), 30))
-
-    run.__name__ = test.__name__
-    return run
-
-
 @scenario
 async def test_a_handshake_goes_to_a_worker_and_its_answer_opens_the_socket() -> None:
     socket = Socket()
     await settled()
     assert [event.attempt for event in socket.events] == [1]
-    assert socket.sent == []
+    assert socket.client.sent == []
     await socket.hears(done(accept=Accept("chat", [(b"a", b"b")])))
-    assert socket.sent == [{"type": "websocket.accept", "subprotocol": "chat", "headers": [(b"a", b"b")]}]
+    assert socket.client.sent == [Accept("chat", [(b"a", b"b")])]
     await socket.leaves()
     assert socket.closes == 1
 
@@ -151,8 +133,8 @@ async def test_what_the_worker_sends_is_written_once_and_in_order() -> None:
     await socket.opens()
     await socket.hears(frames(1, "one"), frames(2, "two"), frames(1, "one"), frames(2, "two"))
     await socket.hears(Closed("i/1", 4000, "bye", 3, ENTRY), frames(4, "late"))
-    assert socket.types() == ["accept", "send", "send", "close"]
-    assert socket.sent[-1] == {"type": "websocket.close", "code": 4000, "reason": "bye"}
+    assert socket.client.kinds() == ["accept", "frame", "frame", "close"]
+    assert socket.client.closed == Close(4000, "bye")
 
 
 @scenario
@@ -160,8 +142,8 @@ async def test_a_part_that_is_missing_closes_the_socket_with_1012() -> None:
     socket = Socket()
     await socket.opens()
     await socket.hears(frames(1, "one"), frames(3, "three"), frames(4, "four"))
-    assert socket.types() == ["accept", "send", "close"]
-    assert socket.closed_with() == 1012
+    assert socket.client.kinds() == ["accept", "frame", "close"]
+    assert socket.client.closed.code == 1012
 
 
 @scenario
@@ -172,62 +154,52 @@ async def test_of_two_workers_that_answer_the_first_has_the_socket_and_the_other
     assert not socket.relay.is_answered_by(second)
     await socket.hears(second, frames(1, "of the second", entry=b"6-0"), frames(1, "of the first"))
     assert socket.posted == [("v.asgi", Gone("i/1", b"6-0"))]
-    assert [message.get("text") for message in socket.sent] == [None, "of the first"]
+    assert socket.client.frames == ["of the first"]
 
 
 @pytest.mark.parametrize(("status", "body"), [(403, b""), (401, b"not you")])
-def test_a_refusal_ends_the_handshake_with_its_response(status: int, body: bytes) -> None:
-    @scenario
-    async def run() -> None:
-        socket = Socket()
-        await settled()
-        await socket.hears(done(close=Close(1000, "", status, [(b"a", b"b")], body)))
-        assert socket.sent[0]["status"] == status
-        assert socket.sent[1]["body"] == body
-        await socket.leaves(1006)
-        assert (socket.closes, socket.posted) == (1, [])
-
-    run()
+@scenario
+async def test_a_refusal_ends_the_handshake_with_its_response(status: int, body: bytes) -> None:
+    socket = Socket()
+    refusal = Close(1000, "", status, [(b"a", b"b")], body)
+    await socket.hears(done(close=refusal))
+    assert socket.client.sent == [refusal]
+    await socket.leaves(1006)
+    assert (socket.closes, socket.posted) == (1, [])
 
 
 @pytest.mark.parametrize("answer", [done(accept=Accept(None, [])), done(close=Close(1000, ""))])
-def test_a_client_that_leaves_while_it_is_answered_leaves_nothing_behind(answer: Done) -> None:
-    @scenario
-    async def run() -> None:
-        socket = Socket()
-        await settled()
-        await socket.leaves(1006)
-        assert (socket.skips, socket.closes) == (1, 0)
-        await socket.hears(answer)
-        assert socket.closes == 1
-        assert socket.letters(Ended) == ([Ended("i/1", ENTRY, 1006, "", 1)] if answer.accept else [])
-        assert socket.sent == []
-
-    run()
+@scenario
+async def test_a_client_that_leaves_while_it_is_answered_leaves_nothing_behind(answer: Done) -> None:
+    socket = Socket()
+    await settled()
+    await socket.leaves(1006)
+    assert (socket.skips, socket.closes) == (1, 0)
+    await socket.hears(answer)
+    assert socket.closes == 1
+    assert socket.letters(Ended) == ([Ended("i/1", ENTRY, 1006, "", 1)] if answer.accept else [])
+    assert socket.client.sent == []
 
 
 @pytest.mark.parametrize("asks_first", [True, False])
-def test_an_application_that_waits_before_it_answers_is_told_that_its_client_has_left(asks_first: bool) -> None:
-    @scenario
-    async def run() -> None:
-        socket = Socket()
-        await settled()
-        if asks_first:
-            await socket.hears(want(0))
-            assert socket.posted == []
-        await socket.leaves()
-        if not asks_first:
-            await socket.hears(want(0))
-        assert socket.posted == [(INBOX, Gone("i/1", ENTRY))]
-
-    run()
+@scenario
+async def test_an_application_that_waits_before_it_answers_is_told_that_its_client_has_left(asks_first: bool) -> None:
+    socket = Socket()
+    await settled()
+    if asks_first:
+        await socket.hears(want(0))
+        assert socket.posted == []
+    await socket.leaves()
+    if not asks_first:
+        await socket.hears(want(0))
+    assert socket.posted == [(INBOX, Gone("i/1", ENTRY))]
 
 
 @scenario
 async def test_a_handshake_that_nobody_answers_in_time_is_503() -> None:
     socket = Socket(connect_deadline_seconds=0)
-    await socket.ended.wait()
-    assert socket.sent[0]["status"] == 503
+    await socket.client.ended.wait()
+    assert socket.client.closed.status == 503
     await socket.leaves(1006)
     await socket.hears(done(close=Close(1011, "", 500)))
     assert socket.closes == 1
@@ -241,7 +213,7 @@ async def test_a_handshake_whose_worker_died_goes_to_another_and_after_three_is_
     assert [again.attempt for started in (False, True, True) if (again := socket.relay.lost(started))] == [1, 2, 3]
     assert socket.relay.lost(started=True) is None
     await settled()
-    assert socket.sent[0]["status"] == 500
+    assert socket.client.closed.status == 500
     await socket.leaves(1006)
     assert (socket.closes, socket.skips) == (1, 0)
 
@@ -256,23 +228,20 @@ async def test_a_handshake_whose_client_has_left_is_not_sent_again() -> None:
 
 
 @pytest.mark.parametrize("how", ["told", "found"])
-def test_a_dead_worker_s_socket_closes_with_1012_behind_what_it_had_sent(how: str) -> None:
-    @scenario
-    async def run() -> None:
-        socket = Socket()
-        await socket.opens()
-        await socket.hears(frames(1, "last"))
-        socket.is_worker_there = False
-        if how == "told":
-            socket.relay.died()
-        await socket.says("into the void")
-        assert socket.types() == ["accept", "send", "close"]
-        assert socket.closed_with() == 1012
-        await socket.says("ignored")
-        await socket.leaves(1012)
-        assert socket.closes == 1
-
-    run()
+@scenario
+async def test_a_dead_worker_s_socket_closes_with_1012_behind_what_it_had_sent(how: str) -> None:
+    socket = Socket()
+    await socket.opens()
+    await socket.hears(frames(1, "last"))
+    socket.is_worker_there = False
+    if how == "told":
+        socket.relay.died()
+    await socket.says("into the void")
+    assert socket.client.kinds() == ["accept", "frame", "close"]
+    assert socket.client.closed.code == 1012
+    await socket.says("ignored")
+    await socket.leaves(1012)
+    assert socket.closes == 1
 
 
 @scenario
@@ -294,34 +263,46 @@ async def test_an_application_that_takes_nothing_for_too_long_has_its_socket_clo
     socket = Socket(inbox_bytes=0, inbox_deadline_seconds=0)
     await socket.opens()
     await socket.says("one", "two")
-    await socket.ended.wait()
-    assert socket.closed_with() == 1013
+    await socket.client.ended.wait()
+    assert socket.client.closed.code == 1013
 
 
 @scenario
-async def test_a_reader_that_waits_for_room_goes_on_when_the_socket_is_closed() -> None:
+async def test_a_client_that_is_held_back_is_read_again_when_its_socket_is_closed() -> None:
     socket = Socket(inbox_bytes=0)
     await socket.opens()
     await socket.says("one", "two")
-    await socket.leaves()
-    assert not socket.closes
+    assert socket.client.is_held
     await socket.hears(Closed("i/1", 1000, "", 1, ENTRY))
-    assert (socket.closed_with(), socket.closes) == (1000, 1)
+    assert not socket.client.is_held
+    await socket.leaves()
+    assert (socket.client.closed.code, socket.closes) == (1000, 1)
 
 
 @scenario
-async def test_the_worker_is_told_of_exactly_the_frames_that_were_written() -> None:
+async def test_the_worker_is_told_of_exactly_the_frames_that_the_client_has_taken() -> None:
     socket = Socket(outbox_bytes=40 * FRAME_BYTES)
     await socket.opens()
     sent: list[Frame] = ["", "x" * 100, b"y" * 200] * 30
-    socket.may_write.clear()
+    socket.client.waiting_bytes = 1
     await socket.hears(*[frames(number, frame) for number, frame in enumerate(sent, 1)])
     assert socket.letters(Credit) == []
-    socket.may_write.set()
-    await settled()
-    while socket.types().count("send") < len(sent):
-        await settled()
+    assert socket.client.frames == sent
+    socket.client.waiting_bytes = 0
+    socket.relay.resumed()
+    await socket.hears(*[frames(number, frame) for number, frame in enumerate(sent, len(sent) + 1)])
     credits = socket.letters(Credit)
-    missing = sum(map(weight, sent)) - sum(letter.size for letter in credits)
+    missing = 2 * sum(map(weight, sent)) - sum(letter.size for letter in credits)
     assert 0 <= missing < 10 * FRAME_BYTES
     assert [letter.sequence for letter in credits] == list(range(1, len(credits) + 1)), "each arrives, and once"
+
+
+@scenario
+async def test_a_client_that_is_closed_is_not_counted_as_one_whose_frames_nobody_took() -> None:
+    socket = Socket(inbox_bytes=0, inbox_deadline_seconds=0)
+    await socket.opens()
+    socket.relay.receive("one")
+    socket.relay.died()
+    assert not socket.client.is_held, "its answer to the close is to be read"
+    await settled()
+    assert (socket.client.closed.code, socket.shed.tell()) == (1012, {})

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from asgictl.config import SERVERS
+from asgictl.telemetry.controller_client import PUSH_SECONDS
 from tests.conftest import MODES, Machine, new_machine, until
 from tests.scenarios.asgi_project import response_of, told
 from tests.scenarios.test_demo import SECONDS, closed_with, get
@@ -123,6 +125,16 @@ def test_headers_are_the_applications_own(site: Machine) -> None:
         headers = response_of(raw)[0].headers
     assert (headers.get_all("server"), headers.get_all("x-a")) == (["mine"], ["1", "2"])
     assert ("date" in headers) == by_server(site, True, False, True)
+
+
+def test_a_server_with_protocols_of_its_own_goes_by_asgi(site: Machine) -> None:
+    """And uvicorn never, in any test: tests.conftest looks at each instance before it is stopped."""
+    get(site.url + "/echo", b"x")
+    if (server := server_of(site)) == "uvicorn":
+        time.sleep(2 * PUSH_SECONDS)
+        assert set(site.adapted()[server]) == {0.0}
+    else:
+        until(lambda: sum(site.adapted()[server]) > 0, "requests that came by ASGI's messages are counted")
 
 
 @pytest.mark.parametrize("size", [0, 3, 300_000])
