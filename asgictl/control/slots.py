@@ -108,15 +108,15 @@ class Slots:
             ask(self._run_dir, "forget", names)
 
     def _raise_failure(self, group: str, names: list[str]) -> None:
-        """Raise what a process of these has died of."""
+        """Raise what a process of these has died of. It reports before it ends, so its end is looked for first."""
+        ended = [name for name in names if self._supervisor.process(group, name)["statename"] in FAILED]
         for failure in self.reports()["failed"]:
             if (name := failure["process"]) in names:
                 error = StartError(f"{name}: {failure['reason'] or ENDED_EARLY + self._said([name])}")
                 error.exit_code = failure["exit_code"]
                 raise error
-        for name in names:
-            if self._supervisor.process(group, name)["statename"] in FAILED:
-                raise StartError(f"{name}: {ENDED_EARLY}{self._said([name])}")
+        for name in ended:
+            raise StartError(f"{name}: {ENDED_EARLY}{self._said([name])}")
 
     def _said(self, names: Collection[str]) -> str:
         lines = "\n".join(filter(None, (tail(self._log(name), self._logged[name]) for name in names)))
