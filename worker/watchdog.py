@@ -36,6 +36,7 @@ BEAT_SECONDS = 1.0
 BEAT_AGAIN_SECONDS = 0.2  # after one that was refused: a cluster whose slot migrates takes some
 STOP_SECONDS = 30.0  # that a handler has to end once its worker is to stop
 WATCH_SECONDS = 0.02  # a handler that takes longer keeps nobody waiting
+IDLE_SECONDS = 0.1  # between looks while none runs; the first of a busy time may so keep others waiting for longer
 FOREVER = -1  # of PTTL: a key that does not expire
 FENCED_STATUS = 70  # sysexits.h, EX_SOFTWARE
 TIMEOUT_STATUS = 75  # sysexits.h, EX_TEMPFAIL
@@ -65,6 +66,7 @@ class Watchdog:
         self._channels = channels
         self._reject = reject
         self._finished = threading.Event()
+        self._events = 0  # that had run at the last look
         self._epoch = b""
         self._answered_at = time.monotonic()
         # Not all workers of an instance are to end at once.
@@ -147,7 +149,7 @@ class Watchdog:
 
     def _watch_and_beat(self) -> None:
         beaten, stopping_at = time.monotonic(), 0.0
-        while not self._finished.wait(WATCH_SECONDS):
+        while not self._finished.wait(WATCH_SECONDS if self._is_busy() else IDLE_SECONDS):
             self._watch()
             if self._stopping.is_set():
                 self._unblock()
@@ -158,6 +160,11 @@ class Watchdog:
                 if not self.beat():
                     beaten -= BEAT_SECONDS - BEAT_AGAIN_SECONDS
                 self._recycle()
+
+    def _is_busy(self) -> bool:
+        """Whether a handler runs, or one has since the last look; or the worker is to stop."""
+        events, self._events = self._events, sum(loop.events for loop in self._loops)
+        return events != self._events or self._stopping.is_set() or any(loop.running for loop in self._loops)
 
     def _watch(self) -> None:
         """Look at how long each thread's handler has been running."""
