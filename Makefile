@@ -17,7 +17,7 @@ fresh = rm -rf .venv-$(1) && $(2) -m venv .venv-$(1) && .venv-$(1)/bin/python -m
   .venv-$(1)/bin/python -m pip install --quiet $(3) --editable '.[embedded,compare,daphne,hypercorn]' --group dev && \
   touch .venv-$(1)/.runtime .venv-$(1)/.development && $(MAKE) VENV=.venv-$(1) test TESTS='$(FAST) $(STARTS)'
 
-.PHONY: install start test test-fast test-lowest test-latest test-pythons check size bench compare compare-check bars soak channels-suite dockerfile clean
+.PHONY: install start test test-fast test-lowest test-latest test-pythons check size bench profile compare compare-check bars soak channels-suite dockerfile clean
 
 install: $(RUNTIME)
 
@@ -65,6 +65,12 @@ check: $(DEVELOPMENT)
 bench: $(DEVELOPMENT)
 	ASGICTL_REDIS_SERVER=$(WHEEL_REDIS) $(BIN)/python -m benchmarks.bench $(OPTIONS)
 	$(if $(OPTIONS),,$(MAKE) compare-check)
+
+# make profile ROLE=worker LOAD=split-echo-20: where its time goes
+profile: ROLE = interface
+profile: LOAD = split-hello-64
+profile: $(DEVELOPMENT)
+	ASGICTL_REDIS_SERVER=$(WHEEL_REDIS) PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/python -m benchmarks.profile $(ROLE) $(LOAD) $(OPTIONS)
 
 compare: $(DEVELOPMENT)
 	ASGICTL_REDIS_SERVER=$(WHEEL_REDIS) $(BIN)/asgictl compare --out build/compare $(OPTIONS)

@@ -2,6 +2,9 @@
 
 latency         p50 of one client: split less uvicorn with the same hello as plain ASGI, median of three runs in turn
 idle            memory of the interface for each of 10,000 idle WebSockets
+resting         CPU of an instance with two workers while nothing happens
+crowd           30,000 idle sockets, or what open files allow, held for --crowd seconds: what did not open, what closed
+storm           5,000 sockets that are cut and come back at once: what does not open again, and how long it takes
 layer-latency   p50 from a channel layer's send to receive between two processes: ours by channels_redis core's
 memberships     memory of a process for each of 100,000 memberships in 10,000 groups
 groups          10,000 numbered messages to a group while Redis connections are cut 50 times, a worker killed 10 times
@@ -52,7 +55,7 @@ from asgictl.app.runtime import raise_file_limit
 from asgictl.interface.groups import Groups
 from asgictl.loadtests.servers import Server, Side, SideError, serving
 from asgictl.wire.messages import Frame
-from benchmarks import culprits, deploys, layers, links, verdicts
+from benchmarks import crowd, culprits, deploys, layers, links, verdicts
 from benchmarks.applications import EVENTS, GIBIBYTE
 from benchmarks.closed_loop import Answer, ask, times
 from benchmarks.hostile import handshake, hostile
@@ -305,6 +308,9 @@ def settled(server: Server) -> dict[str, float]:
 BARS = {
     "latency": latency,
     "idle": idle,
+    "resting": crowd.resting,
+    "crowd": crowd.crowd,
+    "storm": crowd.storm,
     "layer-latency": layer_latency,
     "memberships": memberships,
     "groups": groups,
@@ -332,6 +338,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BARS)}; all without one")
     parser.add_argument("--seconds", type=float, default=60, help="how long overload lasts (60)")
     parser.add_argument("--deploys", type=float, default=600, help="how long each of deploys lasts (600)")
+    parser.add_argument("--crowd", type=float, default=600, help="how long crowd lasts (600)")
     parser.add_argument("--soak", type=float, default=900, help="how long soak lasts (900)")
     parser.add_argument("--full", action="store_true", help="the whole download at 5 MB/s: 215 s")
     arguments = parser.parse_args()

@@ -72,6 +72,11 @@ def describe_ratios(ours: list[Sample], theirs: list[Sample]) -> str:
     return " · ".join(said)
 
 
+def ratio_of_all(ours: list[Sample], theirs: list[Sample]) -> float:
+    """Return how much CPU all roles of one side use for each event, by that of the other: the medians' ratio."""
+    return median(by_role(ours)[ALL]) / median(by_role(theirs)[ALL])
+
+
 def compare(now: list[Sample], then: list[Sample]) -> list[Row]:
     """Compare two trees: role by role, all together, and the rate."""
     first, second = by_role(now), by_role(then)
