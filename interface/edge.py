@@ -307,18 +307,18 @@ class Edge:
 
     def forget(self, connection: Any) -> None:
         """A connection is lost."""
-        for each in (self.keep_alive, self.first_byte, self.header, self.handshake, self.linger, self.closing):
-            each.stop(connection)
-        for each in (self.stalled, self.ping, self.pong):
+        for each in self._deadlines():
             each.stop(connection)
         self.held.discard(connection)
+
+    def _deadlines(self) -> tuple[Deadlines, ...]:
+        between = (self.keep_alive, self.first_byte, self.header, self.handshake)
+        return (*between, self.linger, self.closing, self.stalled, self.ping, self.pong)
 
     def _tick(self) -> None:
         self.loop.call_later(bounds.TICK_SECONDS, self._tick)  # whatever fails below
         now = self.loop.time()
-        for each in (self.keep_alive, self.first_byte, self.header, self.handshake, self.linger, self.closing):
-            each.check(now)
-        for each in (self.stalled, self.ping, self.pong):
+        for each in self._deadlines():
             each.check(now)
         self._find_abandoned()
         self.backend.figures.full = int(len(self.connections) >= self.capacity)

@@ -6,14 +6,20 @@ loop; the rest waits, and nothing more is read meanwhile. uvloop writes what a t
 """
 
 import asyncio
+import fcntl
 import socket
+import struct
+import termios
 from collections.abc import Coroutine
 from time import monotonic
 from typing import Any, cast
 
 from asgictl.interface.edge import Edge
+from asgictl.interface.framing import Defaults
 from asgictl.interface.limits import SLICE_BYTES, STALLED
 from asgictl.wire.messages import Address
+
+_RESET = struct.pack("ii", 1, 0)  # SO_LINGER
 
 
 class EdgeConnection(asyncio.Protocol):
@@ -68,6 +74,10 @@ class EdgeConnection(asyncio.Protocol):
         self._unread, self._parsed, self._is_discarding, self.is_full = b"", 0, True, False
         self.state.connections.discard(self)
         self.edge.forget(self)
+
+    def defaults(self) -> Defaults:
+        """Return the server's default headers."""
+        return self.edge.defaults(self.state.default_headers)
 
     def write(self, data: bytes) -> None:
         """Write at the end of the loop's turn."""
@@ -215,6 +225,16 @@ class EdgeConnection(asyncio.Protocol):
             self.end()
         else:
             self.transport.close()
+
+    def reset(self) -> None:
+        """Close with a reset, so that nothing looks like an end."""
+        self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        self.transport.abort()
+
+    def unread_bytes(self) -> int:
+        """Return how much has come and is not parsed, in the kernel too."""
+        waiting: int = struct.unpack("i", fcntl.ioctl(self.fileno(), termios.FIONREAD, b"\0\0\0\0"))[0]
+        return len(self._unread) - self._parsed + waiting
 
     def client_left(self) -> None:
         """The client sends nothing more; what it has sent is not read yet."""

@@ -11,14 +11,8 @@ parser gets the same head without it, and reads the body.
 """
 
 import asyncio
-import fcntl
-import logging
-import socket
-import struct
-import termios
 from collections import deque
 from typing import Any
-from urllib.parse import unquote_to_bytes
 
 import httptools
 
@@ -27,7 +21,8 @@ from asgictl.interface.edge import Deadlines
 from asgictl.interface.edge_connection import EdgeConnection, addresses
 from asgictl.interface.edge_request import HTTPRequest
 from asgictl.interface.edge_websocket import WebSocketProtocol
-from asgictl.interface.framing import Defaults, is_handshake, is_host
+from asgictl.interface.framing import is_handshake, is_host
+from asgictl.interface.request_head import refusal_of
 from asgictl.wire.error_responses import (
     CODING_UNKNOWN,
     CONNECT_REFUSED,
@@ -35,20 +30,14 @@ from asgictl.wire.error_responses import (
     HEADERS_TOO_SLOW,
     INVALID_HOST,
     INVALID_REQUEST,
-    NOT_ONE_HOST,
     TOO_MANY,
     TOO_MANY_CONNECTIONS,
-    VERSION_UNKNOWN,
-    plain_text,
 )
-from asgictl.wire.messages import Headers, Scope
+from asgictl.wire.messages import Scope
 
-logger = logging.getLogger("asgictl.edge")
 _HEEDED = frozenset(
     {b"host", b"content-length", b"transfer-encoding", b"expect", b"x-forwarded-for", b"x-forwarded-proto"}
 )
-_VERSIONS = frozenset({"1.0", "1.1"})
-_RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close with a reset
 
 
 class HTTPProtocol(EdgeConnection):
@@ -100,10 +89,6 @@ class HTTPProtocol(EdgeConnection):
         self._waits_in = deadlines
         if deadlines is not None:
             deadlines.start(self, self.edge.loop.time())
-
-    def defaults(self) -> Defaults:
-        """Return the server's default headers."""
-        return self.edge.defaults(self.state.default_headers)
 
     def takes_more(self) -> bool:
         """Whether no request waits behind another, and no body for whoever is to read it."""
@@ -183,15 +168,12 @@ class HTTPProtocol(EdgeConnection):
         request.version = version = parser.get_http_version()
         request.keeps_alive = version == "1.1" and parser.should_keep_alive()
         request.expects = request.expects and version == "1.1"
-        allowed = self.edge.limits
-        if len(request.headers) > allowed.header_fields or (
-            (self._unfinished or allowed.header_bytes < limits.SLICE_BYTES) and _size(request) > allowed.header_bytes
-        ):
-            request.refusal = 431, HEADERS_TOO_LARGE, limits.HEADERS_REFUSED
-        elif version not in _VERSIONS:
-            request.refusal = 505, VERSION_UNKNOWN, limits.INVALID
-        elif request.hosts != 1 and (request.hosts or version == "1.1"):  # RFC 9112, section 3.2
-            request.refusal = 400, NOT_ONE_HOST, limits.INVALID
+        request.refusal = (
+            refusal_of(
+                *(version, request.url, request.headers, request.hosts, self.edge.limits), is_whole=not self._unfinished
+            )
+            or request.refusal
+        )
         if parser.should_upgrade() and not request.refusal:
             self._offered = request
         else:
@@ -288,14 +270,8 @@ class HTTPProtocol(EdgeConnection):
         """The body of a request that may be under way already is wrong."""
         if request.handler is None:
             request.refusal = status, text, reason
-        elif request.has_begun:
-            request.abort()
-            request.handler.gone()
-        else:
+        elif request.fail(status, text):
             self.edge.reject(reason)
-            request.handler.gone()
-            request.keeps_alive = False
-            request.respond(status, *plain_text(text, status), more=False)
 
     def _advance(self) -> None:
         """Go on with what was parsed."""
@@ -345,38 +321,13 @@ class HTTPProtocol(EdgeConnection):
         request.handler = edge.backend.http(scope, body, request.length, not request.is_complete, request)
 
     def _scope(self, request: HTTPRequest, scheme: str) -> Scope | None:
-        """Return what the application is told of a request; None when its target is invalid."""
-        raw_path, query, root_path, headers = request.url, b"", self._root_path, request.headers
-        if raw_path[:1] != b"/" or b"#" in raw_path:
-            if raw_path != b"*":  # RFC 9112, section 3.2.4
-                try:
-                    url = httptools.parse_url(raw_path)
-                except httptools.HttpParserInvalidURLError:
-                    return None
-                if url.userinfo is not None:  # RFC 9110, section 4.2.4
-                    return None
-                raw_path, query = url.path or b"/", url.query or b""
-                if url.host:  # it counts, and not the Host header (section 3.2.2)
-                    headers = _with_host(headers, url)
-        elif b"?" in raw_path:
-            raw_path, _, query = raw_path.partition(b"?")
-        path = (raw_path if b"%" not in raw_path else unquote_to_bytes(raw_path)).decode(errors="replace")
-        if root_path:
-            path, raw_path = root_path + path, root_path.encode() + raw_path
-        client = self.client
-        if request.is_forwarded and self._is_trusted:
-            client = self.edge.trusted.client(headers, client)
-            scheme = self.edge.trusted.scheme(headers, scheme)
-        return Scope(
-            *(request.method.decode(), scheme, request.version, root_path, path, raw_path, query, headers),
-            *(client, self.server),
-        )
+        trusted = self.edge.trusted if self._is_trusted else None
+        return request.scope(scheme, self._root_path, self.client, self.server, trusted)
 
     def _answer_refusal(self, request: HTTPRequest, status: int, text: str, reason: str) -> None:
         self.edge.reject(reason)
         self._is_refused = True
-        request.keeps_alive = False
-        request.respond(status, *plain_text(text, status), more=False)
+        request.refuse(status, text)
 
     def _shake_hands(self, request: HTTPRequest) -> None:
         """Leave the connection to the WebSocket protocol, with what came behind the handshake."""
@@ -429,9 +380,7 @@ class HTTPProtocol(EdgeConnection):
     def cut(self, *, is_delimited: bool) -> None:
         """Close behind a response that was cut off; with a reset where its end could be taken for the body's."""
         if not is_delimited:
-            connected = self.transport.get_extra_info("socket")
-            connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-            self.transport.abort()
+            self.reset()
         else:
             self.finish()
 
@@ -475,10 +424,7 @@ class HTTPProtocol(EdgeConnection):
     def client_left(self) -> None:
         """The client sends nothing more, and is not read: end what can never be whole."""
         request = self._reading
-        if request is None or request.length < 0:
-            return
-        waiting = struct.unpack("i", fcntl.ioctl(self.fileno(), termios.FIONREAD, b"\0\0\0\0"))[0]
-        if request.received_bytes + len(self._unread) - self._parsed + waiting < request.length:
+        if request is not None and request.received_bytes + self.unread_bytes() < request.length:
             self.transport.abort()
 
     def resumed(self) -> None:
@@ -500,15 +446,3 @@ class HTTPProtocol(EdgeConnection):
         self.is_ending = True
         if self._current is None:
             self.finish()
-
-
-def _with_host(headers: Headers, url: Any) -> Headers:
-    """Return headers with the Host of an absolute target (RFC 9112, section 3.2.2)."""
-    host = b"[%b]" % url.host if b":" in url.host else url.host
-    if url.port is not None:
-        host += b":%d" % url.port
-    return [(name, host if name == b"host" else value) for name, value in headers]
-
-
-def _size(request: HTTPRequest) -> int:
-    return len(request.url) + sum(len(name) + len(value) + 4 for name, value in request.headers)

@@ -8,11 +8,15 @@ import asyncio
 import logging
 from collections.abc import Coroutine
 from typing import Any, Protocol
+from urllib.parse import unquote_to_bytes
 
 from asgictl.interface import limits
 from asgictl.interface.edge import Edge, RequestHandler
+from asgictl.interface.forwarded import Trusted
 from asgictl.interface.framing import CONTINUE, Defaults, ResponseWriter
-from asgictl.wire.messages import Headers
+from asgictl.interface.request_head import Refusal, target_of
+from asgictl.wire.error_responses import plain_text
+from asgictl.wire.messages import Address, Headers, Scope
 
 logger = logging.getLogger("asgictl.edge")
 
@@ -40,7 +44,7 @@ class RequestConnection(Protocol):
 class HTTPRequest:
     """One request, as its client sent it: a ClientRequest.
 
-    length: of its body; -1 where only its end tells. refusal: status, text, and the reason under which it is counted.
+    length: of its body; -1 where only its end tells.
     is_complete: all of its body has come. has_begun: its response has. has_written: more of it, since somebody looked.
     """
 
@@ -49,7 +53,7 @@ class HTTPRequest:
     expects = False  # 100 Continue (RFC 9110, section 10.1.1)
     has_head = is_complete = is_handshake = keeps_alive = False
     has_begun = has_ended = has_written = False
-    refusal: tuple[int, str, str] | None = None
+    refusal: Refusal | None = None
     handler: RequestHandler | None = None
     grace: asyncio.TimerHandle | None = None  # for a small body that comes behind its head
     body_bytes = 0  # that wait
@@ -136,6 +140,41 @@ class HTTPRequest:
         self._protocol.write(data)
         if not more:
             self._end(writer)
+
+    def refuse(self, status: int, text: str) -> None:
+        """Answer in the application's stead, and have the connection closed behind that."""
+        self.keeps_alive = False
+        self.respond(status, *plain_text(text, status), more=False)
+
+    def fail(self, status: int, text: str) -> bool:
+        """End a request that is served: its handler is told. Return whether it was answered, and not cut off."""
+        assert self.handler is not None  # noqa: S101 - it is served
+        handler, begun = self.handler, self.has_begun
+        if begun:
+            self.abort()
+        handler.gone()
+        if not begun:
+            self.refuse(status, text)
+        return not begun
+
+    def scope(
+        self, scheme: str, root_path: str, client: Address | None, server: Address | None, trusted: Trusted | None
+    ) -> Scope | None:
+        """Return what the application is told of this request; None when its target is invalid.
+
+        trusted: whose word on clients counts, where the peer is one of them.
+        """
+        found = target_of(self.url, self.headers)
+        if found is None:
+            return None
+        raw_path, query, headers = found
+        path = (raw_path if b"%" not in raw_path else unquote_to_bytes(raw_path)).decode(errors="replace")
+        if root_path:
+            path, raw_path = root_path + path, root_path.encode() + raw_path
+        if self.is_forwarded and trusted is not None:
+            client, scheme = trusted.client(headers, client), trusted.scheme(headers, scheme)
+        told = (self.method.decode(), scheme, self.version, root_path, path, raw_path, query, headers, client, server)
+        return Scope(*told)
 
     def write(self, body: bytes, more: bool) -> None:
         """Write the next part of the response."""

@@ -154,8 +154,7 @@ class WebSocketProtocol(EdgeConnection):
         if accept.subprotocol:
             headers.append((b"Sec-WebSocket-Protocol", accept.subprotocol.encode()))
         writer = ResponseWriter(is_head=False, is_old=False, closes=False)
-        defaults = self.edge.defaults(self.state.default_headers)
-        self.write(writer.head(101, headers + accept.headers, defaults, b"", more=False))
+        self.write(writer.head(101, headers + accept.headers, self.defaults(), b"", more=False))
         self.edge.ping.start(self, self.edge.loop.time())
         self.feed()
 
@@ -346,8 +345,7 @@ class WebSocketProtocol(EdgeConnection):
         if not any(name == b"content-length" for name, _ in headers):
             headers = [*headers, (b"content-length", b"%d" % len(body))]
         writer = ResponseWriter(is_head=False, is_old=False, closes=True)
-        defaults = self.edge.defaults(self.state.default_headers)
-        self.write(writer.head(status, headers, defaults, body, more=False))
+        self.write(writer.head(status, headers, self.defaults(), body, more=False))
         self.end()
         self._leave_soon(ABNORMAL_CLOSURE, "")
 
