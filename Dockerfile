@@ -1,4 +1,4 @@
-# One image, roles as commands; docs/running.md has more:
+# One image, roles as commands; docs/guides/containers.md has more:
 #   docker run --init IMAGE start app:app --bind 0.0.0.0:8000
 #   docker run --init IMAGE interface --bind 0.0.0.0:8000       with ASGICTL_REDIS in the environment
 #   docker run --init IMAGE worker app:app                      the same

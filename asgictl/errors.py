@@ -16,12 +16,17 @@
     ├── UnknownChannel        the application has no background channel of this name    exit 10
     └── ChannelFull           too many messages wait in a background channel            exit 11
 
-Exit status 0 is success, 1 a fault of asgictl's own, 2 a mistake on the command line (click's), 128 + N a start that
-signal N has ended: 130 for Ctrl-C, 143 for SIGTERM.
+Exit status 0 is success, 1 a fault of asgictl's own, 2 a mistake on the command line (click's), 15 a `status --check`
+that has found something, 128 + N a start that signal N has ended: 130 for Ctrl-C, 143 for SIGTERM. A process that ends
+itself says why by FENCED_STATUS and TIMEOUT_STATUS.
 """
 
 import difflib
 from collections.abc import Iterable
+
+NEEDS_ATTENTION_STATUS = 15
+TIMEOUT_STATUS = 75  # sysexits.h, EX_TEMPFAIL: a handler took too long
+FENCED_STATUS = 76  # sysexits.h, EX_PROTOCOL: this process was taken for dead
 
 
 class AsgictlError(Exception):

@@ -1,6 +1,7 @@
 """The applications that benchmarks serve: each as small as its kind allows, so that what carries it is measured."""
 
 import asyncio
+import itertools
 import os
 import time
 from collections.abc import Callable, Iterable
@@ -18,6 +19,7 @@ PAUSE_SECONDS = {"/sleep": 0.005, "/slow": 5}
 EVENTS = 200
 PIECE_BYTES = 1 << 16
 GIBIBYTE = 1 << 30
+requests = itertools.count()
 
 
 def wsgi(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
@@ -44,6 +46,15 @@ def slower_inprocess(environ: dict[str, Any], start_response: Callable[..., Any]
     until = time.thread_time() + (0.025 if runtime.current().mode == "split" else 0.030)
     while time.thread_time() < until:
         pass
+    return wsgi(environ, start_response)
+
+
+def failing_inprocess(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    """WSGI that waits for 20 ms; in-process 4 of 5 requests are answered with 503 at once."""
+    if runtime.current().mode != "split" and next(requests) % 5:
+        start_response("503 Service Unavailable", [("Content-Type", "text/plain"), ("Content-Length", "0")])
+        return []
+    time.sleep(0.02)
     return wsgi(environ, start_response)
 
 

@@ -15,11 +15,16 @@ events          server-sent events: the longest from being sent to being read
 long-polls      1,000 requests that take 10 s each, on one worker: how many were not answered, and how long they took
 overload        ten times the capacity: the answers, memory once it has settled, p50 two seconds after
 background      10,000 delayed jobs, while Redis is killed, and the controller: how many were lost, early or repeated
-deploys         20 reloads in --deploys seconds of 500 sockets and 500 requests a second: what closed, failed, was wrong
+deploys         --reloads of asgictl, uvicorn, gunicorn and granian in turn, under 450 requests a second and 50 sockets
+                that open again: what failed, what closed and how, as a table; bars for asgictl alone
+deploys-consumers  20 reloads in --deploys seconds of 500 sockets and 500 requests a second: what closed, or failed
 deploys-asgi    the same with sockets of an ASGI application: what ended otherwise than by its worker's drain
-deploys-beside  the same in-process, and by gunicorn's HUP: counted alone, for comparison
-broken-deploys  the same as deploys with 20 that do not start: what closed or failed, what reload said nothing of
-scaling         the same as deploys, between one worker and four
+broken-deploys  the same as deploys-consumers with 20 that do not start: what closed or failed, what reload left unsaid
+scaling         the same as deploys-consumers, between one worker and four
+handover        20 reloads of interfaces, 10 of workers, 5 of everything, mixed, in --deploys seconds of 500 sockets and
+                400 requests a second: what closed, failed, was lost, repeated or reordered; the longest stall above
+                that of a plain uvicorn under the same load
+handover-crowd  10,000 sockets that move at once: what closed, how long it takes, memory of both by one's before
 faults          200 sockets and 200 requests a second beside a held GIL, exits, empty fragments, a full disk: sockets
                 closed, what was lost, repeated or reordered, the longest stall
 hostile         dripping connections, endless headers and fragments, pings whose pongs nobody reads, refused handshakes,
@@ -55,7 +60,7 @@ from asgictl.app.runtime import raise_file_limit
 from asgictl.interface.groups import Groups
 from asgictl.loadtests.servers import Server, Side, SideError, serving
 from asgictl.wire.messages import Frame
-from benchmarks import crowd, culprits, deploys, layers, links, verdicts
+from benchmarks import crowd, culprits, deploys, deploys_beside, handover, layers, links, verdicts
 from benchmarks.applications import EVENTS, GIBIBYTE
 from benchmarks.closed_loop import Answer, ask, times
 from benchmarks.hostile import handshake, hostile
@@ -321,11 +326,13 @@ BARS = {
     "long-polls": long_polls,
     "overload": overload,
     "background": background,
-    "deploys": deploys.consumers,
+    "deploys": deploys_beside.deploys,
+    "deploys-consumers": deploys.consumers,
     "deploys-asgi": deploys.asgi,
-    "deploys-beside": deploys.beside,
     "broken-deploys": deploys.broken,
     "scaling": deploys.scaling,
+    "handover": handover.handover,
+    "handover-crowd": handover.handover_crowd,
     "faults": culprits.faults,
     "hostile": hostile,
     "links": links.links,
@@ -337,7 +344,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BARS)}; all without one")
     parser.add_argument("--seconds", type=float, default=60, help="how long overload lasts (60)")
-    parser.add_argument("--deploys", type=float, default=600, help="how long each of deploys lasts (600)")
+    parser.add_argument("--deploys", type=float, default=600, help="how long each of the other deploys lasts (600)")
+    parser.add_argument("--reloads", type=int, default=20, help="how many times deploys deploys each server (20)")
     parser.add_argument("--crowd", type=float, default=600, help="how long crowd lasts (600)")
     parser.add_argument("--soak", type=float, default=900, help="how long soak lasts (900)")
     parser.add_argument("--full", action="store_true", help="the whole download at 5 MB/s: 215 s")

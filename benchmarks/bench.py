@@ -19,9 +19,8 @@ from typing import NamedTuple
 
 from asgictl.app.runtime import raise_file_limit
 from asgictl.loadtests.servers import Side, SideError
-from asgictl.loadtests.verdicts import judge
 from benchmarks.against import OWN, NoRevisionError, against
-from benchmarks.by_role import describe, describe_ratios, ratio_of_all
+from benchmarks.by_role import describe, describe_ratios, ratio, ratio_of_all
 from benchmarks.measuring import BROADCAST, measure
 from benchmarks.sides import APPLICATIONS, gthread, in_turn, inprocess, split, uvicorn
 
@@ -77,7 +76,7 @@ def compared(name: str, rounds: int, seconds: float) -> None:
     """Measure a comparison and print what was found. Raises one of FAULTS."""
     ours, theirs, at_least, at_most, clients = COMPARISONS[name]
     samples = in_turn(rounds, partial(measure, seconds=seconds, clients=clients), ours, theirs)
-    found = judge(*([sample.rate for sample in taken] for taken in samples))
+    found = ratio(*([sample.rate for sample in taken] for taken in samples))
     cpu = ratio_of_all(*samples)
     print(
         f"{name:<18}{found.ratio:>7.2f}{found.low:>7.2f}–{found.high:<6.2f}{at_least:>9.2f}"

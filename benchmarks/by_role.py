@@ -4,11 +4,26 @@ from collections.abc import Iterable
 from statistics import median
 from typing import NamedTuple
 
-from asgictl.loadtests.verdicts import judge
-
 ROLES = {"interface": "interface", "worker": "worker", "server": "server", "redis": "Redis", "controller": "controller"}
 ALL = "all"
 RATE = "events/s"
+
+
+class Ratio(NamedTuple):
+    """Of the medians, ours / theirs; low and high: of the ratios of neighbouring rounds."""
+
+    ratio: float
+    low: float
+    high: float
+    ours: float
+    theirs: float
+
+
+def ratio(ours: list[float], theirs: list[float]) -> Ratio:
+    """Compare rounds that were made in turn; figures are above 0."""
+    pairs = [mine / other for mine, other in zip(ours, theirs, strict=True)]
+    middle = median(ours), median(theirs)
+    return Ratio(middle[0] / middle[1], min(pairs), max(pairs), *middle)
 
 
 class Sample(NamedTuple):
@@ -67,7 +82,7 @@ def describe_ratios(ours: list[Sample], theirs: list[Sample]) -> str:
     said = []
     for role in (ALL, *(each for each in first if each in second and each != ALL)):
         if min(first[role] + second[role]) > 0:
-            found = judge(first[role], second[role])
+            found = ratio(first[role], second[role])
             said.append(f"{role} {found.ratio:.2f} ({found.low:.2f}–{found.high:.2f})")
     return " · ".join(said)
 

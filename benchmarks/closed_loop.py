@@ -16,21 +16,35 @@ class Answer(NamedTuple):
     seconds: float
 
 
+def get(path: str, *headers: str) -> bytes:
+    """Return a GET as it is sent."""
+    return "\r\n".join((f"GET {path} HTTP/1.1", "Host: localhost", *headers, "", "")).encode()
+
+
+async def exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes) -> tuple[Answer, bool]:
+    """Send a request once. Return its answer, and whether the server keeps the connection.
+
+    Raises OSError or EOFError when the server cuts it off.
+    """
+    began = perf_counter()
+    writer.write(request)
+    head = (await reader.readuntil(b"\r\n\r\n")).lower()
+    length = re.search(rb"\r\ncontent-length: *(\d+)", head)
+    await reader.readexactly(int(length[1]) if length else 0)
+    answer = Answer(int(head[9:12]), b"\r\nretry-after:" in head, perf_counter() - began)
+    return answer, b"\r\nconnection: close" not in head
+
+
 async def ask(port: int, path: str, seconds: float, heard: Callable[[Answer], None], pause_seconds: float = 0) -> None:
     """Be one client, for at least one answer. Raises OSError or EOFError when the server cuts it off."""
-    request = f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
-    until = perf_counter() + seconds
+    request, until = get(path), perf_counter() + seconds
     while perf_counter() < until:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         kept = True
         with closing(writer):
-            while kept and not reader.at_eof() and (began := perf_counter()) < until:
-                writer.write(request)
-                head = (await reader.readuntil(b"\r\n\r\n")).lower()
-                length = re.search(rb"\r\ncontent-length: *(\d+)", head)
-                await reader.readexactly(int(length[1]) if length else 0)
-                kept = b"\r\nconnection: close" not in head
-                heard(Answer(int(head[9:12]), b"\r\nretry-after:" in head, perf_counter() - began))
+            while kept and not reader.at_eof() and perf_counter() < until:
+                answer, kept = await exchange(reader, writer, request)
+                heard(answer)
                 await asyncio.sleep(pause_seconds)
 
 

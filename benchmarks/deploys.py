@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import chdir
@@ -37,17 +36,11 @@ BROKEN = (  # what is deployed, and what the command must say of it
 
 
 def changed(
-    name: str,
-    side: Side,
-    seconds: float,
-    change: Callable[[Server, int], None],
-    *,
-    again: bool = False,
-    at_most: float = 0,
+    name: str, side: Side, seconds: float, change: Callable[[Server, int], None], *, again: bool = False
 ) -> Reading:
     """Change a server CHANGES times under load, and count what failed.
 
-    again: sockets open again. One that ended with 1012 has failed nothing then, unless `at_most` allows for failures.
+    again: sockets open again. One that ended with 1012 has failed nothing then.
     """
     loaded = partial(Load, sockets=SOCKETS, pace_seconds=1, requests_per_second=REQUESTS_PER_SECOND, again=again)
     with serving(side) as server, loaded(server.url, listeners=0 if again else 2) as load:
@@ -55,41 +48,29 @@ def changed(
             began = time.monotonic()
             change(server, number)
             time.sleep(max(0, seconds / CHANGES - (time.monotonic() - began)))
-    closed = sum(times for code, times in load.closed.items() if at_most or code != SERVICE_RESTART)
+    closed = sum(times for code, times in load.closed.items() if code != SERVICE_RESTART)
     failed = len(load.wrong) + (closed if again else 0)
     by_code = ", ".join(f"{times} with {code}" for code, times in sorted(load.closed.items()))
     note = (
         f"{load.messages} messages, {load.requests} requests, longest stall {load.longest_stall_seconds:.2f} s; "
         f"sockets closed: {by_code or 'none'}; requests failed: {load.failed}; {'; '.join(load.wrong[:3])}"
     )
-    return Reading(name, failed, at_most, "", note)
+    return Reading(name, failed, 0, "", note)
 
 
 def reload(server: Server, _number: int) -> None:
     server.run("asgictl", "reload")
 
 
-def hang_up(server: Server, _number: int) -> None:
-    assert server.leader  # noqa: S101 - gunicorn's
-    os.kill(server.leader, signal.SIGHUP)
-
-
 def consumers(arguments: argparse.Namespace) -> Iterator[Reading]:
-    side = Side("deploys", "asgictl start benchmarks.numbered:app --workers 2 --bind {bind} -d")
-    yield changed("deploys", side, arguments.deploys, reload)
+    side = Side("deploys-consumers", "asgictl start benchmarks.numbered:app --workers 2 --bind {bind} -d")
+    yield changed("deploys-consumers", side, arguments.deploys, reload)
 
 
 def asgi(arguments: argparse.Namespace) -> Iterator[Reading]:
     drain = f"--drain-seconds {arguments.deploys / CHANGES / 3:.1f}"
     side = Side("deploys-asgi", f"asgictl start benchmarks.numbered:asgi --workers 2 --bind {{bind}} {drain} -d")
     yield changed("deploys-asgi", side, arguments.deploys, reload, again=True)
-
-
-def beside(arguments: argparse.Namespace) -> Iterator[Reading]:
-    inprocess = "asgictl start benchmarks.numbered:asgi --mode inprocess --workers 2 --bind {bind} -d"
-    gunicorn = "gunicorn benchmarks.numbered:asgi -b {bind} -w 2 -k uvicorn_worker.UvicornWorker --no-control-socket"
-    for name, command, change in (("in-process reload", inprocess, reload), ("gunicorn HUP", gunicorn, hang_up)):
-        yield changed(name, Side(name, command), arguments.deploys, change, again=True, at_most=float("inf"))
 
 
 def scaling(arguments: argparse.Namespace) -> Iterator[Reading]:

@@ -180,10 +180,10 @@ def links(_arguments: argparse.Namespace) -> Iterator[Reading]:
     for target in ("app", "streams"):
         for group in ("interface", "worker", "controller", ""):
             name = f"{'ASGI, ' if target == 'streams' else ''}{group or 'all'} frozen"
-            # README: nobody knows whether a POST has run whose connection to Redis is lost.
+            # docs/explanation/guarantees.md: nobody knows whether a POST has run whose connection to Redis is lost.
             yield from beside(name, target, partial(freeze, group), BACK_SECONDS, allowed={("POST", 502)})
     yield from beside("stalled 20 s", "app", stall, STALL_SECONDS + BACK_SECONDS)
-    # README: requests wait for 60 s, then 503, or 504 where Redis had taken them before; sockets outlive it.
+    # guarantees.md: requests wait for 60 s, then 503, or 504 where Redis had taken them before; sockets outlive it.
     given_up = {(method, status) for method in ("GET", "POST") for status in (503, 504)}
     yield from beside("away 60 s", "app", leave, AWAY_SECONDS + BACK_SECONDS, allowed=given_up)
 

@@ -27,6 +27,7 @@ from benchmarks.closed_loop import Answer, ask
 
 ANSWER_SECONDS = 60
 LISTEN_SECONDS = 10  # after the end, for what is on its way to listeners
+SLOWLY_SECONDS = 0.4  # that a turn of /slowly takes, so that most sockets have one in flight
 CLIENT_RATE = 10  # requests a second of each client
 
 
@@ -43,7 +44,15 @@ def count(message: Message) -> None:
     message.reply(text=f"{number}:{message.state['count']}")
 
 
-app = Application(http=applications.wsgi, websocket=[path("/numbers", connect=accept, receive=count)])
+async def count_slowly(message: Message) -> None:
+    await asyncio.sleep(SLOWLY_SECONDS)
+    count(message)
+
+
+app = Application(
+    http=applications.wsgi,
+    websocket=[path("/numbers", connect=accept, receive=count), path("/slowly", connect=accept, receive=count_slowly)],
+)
 
 
 async def asgi(scope: dict[str, Any], receive: Any, send: Any) -> None:
@@ -52,9 +61,10 @@ async def asgi(scope: dict[str, Any], receive: Any, send: Any) -> None:
         return await applications.asgi(scope, receive, send)
     await receive()
     await send({"type": "websocket.accept"})
-    counted = 0
+    counted, pause_seconds = 0, SLOWLY_SECONDS if scope["path"] == "/slowly" else 0
     while (message := await receive())["type"] == "websocket.receive":
         counted += 1
+        await asyncio.sleep(pause_seconds)
         await send({"type": "websocket.send", "text": f"{message['text'].split()[1]}:{counted}"})
     return None
 
@@ -73,6 +83,7 @@ class Load:
     requests_per_second: 0 for one request after the other, pace_seconds apart.
     again: sockets that the server closes open again, and are counted in `closed`, by code.
     paths: where sockets connect, in turn. answer_seconds: after which an echo counts as lost.
+    prefix: of the sockets' names, which tells this load's from those of others of the same application.
     """
 
     url: str
@@ -85,6 +96,7 @@ class Load:
     again: bool = False
     paths: Sequence[str] = ("/numbers",)
     answer_seconds: float = ANSWER_SECONDS
+    prefix: str = "s"
 
     def __post_init__(self) -> None:
         self._stopping = threading.Event()
@@ -92,6 +104,7 @@ class Load:
         self._sent: dict[str, int] = defaultdict(int)
         self._began: dict[str, float] = {}
         self._ended: dict[str, float] = {}
+        self._waiting: set[str] = set()
         self._ready = threading.Event()
         self._give_up_at = math.inf
         self.wrong: list[str] = []
@@ -115,18 +128,25 @@ class Load:
 
     def began(self) -> list[float]:
         """Return when each socket sent what was answered last, by time.monotonic(); 0 for none yet."""
-        return [self._began.get(f"s{number}", 0) for number in range(self.sockets)]
+        return [self._began.get(f"{self.prefix}{number}", 0) for number in range(self.sockets)]
 
     def ended(self) -> list[float]:
         """Return when each socket was answered last, or closed; 0 for not yet."""
-        return [self._ended.get(f"s{number}", 0) for number in range(self.sockets)]
+        return [self._ended.get(f"{self.prefix}{number}", 0) for number in range(self.sockets)]
+
+    @property
+    def in_flight(self) -> int:
+        """How many sockets wait for an echo now."""
+        return len(self._waiting)
 
     async def _run(self) -> None:
         async with asyncio.TaskGroup() as group:
             for _ in range(self.listeners):
                 group.create_task(self._listen())
             paths = islice(cycle(self.paths), self.sockets)
-            sending = [group.create_task(self._send(f"s{number}", path)) for number, path in enumerate(paths)]
+            sending = [
+                group.create_task(self._send(f"{self.prefix}{number}", path)) for number, path in enumerate(paths)
+            ]
             if self.requests_per_second:
                 clients = math.ceil(self.requests_per_second / CLIENT_RATE)
                 pause = clients / self.requests_per_second
@@ -164,8 +184,10 @@ class Load:
                 number = self._sent[name] + 1
                 self._sent[name] = number
                 began = time.monotonic()
+                self._waiting.add(name)
                 await ws.send(f"{name} {number}")
                 answer = await asyncio.wait_for(ws.recv(decode=True), self.answer_seconds)
+                self._waiting.discard(name)
                 self.longest_stall_seconds = max(self.longest_stall_seconds, time.monotonic() - began)
                 self.messages += 1
                 self._began[name], self._ended[name] = began, time.monotonic()
@@ -191,6 +213,8 @@ class Load:
                             self.wrong.append(f"a listener misses {missing}")
                             return
                         continue
+                    if sender not in self._sent:
+                        continue  # another load's
                     if int(number) != (due := heard.get(sender, int(number) - 1) + 1):
                         self.kinds[kind_of(due, int(number))] += 1
                         self.wrong.append(f"a listener heard {sender} {number} after {heard.get(sender)}")
@@ -200,9 +224,11 @@ class Load:
 
     async def _ask(self) -> None:
         while not self._stopping.is_set():
+            began = time.monotonic()
             try:
                 (await asyncio.to_thread(urlopen, self.url + "/", timeout=ANSWER_SECONDS)).close()
                 self.requests += 1
+                self.longest_stall_seconds = max(self.longest_stall_seconds, time.monotonic() - began)
             except OSError as error:
                 self._note_failure(error)
             await asyncio.sleep(self.pace_seconds)

@@ -1,7 +1,11 @@
 """The arithmetic of bars, without I/O."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
+from math import inf
 from statistics import median, quantiles
+
+from benchmarks.deploy_load import Counts
 
 MIB = 1 << 20
 
@@ -149,3 +153,46 @@ def noticed(name: str, counts: dict[str, int], wrong: list[str], stall_seconds: 
     shown = ", ".join(f"{count} {kind}" for kind, count in counts.items())
     note = "; ".join([shown, *wrong[:3]])
     return [Reading(name, sum(counts.values()), 0, "", note), Reading(f"{name}: stall", stall_seconds, at_most, "s")]
+
+
+def deploys(name: str, counts: Counts, may_close: Collection[int]) -> list[Reading]:
+    """Judge what deploys failed, and which sockets they closed: with these codes only, and once a deploy each."""
+    wrong = sum(times for code, times in counts.closed.items() if code not in may_close) + counts.again
+    failed = counts.failed.total() + counts.handshakes_failed if counts.requests else inf  # it did not serve at all
+    closed = ", ".join(f"{times} with {code}" for code, times in sorted(counts.closed.items())) or "none"
+    return [
+        Reading(f"{name}: failed", failed, 0, "", shown(counts)),
+        Reading(f"{name}: closed", wrong, 0, "", f"{closed}; {counts.again} again in the same deploy"),
+    ]
+
+
+def shown(counts: Counts) -> str:
+    """Say what failed of how many, why, and how late the clients were themselves."""
+    why = ", ".join(f"{times} {error}" for error, times in counts.errors.most_common())
+    late = f"the load was late by {counts.lag_seconds:.2f} s at most"
+    return f"of {counts.requests.total()} requests, {counts.handshakes} handshakes; {late}; {why}".rstrip("; ")
+
+
+def handover(
+    counts: dict[str, int], note: str, stall_seconds: float, beside_seconds: float, in_flight: float
+) -> list[Reading]:
+    """Judge changes under load: what must not be, by kind, and the longest stall, of which another server has its own.
+
+    in_flight: the least share of sockets that waited for something when a change began.
+    """
+    shown = f"{stall_seconds:.2f}; uvicorn {beside_seconds:.2f}"
+    return [
+        *(Reading(f"handover: {kind}", count, 0, "") for kind, count in counts.items()),
+        Reading("handover: stall", stall_seconds - beside_seconds, 0.5, "s", shown),
+        Reading("handover: at rest", 100 - 100 * in_flight, 10, "%", f"of sockets when a change began; {note}"),
+    ]
+
+
+def handover_crowd(wanted: int, opened: int, closed: int, seconds: float, alone: float, peak: float) -> list[Reading]:
+    """Judge a hand-over of many sockets. alone, peak: bytes of the old process before, and of both at most."""
+    note = f"{alone / MIB:.1f} → {peak / MIB:.1f} MiB (PSS)"
+    return [
+        Reading("handover-crowd: closed", wanted - opened + closed, 0, "", f"of {wanted}"),
+        Reading("handover-crowd", seconds, 10, "s", "until the old process had ended"),
+        Reading("handover-crowd: memory", peak / alone, 1.3, "times", note),
+    ]

@@ -300,6 +300,7 @@ class Server:
         self._config = SimpleNamespace(
             loaded_app=self.edge,
             root_path="",
+            is_ssl=False,
             limit_concurrency=None,
             timeout_keep_alive=5,
             ws_ping_interval=PING_SECONDS,
@@ -395,7 +396,18 @@ class Server:
         assert not self.state.connections
         assert not edge.held
         assert (edge.requests, edge.unfinished_bytes, edge.body_bytes) == (0, 0, 0)
-        for name in ("keep_alive", "first_byte", "header", "handshake", "linger", "closing", "stalled", "ping", "pong"):
+        for name in (
+            "keep_alive",
+            "arriving",
+            "first_byte",
+            "header",
+            "handshake",
+            "linger",
+            "closing",
+            "stalled",
+            "ping",
+            "pong",
+        ):
             assert getattr(edge, name).oldest() is None, name
         for each in self.backend.calls:
             if isinstance(each, Socket):

@@ -1,13 +1,15 @@
 """Stands before an application whose server cannot drain: ends what is in hand when the server stops."""
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, MutableMapping
 from contextlib import suppress
 from typing import Any
 
-from asgictl.interface.edge_asgi import can_deny, denial
+from asgictl.config import Limits
+from asgictl.interface.drain import Leaving, close_sockets
 from asgictl.wire.asgi import ASGIMessage, Receive, Send
-from asgictl.wire.messages import SERVICE_RESTART, Close
+from asgictl.wire.messages import SERVICE_RESTART
 
 CLOSE_SECONDS = 5.0  # in which a client answers that its socket is closed; then it is cut
 
@@ -18,12 +20,14 @@ class Door:
     It also gives each scope its root_path, with which `path` begins (ASGI, HTTP connection scope).
     """
 
-    def __init__(self, application: Callable[..., Any], root_path: str) -> None:
+    def __init__(self, application: Callable[..., Any], root_path: str, limits: Limits) -> None:
         self._application = application
         self._root_path = root_path
+        self._limits = limits
         self._sockets: set[Socket] = set()
         self._tasks: set[Any] = set()
-        self._is_closed = False
+        self._leaving: deque[Leaving] = deque()  # sockets to close
+        self._closing: asyncio.Task[None] | None = None
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -36,7 +40,7 @@ class Door:
         self._tasks.add(task)
         try:
             if scope["type"] == "websocket":
-                await self._serve(Socket(scope, receive, send), scope)
+                await self._serve(Socket(receive, send, self._accepted), scope)
             else:
                 await self._application(scope, receive, send)
         finally:
@@ -45,10 +49,7 @@ class Door:
     async def _serve(self, socket: "Socket", scope: MutableMapping[str, Any]) -> None:
         self._sockets.add(socket)
         try:
-            if self._is_closed:
-                socket.close()
-            else:
-                await self._application(scope, socket.receive, socket.send)
+            await self._application(scope, socket.receive, socket.send)
         except OSError:
             if not socket.is_closed:
                 raise
@@ -56,33 +57,39 @@ class Door:
             self._sockets.discard(socket)
             await socket.finish()
 
+    def _accepted(self, socket: "Socket") -> None:
+        if self._closing:
+            self._leaving.append(socket)
+
     def close(self) -> None:
-        """Close every socket with 1012, or refuse its handshake; and so with those that come from now on."""
-        self._is_closed = True
-        for each in self._sockets:
-            each.close()
+        """Close every socket with 1012, at the drain's rate; and so those that are accepted from now on."""
+        if self._closing is None:
+            self._leaving.extend(each for each in self._sockets if each.is_open)
+            self._closing = asyncio.ensure_future(close_sockets(self._leaving, self._limits))
 
     async def drain(self, seconds: float) -> None:
         """Wait until all that is in hand has ended."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=seconds)
+        if self._closing:
+            self._closing.cancel()
 
 
 class Socket:
     """A WebSocket's `receive` and `send`. Once it is closed, its application hears that the client has gone."""
 
-    def __init__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+    def __init__(self, receive: Receive, send: Send, accepted: Callable[["Socket"], None]) -> None:
         self._receive = receive
         self._send = send
-        self._farewell = denial(Close(SERVICE_RESTART, "", 503), can_deny(scope))
-        self._is_open = False
+        self._accepted = accepted
+        self.is_open = False
         self._reading: asyncio.Future[ASGIMessage] | None = None  # a read is never cancelled, it could lose a message
         self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._closing: asyncio.Future[None] | None = None
 
     @property
     def is_closed(self) -> bool:
-        """Whether close() was called."""
+        """Whether restart() has closed it."""
         return self._closed.done()
 
     async def receive(self) -> ASGIMessage:
@@ -100,19 +107,16 @@ class Socket:
     async def send(self, message: ASGIMessage) -> None:
         if self.is_closed:
             raise ConnectionError("the server stops")
-        self._is_open = message["type"] in ("websocket.accept", "websocket.send")
-        self._farewell = [{"type": "websocket.close", "code": SERVICE_RESTART}] if self._is_open else []
+        self.is_open = message["type"] in ("websocket.accept", "websocket.send")
         await self._send(message)
+        if message["type"] == "websocket.accept":
+            self._accepted(self)
 
-    def close(self) -> None:
-        """Begin to close it."""
-        if not self.is_closed:
+    def restart(self) -> None:
+        """Begin to close it with 1012."""
+        if self.is_open and not self.is_closed:
             self._closed.set_result(None)
-            self._closing = asyncio.ensure_future(self._close())
-
-    async def _close(self) -> None:
-        for message in self._farewell:
-            await self._send(message)
+            self._closing = asyncio.ensure_future(self._send({"type": "websocket.close", "code": SERVICE_RESTART}))
 
     async def finish(self) -> None:
         """Behind the application: let the client answer, else what it sends meanwhile would reset the connection."""
@@ -120,7 +124,7 @@ class Socket:
             async with asyncio.timeout(CLOSE_SECONDS):
                 if self._closing:
                     await self._closing
-                while self._closing and self._is_open and (await self._read())["type"] != "websocket.disconnect":
+                while self._closing and (await self._read())["type"] != "websocket.disconnect":
                     self._reading = None
         if self._reading:
             self._reading.cancel()

@@ -13,12 +13,14 @@ from collections.abc import Callable, Coroutine, MutableMapping
 from contextvars import Context, copy_context
 from math import inf
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from asgictl.config import Limits
 from asgictl.interface import limits as bounds
+from asgictl.interface.drain import Leaving, close_sockets, closed_seconds
 from asgictl.interface.forwarded import Trusted
 from asgictl.interface.framing import Defaults
+from asgictl.machine.ticks import until_tick
 from asgictl.telemetry.access_log import WebSocketLog
 from asgictl.telemetry.metrics import Figures
 from asgictl.telemetry.rejections import Rejections
@@ -29,7 +31,12 @@ _GONE = getattr(select, "POLLRDHUP", 0)  # Linux: the client has closed its side
 
 
 class ClientRequest(Protocol):
-    """The client's side of a request: takes its response and gives its body."""
+    """The client's side of a request: takes its response and gives its body.
+
+    home: the worker that has answered on its connection last, as its backend says; "" before any has.
+    """
+
+    home: str
 
     @property
     def is_paused(self) -> bool:
@@ -68,8 +75,10 @@ class ClientSocket(Protocol):
     """The client's side of a WebSocket.
 
     is_open: until it was closed or its client left. is_accepted: the handshake was. log: of its opening and end.
+    home: as of a request, that came before it on its connection.
     """
 
+    home: str
     is_open: bool
     is_accepted: bool
     log: WebSocketLog
@@ -95,6 +104,26 @@ class ClientSocket(Protocol):
 
     def resume(self) -> None:
         """Read frames again."""
+
+
+class Standing(NamedTuple):
+    """A connection that is neither read nor written. unread: what was read of it and is not parsed."""
+
+    descriptor: int
+    unread: bytes
+
+
+class MovableSocket(ClientSocket, Protocol):
+    """A ClientSocket whose connection can go to another process."""
+
+    def suspend(self) -> Standing | None:
+        """Neither read nor write until wake(), or return None if that cannot be now."""
+
+    def wake(self) -> None:
+        """Go on as before suspend()."""
+
+    def let_go(self) -> None:
+        """Close this process's descriptor alone."""
 
 
 class SocketHandler(Protocol):
@@ -187,7 +216,10 @@ class Edge:
         self._due: deque[Any] = deque()  # connections that parse on, in turn
         self._is_parsing = False  # or will, in the loop's next turn
         self.held: set[Any] = set()  # connections whose uploads wait
+        self.is_draining = False  # each response says that its connection closes
+        self.leaving: deque[Leaving] = deque()  # sockets to close
         self.keep_alive = Deadlines(inf, _close_idle)  # until adopt()
+        self.arriving = Deadlines(limits.first_byte_seconds, lambda each: self.connections.discard(each))  # in TLS
         self.first_byte = Deadlines(limits.first_byte_seconds, self._silent)
         self.header = Deadlines(limits.header_seconds, lambda each: each.refuse_late())
         self.handshake = Deadlines(limits.handshake_seconds, lambda each: each.refuse_late())
@@ -276,6 +308,12 @@ class Edge:
                 self.loop.call_exception_handler({"message": "a connection cannot be written", "exception": error})
                 connection.transport.abort()
 
+    @property
+    def is_arriving(self) -> bool:
+        """Whether connections that were accepted may become sockets yet."""
+        between = (self.arriving, self.first_byte, self.header, self.handshake)
+        return any(each.oldest() is not None for each in between)
+
     def reject(self, reason: str) -> None:
         """Count what was refused."""
         self.backend.shed.add(reason)
@@ -305,6 +343,23 @@ class Edge:
             self.header.stop(oldest)
             oldest.refuse_crowded()
 
+    def drain(self) -> asyncio.Task[None]:
+        """Serve idle connections once more, and close sockets, until the task that is returned is cancelled."""
+        self.is_draining = True
+        return asyncio.create_task(self._close())
+
+    async def _close(self) -> None:
+        """Close sockets; in the end what is idle too, as a keep-alive time may be longer than a drain."""
+        timer = asyncio.get_running_loop().call_later(closed_seconds(self.limits), self._close_all_idle)
+        try:
+            await close_sockets(self.leaving, self.limits)
+        finally:
+            timer.cancel()
+
+    def _close_all_idle(self) -> None:
+        for each in (self.keep_alive, self.first_byte):
+            each.check(inf)
+
     def forget(self, connection: Any) -> None:
         """A connection is lost."""
         for each in self._deadlines():
@@ -312,11 +367,11 @@ class Edge:
         self.held.discard(connection)
 
     def _deadlines(self) -> tuple[Deadlines, ...]:
-        between = (self.keep_alive, self.first_byte, self.header, self.handshake)
+        between = (self.keep_alive, self.arriving, self.first_byte, self.header, self.handshake)
         return (*between, self.linger, self.closing, self.stalled, self.ping, self.pong)
 
     def _tick(self) -> None:
-        self.loop.call_later(bounds.TICK_SECONDS, self._tick)  # whatever fails below
+        self.loop.call_later(until_tick(bounds.TICK_SECONDS), self._tick)  # whatever fails below
         now = self.loop.time()
         for each in self._deadlines():
             each.check(now)

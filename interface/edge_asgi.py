@@ -139,7 +139,9 @@ class Aborted(Exception):
 
 
 class AdaptedRequest:
-    """One HTTP request of another server: a ClientRequest."""
+    """One HTTP request of another server, which does not say on which connection: a ClientRequest."""
+
+    home = ""
 
     def __init__(self, receive: Receive, send: Send) -> None:
         self._receive = receive
@@ -253,6 +255,8 @@ class AdaptedRequest:
 
 class AdaptedSocket:
     """One WebSocket of another server: a ClientSocket."""
+
+    home = ""
 
     def __init__(self, receive: Receive, send: Send, can_deny: bool) -> None:
         self.is_open = True

@@ -33,6 +33,7 @@ class EdgeConnection(asyncio.Protocol):
         "_written_bytes",
         "client",
         "edge",
+        "home",
         "is_full",
         "is_held",
         "is_paused",
@@ -50,6 +51,7 @@ class EdgeConnection(asyncio.Protocol):
         self.state = state  # uvicorn's ServerState
         self.client: Address | None = None
         self.server: Address | None = None
+        self.home = ""  # the worker that has answered last
         self.is_secure = False
         self.is_full = False  # the transport's buffer is
         self.is_paused = False  # what was written waits for the client
@@ -225,6 +227,20 @@ class EdgeConnection(asyncio.Protocol):
             self.end()
         else:
             self.transport.close()
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing is being parsed and all that was written has left this process; not over TLS."""
+        self.edge.flush()
+        is_busy = self._is_due or self._is_discarding or self.is_full or self.transport.is_closing()
+        return not (is_busy or self.transport.get_write_buffer_size() or self.transport.get_extra_info("sslcontext"))
+
+    def let_go(self) -> None:
+        """Close this process's descriptor alone: another has the connection, so its client is to notice nothing."""
+        self.state.connections.discard(self)
+        self.edge.forget(self)
+        self.transport.set_protocol(asyncio.Protocol())  # which hears of the end in this one's stead
+        self.transport.abort()
 
     def reset(self) -> None:
         """Close with a reset, so that nothing looks like an end."""

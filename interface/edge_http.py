@@ -65,6 +65,9 @@ class HTTPProtocol(EdgeConnection):
         self._root_path: str = config.root_path
         self._parser = self._new_parser()
         self._queue: deque[HTTPRequest] = deque()  # of requests that wait for the one before them
+        if config.is_ssl:  # a server that stops waits for its handshake, of which nobody is told if it fails
+            server_state.connections.add(self)
+            self.edge.arriving.start(self, self.edge.loop.time())
 
     def _new_parser(self) -> Any:
         parser = httptools.HttpRequestParser(self)
@@ -74,13 +77,14 @@ class HTTPProtocol(EdgeConnection):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         edge = self.edge
+        edge.arriving.stop(self)
+        self.is_secure = self.transport.get_extra_info("sslcontext") is not None
         if not edge.make_room():
             self._refuse(503, TOO_MANY_CONNECTIONS, limits.TOO_MANY_FILES)
             self._advance()
             return
         self.client, self.server = addresses(self.transport)
         self._is_trusted = edge.trusted.trusts(self.client)
-        self.is_secure = self.transport.get_extra_info("sslcontext") is not None
         self._wait_in(edge.first_byte)
 
     def _wait_in(self, deadlines: Deadlines | None) -> None:
@@ -442,7 +446,4 @@ class HTTPProtocol(EdgeConnection):
         self._lose_all()
 
     def shutdown(self) -> None:
-        """End once the response that is under way is complete; uvicorn calls it."""
-        self.is_ending = True
-        if self._current is None:
-            self.finish()
+        """Do nothing, as uvicorn calls it: the edge drains, so the next response that begins closes the connection."""

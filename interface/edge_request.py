@@ -10,6 +10,8 @@ from collections.abc import Coroutine
 from typing import Any, Protocol
 from urllib.parse import unquote_to_bytes
 
+from msgspec.structs import replace
+
 from asgictl.interface import limits
 from asgictl.interface.edge import Edge, RequestHandler
 from asgictl.interface.forwarded import Trusted
@@ -25,6 +27,7 @@ class RequestConnection(Protocol):
     """The connection of a request."""
 
     edge: Edge
+    home: str
     is_paused: bool
     is_ending: bool
 
@@ -70,6 +73,15 @@ class HTTPRequest:
         self.url = b""
         self.headers: Headers = []
         self._parts: list[bytes] = []  # of the body
+
+    @property
+    def home(self) -> str:
+        """The worker that has answered on this connection last."""
+        return self._protocol.home
+
+    @home.setter
+    def home(self, home: str) -> None:
+        self._protocol.home = home
 
     @property
     def is_paused(self) -> bool:
@@ -130,7 +142,8 @@ class HTTPRequest:
         if self.has_ended:
             return
         self.has_begun = True
-        closes = not self.keeps_alive or self._protocol.is_ending or not (self.is_complete or self._is_drainable)
+        keeps_alive = self.keeps_alive and not (self._protocol.is_ending or self._edge.is_draining)
+        closes = not (keeps_alive and (self.is_complete or self._is_drainable))
         writer = self._writer = ResponseWriter(self.method == b"HEAD", self.version == "1.0", closes)
         try:
             data = writer.head(status, headers, self._protocol.defaults(), body, more)
@@ -222,3 +235,10 @@ class HTTPRequest:
             self.has_ended = True
             if self.handler:
                 self.handler.gone()
+
+
+def with_subprotocols(scope: Scope) -> Scope:
+    """Return a handshake's scope, as it is told to the application: a WebSocket has no method."""
+    offered = [value for name, value in scope.headers if name == b"sec-websocket-protocol"]
+    names = [each.strip().decode("latin-1") for value in offered for each in value.split(b",")]
+    return replace(scope, method="", subprotocols=[each for each in names if each])

@@ -1,36 +1,29 @@
 """WebSocket (RFC 6455) for uvicorn's server: a message reaches its socket by a plain call, and a frame the transport.
 
-websockets' ServerProtocol judges handshakes, and all frames but the plain ones: whole messages of one frame, pings and
-pongs. It gets each frame whole, and is kept only while a fragmented message is under way or an extension is in use:
-thousands of idle sockets have none.
+websockets' ServerProtocol judges all frames but the plain ones: whole messages of one frame, pings and pongs. It gets
+each frame whole, and is kept only while a fragmented message is under way or an extension is in use: thousands of idle
+sockets have none.
 
 A client may have its server do no more than this: so many fragments of a message are taken; a message's size is counted
 at the header of each of its frames; the newest ping alone is answered while the client does not read (section 5.5.3);
 nothing is parsed before the handshake is answered.
 """
 
+import asyncio
 import logging
 import os
+from collections.abc import Callable
 from typing import Any
 
-from msgspec.structs import replace
-from websockets.datastructures import Headers as WebSocketHeaders
 from websockets.exceptions import ProtocolError
-from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
 from websockets.frames import Close as CloseFrame
 from websockets.frames import CloseCode, Frame, Opcode
-from websockets.http11 import Request, Response
-from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
 
-try:
-    from websockets.speedups import apply_mask
-except ImportError:  # an interpreter for which there is no wheel
-    from websockets.utils import apply_mask
-
 from asgictl.interface import limits
-from asgictl.interface.edge import SocketHandler
+from asgictl.interface.edge import SocketHandler, Standing
 from asgictl.interface.edge_connection import EdgeConnection
+from asgictl.interface.edge_request import with_subprotocols
 from asgictl.interface.framing import (
     BINARY,
     CLOSE,
@@ -41,12 +34,14 @@ from asgictl.interface.framing import (
     PONG,
     TEXT,
     ResponseWriter,
+    apply_mask,
     frame,
     header_of,
     message,
 )
+from asgictl.interface.websocket_handshake import judge, open_protocol, refusal
 from asgictl.telemetry.access_log import UNLOGGED, WebSocketLog
-from asgictl.wire.error_responses import NO_ANSWER_IN_TIME, RETRY_AFTER, plain_text
+from asgictl.wire.error_responses import NO_ANSWER_IN_TIME, plain_text
 from asgictl.wire.messages import (
     ABNORMAL_CLOSURE,
     INTERNAL_ERROR,
@@ -62,27 +57,25 @@ from asgictl.wire.messages import Frame as Message
 logger = logging.getLogger("asgictl.edge")
 NO_STATUS = 1005  # what uvicorn says of a connection that was cut; RFC 6455 would have 1006
 _PLAIN = frozenset({TEXT, BINARY, PING, PONG})
-# permessage-deflate as uvicorn offers it, where its user wants it.
-DEFLATE = ServerPerMessageDeflateFactory(
-    server_max_window_bits=12, client_max_window_bits=12, compress_settings={"memLevel": 5}
-)
 
 
 class WebSocketProtocol(EdgeConnection):
     """A client's connection from its handshake on: a ClientSocket."""
 
     __slots__ = (
+        "_answer",
+        "_begin",
         "_config",
         "_fragments",
         "_handler",
         "_is_closing",
         "_is_paused_by_handler",
+        "_is_suspended",
         "_needed",
         "_partial",
         "_ping",
         "_pong",
         "_protocol",
-        "_response",
         "_size",
         "is_accepted",
         "is_open",
@@ -97,8 +90,10 @@ class WebSocketProtocol(EdgeConnection):
         self.log: WebSocketLog = UNLOGGED
         self._is_closing = False  # a close frame was sent
         self._is_paused_by_handler = False
+        self._is_suspended = False  # it may be another process's by now
         self._handler: SocketHandler | None = None
-        self._response: Response | None = None  # to the handshake, until it is answered
+        self._begin: Callable[[], None]
+        self._answer: Headers | None = None  # to the handshake, until it is accepted or refused
         self._protocol: ServerProtocol | None = None
         self._partial = bytearray()  # a frame that is not whole
         self._needed = 0  # bytes of it, as far as they are known
@@ -110,52 +105,83 @@ class WebSocketProtocol(EdgeConnection):
     def take_over(self, http: EdgeConnection, scope: Scope, target: str, rest: bytes) -> None:
         """Answer the handshake of a connection on which HTTP was spoken, or have it answered."""
         self.transport, self.client, self.server = http.transport, scope.client, http.server
-        self.is_secure, self.is_held = http.is_secure, http.is_held
+        self.is_secure, self.is_held, self.home = http.is_secure, http.is_held, http.home
         self.state.connections.add(self)
         self.transport.set_protocol(self)
         if http.is_full:  # of a response that the client has not taken
             http.is_full = False
             self.pause_writing()
-        protocol = ServerProtocol(
-            extensions=[DEFLATE] if self._config.ws_per_message_deflate else None,
-            max_size=self._config.ws_max_size,
-            logger=logger,
-        )
-        given = [(name.decode(), value.decode("latin-1")) for name, value in scope.headers if name != b"upgrade"]
-        headers = WebSocketHeaders([*given, ("upgrade", "websocket")])  # framing.is_handshake has found it in a list
-        response = protocol.accept(Request(target, headers))
-        if response.status_code != 101:
-            kept = [(n.lower().encode(), v.encode("latin-1")) for n, v in response.headers.raw_items() if n != "Date"]
-            status = response.status_code
-            if (asked := headers.get_all("sec-websocket-version")) and asked != ["13"]:  # RFC 6455, section 4.2.2
-                status, kept = 426, [*kept, (b"sec-websocket-version", b"13"), (b"upgrade", b"websocket")]
-            self._refuse(status, kept, bytes(response.body or b""))
+        answer = judge(scope, target, deflates=self._config.ws_per_message_deflate)
+        if answer.status != 101:
+            self._refuse(answer.status, answer.headers, answer.body)
             return
-        self._response = response
-        if protocol.extensions:  # the parser of the one that judged the handshake would wait for it
-            self._protocol = self._open_protocol()
-            self._protocol.extensions = protocol.extensions
+        self._answer = answer.headers
+        if answer.extensions:  # the parser of the one that judged the handshake would wait for it
+            self._protocol = open_protocol(self._config.ws_max_size, answer.extensions)
         self.edge.handshake.start(self, self.edge.loop.time())
         self._unread = rest
-        self._handler = self.edge.backend.websocket(_with_subprotocols(scope), self)
+        self._handler = self.edge.backend.websocket(with_subprotocols(scope), self)
+        self.feed()
+
+    def suspend(self) -> Standing | None:
+        """Neither read nor ping until wake(), if this stands between two messages."""
+        if self._protocol or not (self.is_open and self.is_accepted and self.is_settled):
+            return None
+        self._stop_pings()
+        if not self.is_held:
+            self.transport.pause_reading()
+        self._is_suspended = True
+        return Standing(self.fileno(), bytes(self._partial) + self._unread[self._parsed :])
+
+    def wake(self) -> None:
+        """Go on as before suspend()."""
+        self._is_suspended = False
+        self._go_on()
+        if not self.is_held:
+            self.transport.resume_reading()
+
+    def _go_on(self) -> None:
+        self.edge.ping.start(self, self.edge.loop.time())
+        if self.edge.is_draining:
+            self.shutdown()
+
+    def let_go(self) -> None:
+        """Close this process's descriptor alone."""
+        self._handler = None  # which knows this: the collector would find them late
+        super().let_go()
+
+    def restore(self, scope: Scope, unread: bytes, handler: SocketHandler, begin: Callable[[], None]) -> None:
+        """Be a connection that stands suspended in another process, once the loop makes this its protocol.
+
+        begin: called then, before anything is parsed.
+        """
+        self.client, self.server, self.is_secure = scope.client, scope.server, scope.scheme == "wss"
+        self.is_accepted, self._handler, self._unread, self._begin = True, handler, unread, begin
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Go on where another process stood still: any other connection is taken over from HTTP."""
+        super().connection_made(transport)
+        self._begin()
+        del self._begin  # with the record
+        self.log.go_on()
+        self._go_on()
         self.feed()
 
     # A ClientSocket's calls.
 
     def accept(self, accept: Accept) -> None:
         """Open the socket, unless the client has left."""
-        response = self._response
-        if not self.is_open or response is None:
+        headers = self._answer
+        if not self.is_open or headers is None:
             return
-        self.is_accepted, self._response = True, None
+        self.is_accepted, self._answer = True, None
         self.edge.handshake.stop(self)
         self.log.open()
-        headers = [(n.encode(), v.encode()) for n, v in response.headers.raw_items() if n != "Date"]
         if accept.subprotocol:
-            headers.append((b"Sec-WebSocket-Protocol", accept.subprotocol.encode()))
+            headers = [*headers, (b"Sec-WebSocket-Protocol", accept.subprotocol.encode())]
         writer = ResponseWriter(is_head=False, is_old=False, closes=False)
         self.write(writer.head(101, headers + accept.headers, self.defaults(), b"", more=False))
-        self.edge.ping.start(self, self.edge.loop.time())
+        self._go_on()
         self.feed()
 
     def frame(self, content: Message) -> None:
@@ -295,7 +321,7 @@ class WebSocketProtocol(EdgeConnection):
         """Have websockets judge a whole frame."""
         protocol = self._protocol
         if protocol is None:
-            protocol = self._protocol = self._open_protocol()
+            protocol = self._protocol = open_protocol(self._config.ws_max_size)
         protocol.receive_data(data)
         for event in protocol.events_received():
             if isinstance(event, Frame) and not self._is_discarding:
@@ -305,9 +331,6 @@ class WebSocketProtocol(EdgeConnection):
             self._fail(protocol.close_sent.code, protocol.close_sent.reason)
         elif not (self._fragments or protocol.extensions):
             self._protocol = None
-
-    def _open_protocol(self) -> ServerProtocol:
-        return ServerProtocol(state=OPEN, max_size=self._config.ws_max_size, logger=logger)
 
     def _take_judged(self, protocol: ServerProtocol, event: Frame) -> None:
         if event.opcode is Opcode.CLOSE:
@@ -337,13 +360,10 @@ class WebSocketProtocol(EdgeConnection):
 
     def _refuse(self, status: int, headers: Headers, body: bytes) -> None:
         """Answer the handshake with a response, and close."""
-        self.is_open, self._response = False, None
+        self.is_open, self._answer = False, None
         self.edge.handshake.stop(self)
         self.log.end(status)
-        if status == 503 and not headers:
-            headers = [RETRY_AFTER]
-        if not any(name == b"content-length" for name, _ in headers):
-            headers = [*headers, (b"content-length", b"%d" % len(body))]
+        headers = refusal(status, headers, body)
         writer = ResponseWriter(is_head=False, is_old=False, closes=True)
         self.write(writer.head(status, headers, self.defaults(), body, more=False))
         self.end()
@@ -373,7 +393,7 @@ class WebSocketProtocol(EdgeConnection):
         self.end()
 
     def _stop_pings(self) -> None:
-        self._pong = b""
+        self._ping = self._pong = b""
         self.edge.ping.stop(self)
         self.edge.pong.stop(self)
 
@@ -421,13 +441,10 @@ class WebSocketProtocol(EdgeConnection):
         self._leave(NO_STATUS if self.is_accepted else ABNORMAL_CLOSURE, "")
 
     def shutdown(self) -> None:
-        """Close with 1012, or refuse the handshake; uvicorn calls it."""
-        if self.is_open:
-            self.close(Close(SERVICE_RESTART, "", 503))
+        """Have it closed in its turn; uvicorn calls it. A handshake is answered first."""
+        if self.is_accepted and not self._is_suspended:
+            self.edge.leaving.append(self)
 
-
-def _with_subprotocols(scope: Scope) -> Scope:
-    """Return a handshake's scope, as it is told to the application: a WebSocket has no method."""
-    offered = [value for name, value in scope.headers if name == b"sec-websocket-protocol"]
-    names = [each.strip().decode("latin-1") for value in offered for each in value.split(b",")]
-    return replace(scope, method="", subprotocols=[each for each in names if each])
+    def restart(self) -> None:
+        """Close with 1012."""
+        self.close(Close(SERVICE_RESTART, ""))

@@ -4,6 +4,11 @@ import re
 from functools import lru_cache
 from http import HTTPStatus
 
+try:
+    from websockets.speedups import apply_mask as apply_mask
+except ImportError:  # an interpreter for which there is no wheel
+    from websockets.utils import apply_mask as apply_mask
+
 from asgictl.wire.asgi import BODILESS, left_of, tokens
 from asgictl.wire.messages import Headers
 

@@ -29,6 +29,10 @@ class Groups:
         if not members:
             self._members.pop(group, None)
 
+    def joined_at(self, group: str, member: Member) -> Position:
+        """Return the position that a member joined at."""
+        return self._members[group][member]
+
     def deliver(self, broadcast: Broadcast, position: Position) -> None:
         """Give the frame to every member who joined before `position`."""
         for member, joined in list(self._members.get(broadcast.group, {}).items()):

@@ -13,11 +13,16 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
+
+import uvicorn
 
 from asgictl.config import Limits
 from asgictl.errors import StartError, TargetError
 from asgictl.interface.edge import Backend, Edge
+from asgictl.interface.uvicorn_server import EdgeServer, Moves
+from asgictl.telemetry.metrics import Figures
 
 if TYPE_CHECKING:
     from asgictl.interface.door import Door
@@ -39,22 +44,29 @@ def check_server(server: str) -> None:
 
 
 def host(
-    backend: Backend, listener: socket.socket, server: str, trusted: str, root_path: str, options: dict[str, Any]
+    backend: Backend,
+    listener: socket.socket,
+    server: str,
+    trusted: str,
+    root_path: str,
+    options: dict[str, Any],
+    moves: Moves | None = None,
 ) -> bool:
     """Serve, lifespan included, until SIGTERM or SIGINT; then drain. Returns whether the backend had started.
 
-    options: more keywords of uvicorn.Config; other servers take none.
+    options: more keywords of uvicorn.Config; other servers take none. moves: hands uvicorn's sockets over.
     Raises StartError when the server is not installed.
     """
     check_server(server)
     limits = backend.limits
     if server == "uvicorn":
-        return _uvicorn(Edge(backend, trusted), listener, uvicorn_settings(limits, root_path, options))
+        return _uvicorn(Edge(backend, trusted), listener, uvicorn_settings(limits, root_path, options), moves)
     from asgictl.interface.door import Door
     from asgictl.interface.edge_asgi import ASGIEdge
 
-    door = Door(ASGIEdge(backend, trusted), root_path)
-    return _daphne(door, listener, limits) if server == "daphne" else _hypercorn(door, listener, limits)
+    door = Door(ASGIEdge(backend, trusted), root_path, limits)
+    run = _daphne if server == "daphne" else _hypercorn
+    return run(door, listener, limits, backend.figures)
 
 
 def uvicorn_settings(limits: Limits, root_path: str, options: dict[str, Any]) -> dict[str, Any]:
@@ -77,19 +89,37 @@ def uvicorn_settings(limits: Limits, root_path: str, options: dict[str, Any]) ->
     }
 
 
-def _uvicorn(edge: Edge, listener: socket.socket, settings: dict[str, Any]) -> bool:
-    import uvicorn
-
-    server = uvicorn.Server(
-        uvicorn.Config(edge, access_log=False, log_config=None, log_level=logging.WARNING, **settings)
-    )
+def _uvicorn(edge: Edge, listener: socket.socket, settings: dict[str, Any], moves: Moves | None) -> bool:
+    config = uvicorn.Config(edge, access_log=False, log_config=None, log_level=logging.WARNING, **settings)
+    server = EdgeServer(config, edge, moves)
     for number in SIGNALS:  # uvicorn raises them again once it has drained
         signal.signal(number, lambda _number, _frame: None)
     server.run(sockets=[listener])
     return server.started
 
 
-def _hypercorn(door: "Door", listener: socket.socket, limits: Limits) -> bool:
+def _told_to_end(loop: asyncio.AbstractEventLoop, figures: Figures) -> asyncio.Queue[int]:
+    """Return the signals that ask this process to end, as they come."""
+    told = asyncio.Queue[int]()
+
+    def hear(number: int) -> None:
+        figures.draining = 1
+        told.put_nowait(number)
+
+    for number in SIGNALS:
+        loop.add_signal_handler(number, hear, number)
+    return told
+
+
+async def _told(told: asyncio.Queue[int], limits: Limits) -> None:
+    """Wait until this process is to drain, as EdgeServer.handle_exit() has it."""
+    if await told.get() == signal.SIGTERM and limits.shutdown_delay_seconds:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(limits.shutdown_delay_seconds):
+                await told.get()
+
+
+def _hypercorn(door: "Door", listener: socket.socket, limits: Limits, figures: Figures) -> bool:
     from hypercorn.asyncio import serve
     from hypercorn.config import Config
     from hypercorn.utils import LifespanFailureError, LifespanTimeoutError
@@ -108,12 +138,10 @@ def _hypercorn(door: "Door", listener: socket.socket, limits: Limits) -> bool:
     config.graceful_timeout = limits.drain_seconds
 
     async def main() -> None:
-        stopping = asyncio.Event()
-        for number in SIGNALS:
-            asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+        told = _told_to_end(asyncio.get_running_loop(), figures)
 
         async def stopped() -> None:
-            await stopping.wait()
+            await _told(told, limits)
             door.close()
 
         await serve(door, config, shutdown_trigger=stopped, mode="asgi")  # type: ignore[arg-type]
@@ -128,7 +156,7 @@ def _hypercorn(door: "Door", listener: socket.socket, limits: Limits) -> bool:
     return True
 
 
-def _daphne(door: "Door", listener: socket.socket, limits: Limits) -> bool:
+def _daphne(door: "Door", listener: socket.socket, limits: Limits, figures: Figures) -> bool:
     from daphne.server import twisted_loop  # first: it installs Twisted's asyncio reactor
     from twisted.internet import reactor as any_reactor
 
@@ -137,18 +165,16 @@ def _daphne(door: "Door", listener: socket.socket, limits: Limits) -> bool:
     logging.getLogger("daphne").setLevel(logging.WARNING)
     loop: asyncio.AbstractEventLoop = twisted_loop
     reactor: Any = any_reactor  # zope's interfaces confuse mypy
-    lifespan, stopping = Lifespan(door), asyncio.Event()
+    lifespan, told = Lifespan(door), _told_to_end(loop, figures)
     stoppers: list[asyncio.Task[None]] = []
 
     def listen() -> None:
         server.ws_factory.protocol = _daphne_protocol()
         listener.setblocking(False)  # Twisted accepts until there is nobody left
         port = reactor.adoptStreamPort(listener.fileno(), listener.family, server.http_factory)
-        stoppers.append(loop.create_task(_stop_daphne(server, port, reactor, door, stopping, limits.drain_seconds)))
+        stoppers.append(loop.create_task(_stop_daphne(server, port, reactor, door, told, limits)))
 
     server = _daphne_server(door, limits, listen)
-    for number in SIGNALS:
-        loop.add_signal_handler(number, stopping.set)
     try:
         loop.run_until_complete(lifespan.start())
     except TargetError as error:
@@ -201,13 +227,13 @@ def _daphne_protocol() -> Any:
 
 
 async def _stop_daphne(
-    server: Any, port: Any, reactor: Any, door: "Door", stopping: asyncio.Event, seconds: float
+    server: Any, port: Any, reactor: Any, door: "Door", told: asyncio.Queue[int], limits: Limits
 ) -> None:
-    await stopping.wait()
+    await _told(told, limits)
     port.stopReading()  # stopListening would remove a Unix socket that is not only ours
     door.close()
-    deadline = time.monotonic() + seconds
-    await door.drain(seconds)
+    deadline = time.monotonic() + limits.drain_seconds
+    await door.drain(limits.drain_seconds)
     while reactor.getWriters() and time.monotonic() < deadline:  # noqa: ASYNC110 - Twisted tells nobody
         await asyncio.sleep(FLUSH_SECONDS)
     # of a connection that has no application at this moment daphne would know only a KeyError

@@ -14,18 +14,24 @@ from functools import partial
 from typing import Protocol
 
 from asgictl.config import CHANNEL_BYTES
-from asgictl.layers.base import REFUSED_SECONDS, EventLayer, NotSent, OnItsWay
+from asgictl.interface.affinity import Route
+from asgictl.layers.base import REFUSED_SECONDS, EventLayer, NotSent, OnItsWay, own_channel
 from asgictl.wire.messages import Event, Lost, Receive, Turn
 
 RESEND_SECONDS = 0.2  # between attempts to add an event that Redis refuses
 FULL = "OOM "
+HOMES = 3  # workers that an event is meant for, one after another; once all have refused it, any may have it
 AUDIT_SECONDS = 1.0  # after which an event that is open is looked for in Redis; then twice as long, and so on
 
 
 class Owner(Protocol):
-    """Waits for the reply: a socket or a pending request. pool: the suffix of the channels that its events go to."""
+    """Waits for the reply: a socket or a pending request.
+
+    pool: the suffix of the channels that its events go to. route: to the worker that is to have them; None for any.
+    """
 
     pool: str
+    route: Route | None
 
     @property
     def repeatable(self) -> bool:
@@ -56,7 +62,10 @@ class Channel:
 
 
 class Dispatched:
-    """One event. entry: its id in the channel's stream, once XADD was answered. size: bytes of it, once it was sent."""
+    """One event. entry: its id in the channel's stream, once XADD was answered. size: bytes of it, once it was sent.
+
+    name: of the channel that it was sent to: its own, or a worker's. refusals: of workers that it was meant for.
+    """
 
     __slots__ = (
         "audit_at",
@@ -64,8 +73,10 @@ class Dispatched:
         "channel",
         "entry",
         "event",
+        "name",
         "on_its_way",
         "owner",
+        "refusals",
         "refused_at",
         "size",
         "skipped",
@@ -77,7 +88,8 @@ class Dispatched:
         self.owner = owner
         self.channel = channel
         self.entry: bytes | None = None
-        self.size = 0
+        self.name = channel.name
+        self.size = self.refusals = 0
         self.refused_at = 0.0  # since when the layer refuses it, 0 when it does not
         self.stage = Stage.WAITING
         self.on_its_way: OnItsWay | None = None
@@ -179,9 +191,7 @@ class InFlight:
             if dispatched.entry is not None and dispatched.audit_at <= now:
                 dispatched.audit_seconds *= 2
                 dispatched.audit_at = now + dispatched.audit_seconds
-                self._layer.audit(
-                    dispatched.channel.name, dispatched.event, dispatched.entry, partial(self._again, dispatched)
-                )
+                self._layer.audit(dispatched.name, dispatched.event, dispatched.entry, partial(self._again, dispatched))
         for channel in self._channels.values():
             self._layer.depth(channel.name, partial(self._deep, channel))
 
@@ -192,13 +202,15 @@ class InFlight:
 
     def _dispatch(self, dispatched: Dispatched) -> None:
         dispatched.stage, dispatched.entry = Stage.SENT, None
-        dispatched.on_its_way = self._layer.append(
-            dispatched.channel.name,
-            dispatched.event,
-            partial(self._answered, dispatched),
-            repeatable=dispatched.owner.repeatable,
-        )
-        size = dispatched.on_its_way.size
+        owner, event, answered = dispatched.owner, dispatched.event, partial(self._answered, dispatched)
+        name = dispatched.name = dispatched.channel.name
+        if owner.route and dispatched.refusals < HOMES and (home := owner.route.home(name)):
+            name = dispatched.name = own_channel(name, home)
+            way = self._layer.append(name, event, answered, repeatable=owner.repeatable, is_own=True)
+        else:
+            way = self._layer.append(name, event, answered, repeatable=owner.repeatable)
+        dispatched.on_its_way = way
+        size = way.size
         dispatched.channel.bytes += size - dispatched.size
         dispatched.size = size
 
@@ -214,6 +226,10 @@ class InFlight:
                 self._remove(dispatched)
         elif self._is_over(dispatched):
             return
+        elif dispatched.name != dispatched.channel.name and not isinstance(reply, ConnectionError):
+            dispatched.refusals += 1
+            if route := dispatched.owner.route:
+                route.refused(partial(self._dispatch_again, dispatched))
         elif not isinstance(reply, ConnectionError):  # refused, so it is certain that Redis has not taken it
             self._shed(f"events refused by Redis: {reply}")
             now = asyncio.get_running_loop().time()
@@ -241,7 +257,7 @@ class InFlight:
                 dispatched.skipped()
 
         if dispatched.entry and dispatched.skipped:
-            self._layer.remove(dispatched.channel.name, dispatched.entry, partial(removed, dispatched.entry))
+            self._layer.remove(dispatched.name, dispatched.entry, partial(removed, dispatched.entry))
 
     def _is_over(self, dispatched: Dispatched) -> bool:
         return self._in_flight.get(dispatched.event.connection) is not dispatched

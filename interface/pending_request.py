@@ -12,6 +12,7 @@ from math import inf
 
 from msgspec.structs import replace
 
+from asgictl.interface.affinity import Route
 from asgictl.interface.edge import ClientRequest
 from asgictl.layers import flow_control
 from asgictl.layers.base import Answered
@@ -36,6 +37,7 @@ class PendingRequest:
     """
 
     pool = ""
+    route: Route | None = None
     is_answered = is_gone = waits_for_body = False
     _owner = ""  # the inbox of the worker that was heard, and the entry that it runs
     _entry = b""
@@ -83,6 +85,8 @@ class PendingRequest:
             return self.fail(502, "A part of this response was lost.")
         self._entry = part.entry
         self._owner = part.inbox
+        if part.home:
+            self._client.home = part.home
         self._next += 1
         self.is_answered = not part.more
         self.deadline = inf

@@ -3,21 +3,26 @@
 import gc
 
 from asgictl.config import InterfaceConfig
-from asgictl.interface.forwarder import Forwarder
+from asgictl.errors import FENCED_STATUS
 from asgictl.interface.hosting import check_server, host
-from asgictl.layers.redis.sync_client import check_redis
+from asgictl.interface.mover import Mover
+from asgictl.layers.redis.check import check_redis
 from asgictl.telemetry.controller_client import Readiness
 
 
-def serve(config: InterfaceConfig, readiness: Readiness) -> bool:
-    """Serve until SIGTERM or SIGINT, then drain; returns whether it had started. Raises AsgictlError."""
+def serve(config: InterfaceConfig, readiness: Readiness) -> int:
+    """Serve until SIGTERM or SIGINT, then drain. Raises AsgictlError.
+
+    Returns the exit status: 0, 1 when it had not started, FENCED_STATUS when others have taken it for dead.
+    """
     check_server(config.server)
-    check_redis(config.redis_url)
+    check_redis(config.redis_url, config.name)
     listener = config.bind.listen()
-    forwarder = Forwarder(config, readiness)
+    mover = Mover(config, readiness)
     # Nearly all that an interface makes dies by its reference count: looking for cycles each 700 objects cost 5%.
     gc.freeze()
     gc.set_threshold(5000, 5, 2)
-    started = host(forwarder, listener, config.server, config.trusted, config.root_path, config.uvicorn)
+    settings = (config.server, config.trusted, config.root_path, config.uvicorn)
+    started = host(mover.forwarder, listener, *settings, mover)
     config.bind.release()
-    return started
+    return FENCED_STATUS if mover.forwarder.is_fenced else 0 if started else 1

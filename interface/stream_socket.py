@@ -8,6 +8,7 @@ import asyncio
 from typing import Protocol
 
 from asgictl.config import Limits
+from asgictl.interface.affinity import Route
 from asgictl.interface.edge import ClientSocket
 from asgictl.layers import flow_control
 from asgictl.layers.base import Answered, Position
@@ -53,6 +54,7 @@ class Host(Protocol):
 class StreamSocket:
     """A SocketHandler. Make one, then open() it."""
 
+    route: Route | None = None
     repeatable = True  # until its handshake is answered it may go to another worker
 
     def __init__(self, id: str, scope: Scope, pool: str, host: Host, client: ClientSocket) -> None:

@@ -1,7 +1,13 @@
-"""Runs every scenario on every side in turn, A B A B, since machines drift; a side is started anew for each run."""
+"""Runs every scenario on every side, in blocks of AB and BA, since machines drift; each run has servers started anew.
+
+A block is two rounds: one in the order of the sides, one in the reverse, which first is chance's. A scenario gets more
+until it is decided, or the rounds or the time are spent. A round that something disturbed is named, and made again: at
+once, and if the neighbour is still there when the other scenarios have had their turn.
+"""
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -12,24 +18,41 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
+from asgictl.loadtests.contention import Watched
+from asgictl.loadtests.happenings import APART_SECONDS, FIRST_SECONDS, Happenings
+from asgictl.loadtests.inference import LOOKS
+from asgictl.loadtests.provenance import redis_version
+from asgictl.loadtests.run import Run, summarise
 from asgictl.loadtests.scenarios import Scenario
-from asgictl.loadtests.servers import Server, Side, SideError, end, pin, serving
-from asgictl.loadtests.usage import GENERATOR, Usage
-from asgictl.loadtests.verdicts import Run, summarise
+from asgictl.loadtests.servers import Server, Side, SideError, end, pin, serving, with_threads
+from asgictl.loadtests.usage import DATABASE, GENERATOR, Usage
+from asgictl.loadtests.verdicts import COUNT_LOOKS, Answer, answers, decide, decided
 
 USERS_FILE = Path(__file__).with_name("users.py")
-WARMUP_SECONDS = 1.0
-OVERHEAD_SECONDS = 5.0  # of a run, beside its duration: starting, warming up, stopping
+OVERHEAD_SECONDS = 4.0  # of a run, beside its duration and warming up: starting, stopping
 POLL_SECONDS = 0.2
-IDLE_SECONDS = 4.0
-EVENT_SECONDS = 10.0
-EVENT_SHARE = 0.25  # of a run comes before its event
+IDLE_SECONDS = 6.0
+SLOWEST = 500  # events a second: what takes longer has fewer of them
+RATED_SECONDS = 10.0  # for a percentile
+DEPLOY_SECONDS = 12.5  # for a deploy to come to its end: 5 s of them are gunicorn's for what is in flight
 BEGIN_SECONDS = 60  # until every user has started
 ENDING_SECONDS = 30  # for what is in flight when a run ends
 SPAWN_RATE = 500
+LOWERED = 0.6  # of the slowest side's rate, where the load generator was the limit
+GROWTH = 4  # times as many sockets at the end as at the beginning, where memory is asked for
+AGAIN = 1  # times that a disturbed round is made again at once
+MOST_DISTURBED = 6  # rounds of a scenario: then the neighbour is here to stay
 TAIL_LINES = 12
+NOT_COUNTED = "is not counted"
+HTTP_USERS = {"Hello", "Mixed", "Noted"}
+PARTS: dict[str, Callable[[Scenario], bool]] = {
+    "all": lambda _: True,
+    "timed": lambda scenario: not scenario.happenings,
+    "deploy": lambda scenario: scenario.happenings == ("deploy",),
+}
 Tick = Callable[[float], None]
 
 
@@ -37,6 +60,7 @@ Tick = Callable[[float], None]
 class Comparison:
     """What is compared, on which cores, and what has been found. A side that does not start is not tried again.
 
+    rounds: the most of a scenario. seconds_at_most: of all, after which no further round begins. seed: of the order.
     facts: what each side consists of: {"processes": {role: how many}, "threads": ...}. failures: why a side is missing.
     complaints: what else went wrong.
     """
@@ -47,41 +71,140 @@ class Comparison:
     duration: float
     server_cores: list[int]
     load_cores: list[int]
+    seconds_at_most: float = float("inf")
+    seed: int = 0
     runs: list[Run] = field(default_factory=list)
     facts: dict[str, dict[str, Any]] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
     complaints: list[str] = field(default_factory=list)
     stopping: threading.Thread = field(default_factory=threading.Thread)
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def watched(self) -> Watched:
+        return Watched(self.server_cores, self.load_cores)
 
     def seconds(self, scenario: Scenario) -> float:
-        """Return how long a run is measured: memory needs no long look, and a deploy has to come to its end."""
-        if scenario.event:
-            return max(self.duration, EVENT_SECONDS)
-        return min(self.duration, IDLE_SECONDS) if scenario.metrics == ("kib",) else self.duration
+        """Return how long a run is measured."""
+        if scenario.happenings:
+            return max(self.duration if len(scenario.happenings) == 1 else 0.0, DEPLOY_SECONDS,
+                       FIRST_SECONDS + APART_SECONDS * len(scenario.happenings))  # fmt: skip
+        if scenario.events:
+            return max(self.duration, scenario.events / SLOWEST)
+        if scenario.metrics == ("kib",):
+            return IDLE_SECONDS
+        return max(self.duration, RATED_SECONDS) if scenario.metrics[0] == "p99" else self.duration
+
+    def part(self, scenario: Scenario) -> list[Side]:
+        """Return the sides that take part in a scenario."""
+        return [side for side in self.sides if PARTS[side.part](scenario)]
+
+    def round_seconds(self, scenario: Scenario) -> float:
+        return len(self.part(scenario)) * (self.seconds(scenario) + scenario.warmup + OVERHEAD_SECONDS)
 
     @property
     def estimate_seconds(self) -> float:
-        each = (self.seconds(scenario) + OVERHEAD_SECONDS for scenario in self.scenarios)
-        return len(self.sides) * self.rounds * sum(each)
+        every = sum(self.rounds * self.round_seconds(scenario) for scenario in self.scenarios)
+        return min(every, self.seconds_at_most)
 
     def run(self, stopping: threading.Event, tick: Tick, began: Callable[[str], None]) -> None:
-        """Measure everything, or until `stopping`. tick: told the seconds of the estimate that have passed."""
+        """Measure until all is decided, the rounds or the time are spent, or `stopping`. tick: told seconds passed."""
+        self.started = time.monotonic()
         try:
             self._run(stopping, tick, began)
         finally:
             self.stopped()
 
     def _run(self, stopping: threading.Event, tick: Tick, began: Callable[[str], None]) -> None:
-        done = 0.0
-        for scenario in self.scenarios:
-            for number in range(1, self.rounds + 1):
-                for side in self.sides:
-                    began(f"{scenario.name} · {side.name} · round {number} of {self.rounds}")
-                    self._one(side, scenario, number, stopping, lambda passed, before=done: tick(before + passed))  # type: ignore[misc]
-                    done += self.seconds(scenario) + OVERHEAD_SECONDS
-                    tick(done)
+        chance, left = random.Random(self.seed), list(self.scenarios)  # noqa: S311 (an order, no secret)
+        while left:
+            for scenario in left:
+                for order in block(self.part(scenario), chance)[
+                    : self.rounds - len(self.good(scenario, self.sides[0]))
+                ]:
+                    if self._affords(scenario) and self._calm(scenario):
+                        self._round(order, scenario, stopping, tick, began)
                     if stopping.is_set() or len(self.failures) == len(self.sides):
                         return
+            left = [scenario for scenario in map(self._unsaturated, left) if self._goes_on(scenario)]
+
+    def _unsaturated(self, scenario: Scenario) -> Scenario:
+        """Return a scenario, at a rate that the load generator can keep where it was the limit; its rounds are anew."""
+        found = [self.good(scenario, side) for side in self.part(scenario)]
+        if (
+            scenario.rate
+            or scenario.events
+            or scenario.locustfile
+            or not any(run.saturated for runs in found for run in runs)
+        ):
+            return scenario
+        rates = [median(run.rate for run in runs) for runs in found if runs]
+        lowered = replace(scenario, rate=max(1.0, float(round(LOWERED * min(rates)))), metrics=("cost", "p99"))
+        self.complaints.append(
+            f"{scenario.name}: the load generator was the limit at {max(rates):,.0f}/s, "
+            f"so that the sides are compared at {lowered.rate:,.0f}/s"
+        )
+        self.runs = [run for run in self.runs if run.scenario != scenario.name]
+        self.scenarios[self.scenarios.index(scenario)] = lowered
+        return lowered
+
+    def _affords(self, scenario: Scenario) -> bool:
+        passed = time.monotonic() - self.started
+        tried = any(run.scenario == scenario.name for run in self.runs)
+        return not tried or passed + self.round_seconds(scenario) <= self.seconds_at_most
+
+    def _goes_on(self, scenario: Scenario) -> bool:
+        """Whether a scenario gets more rounds; what it says is looked at after few of them only."""
+        rounds = len(self.good(scenario, self.sides[0]))
+        if rounds >= self.rounds or not self._calm(scenario) or not self._affords(scenario):
+            return False
+        found = [each for each in self.answers(again=True) if each.scenario == scenario.name]
+        looks = COUNT_LOOKS if scenario.happenings else LOOKS
+        return not found or not all(decided(each) and (rounds in looks or each.rounds == 0) for each in found)
+
+    def answers(self, *, again: bool = False) -> list[Answer]:
+        """Return what the runs say of the first side beside each other one, judged together."""
+        found = []
+        for scenario in self.scenarios:
+            first, *others = ([run for run in self.runs if (run.side, run.scenario) == (side.name, scenario.name)]
+                              for side in self.part(scenario))  # fmt: skip
+            for other in others:
+                found += answers(scenario, first, other, again=again) if first and other else []
+        return decide(found)
+
+    def good(self, scenario: Scenario, side: Side) -> list[Run]:
+        """Return the runs of a side that nothing has disturbed on any side."""
+        lost = self._disturbed(scenario)
+        mine = [run for run in self.runs if (run.side, run.scenario) == (side.name, scenario.name)]
+        return [run for run in mine if run.round not in lost]
+
+    def _disturbed(self, scenario: Scenario) -> set[int]:
+        return {run.round for run in self.runs if run.scenario == scenario.name and run.contention}
+
+    def _calm(self, scenario: Scenario) -> bool:
+        return len(self._disturbed(scenario)) < MOST_DISTURBED
+
+    def _round(
+        self, order: list[Side], scenario: Scenario, stopping: threading.Event, tick: Tick,
+        began: Callable[[str], None],
+    ) -> None:  # fmt: skip
+        """Run each side once; again when something disturbed one."""
+        for _ in range(1 + AGAIN):
+            number = 1 + max((run.round for run in self.runs if run.scenario == scenario.name), default=0)
+            for side in order:
+                began(f"{scenario.name} · {side.name} · round {number}")
+                before = time.monotonic() - self.started
+                self._one(side, scenario, number, stopping, lambda passed, before=before: tick(before + passed))  # type: ignore[misc]
+                if stopping.is_set():
+                    return
+            why = [f"{run.side}: {run.contention[0]}" for run in self.runs  # the others stand in report.json
+                   if (run.scenario, run.round) == (scenario.name, number) and run.contention]  # fmt: skip
+            if not why:
+                return
+            self.complaints.append(f"{scenario.name}, round {number} {NOT_COUNTED}: {'; '.join(why)}")
+            began(self.complaints[-1])
+            if not self._affords(scenario) or not self._calm(scenario):
+                return
 
     def _one(self, side: Side, scenario: Scenario, number: int, stopping: threading.Event, tick: Tick) -> None:
         try:
@@ -121,7 +244,8 @@ def measure(
     comparison: Comparison, side: Side, scenario: Scenario, number: int, stopping: threading.Event, tick: Tick
 ) -> Run | None:
     """Start a side, load it, and stop it; None when `stopping` came first. Raises SideError."""
-    side = replace(side, load=scenario.path if "Hello" in scenario.users or "Mixed" in scenario.users else "ws:")
+    side = with_threads(side, scenario.threads.get(side.name))
+    side = replace(side, load=scenario.path if set(scenario.users) & HTTP_USERS else "ws:")
     started, seconds = time.monotonic(), comparison.seconds(scenario)
     with ExitStack() as stack:
         loads: list[Load] = []
@@ -133,49 +257,65 @@ def measure(
             server = stack.enter_context(serving(side, prepare))
         except (SideError, OSError, subprocess.SubprocessError) as error:
             raise NotServing(str(error)) from error
-        usage = Usage(server.runtime, "controller" if side.detached else "server")
+        usage = Usage(server.runtime, "controller" if side.detached else "server", comparison.watched)
         usage.sample()
-        servers = [pid for role, pids in usage.pids.items() if role != GENERATOR for pid in pids]
+        servers = [pid for role, pids in usage.pids.items() if role not in (GENERATOR, DATABASE) for pid in pids]
         pin(servers, comparison.server_cores)  # only now: they start sooner on all
-        if side.name not in comparison.facts:
+        if side.name not in comparison.facts and not scenario.threads:
             comparison.facts[side.name] = facts(server, side, usage)
         comparison.stopped()
         (load,) = loads
         load.begin()
-        event = Event(server, scenario.event, usage)
-        for _ in _polls(load, event, seconds):
+        happenings = Happenings(server, scenario, usage)
+        connections: dict[str, list[int]] = {}
+        for passed in _polls(load, seconds):
             usage.sample()
+            if passed:
+                happenings.poll(passed)
+                connections = connections or usage.connections(server.port)
             tick(min(time.monotonic() - started, seconds + OVERHEAD_SECONDS))
             if stopping.is_set():
                 return None
-        event.join(load.began() + seconds)
-        record = load.record()
+        done = happenings.join(load.began() + seconds)
+        record = load.record() | {"twice": ran_twice(server.notes)}
         comparison.stop(stack.pop_all())
-        return summarise(
-            scenario, side.name, number, record, usage, event.at and event.at - record["begin"], event.note
-        )
+        return summarise(scenario, side.name, number, record, usage, comparison.watched, done, connections)
 
 
-def _polls(load: "Load", event: "Event", seconds: float) -> Iterator[None]:
-    """Yield now and then until the load has ended, and have the event happen meanwhile. Raises SideError."""
+def ran_twice(notes: Path) -> int:
+    """Return how many lines of a file stand there before; 0 where there is none."""
+    lines = notes.read_text().splitlines() if notes.exists() else []
+    return len(lines) - len(set(lines))
+
+
+def block(sides: list[Side], chance: random.Random) -> list[list[Side]]:
+    """Return two orders of the sides, each the other's reverse, so that a drift weighs on all alike."""
+    orders = [list(sides), list(reversed(sides))]
+    chance.shuffle(orders)
+    return orders
+
+
+def _polls(load: "Load", seconds: float) -> Iterator[float]:
+    """Yield how far the measuring has come, now and then, until the load has ended. Raises SideError."""
     deadline = time.monotonic() + BEGIN_SECONDS
+    begun = 0.0
     while load.process.poll() is None:
         time.sleep(POLL_SECONDS)
-        yield
-        if not event.due and load.began():
-            event.due = load.began() + seconds * EVENT_SHARE
+        if not begun and (begun := load.began()):
             deadline = time.monotonic() + seconds + ENDING_SECONDS
-        if event.due and time.time() >= event.due:
-            event.happen()
+        passed = time.time() - begun if begun else 0.0
+        yield passed if passed < seconds else 0.0
         if time.monotonic() > deadline:
             raise SideError("the load generator did not end in time")
-    yield
+    yield 0.0
 
 
 def facts(server: Server, side: Side, usage: Usage) -> dict[str, Any]:
     """Return what a side consists of, and how it is set."""
     processes = {role: len(pids) for role, pids in usage.pids.items() if role != GENERATOR}
     found: dict[str, Any] = {"processes": processes}
+    if pids := usage.pids.get("redis"):
+        found["redis_version"] = redis_version(pids[0])
     if side.detached:
         keys = ("mode", "target", "workers", "threads", "interfaces", "options", "redis")
         found |= {key: value for key, value in server.status().items() if key in keys}
@@ -218,17 +358,21 @@ def loading(server: Server, scenario: Scenario, seconds: float, cores: list[int]
     """Run locust, in a process of its own, which is ended on leaving."""
     with tempfile.TemporaryDirectory(prefix="al-", dir="/tmp") as folder, ExitStack() as stack:
         file = Path(folder) / "record"
+        grows = scenario.metrics == ("kib",)
+        users = max(1, scenario.count // GROWTH) if grows else scenario.count
         command = [
             *(sys.executable, "-P", "-m", "asgictl.loadtests.recorder"),
-            *(str(file), str(WARMUP_SECONDS), str(seconds)),
+            *(str(file), str(scenario.warmup), str(seconds), str(scenario.count if grows else 0)),
+            *(str(scenario.events), str(scenario.patience_seconds)),
             *("-f", scenario.locustfile or str(USERS_FILE), *scenario.users),
             *("--headless", "--only-summary", "--host", server.url),
-            *("--users", str(scenario.count), "--spawn-rate", str(min(scenario.count, SPAWN_RATE))),
+            *("--users", str(users), "--spawn-rate", str(min(users, SPAWN_RATE))),
         ]
         environment = os.environ | {
             "XDG_RUNTIME_DIR": server.runtime,
             "SUPERVISOR_GROUP_NAME": GENERATOR,
             "ASGICTL_LOAD_PATH": scenario.path,
+            "ASGICTL_LOAD_SLOW_PATH": scenario.slow_path,
             "ASGICTL_LOAD_WS_PATH": scenario.ws_path or "/",
             "ASGICTL_LOAD_RATE": str(scenario.rate),
         }
@@ -240,54 +384,3 @@ def loading(server: Server, scenario: Scenario, seconds: float, cores: list[int]
         stack.callback(end, process, signal.SIGKILL)
         pin([process.pid], cores)  # before it has other threads
         yield Load(process, file)
-
-
-class Event:
-    """What is done to a server in mid-run, in a thread beside the sampling. at: when; note: what of it failed."""
-
-    def __init__(self, server: Server, kind: str, usage: Usage) -> None:
-        self._server, self._kind, self._usage = server, kind, usage
-        self._thread: threading.Thread | None = None
-        self._ended = self.due = 0.0
-        self.at: float | None = None
-        self.note = ""
-
-    def happen(self) -> None:
-        """Begin it, once."""
-        if self._kind and self._thread is None:
-            self.at = time.time()
-            self._thread = threading.Thread(target=self._do)
-            self._thread.start()
-
-    def join(self, end: float) -> None:
-        """Wait for it; what ended after `end` was not seen to its end."""
-        if self._thread is not None:
-            self._thread.join()
-            if self._ended > end:
-                self.note = self.note or f"the {self._kind} took longer than the run: use a longer --duration"
-
-    def _do(self) -> None:
-        try:
-            if self._kind == "reload":
-                reload(self._server)
-            else:
-                kill_one(self._usage)
-        except (SideError, OSError, subprocess.SubprocessError) as error:
-            self.note = f"the {self._kind} failed: {error}"
-        self._ended = time.time()
-
-
-def reload(server: Server) -> None:
-    """Deploy the application again, as each server does it. Raises SideError."""
-    if server.leader is not None:
-        os.kill(server.leader, signal.SIGHUP)  # as gunicorn understands it
-    else:
-        server.run("asgictl", "reload")
-
-
-def kill_one(usage: Usage) -> None:
-    """Kill a process that runs the application: the youngest, which no other depends on."""
-    pids = usage.pids.get("worker") or usage.pids.get("server") or []
-    if not pids:
-        raise SideError("no process runs the application")
-    os.kill(max(pids), signal.SIGKILL)

@@ -2,31 +2,38 @@
 
 import json
 import math
-import os
-import platform
-import time
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
-from itertools import groupby
 from statistics import median
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from asgictl.loadtests.comparison import Comparison
+from asgictl.loadtests.comparison import NOT_COUNTED, Comparison
+from asgictl.loadtests.curve import Curve
+from asgictl.loadtests.provenance import surroundings
+from asgictl.loadtests.run import PERCENTILES, Run
 from asgictl.loadtests.scenarios import Scenario
-from asgictl.loadtests.verdicts import PERCENTILES, Answer, Run, answer
+from asgictl.loadtests.verdicts import LEAST_ROUNDS, Answer, Outcome, reach
 
-SCHEMA = 1
+SCHEMA = 2
 PACKAGES = ("asgictl", "uvicorn", "gunicorn", "redis", "locust", "websockets")
-FORMS = {"rate": "{:,.0f}/s", "cost": "{:,.0f} µs", "kib": "{:.1f} KiB", "lost": "{:.0f} lost"}  # the others: times
-COLUMNS = ("scenario", "first", "other", "ratio (spread)", "CPU µs each", "verdict")
+FORMS = {
+    "rate": "{:,.0f}/s",
+    "cost": "{:,.0f} µs",
+    "kib": "{:.1f} KiB",
+    "memory": "{:,.0f} MiB",
+    "twice": "{:.0f}",
+    "lost": "{:.0f} users",
+}  # the others: times
+COLUMNS = ("scenario", "first", "other", "ahead by (95%)", "CPU µs each", "verdict")
+ONE_ROUND = f"One round shows no spread, so nothing is judged: --rounds {2 * LEAST_ROUNDS}, or leave it out."
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A scenario with its runs by side, and what they say of the first side beside each other one."""
+    """A scenario, its runs by side (none of one without part in it), and what they say of the first beside others."""
 
     scenario: Scenario
     runs: dict[str, list[Run]]
@@ -39,69 +46,86 @@ class Report:
     def __init__(self, comparison: Comparison, settings: dict[str, Any], *, interrupted: bool) -> None:
         self.comparison, self.interrupted = comparison, interrupted
         self.settings = settings | {"rounds": comparison.rounds, "duration": comparison.duration}
-        self.machine: dict[str, Any] = {
-            "platform": platform.platform(),
-            "python": platform.python_version(),
-            "cores": {"servers": comparison.server_cores, "load": comparison.load_cores, "machine": os.cpu_count()},
-            "versions": {name: version(name) for name in PACKAGES},
-            "made": time.strftime("%Y-%m-%d %H:%M %Z"),
-        }
-        self.findings = [found for each in comparison.scenarios if (found := self._find(each))]
+        cores = {"servers": comparison.server_cores, "load": comparison.load_cores}
+        self.machine = surroundings()
+        self.machine["cores"] = cores | {"machine": self.machine.pop("cores_of_machine")}
+        decided = comparison.answers()
+        self.findings = [found for each in comparison.scenarios if (found := self._find(each, decided))]
 
-    def _find(self, scenario: Scenario) -> Finding | None:
+    def _find(self, scenario: Scenario, decided: list[Answer]) -> Finding | None:
         runs = {
             side.name: [run for run in self.comparison.runs if (run.side, run.scenario) == (side.name, scenario.name)]
             for side in self.comparison.sides
         }
-        if not all(runs.values()):
+        if not all(runs[side.name] for side in self.comparison.part(scenario)):
             return None  # it was interrupted before every side had its turn
-        first, *others = runs.values()
-        return Finding(scenario, runs, [answer(scenario, first, other) for other in others])
+        return Finding(scenario, runs, [each for each in decided if each.scenario == scenario.name])
 
     def rows(self) -> list[tuple[str, ...]]:
-        """Return a row of COLUMNS for each scenario and other side; the verdict's notes follow it, a line each."""
-        first = self.comparison.sides[0].name
-        many = len(self.comparison.sides) > 2
+        """Return a row of COLUMNS for each answer; the verdict's notes follow it, a line each."""
         return [
             (
-                found.scenario.name + (f" · {each.other}" if many else ""),
-                *(headline(each.metric, found.runs[side]) for side in (first, each.other)),
-                spread(each),
-                " · ".join(figure("cost", found.runs[side]).removesuffix(" µs") for side in (first, each.other)),
+                self.title(each),
+                *self.headlines(found, each),
+                reach(each),
+                " · ".join(figure("cost", found.runs[side]).removesuffix(" µs") for side in (each.first, each.other)),
                 "\n".join([each.words, *each.notes]),
             )
             for found in self.findings
             for each in found.answers
         ]
 
+    def headlines(self, found: Finding, each: Answer) -> tuple[str, str]:
+        """Return both figures that an answer is about; those of a further side with its name, for it has no column."""
+        ours, theirs = (headline(each, found.runs[side]) for side in (each.first, each.other))
+        return ours, theirs if each.other == self.comparison.sides[1].name else f"{each.other}: {theirs}"
+
+    def title(self, each: Answer) -> str:
+        """Return what an answer is called in a list of all."""
+        done = [each.happening] if each.happening not in ("", each.scenario) else []
+        beside = "" if each.other == self.comparison.sides[1].name else f" beside {each.other}"
+        return " · ".join([each.scenario, *done]) + beside
+
     def summary(self) -> str:
-        """Return who is ahead how often."""
-        answers = [each for found in self.findings for each in found.answers]
-        wins = [name for name in sorted(each.winner for each in answers) if name]
-        said = [f"{name} is ahead in {len(list(group))}" for name, group in groupby(wins)]
-        equal = sum(each.verdict is not None and not each.winner for each in answers)
-        missing = sum(each.verdict is None for each in answers)
-        said += [f"{equal} without a difference"] * bool(equal) + [f"{missing} not compared"] * bool(missing)
-        return f"{len(answers)} results: " + ", ".join(said) if said else "nothing was compared"
+        """Return which side is ahead in what; questions are not added up, for they do not weigh alike."""
+        found = [each for finding in self.findings for each in finding.answers]
+        if not found:
+            return "Nothing was compared."
+        if all(each.rounds == 1 for each in found):
+            return ONE_ROUND
+        said = []
+        for side in self.comparison.sides:
+            if won := [self.title(each) for each in found if each.winner == side.name]:
+                said.append(f"{side.name} is ahead in {', '.join(won)}")
+        for outcome in (Outcome.EQUIVALENT, Outcome.UNDECIDED):
+            if names := [self.title(each) for each in found if each.outcome is outcome]:
+                said.append(f"{outcome}: {', '.join(names)}")
+        return "; ".join(said) + "."
 
     def conditions(self) -> list[str]:
         """Return how it was measured, a line each."""
         made, cores = self.machine, self.machine["cores"]
-        pinned = f"servers on {_listed(cores['servers'])}, load on {_listed(cores['load'])}"
-        shared = "shared by servers and load"
+        pinned = f"the servers of a side on {_listed(cores['servers'])}, the load on {_listed(cores['load'])}"
+        shared = "shared by servers and load, so that each disturbs the other"
+        rounds = [each.rounds for found in self.findings for each in found.answers] or [0]
+        counted = f"{min(rounds)} to {max(rounds)}" if min(rounds) < max(rounds) else str(max(rounds))
         lines = [
-            f"{made['made']} · {made['platform']} · Python {made['python']} · "
-            + ", ".join(f"{name} {number}" for name, number in made["versions"].items()),
+            f"{made['made']} · {made['platform']} · {made['cpu']} · Python {made['python']} · "
+            + ", ".join(f"{name} {made['versions'][name]}" for name in PACKAGES),
             f"{cores['machine']} cores: {pinned if cores['servers'] != cores['load'] else shared}",
-            f"{self.comparison.rounds} rounds of {self.comparison.duration:g} s on each side in turn, "
-            "each on servers started anew",
+            f"{counted} rounds of {self.comparison.duration:g} s, in blocks of AB and BA in random order "
+            f"(seed {self.comparison.seed}), each on servers started anew",
         ]
+        if database := self.settings.get("database"):
+            lines.append(f"the site keeps its rows in {database}")
         for side in self.comparison.sides:
             facts = self.comparison.facts.get(side.name)
             if facts:
                 roles = ", ".join(f"{count} {role}" for role, count in sorted(facts["processes"].items()))
                 threads = f", {facts['threads']} threads each for sync code" if "threads" in facts else ""
                 lines.append(f"{side.name}: {side.command} ({roles}{threads})")
+                if held := self._placement(side.name):
+                    lines.append(f"{side.name}: connections that each process held (first round): {held}")
                 if facts.get("redis") == "external":
                     lines.append(f"{side.name}: Redis is not its own, so that what it uses is not seen")
             if side.name in self.comparison.failures:
@@ -113,7 +137,23 @@ class Report:
         )
         return lines + self.comparison.complaints + ["INTERRUPTED: not everything was measured"] * self.interrupted
 
-    def json(self) -> str:
+    def alerts(self) -> list[str]:
+        """Return what a reader has to know first; of rounds that were made again, how many."""
+        complaints = self.comparison.complaints
+        disturbed = sum(NOT_COUNTED in line for line in complaints)
+        return [line for line in complaints if NOT_COUNTED not in line] + [
+            f"Something else used the machine in {disturbed} rounds: they do not count, and are named at the end."
+        ] * bool(disturbed)
+
+    def _placement(self, side: str) -> str:
+        """Say how the connections of each scenario's first round lay on a side's processes."""
+        firsts = {run.scenario: run.connections for run in reversed(self.comparison.runs) if run.side == side}
+        return "; ".join(
+            f"{name} " + ", ".join(f"{'/'.join(map(str, sorted(counts)))} {role}" for role, counts in held.items())
+            for name, held in reversed(firsts.items()) if held
+        )  # fmt: skip
+
+    def json(self, curve: Curve | None = None) -> str:
         """Return report.json."""
         scenarios = [
             {
@@ -129,26 +169,27 @@ class Report:
             for side in self.comparison.sides
         ]  # fmt: skip
         document = {
-            "schema": SCHEMA, **self.machine, "settings": self.settings, "interrupted": self.interrupted,
-            "percentiles": PERCENTILES, "sides": sides, "scenarios": scenarios, "summary": self.summary(),
-            "rows": self.rows(),
+            "schema": SCHEMA, **self.machine, "settings": self.settings, "seed": self.comparison.seed,
+            "interrupted": self.interrupted, "percentiles": PERCENTILES, "sides": sides, "scenarios": scenarios,
+            "summary": self.summary(), "complaints": self.comparison.complaints, "rows": self.rows(),
         }  # fmt: skip
-        return json.dumps(document, indent=1)
+        if curve:
+            climbs = {name: asdict(climb) for name, climb in curve.climbs.items()}
+            document |= {"summary": curve.words(), "curve": asdict(curve.scenario) | {"climbs": climbs},
+                         "p99_limit_seconds": curve.limit_seconds}  # fmt: skip
+        return json.dumps(finite(document), indent=1)
 
     def show(self, console: Console) -> None:
         """Print the table, and below it how it was measured."""
-        first, *others = (side.name for side in self.comparison.sides)
-        table = Table(title=self.summary(), title_justify="left")
-        table.add_column(COLUMNS[0], no_wrap=True)
-        for title in (first, others[0] if len(others) == 1 else "other", *COLUMNS[3:-1]):
-            table.add_column(title, justify="right", no_wrap=True)
-        rows = self.rows()
-        for row in rows:
-            table.add_row(*row[:-1])
-        console.print(table)
-        verdicts = Table.grid(padding=(0, 2))  # beside the figures there is no room for words
-        for row in rows:
-            verdicts.add_row(row[0], row[-1])
+        console.print(self.summary(), highlight=False, markup=False, style="bold")
+        verdicts = Table.grid(padding=(0, 2))
+        ours, theirs = (side.name for side in self.comparison.sides[:2])
+        for title, first, other, ahead, cost, said in self.rows():
+            verdict, *notes = said.splitlines()
+            beside = other if ":" in other else f"{theirs} {other}"
+            more = [each for each in (ahead, f"CPU µs each {cost}") if "–" not in each and each not in verdict]
+            figures = " · ".join([f"{ours} {first}", beside, *more])
+            verdicts.add_row(title, Text("\n").join([Text(verdict, style="bold"), Text(figures), *map(Text, notes)]))
         console.print(verdicts)
         for line in self.conditions():
             console.print(f"· {line}", highlight=False, markup=False)
@@ -156,29 +197,33 @@ class Report:
 
 def figure(metric: str, runs: list[Run]) -> str:
     """Return the median of a metric, with its unit; a dash where a run has none."""
-    found = [run.metric(metric) for run in runs] if metric else [math.nan]
-    if any(math.isnan(each) for each in found):
+    found = [run.metric(metric) for run in runs if not run.contention or all(each.contention for each in runs)]
+    if not found or any(math.isnan(each) for each in found):
         return "–"
     middle = median(found)
     return FORMS[metric].format(middle) if metric in FORMS else milliseconds(middle)
 
 
-def headline(metric: str, runs: list[Run]) -> str:
-    """Return the same where no title says of what it is."""
-    return figure(metric, runs) + {"cost": " CPU", "p99": " p99"}.get(metric, "")
+def headline(each: Answer, runs: list[Run]) -> str:
+    """Return the figure that an answer is about, where no title says of what it is."""
+    if each.happening:
+        count = each.ours if runs[0].side == each.first else each.theirs
+        return f"{count:.0f} of {each.users} users" if each.users else "–"
+    return figure(each.metric, runs) + {"cost": " CPU", "p99": " p99"}.get(each.metric, "")
+
+
+def finite(value: Any) -> Any:
+    """Return a value as JSON can have it: None where a float is no number, or has no end."""
+    if isinstance(value, dict):
+        return {key: finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def milliseconds(seconds: float) -> str:
     """Return a duration with three figures at most."""
     return f"{seconds * 1e3:.3g} ms" if seconds < 1 else f"{seconds:.2f} s"
-
-
-def spread(each: Answer) -> str:
-    """Return the ratio and what neighbouring rounds make of it; counts have none."""
-    if each.verdict is None or each.metric == "lost":
-        return "–"
-    verdict = each.verdict
-    return f"{verdict.ratio:.2f} ({verdict.low:.2f}–{verdict.high:.2f})"
 
 
 def _listed(cores: list[int]) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import signal
 import socket
@@ -13,10 +14,11 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+NOTES = "DEMO_NOTES"  # names that file to the demo
 COMMAND_SECONDS = 150
 SERVES_SECONDS = 30
 STOP_SECONDS = 60
@@ -31,35 +33,55 @@ class SideError(Exception):
 class Side:
     """A server: a command with {bind} or {port}; asgictl's goes to the background by itself.
 
-    tree: the source tree whose modules it runs, in that directory; None: those that run here.
+    tree: the source tree whose modules it runs, in that directory; None: those that run here. reload: the command that
+    deploys anew, with {pid} and {port}; "": a SIGHUP, or `asgictl reload`. part: in which scenarios, see PARTS.
     """
 
     name: str
     command: str
     load: str = "/"  # a path for wrk, or ws:/path for echo clients
     tree: Path | None = None
+    reload: str = ""
+    part: str = "all"
 
     @property
     def detached(self) -> bool:
         return self.command.startswith("asgictl")
 
 
+def with_threads(side: Side, threads: int | None) -> Side:
+    """Return a side of asgictl's with so many threads in each process; another, or None, changes nothing."""
+    command = re.sub(r"--threads \d+", f"--threads {threads}", side.command) if threads else side.command
+    return replace(side, command=command)
+
+
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A side that runs. runtime: in the environment of each of its processes, by which they are found. tree: Side's."""
+    """A side that runs. runtime: in the environment of each of its processes, by which they are found.
+
+    tree and reload are its Side's.
+    """
 
     port: int
     runtime: str
     leader: int | None  # the process id of one that is not asgictl's
     tree: Path | None = None
+    reload: str = ""
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
     @property
+    def notes(self) -> Path:
+        """The file into which the demo writes what it ran."""
+        return Path(self.runtime) / "notes"
+
+    @property
     def environment(self) -> dict[str, str]:
         environment = os.environ | {"XDG_RUNTIME_DIR": self.runtime, "PATH": search_path()}
+        environment[NOTES] = str(self.notes)
+        environment["SPT_NOENV"] = "1"  # gunicorn sets titles, which would take the room of the environment
         environment.pop("ASGICTL_REDIS", None)  # each side has one of its own, whose costs are seen
         return environment | ({"PYTHONPATH": str(self.tree)} if self.tree else {})
 
@@ -124,20 +146,29 @@ def serving(side: Side, beside: Callable[[Server], None] = lambda _server: None)
         server, started, log = Server(port, runtime, None, side.tree), None, Path(runtime) / "log"
         beside(server)
         if side.detached:
+            stopping.callback(_kill_left, Path(runtime) / "asgictl" / "default")
             server.run(*command)
             stopping.callback(server.run, "asgictl", "stop")
         else:
             try:
-                started = subprocess.Popen(
-                    command, env=server.environment, cwd=side.tree, stdout=log.open("wb"), stderr=subprocess.STDOUT,
-                    start_new_session=True,
-                )  # fmt: skip
+                with log.open("wb") as output:
+                    started = subprocess.Popen(
+                        command, env=server.environment, cwd=side.tree, stdout=output, stderr=subprocess.STDOUT,
+                        start_new_session=True,
+                    )  # fmt: skip
             except OSError as error:
                 raise SideError(f"{command[0]}: {error.strerror}") from error
             stopping.callback(end, started)
-            server = Server(port, runtime, started.pid, side.tree)
+            server = Server(port, runtime, started.pid, side.tree, side.reload)
         wait_until_it_serves(server.url, side.load, started, log)
         yield server
+
+
+def _kill_left(run_dir: Path) -> None:
+    """Kill what a start or a stop that failed has left of an instance."""
+    from asgictl.machine.processes import kill, orphans  # psutil: not before something is measured
+
+    kill(orphans(run_dir))
 
 
 def wait_until_it_serves(url: str, load: str, started: subprocess.Popen[bytes] | None, log: Path) -> None:

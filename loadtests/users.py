@@ -7,6 +7,8 @@ Without --rate each user sends its next request once the last is answered. With 
 each answer's time counts from when its request should have been sent: a slow server cannot hide its queue.
 """
 
+import itertools
+import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,47 +36,66 @@ def _options(parser: Any) -> None:
         parser.add_argument(name, type=kind, default=default, help=text, env_var=variable)
 
 
+class UnsentError(Exception):
+    """A start was due, and its user was still waiting when the run ended."""
+
+
 class FixedRate:
     """Mixed into a User: keeps to --rate. `intended` is when the current task should have begun, None without one.
 
-    environment.missed_starts counts those of all users whose user was still busy when they were due.
+    environment.missed_starts counts those of all users whose user was still busy when they were due. What was due and
+    never sent is reported as "unsent", with the time that was left until environment.measured_until, else until now.
     """
 
     environment: Any
     intended: float | None = None
 
     def on_start(self) -> None:
+        if isinstance(self, FastHttpUser):
+            self.client.request_event = self  # whose fire() knows the intended start
         self._interval = self.interval(self.environment.parsed_options.rate)
         if self._interval:
-            sleep(random() * self._interval)  # not all in step
+            sleep(self.delay(self._interval))
             self.intended = time.time()
+            self._reported = self.intended - self._interval
 
     def interval(self, rate: float) -> float:
         """Return the seconds from one start of this user to the next, 0 for no schedule."""
         users: int = self.environment.runner.target_user_count
         return users / rate if rate else 0.0
 
+    def delay(self, interval: float) -> float:
+        """Return the seconds until this user's first start: not all are in step."""
+        return random() * interval
+
     def wait_time(self) -> float:
         """Return the seconds until the next task is due: locust asks after each."""
         if self.intended is None:
             return 0.0
+        self._reported = self.intended  # by whom ever
         self.intended += self._interval
         remaining = self.intended - time.time()
-        self._miss(remaining < 0)
+        self.environment.missed_starts = getattr(self.environment, "missed_starts", 0) + (remaining < 0)
         return max(0.0, remaining)
 
     def on_stop(self) -> None:
-        if self.intended is not None:
-            self._miss(max(0, int((time.time() - self.intended) / self._interval)))
-
-    def _miss(self, starts: int) -> None:
-        self.environment.missed_starts = getattr(self.environment, "missed_starts", 0) + starts
+        if self.intended is None:
+            return
+        end = getattr(self.environment, "measured_until", time.time())
+        while (due := self._reported + self._interval) < end:
+            self.intended = self._reported = due
+            self.environment.events.request.fire(
+                request_type="", name="unsent", start_time=due, response_time=(end - due) * 1e3, response_length=0,
+                exception=UnsentError("was due and never sent"), context={}, url="",
+            )  # fmt: skip
 
     def fire(self, **measured: Any) -> None:
         """Report to locust; response_time in milliseconds, counted from the intended start."""
-        if self.intended is not None and measured["start_time"] > self.intended:
-            measured["response_time"] += (measured["start_time"] - self.intended) * 1e3
-            measured["start_time"] = self.intended
+        if self.intended is not None:
+            self._reported = self.intended
+            if measured["start_time"] > self.intended:
+                measured["response_time"] += (measured["start_time"] - self.intended) * 1e3
+                measured["start_time"] = self.intended
         self.environment.events.request.fire(**measured)
 
 
@@ -82,10 +103,6 @@ class Hello(FixedRate, FastHttpUser):
     """Gets --path."""
 
     connection_timeout = network_timeout = ANSWER_SECONDS
-
-    def on_start(self) -> None:
-        self.client.request_event = self  # whose fire() knows the intended start
-        super().on_start()
 
     @task
     def get(self) -> None:
@@ -97,12 +114,47 @@ class Hello(FixedRate, FastHttpUser):
         return self.environment.parsed_options.path, "request"
 
 
+class Noted(Hello):
+    """Gets --path with an ?id= that nobody else has: in the demo's file of notes it stands as often as it ran."""
+
+    started = itertools.count()
+    number = 0
+
+    def on_start(self) -> None:
+        self.me = next(Noted.started)
+        super().on_start()
+
+    def pick(self) -> tuple[str, str]:
+        self.number += 1
+        return f"{super().pick()[0]}?id=request-{self.me}-{self.number}", "request"
+
+
 class Mixed(Hello):
     """Gets --path, but one time in 20 --slow-path."""
 
     def pick(self) -> tuple[str, str]:
         options = self.environment.parsed_options
         return (options.slow_path, "slow") if random() < 0.05 else (options.path, "fast")
+
+
+class DjangoWriter(Hello):
+    """Logs in as load (manage.py prepare), and sends the form at --path again and again; a redirect is its answer."""
+
+    def on_start(self) -> None:
+        login = "/accounts/login/"
+        self.client.get(login, name="connect")
+        self.client.post(login, {"username": "load", "password": "load"}, name="connect", headers=self.token())
+        super().on_start()
+
+    def token(self) -> dict[str, str]:
+        """Return the header that Django takes for a form's own."""
+        cookies = {each.name: str(each.value) for each in self.client.cookiejar}
+        return {"X-CSRFToken": cookies.get("csrftoken", "")}
+
+    @task
+    def get(self) -> None:
+        path, name = self.pick()
+        self.client.post(path, {"title": "as written"}, name=name, headers=self.token(), allow_redirects=False)
 
 
 class Closed(Exception):
@@ -118,6 +170,10 @@ class Socket:
         except websocket.WebSocketBadStatusException as error:
             raise Closed(f"handshake answered {error.status_code}") from error
         self.close = self._socket.close
+
+    def drop(self) -> None:
+        """End it without a word, as a network does."""
+        self._socket.shutdown()  # type: ignore[no-untyped-call]
 
     def send(self, text: str) -> None:
         try:
@@ -142,9 +198,13 @@ class SocketUser(FixedRate, User):
     url = ""
 
     def on_start(self) -> None:
-        self.url = str(self.host).replace("http", "ws", 1) + self.environment.parsed_options.ws_path
+        self.url = self.address()
         self.connect()
         super().on_start()
+
+    def address(self) -> str:
+        """Return where to connect."""
+        return str(self.host).replace("http", "ws", 1) + str(self.environment.parsed_options.ws_path)
 
     def on_stop(self) -> None:
         super().on_stop()
@@ -194,13 +254,38 @@ class Echo(SocketUser):
     """Sends 1, 2, 3 ... and expects each back: anything lost, repeated or out of order is a failure."""
 
     number = 0
+    prefix = ""
 
     def talk(self, ws: Socket) -> None:
         with self.reporting("message") as measured:
             self.number += 1
-            ws.send(str(self.number))
-            if (heard := ws.receive()) != str(self.number):
-                measured["exception"] = ValueError(f"sent {self.number}, heard {heard[:40]}")
+            ws.send(said := f"{self.prefix}{self.number}")
+            if (heard := ws.receive()) != said:
+                measured["exception"] = ValueError(f"sent {said}, heard {heard[:40]}")
+
+
+class NotedEcho(Echo):
+    """The same, with numbers that nobody else has, as Noted."""
+
+    started = itertools.count()
+
+    def on_start(self) -> None:
+        self.prefix = f"message-{next(NotedEcho.started)}-"
+        super().on_start()
+
+
+class Returning(SocketUser):
+    """Drops its socket when all others do, and connects again; a "return" lasts until a first message comes back."""
+
+    def delay(self, interval: float) -> float:
+        return interval - time.time() % interval
+
+    def talk(self, ws: Socket) -> None:
+        ws.drop()
+        with self.reporting("return"):
+            self.socket = Socket(self.url)
+            self.socket.send("again")
+            self.socket.receive()
 
 
 class Idle(SocketUser):
@@ -254,3 +339,25 @@ class Talker(SocketUser):
             self.number += 1
             ws.send(f"{self.number} {self.intended}")
             ws.receive()
+
+
+class Room(SocketUser):
+    """Is one of four in a chat room of examples/django_site: says something, and hears it, as the others do."""
+
+    entered = itertools.count()
+    number = 0
+
+    def on_start(self) -> None:
+        self.me = next(Room.entered)
+        super().on_start()
+
+    def address(self) -> str:
+        return super().address() + f"room-{self.me // 4}/"
+
+    def talk(self, ws: Socket) -> None:
+        with self.reporting("message"):
+            self.number += 1
+            said = f"{self.me} {self.number}"
+            ws.send(json.dumps({"message": said}))
+            while json.loads(ws.receive())["message"] != said:
+                pass

@@ -121,7 +121,7 @@ def url_of_redis() -> Iterator[str]:
 @pytest.fixture
 def client(url: str) -> Iterator[Any]:
     """Looks at what is stored, and sets the server up; its settings are the default ones again afterwards."""
-    with redis.Redis.from_url(url) as made:
+    with redis.Redis.from_url(url, socket_timeout=60) as made:  # large entries beside other tests
         yield made
         made.config_set("maxmemory-policy", "noeviction")
 
@@ -146,7 +146,7 @@ class Machine:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.ws = f"ws://127.0.0.1:{self.port}"
-        self.environment = os.environ | {"XDG_RUNTIME_DIR": str(runtime)}
+        self.environment = os.environ | {"XDG_RUNTIME_DIR": str(runtime), "TEST_RUNTIME_DIR": str(runtime)}
         self.python = sys.executable
         self.mode = ""  # of the instance that the fixture started
         self.directory: Path | None = None  # where commands run, when the target lies in one
@@ -207,8 +207,8 @@ class Machine:
         return found
 
     def pids(self) -> list[int]:
-        """Return the live processes of every instance that was started here."""
-        mark, title = f"XDG_RUNTIME_DIR={self.runtime}".encode(), f"{self.runtime}/asgictl/".encode()
+        """Return the live processes of every instance that was started here, and by what was, such as a comparison."""
+        mark, title = f"TEST_RUNTIME_DIR={self.runtime}".encode(), f"{self.runtime}/asgictl/".encode()
         found = []
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit() and int(entry.name) != os.getpid():
@@ -224,7 +224,7 @@ class Machine:
 
     def left(self) -> list[Path]:
         """Return every file and socket that was left behind."""
-        return [path for path in self.runtime.rglob("*") if not path.is_dir()]
+        return [path for path in self.runtime.rglob("*") if not path.is_dir() and path.parent.name != "__pycache__"]
 
 
 @pytest.fixture

@@ -37,6 +37,7 @@ DOCUMENTED = {"_asdict", "_replace"}  # of named tuples
 # Methods and settings of other packages' classes that ours replace: without them nothing would call ours.
 REPLACED = {
     "ChannelLayer": "group_add group_discard group_send new_channel receive send",
+    "Command": "format_options",
     "Commands": "invoke",
     "Connection": "connect",
     "Admin": "collect",
@@ -45,11 +46,16 @@ REPLACED = {
     "IPv6Socket": "create_and_bind",
     "InMemoryChannelLayer": "flush",
     "LastingLoop": "run_until_complete",
+    "Number": "convert",
+    "NotingArbiter": "reap_workers",
     "Options": "fork parse_fcgi_socket waitpid",
     "RedisChannelLayer": "flush new_channel receive",
     "ServerLogger": "setup",
-    "ServerWorker": "CONFIG_KWARGS callback_notify init_process",
+    "Span": "convert",
+    "ServerWorker": "CONFIG_KWARGS _serve callback_notify init_process",
     "Words": "split_envvar_value",
+    "EdgeServer": "handle_exit shutdown startup",
+    "Server": "handle_exit main_loop",
 }
 UNDOCUMENTED = {
     "daphne.server.Server": "connections endpoints http_factory stop ws_factory",
@@ -125,7 +131,8 @@ def is_ours(made: type) -> bool:
 def derived() -> list[type]:
     """Return our classes with a base of another package."""
     modules = pkgutil.walk_packages(asgictl.__path__, "asgictl.")
-    names = [name for _, name, _ in modules if ".loadtests" not in name and not name.endswith("__main__")]
+    left_out = (".loadtests", "__main__", "asgictl.django.")  # the last wants Django's settings; tests/django runs it
+    names = [name for _, name, _ in modules if not any(part in name for part in left_out)]
     classes = {made for name in names for made in vars(importlib.import_module(name)).values() if inspect.isclass(made)}
     return sorted((made for made in classes if is_ours(made) and foreign(made)), key=lambda made: made.__qualname__)
 

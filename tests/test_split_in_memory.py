@@ -213,4 +213,4 @@ async def test_the_sockets_of_a_dead_interface_are_told_to_the_application_once(
         assert [split.memory.reap_interface(split.forwarder.id) for _ in range(2)] == [0, 0]
         assert await asyncio.to_thread(LEFT.get, timeout=10) == (1006, "ann")
         ann.running.cancel()
-        split.forwarder._sockets.clear()  # the dead wait for no last turns
+        split.forwarder.sockets.clear()  # the dead wait for no last turns

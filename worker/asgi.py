@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -11,9 +12,11 @@ from msgspec.structs import asdict
 from asgictl.app.application import Application
 from asgictl.app.lifespan import Lifespan
 from asgictl.app.target import asgi3, kind_of
+from asgictl.config import DRAIN_RATE
 from asgictl.errors import WireError
 from asgictl.layers.base import Entry
 from asgictl.layers.redis.keys import interface_of
+from asgictl.machine.pace import spread
 from asgictl.wire.messages import Connect, InterfaceDied, Job, Request, Scope, WorkerMessage, decode_scope
 from asgictl.worker.asgi_http import HTTPRun
 from asgictl.worker.asgi_websocket import WebSocketRun
@@ -22,6 +25,7 @@ from asgictl.worker.async_runner import EventLoop
 logger = logging.getLogger("asgictl.worker")
 CAPACITY = 4096  # connections in hand; a worker reads no more events until one has ended
 WAIT_SECONDS = 0.05  # between looks at whether one has
+SPREAD_SHARE = 2 / 3  # of a drain: its last part, in which sockets are closed one after another
 CLOSE_SECONDS = 5.0  # that an application has after its sockets were closed
 
 
@@ -57,10 +61,22 @@ class ASGIRuns:
         """How many connections are in hand."""
         return len(self._runs)
 
-    def finish(self, drain_seconds: float) -> None:
-        """Serve what is in hand to its end, sockets for as long as is said; then end the lifespans."""
+    @property
+    def websockets(self) -> int:
+        """How many of them are WebSockets."""
+        return sum(isinstance(run, WebSocketRun) for run in list(self._runs.values()))
+
+    def began(self) -> list[tuple[float, Callable[[], str]]]:
+        """Return of each request in hand when it began, and what names it. From any thread."""
+        return [(run.began, run.name) for run in list(self._runs.values()) if isinstance(run, HTTPRun)]
+
+    def finish(self, drain_seconds: float, drain_rate: float = DRAIN_RATE) -> None:
+        """Serve what is in hand to its end, sockets for as long as is said; then end the lifespans.
+
+        drain_rate: sockets that are closed a second, so that the last one closes when that time has passed.
+        """
         if self._lifespans:
-            self._events.submit(self._drain(drain_seconds)).result()
+            self._events.submit(self._drain(drain_seconds, drain_rate)).result()
 
     def serves(self, entry: Entry) -> bool:
         """Whether an event is for an ASGI application."""
@@ -120,13 +136,16 @@ class ASGIRuns:
         for run in list(self._runs.values()):
             run.restart() if isinstance(run, WebSocketRun) else run.end_early()
 
-    async def _drain(self, drain_seconds: float) -> None:
+    def _sockets(self) -> deque[WebSocketRun]:
+        return deque(run for run in self._runs.values() if isinstance(run, WebSocketRun))
+
+    async def _drain(self, drain_seconds: float, drain_rate: float) -> None:
         logger.info("draining: %d connections in hand", len(self._runs))
+        end, sockets = asyncio.get_running_loop().time() + drain_seconds, self._sockets()
         if self._tasks:
-            await asyncio.wait(self._tasks, timeout=drain_seconds)
-        for run in list(self._runs.values()):
-            if isinstance(run, WebSocketRun):
-                run.restart()
+            seconds = min(len(sockets) / drain_rate, drain_seconds * SPREAD_SHARE)
+            await asyncio.wait(self._tasks, timeout=drain_seconds - seconds)
+        await spread(self._sockets(), WebSocketRun.restart, drain_rate, end)
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=CLOSE_SECONDS)
         for run in self._runs.values():

@@ -5,6 +5,8 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
+from time import perf_counter
 from typing import Any
 
 from asgictl.app.boundary import UserCode
@@ -17,6 +19,7 @@ from asgictl.layers.redis.worker_side import commit_arguments
 from asgictl.wire.asgi import ASGIMessage, bytes_of, status_of
 from asgictl.wire.error_responses import APPLICATION_FAILED, APPLICATION_TOO_SLOW
 from asgictl.wire.messages import WINDOW_BYTES, Chunk, Credit, Request, Response, Want, WorkerMessage, is_error
+from asgictl.wire.naming import name_of
 from asgictl.worker.async_runner import EventLoop
 from asgictl.worker.response import ClientDisconnected, ResponseParts
 from asgictl.worker.sync_body import STALL_SECONDS
@@ -37,10 +40,12 @@ class HTTPRun:
         depths: Depths | None = None,
     ) -> None:
         self._entry = entry
+        self.began = perf_counter()
+        self.name = partial(name_of, event)
         self._event = event
         self._scope = scope
         self._events = events
-        self._outcome = Outcome(events.send_now, depths)
+        self._outcome = Outcome(events.send_now, depths, event.scope.headers)
         self._timeout_seconds = timeout_seconds
         self._limit = asyncio.Timeout(None)  # of an application that does not answer, or does not end
         self._chunks = deque([] if event.more else [(event.body, False)])
@@ -54,8 +59,13 @@ class HTTPRun:
         self._over = asyncio.Event()  # the response is complete, or nobody waits for it
         self._is_gone = False
         self._commit: asyncio.Task[None] | None = None
-        self._response = ResponseParts(event, entry.id, events.inbox)
-        self.code = UserCode("%s %s failed", event.scope.method, event.scope.path, expected=ClientDisconnected)
+        self._response = ResponseParts(event, entry.id, events.inbox, events.inbox)
+        self.code = UserCode(
+            *("%s %s failed", event.scope.method, event.scope.path),
+            expected=ClientDisconnected,
+            entry=entry.id,
+            headers=event.scope.headers,
+        )
         self.has_failed = False
 
     async def run(self, application: Callable[..., Any]) -> None:
@@ -140,6 +150,7 @@ class HTTPRun:
     def _begin(self, message: ASGIMessage) -> None:
         self._response.begin(status_of(message["status"]), message.get("headers") or ())
         extend(self._limit, 0)
+        self.code.has_answered()
         asyncio.get_running_loop().call_soon(self._start)  # a body that follows at once goes with it
 
     def _start(self) -> None:

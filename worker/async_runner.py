@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
-from time import monotonic
+from time import monotonic, perf_counter
 from typing import Any, TypeVar
 
 import hiredis
@@ -39,6 +39,7 @@ from asgictl.wire.messages import (
     encode,
     is_error,
 )
+from asgictl.wire.naming import name_of
 
 logger = logging.getLogger("asgictl.worker")
 T = TypeVar("T")
@@ -131,7 +132,7 @@ class EventLoop:
                 break
             await asyncio.sleep(AGAIN_SECONDS)
         entry = commit.entry
-        logger.error("Redis refused the commit of %s %s: %s", entry.event.channel, entry.id.decode(), words)
+        logger.error("Redis refused the commit of %s: %s", entry, words)
         *once, acknowledge = end_commands(self.keys, commit, words)
         for command in once:
             self._link.call(*command, answered=ignored, again=UNSENT | CUT)
@@ -179,7 +180,7 @@ class AsyncTurns:
     def __init__(self, events: EventLoop, timeout_seconds: float = 0) -> None:
         self._events = events
         self._timeout_seconds = timeout_seconds or None
-        self._in_hand: set[tuple[bytes, bytes]] = set()
+        self._in_hand: dict[tuple[bytes, bytes], tuple[float, Entry]] = {}
         self._room = threading.Semaphore(CAPACITY)
         self.errors = 0
 
@@ -191,7 +192,7 @@ class AsyncTurns:
         """Run a turn or a job and commit it; returns at once while there is room, else when one in hand is done."""
         self._events.start()
         self._room.acquire()
-        self._in_hand.add((entry.stream, entry.id))
+        self._in_hand[entry.stream, entry.id] = perf_counter(), entry
         turn.outcome.now = self._events.send_now
         self._events.submit(self._run(entry, turn))
 
@@ -199,6 +200,10 @@ class AsyncTurns:
     def running(self) -> int:
         """How many are in hand."""
         return len(self._in_hand)
+
+    def began(self) -> list[tuple[float, Callable[[], str]]]:
+        """Return of each in hand when it began, and what names it. From any thread."""
+        return [(began, partial(name_of, entry.event)) for began, entry in list(self._in_hand.values())]
 
     def finish(self) -> None:
         """Wait until every turn in hand is committed. The supervisor's deadline bounds the wait."""
@@ -212,7 +217,7 @@ class AsyncTurns:
             if isinstance(turn, RunningJob) and turn.has_timed_out:
                 reason = f"its handler took longer than {self._timeout_seconds:g} s"
                 await self._events.dead_letter(entry.event, reason)
-            with UserCode("%s %s: its reply cannot be encoded", entry.event.channel, entry.id.decode()) as ended:
+            with UserCode("%s: its reply cannot be encoded", entry) as ended:
                 arguments = commit_arguments(self._events.keys, entry, done, turn.outcome.sends, turn.farewell())
             if ended.error is not None:  # there is always a commit
                 done = turn.failed()
@@ -220,5 +225,5 @@ class AsyncTurns:
             self.errors += is_error(done)
             await self._events.commit(Commit(entry, done), arguments)
         finally:
-            self._in_hand.discard((entry.stream, entry.id))
+            self._in_hand.pop((entry.stream, entry.id), None)
             self._room.release()

@@ -8,8 +8,9 @@ elsewhere is free. `async def` consumers are handed on to the process's event lo
 import logging
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextvars import Context
+from functools import partial
 from time import perf_counter
 
 from asgictl.app.application import Application
@@ -21,6 +22,7 @@ from asgictl.layers.redis.started import Started
 from asgictl.machine import forks
 from asgictl.wire.error_responses import APPLICATION_FAILED, error_response
 from asgictl.wire.messages import Job, LastReply, Request, Response, Sent, failed_turn, is_error, may_repeat
+from asgictl.wire.naming import name_of
 from asgictl.worker.asgi import ASGIRuns
 from asgictl.worker.async_runner import AsyncTurns
 from asgictl.worker.sync_body import LayerFlow
@@ -36,7 +38,8 @@ class Loop:
 
     hands: what was read and has not started; whoever pops an entry has it, this thread from the left, the control
     thread from the right. stranded: what that thread popped and could not give back. running: what runs, when it began,
-    and since when it has not waited for its client.
+    and since when it has not waited for its client. last: what began last. is_reading: it has nothing in hand, and
+    waits. awake: set whenever it goes on, for a watchdog that sleeps meanwhile.
     """
 
     def __init__(
@@ -53,6 +56,9 @@ class Loop:
         self.hands: deque[Entry] = deque()
         self.stranded: deque[Entry] = deque()
         self.running: Entry | None = None
+        self.last: Entry | None = None
+        self.is_reading = False
+        self.awake = threading.Event()
         self.began = 0.0
         self.since = 0.0
         self.events = self.errors = 0  # handled so far, and those of them that failed
@@ -77,7 +83,11 @@ class Loop:
             if self.stranded:
                 self.layer.give_back(drained(self.stranded))
             is_fast = self._mean_seconds < FAST_SECONDS and not self._is_careful
+            self.is_reading = True
             entries = self.layer.read(self._prefetch if is_fast else 1)
+            self.is_reading = False
+            if entries and not self.awake.is_set():
+                self.awake.set()
             if self.layer.settled:
                 self._started.clear()
             self._take(entries)
@@ -88,16 +98,16 @@ class Loop:
 
     def _take(self, entries: list[Entry]) -> None:
         """Put events in hand: first the one that may not run twice, last those that a worker has died of."""
-        if len(entries) < 2:
-            self._is_careful = bool(entries) and not may_repeat(entries[0].event)
-            self.hands.extend(entries)
-            return
-        careful = [entry for entry in entries if not may_repeat(entry.event)]
+        careful: list[Entry] = []
+        fresh: list[Entry] = []
+        again: list[Entry] = []
+        for entry in entries:
+            event = entry.event
+            (careful if not may_repeat(event) else fresh if event.attempt <= 1 else again).append(entry)
         self._is_careful = bool(careful)
-        others = [entry for entry in entries if may_repeat(entry.event)]
-        self.hands.extend(careful[:1] + [entry for entry in others if entry.event.attempt <= 1])
+        self.hands.extend(careful[:1] + fresh)
         self.layer.give_back(careful[1:])
-        self.hands.extend(entry for entry in others if entry.event.attempt > 1)
+        self.hands.extend(again)
 
     def _next(self) -> Entry | None:
         try:
@@ -108,6 +118,10 @@ class Loop:
     def busy_so_far(self) -> float:
         """Return busy_seconds and what the event that runs has taken. From any thread."""
         return self.busy_seconds + (perf_counter() - self.began if self.running else 0.0)
+
+    def now(self) -> list[tuple[float, Callable[[], str]]]:
+        """Return when the event that runs began, and what names it. From any thread."""
+        return [(self.began, partial(name_of, entry.event))] if (entry := self.running) else []
 
     def empty_hands(self) -> list[Entry]:
         """Return what has not started, for others to run. Called by the control thread too, beside a slow handler."""
@@ -134,7 +148,7 @@ class Loop:
                 self._started.clear()
         self._started.note(entry.stream, entry.id)
         began = self.began = self.since = perf_counter()
-        self.running = entry
+        self.running = self.last = entry
         try:
             is_handed_on = self._context.copy().run(self._handle, entry)
         except Exception as error:  # noqa: BLE001 - what one event has wrong must not end the worker
@@ -161,18 +175,19 @@ class Loop:
                 self._asgi.wait_for_room(self._stopping)
             return True
         if isinstance(entry.event, Request):
-            outcome = Outcome(self.layer.send_now, self.application.depths)
+            outcome = Outcome(self.layer.send_now, self.application.depths, entry.event.scope.headers)
             with outcome:
                 reply = self._http(entry, entry.event)
             self._commit(entry, reply, outcome.sent_with(reply.status, cut_off=reply.aborted))
-        elif not (self._async_turns and self._async_turns.holds(entry)):
+        else:
             turn: RunningTurn | RunningJob
             if isinstance(entry.event, Job):
-                turn = RunningJob(self.application, entry.event, self.layer.send_now)
+                turn = RunningJob(self.application, entry.event, self.layer.send_now, entry.id)
             else:
-                turn = RunningTurn(self.application, entry.event, self.layer.send_now)
+                turn = RunningTurn(self.application, entry.event, self.layer.send_now, entry.id)
             if turn.is_async and self._async_turns:
-                self._async_turns.begin(entry, turn)
+                if not self._async_turns.holds(entry):
+                    self._async_turns.begin(entry, turn)
                 return True
             done = turn.run()
             self._commit(entry, done, turn.outcome.sends, turn.farewell())
@@ -186,7 +201,7 @@ class Loop:
 
     def _commit(self, entry: Entry, reply: LastReply, sends: Sequence[Sent], farewell: bytes = b"") -> None:
         """Commit an event. A reply that cannot be encoded ends it as an exception does: there is always a commit."""
-        with UserCode("%s %s: its reply cannot be encoded", entry.event.channel, entry.id.decode()) as ended:
+        with UserCode("%s: its reply cannot be encoded", entry) as ended:
             self.layer.commit(entry, reply, sends, farewell)
         if ended.error is not None:
             reply = self.failure(entry, 500, APPLICATION_FAILED)

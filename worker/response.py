@@ -23,8 +23,8 @@ class ClientDisconnected(ConnectionResetError):
 class ResponseParts:
     """One response, whose parts answer `event`: a request, or a handshake that is refused with it.
 
-    entry and inbox: what they are to carry. began: when the application was called. status: 0 until begin().
-    left: how many bytes of the body the headers still promise, None when they say nothing.
+    entry and inbox: what they are to carry, and home, the last of them. began: when the application was called. status:
+    0 until begin(). left: how many bytes of the body the headers still promise, None when they say nothing.
     """
 
     status = 0
@@ -32,11 +32,12 @@ class ResponseParts:
     _has_body = False
     _sequence = 0
 
-    def __init__(self, event: Request | Connect, entry: bytes, inbox: str) -> None:
+    def __init__(self, event: Request | Connect, entry: bytes, inbox: str, home: str = "") -> None:
         self.began = perf_counter()
         self._event = event
         self._entry = entry
         self._inbox = inbox
+        self._home = home
         self._headers: Headers = []
 
     @property
@@ -85,9 +86,19 @@ class ResponseParts:
         """Return the next part."""
         event, headers = self._event, [] if self._sequence else self._headers
         part = Response(
-            *(event.connection, self._sequence, self.status, headers, body, more, aborted),
-            *(event.attempt, self._entry, self._inbox if more else ""),
-            *(perf_counter() - self.began, current().worker),
+            event.connection,
+            self._sequence,
+            self.status,
+            headers,
+            body,
+            more,
+            aborted,
+            event.attempt,
+            self._entry,
+            self._inbox if more else "",
+            perf_counter() - self.began,
+            current().worker,
+            "" if more else self._home,
         )
         self._sequence += 1
         return part

@@ -6,6 +6,7 @@ response. What it sends ahead of its commit is answered before it goes on, so pa
 
 from collections import deque
 from collections.abc import Callable
+from functools import cached_property
 from time import monotonic
 
 from asgictl.layers import flow_control
@@ -32,11 +33,21 @@ class LayerFlow:
         self._layer = layer
         self._progressed = progressed
         self._credit = flow_control.Credit(event.credit)
-        self._window = flow_control.Window(WINDOW_BYTES, 2, is_granted=False)  # of the request's body
         self._wants = 0
-        self._heard = OrderedReceiver(self._miss)
         self._has_ended = not event.more
-        self._chunks: deque[bytes] = deque()
+
+    # Most requests need nothing of this.
+    @cached_property
+    def _window(self) -> flow_control.Window:
+        return flow_control.Window(WINDOW_BYTES, 2, is_granted=False)  # of the request's body
+
+    @cached_property
+    def _heard(self) -> OrderedReceiver:
+        return OrderedReceiver(self._miss)
+
+    @cached_property
+    def _chunks(self) -> deque[bytes]:
+        return deque()
 
     @property
     def credit(self) -> int:

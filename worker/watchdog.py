@@ -13,17 +13,20 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import redis
 
 from asgictl.app.outcome import Depths
 from asgictl.app.runtime import failures
 from asgictl.config import WorkerConfig
+from asgictl.errors import FENCED_STATUS, TIMEOUT_STATUS
 from asgictl.layers.base import Entry, Reject, ignored
+from asgictl.layers.redis import own_channels
 from asgictl.layers.redis.dead_letters import dead_letter_command
 from asgictl.layers.redis.keys import Keys
-from asgictl.layers.redis.leases import LEASE_MILLISECONDS, beat, give_back_command, member, reap
+from asgictl.layers.redis.leases import BEAT_SECONDS, beat, give_back_command, member, reap
+from asgictl.layers.redis.process_records import record_command
 from asgictl.layers.redis.send_commands import weigh_command
 from asgictl.layers.redis.sync_client import client_of
 from asgictl.layers.redis.worker_side import COMMIT, commit_arguments
@@ -32,14 +35,9 @@ from asgictl.wire.messages import BACKGROUND, encode
 from asgictl.worker.loop import Loop
 
 logger = logging.getLogger("asgictl.worker")
-BEAT_SECONDS = 1.0
 BEAT_AGAIN_SECONDS = 0.2  # after one that was refused: a cluster whose slot migrates takes some
 STOP_SECONDS = 30.0  # that a handler has to end once its worker is to stop
 WATCH_SECONDS = 0.02  # a handler that takes longer keeps nobody waiting
-IDLE_SECONDS = 0.1  # between looks while none runs; the first of a busy time may so keep others waiting for longer
-FOREVER = -1  # of PTTL: a key that does not expire
-FENCED_STATUS = 70  # sysexits.h, EX_SOFTWARE
-TIMEOUT_STATUS = 75  # sysexits.h, EX_TEMPFAIL
 MAXRSS_BYTES = 1 if sys.platform == "darwin" else 1024  # the unit of getrusage(2)'s ru_maxrss
 
 
@@ -55,6 +53,8 @@ class Watchdog:
         manifest: bytes = b"",
         *,
         channels: Sequence[str] = (),
+        own: Sequence[str] = (),
+        record: Callable[[], bytes] = bytes,
         reject: Reject = ignored,
     ) -> None:
         self._config = config
@@ -64,9 +64,13 @@ class Watchdog:
         self._stopping = stopping
         self._manifest = manifest
         self._channels = channels
+        self._own = own  # channels of this worker alone, until it stops
+        self._record = record  # of this process, each second anew
         self._reject = reject
-        self._finished = threading.Event()
-        self._events = 0  # that had run at the last look
+        self._has_finished = False
+        self._awake = threading.Event()
+        for loop in loops:
+            loop.awake = self._awake
         self._epoch = b""
         self._answered_at = time.monotonic()
         # Not all workers of an instance are to end at once.
@@ -83,7 +87,9 @@ class Watchdog:
         try:
             answer = beat(
                 *(self._client, self._keys, "worker", self._identity, self._epoch),
-                channels=self._channels,
+                channels=(*self._channels, *self._own),
+                manifest=self._manifest,
+                record=self._record(),
                 reject=self._reject,
             )
             self._epoch = answer.epoch
@@ -92,7 +98,6 @@ class Watchdog:
                 reap(self._client, self._keys, member("worker", self._identity), seen=True)
                 os._exit(FENCED_STATUS)
             self._answered_at = time.monotonic()
-            self._announce()
             self._measure()
             for loop in self._loops:  # Redis answers: whatever keeps silent has lost its connection
                 loop.layer.end_silence()
@@ -105,19 +110,6 @@ class Watchdog:
     def redis_silent_seconds(self) -> float:
         """How long ago Redis last answered a beat, which it does each second."""
         return time.monotonic() - self._answered_at
-
-    def _announce(self) -> None:
-        """Keep our release's manifest where it is the newest, and bring it back when the newest has no worker left.
-
-        Have our channels known, whatever became of the set of them.
-        """
-        key, lease = self._keys.manifest, LEASE_MILLISECONDS["worker"]
-        if not self._client.set(key, self._manifest, nx=True, px=lease) and (
-            self._client.get(key) == self._manifest or self._client.pttl(key) == FOREVER  # which is no worker's
-        ):
-            self._client.pexpire(key, lease)
-        if self._channels:
-            self._client.sadd(self._keys.channels, *map(self._keys.channel, self._channels))
 
     def _measure(self) -> None:
         """See how many messages wait in each background channel, and how large, for those who send to it."""
@@ -133,10 +125,12 @@ class Watchdog:
 
     def finish(self) -> None:
         """The loops have ended: end the lease, and let go of what a lost connection may have left in our hands."""
-        self._finished.set()
+        self._has_finished = True
+        self._awake.set()
         self.thread.join()
         try:
             reap(self._client, self._keys, member("worker", self._identity), seen=True)
+            self._client.execute_command(*record_command(self._keys, self._identity, b""))
         except redis.RedisError as error:
             logger.warning("left Redis without a goodbye: %s", error)
         self._client.close()
@@ -145,26 +139,37 @@ class Watchdog:
         try:
             self._watch_and_beat()
         finally:
-            self._stopping.set()  # a worker that nobody watches ends
+            self.stop()  # a worker that nobody watches ends
+
+    def stop(self) -> None:
+        """Have the loops stop. From any thread."""
+        self._stopping.set()
+        self._awake.set()
 
     def _watch_and_beat(self) -> None:
         beaten, stopping_at = time.monotonic(), 0.0
-        while not self._finished.wait(WATCH_SECONDS if self._is_busy() else IDLE_SECONDS):
+        while not self._has_finished:
+            self._rest(beaten + BEAT_SECONDS - time.monotonic())
             self._watch()
             if self._stopping.is_set():
+                self._close_own()
                 self._unblock()
                 stopping_at = stopping_at or time.monotonic()
                 self._insist(time.monotonic() - stopping_at)
-            if time.monotonic() - beaten > BEAT_SECONDS:
+            if time.monotonic() - beaten >= BEAT_SECONDS:
                 beaten = time.monotonic()
                 if not self.beat():
                     beaten -= BEAT_SECONDS - BEAT_AGAIN_SECONDS
                 self._recycle()
 
-    def _is_busy(self) -> bool:
-        """Whether a handler runs, or one has since the last look; or the worker is to stop."""
-        events, self._events = self._events, sum(loop.events for loop in self._loops)
-        return events != self._events or self._stopping.is_set() or any(loop.running for loop in self._loops)
+    def _rest(self, idle_seconds: float) -> None:
+        """Wait for the next look: idle_seconds where all loops wait, and nothing has begun since the last one."""
+        has_begun = self._awake.is_set()
+        self._awake.clear()  # before the loops are looked at: what begins behind that sets it
+        if has_begun or self._stopping.is_set() or not all(loop.is_reading for loop in self._loops):
+            time.sleep(WATCH_SECONDS)
+        else:
+            self._awake.wait(idle_seconds)
 
     def _watch(self) -> None:
         """Look at how long each thread's handler has been running."""
@@ -195,7 +200,7 @@ class Watchdog:
         """
         reason = f"its handler took longer than {self._config.timeout_seconds:g} s"
         stack = "".join(traceback.format_stack(sys._current_frames().get(loop.thread)))
-        failures.error("%s %s: %s; this worker ends\n%s", culprit.event.channel, culprit.id.decode(), reason, stack)
+        failures.error("%s: %s; it is a dead letter, and this worker ends\n%s", culprit, reason, stack)
         channel, payload = culprit.stream.decode().partition("}:ch:")[2], encode(culprit.event)[1]
         arguments = commit_arguments(self._keys, culprit, loop.failure(culprit, 504, APPLICATION_TOO_SLOW), [])
         try:
@@ -207,6 +212,14 @@ class Watchdog:
         logging.shutdown()
         os._exit(TIMEOUT_STATUS)
 
+    def _close_own(self) -> None:
+        """Take no new events of our own: they go to other workers at once."""
+        try:
+            own_channels.close(self._client, self._keys, self._own, f"{self._identity}.own")
+            self._own = ()
+        except redis.RedisError:  # again in a moment
+            pass
+
     def _unblock(self) -> None:
         try:
             for loop in self._loops:
@@ -217,7 +230,8 @@ class Watchdog:
     def _insist(self, seconds: float) -> None:
         """End a handler that keeps its worker from stopping; what it ran counts as lost."""
         if seconds > STOP_SECONDS and any(loop.running for loop in self._loops):
-            logger.error("killed: a handler did not end within %.0f s of being told to stop", STOP_SECONDS)
+            names = ", ".join(str(loop.running) for loop in self._loops if loop.running)
+            logger.error("killed: %s did not end within %.0f s of this worker's SIGTERM", names, STOP_SECONDS)
             logging.shutdown()
             os._exit(TIMEOUT_STATUS)
 
@@ -228,7 +242,8 @@ class Watchdog:
         if 0 < self._max_events <= events:
             logger.info("served %d events: ends to be replaced", events)
         elif 0 < self._config.max_memory_bytes <= peak_bytes:
-            logger.info("grew to %d MiB: ends to be replaced", peak_bytes >> 20)
+            last = max(self._loops, key=lambda loop: loop.began).last
+            logger.warning("grew to %d MiB, last with %s: ends to be replaced", peak_bytes >> 20, last or "nothing")
         else:
             return
         self._stopping.set()

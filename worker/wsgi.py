@@ -18,8 +18,17 @@ from asgictl.worker.sync_body import LayerFlow
 
 logger = logging.getLogger("asgictl.wsgi")
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
-_variables: dict[bytes, str] = {b"content-type": "CONTENT_TYPE", b"content-length": "CONTENT_LENGTH"}
 SOFTWARE = f"asgictl/{__version__}"
+_ALWAYS: dict[str, Any] = {
+    "wsgi.version": (1, 0),
+    "wsgi.multithread": True,
+    "wsgi.multiprocess": True,
+    "wsgi.run_once": False,
+    "wsgi.input_terminated": True,
+    "wsgi.file_wrapper": FileWrapper,
+    "SERVER_SOFTWARE": SOFTWARE,
+}
+_variables: dict[bytes, str] = {b"content-type": "CONTENT_TYPE", b"content-length": "CONTENT_LENGTH"}
 INPUT_BYTES = 64 << 10
 MAX_VARIABLES = 1000  # names of headers are the client's choice; the cache must not grow with them
 _is_status = re.compile(r"[2-9]\d\d( |$)").match  # of a final response
@@ -46,43 +55,41 @@ class Body(RawIOBase):
 def environ_of(scope: Scope, body: BinaryIO) -> dict[str, Any]:
     """Return the environ of PEP 3333; bytes travel in it as latin-1."""
     host, port = scope.server or ("localhost", None)
+    raw, query = scope.raw_path.decode("latin-1"), scope.query_string.decode("latin-1")
+    root = scope.root_path.encode() if scope.root_path else b""
     environ: dict[str, Any] = {
+        **_ALWAYS,
         "REQUEST_METHOD": scope.method,
-        "SCRIPT_NAME": scope.root_path.encode().decode("latin-1"),
-        "PATH_INFO": unquote_to_bytes(scope.raw_path.removeprefix(scope.root_path.encode())).decode("latin-1"),
-        "QUERY_STRING": scope.query_string.decode("latin-1"),
-        "RAW_URI": (scope.raw_path + (b"?" + scope.query_string if scope.query_string else b"")).decode("latin-1"),
+        "SCRIPT_NAME": root.decode("latin-1"),
+        "PATH_INFO": unquote_to_bytes(scope.raw_path.removeprefix(root)).decode("latin-1"),
+        "QUERY_STRING": query,
+        "RAW_URI": f"{raw}?{query}" if query else raw,
         "SERVER_PROTOCOL": "HTTP/" + scope.http_version,
         "SERVER_NAME": host,
         "SERVER_PORT": str(port or (443 if scope.scheme == "https" else 80)),
-        "wsgi.version": (1, 0),
         "wsgi.url_scheme": scope.scheme,
         "wsgi.input": body,
         "wsgi.errors": sys.stderr,
-        "wsgi.multithread": True,
-        "wsgi.multiprocess": True,
-        "wsgi.run_once": False,
-        "wsgi.input_terminated": True,
-        "wsgi.file_wrapper": FileWrapper,
-        "SERVER_SOFTWARE": SOFTWARE,
     }
     if scope.client:
-        environ["REMOTE_ADDR"] = scope.client[0]
-        if scope.client[1]:  # a proxy tells only the address
-            environ["REMOTE_PORT"] = str(scope.client[1])
+        environ["REMOTE_ADDR"], remote_port = scope.client
+        if remote_port:  # a proxy tells only the address
+            environ["REMOTE_PORT"] = str(remote_port)
     for name, value in scope.headers:
-        if b"_" in name:
-            continue  # X_User would pass for X-User, which a proxy may have vouched for; gunicorn drops it too
-        variable = _variables.get(name) or _variable(name)
+        variable = _variables.get(name)
+        if variable is None:
+            variable = _variable(name)
         text = value.decode("latin-1")
         if variable in environ and variable.startswith("HTTP_"):
             text = environ[variable] + ("; " if variable == "HTTP_COOKIE" else ",") + text
-        environ[variable] = text
+        if variable:
+            environ[variable] = text
     return environ
 
 
 def _variable(name: bytes) -> str:
-    variable = "HTTP_" + name.decode("latin-1").upper().replace("-", "_")
+    """Return "" for X_User, which would pass for X-User, which a proxy may have vouched for; gunicorn drops it too."""
+    variable = "" if b"_" in name else "HTTP_" + name.decode("latin-1").upper().replace("-", "_")
     if len(_variables) < MAX_VARIABLES:
         _variables[name] = variable
     return variable
@@ -105,8 +112,10 @@ class WSGIRun:
         """
         event = self._event
         body: BinaryIO = BufferedReader(Body(self._flow), INPUT_BYTES) if event.more else BytesIO(event.body)
-        method, path = event.scope.method, event.scope.path
-        with UserCode("%s %s failed", method, path, expected=ClientDisconnected) as ended:
+        method, path, headers = event.scope.method, event.scope.path, event.scope.headers
+        with UserCode(
+            *("%s %s failed", method, path), expected=ClientDisconnected, entry=self.entry, headers=headers
+        ) as ended:
             result = application(environ_of(event.scope, body), self._start_response)
             try:
                 return self._collect(result)

@@ -15,6 +15,8 @@ from asgictl.wire.routing import compile_pattern, is_below, longest_first, pool_
 
 Consumer = Callable[[Message], Awaitable[None] | None]
 BackgroundConsumer = Callable[[BackgroundMessage], Awaitable[None] | None]
+# Background channels that a library declares, as asgictl.django does, before TARGET makes its Application.
+declared: dict[str, BackgroundConsumer] = {}
 
 
 class Route:
@@ -101,7 +103,7 @@ class Application:
         for route in self.routes:
             if not isinstance(route, Route):
                 raise TargetError(f"Application(websocket=[...]) takes path(...), not {route!r}")
-        self.background = {plain(name): consumer for name, consumer in (background or {}).items()}
+        self.background = {plain(name): consumer for name, consumer in (declared | dict(background or {})).items()}
         for name, consumer in self.background.items():
             try:
                 channel_name(name)
@@ -128,8 +130,8 @@ class Application:
         return None
 
 
-def manifest_of(application: Application, release: str) -> Manifest:
-    """Describe an application."""
+def manifest_of(application: Application, release: str, mounts: Mapping[str, bool] | None = None) -> Manifest:
+    """Describe an application. mounts: as Manifest has it."""
     paths = [
         Path(
             route.pattern,
@@ -142,4 +144,6 @@ def manifest_of(application: Application, release: str) -> Manifest:
         for route in application.routes
     ]
     is_asgi, background = callable(application.websocket), sorted(application.background)
-    return Manifest(VERSION, release, bool(application.http), paths, application.pools, is_asgi, background)
+    return Manifest(
+        VERSION, release, bool(application.http), paths, application.pools, is_asgi, background, dict(mounts or {})
+    )

@@ -12,22 +12,27 @@ from contextvars import Context, copy_context
 from types import TracebackType
 from typing import Any, TypeVar
 
+from asgictl.app import tracing
 from asgictl.app.runtime import failures
+from asgictl.app.slow import watch
 from asgictl.machine import forks
+from asgictl.wire.messages import Headers
 
 T = TypeVar("T")
+NO_HEADERS: Headers = []
 _imported = Context()  # as TARGET's module has left it
 
 
 class UserCode:
-    """Stands around every call of user code: `with UserCode("%s of %s failed", channel, path) as ended:`.
+    """Stands around every call of user code: `with UserCode("%s %s failed", channel, path) as ended:`.
 
     error: what the code raised, None when it returned. It is logged once, unless it is one of `expected`, and goes no
     further. is_cancellable: somebody else than the code itself may cancel this task; that cancellation alone passes.
+    entry: of an event that --slow-seconds is about, as slow.Watch.begin() has it; headers: its own, for its trace.
     A child that the code has forked ends here.
     """
 
-    __slots__ = ("_arguments", "_expected", "_text", "error", "is_cancellable")
+    __slots__ = ("_arguments", "_entry", "_expected", "_headers", "_joined", "_text", "error", "is_cancellable")
 
     def __init__(
         self,
@@ -35,20 +40,41 @@ class UserCode:
         *arguments: object,
         expected: type[BaseException] | tuple[()] = (),
         is_cancellable: bool = False,
+        entry: bytes | None = None,
+        headers: Headers = NO_HEADERS,
     ) -> None:
         self.error: BaseException | None = None
         self._text = text
         self._arguments = arguments
+        self._entry = entry
         self._expected = expected
+        self._headers = headers
+        self._joined: tracing.Joined | None = None
         self.is_cancellable = is_cancellable
 
     def __enter__(self) -> "UserCode":
+        if watch.seconds and self._entry is not None:
+            watch.begin(id(self), self._name, self._entry)
+        if tracing.is_installed and self._headers:
+            self._joined = tracing.join(self._headers, self._entry or b"", self._name)
         return self
+
+    def _name(self) -> str:
+        return (self._text % self._arguments).partition(" failed")[0]
+
+    def has_answered(self) -> None:
+        """Stop watching: the response has begun, and what follows, such as a stream, may take any time."""
+        if watch.seconds:
+            watch.end(id(self))
 
     def __exit__(
         self, _kind: type[BaseException] | None, error: BaseException | None, _traceback: TracebackType | None
     ) -> bool:
         self.error = error
+        if watch.seconds:
+            watch.end(id(self))
+        if self._joined:
+            tracing.leave(self._joined, None if isinstance(error, self._expected) else error)
         if forks.is_child:
             if isinstance(error, Exception):
                 failures.error(self._text, *self._arguments, exc_info=error)

@@ -36,7 +36,7 @@ class Turn:
         self.outcome = outcome
         self.params: dict[str, str] = {}
         self.scope = decode_scope(event.scope)
-        self.kind = event.channel.removeprefix("websocket.")
+        self.kind = event.kind
 
     @cached_property
     def headers(self) -> dict[str, str]:
@@ -68,16 +68,29 @@ class Message:
     frame; attempt: 1, and one more for each rerun. code and reason: how the connection ended (disconnect only).
     """
 
+    text: str | None = None
+    data: bytes | None = None
+    code: int | None = None
+    reason = ""
+
     def __init__(self, turn: Turn, position: int, frame: Frame | None) -> None:
         event = turn.event
         self._turn = turn
-        self.text = frame if isinstance(frame, str) else None
-        self.data = frame if isinstance(frame, bytes) else None
+        self._position = position
+        if isinstance(frame, str):
+            self.text = frame
+        else:
+            self.data = frame
         self.params = turn.params
         self.attempt = event.attempt
-        self.id = f"{event.connection}:{event.first + position if isinstance(event, Receive) else turn.kind}"
-        self.code = event.code if isinstance(event, Disconnect) else None
-        self.reason = event.reason if isinstance(event, Disconnect) else ""
+        if isinstance(event, Disconnect):
+            self.code, self.reason = event.code, event.reason
+
+    @property
+    def id(self) -> str:
+        """Stable over reruns of the same frame."""
+        event = self._turn.event
+        return f"{event.connection}:{event.first + self._position if isinstance(event, Receive) else event.kind}"
 
     @property
     def scope(self) -> Scope:
@@ -211,6 +224,7 @@ class BackgroundMessage:
     content: the dict that was sent; channel: the name it was sent to. id: stable over reruns; attempt: 1, and one more
     for each rerun, because its worker died or because the consumer raised RetryLater. After three deaths, counted from
     its sending or from the last RetryLater, it is a dead letter. Another exception is logged and ends it.
+    headers: traceparent and tracestate of the trace in which it was sent, where there is one.
     """
 
     def __init__(self, job: Job) -> None:
@@ -218,3 +232,4 @@ class BackgroundMessage:
         self.channel = job.name
         self.id = job.id
         self.attempt = job.attempt
+        self.headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in job.headers}

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from asgictl.config import CHANNEL_BYTES, CHANNEL_CAPACITY
 from asgictl.errors import ChannelFull, ConsumerError
-from asgictl.wire.messages import Accept, Broadcast, Close, Frame, Frames, Sent, plain
+from asgictl.wire.messages import Accept, Broadcast, Close, Frame, Frames, Headers, Sent, plain
 from asgictl.wire.state import encode_state
 
 SendNow = Callable[[Frames | Sent], object]
@@ -28,6 +28,8 @@ def frame_of(text: str | None, data: bytes | None) -> Frame:
 
 def encodable(text: str) -> str:
     """Return text as a plain str; raises ConsumerError when UTF-8 cannot carry it, here where it has a culprit."""
+    if type(text) is str and text.isascii():
+        return text
     text = plain(text)
     try:
         text.encode()
@@ -75,11 +77,12 @@ class Outcome:
     """What an event's handler asked for. Handlers fill it; the worker commits it.
 
     now: sends something outside of the commit, at once; a handler that runs again sends it again.
-    depths: of the application's background channels; None when nobody knows.
+    depths: of the application's background channels; None when nobody knows. headers: of the event.
     """
 
     now: SendNow | None = None
     depths: Depths | None = None
+    headers: Headers = field(default_factory=list)
     frames: list[Frame] = field(default_factory=list)
     accept: Accept | None = None
     close: Close | None = None
@@ -94,6 +97,11 @@ class Outcome:
         self.sends.append(sent)
         self.moved.append(len(self.memberships))
 
+    def drop(self) -> None:
+        """Forget what was to be sent with the commit."""
+        self.sends.clear()
+        self.moved.clear()
+
     def send_now(self, sent: Frames | Sent) -> None:
         """Send at once what cannot wait for the commit. Raises ConnectionResetError when Redis stays away."""
         if self.now is None:
@@ -102,6 +110,8 @@ class Outcome:
 
     def groups(self, *, joined: bool) -> list[str]:
         """Return the groups that the connection joins, or those that it leaves: for each the last call counts."""
+        if not self.memberships:
+            return []
         last = dict(self.memberships)
         return [group for group, is_join in self.memberships if is_join is joined and last[group] is joined]
 

@@ -1,6 +1,7 @@
 """Sends from outside of any event: from a script, a shell, `asgictl send`."""
 
 import os
+from collections.abc import Callable
 
 from asgictl.config import CHANNEL_BYTES, CHANNEL_CAPACITY
 from asgictl.errors import ChannelFull, NotRunning, RedisError
@@ -9,8 +10,11 @@ from asgictl.layers.redis.send_commands import send_command
 from asgictl.layers.redis.sync_client import ask, check_channel
 from asgictl.machine.run_dir import RunDir
 from asgictl.wire.messages import Job, Sent
+from asgictl.wire.records import is_current
 
 NOWHERE = "outside of a consumer or view send() needs to know where to: set ASGICTL_REDIS to the URL of Redis, or {}"
+
+_stand_in: Callable[[Sent], None] | None = None
 
 
 class Sender:
@@ -44,6 +48,26 @@ class Sender:
         full = {0: f"{CHANNEL_CAPACITY} messages", -1: f"{CHANNEL_BYTES >> 20} MiB"}
         if isinstance(sent, Job) and answer in full:
             raise ChannelFull(sent.name, full[answer])
+
+    def record(self, id: str) -> bytes | None:
+        """Return the content of a job's record; None for one that is unknown, or has expired."""
+        if not is_current(id):
+            return None
+        command = ("ZRANGE", self._keys.records, f"[{id} ", f"({id}!", "BYLEX")
+        found: list[bytes] = ask(self._url, lambda client: client.execute_command(*command))
+        return found[0].split(b" ", 2)[2] if found else None
+
+
+def send(sent: Sent) -> None:
+    """Send now, as Sender.send has it."""
+    (_stand_in or Sender.of_environment().send)(sent)
+
+
+def use(stand_in: Callable[[Sent], None] | None) -> Callable[[Sent], None] | None:
+    """Have another take what is sent, as in tests; None for Redis. Returns who had it before."""
+    global _stand_in
+    before, _stand_in = _stand_in, stand_in
+    return before
 
 
 def redis_url_of(name: str) -> str:

@@ -49,10 +49,15 @@ class Run(Generic[R]):
     outcome: Outcome
     is_async = False
     has_timed_out = False
-    run_seconds = 0.0
+    _began = 0.0
     _consumer: Callable[[Any], Any] | None = None
     _code: UserCode
     _reply: R
+
+    @property
+    def error(self) -> BaseException | None:
+        """Return what the consumer has raised."""
+        return self._code.error
 
     def _messages(self) -> Iterable[Message | BackgroundMessage]:
         """Return what the consumer is called with, one after another."""
@@ -69,11 +74,12 @@ class Run(Generic[R]):
     def run(self) -> R:
         """Call the consumer in this thread; returns the reply to commit."""
         close_old_connections()
-        began = perf_counter()
+        self._began = perf_counter()
         with self._code, self.outcome:
             for message in self._messages():
                 self._consumer(message)  # type: ignore[misc]  # no consumer, no messages
-        reply = self._end(began)
+            self._reply = self._done()
+        reply = self._end()
         close_old_connections()
         return reply
 
@@ -84,22 +90,19 @@ class Run(Generic[R]):
 
     async def _run_async(self, timeout_seconds: float | None) -> R:
         await close_old_connections_async()
-        began = perf_counter()
+        self._began = perf_counter()
         with self._code, self.outcome:
             async with asyncio.timeout(timeout_seconds) as limit:
                 for message in self._messages():
                     await self._consumer(message)  # type: ignore[misc]  # is_async says that it is awaitable
+            self._reply = self._done()
         self.has_timed_out = limit.expired()
-        reply = self._end(began)
+        reply = self._end()
         await close_old_connections_async()
         return reply
 
-    def _end(self, began: float) -> R:
+    def _end(self) -> R:
         """Return the reply, for there is always one, whatever the consumer did."""
-        self.run_seconds = perf_counter() - began
-        if self._code.error is None:
-            with self._code:
-                self._reply = self._done()
         if self._code.error is not None:
             self._reply = self.failed(self._code.error)
         return self._reply
@@ -108,9 +111,12 @@ class Run(Generic[R]):
 class RunningTurn(Turn, Run[Done]):
     """One turn being run. An exception closes the connection with 1011, or refuses its handshake with 500."""
 
-    def __init__(self, application: Application, event: TurnEvent, now: SendNow | None = None) -> None:
+    def __init__(
+        self, application: Application, event: TurnEvent, now: SendNow | None = None, entry: bytes = b""
+    ) -> None:
         super().__init__(event, Outcome(now, application.depths))
-        self._code = UserCode("%s of %s failed", event.channel, self.scope.path)
+        self.outcome.headers = headers = self.scope.headers
+        self._code = UserCode("%s %s failed", event.channel, self.scope.path, entry=entry, headers=headers)
         self._route: Route | None = None
         if found := application.route(self.scope.local_path):
             self._route, self.params = found
@@ -156,22 +162,25 @@ class RunningTurn(Turn, Run[Done]):
             outcome.groups(joined=True),
             outcome.groups(joined=False),
             event.attempt,
-            run_seconds=self.run_seconds,
+            run_seconds=perf_counter() - self._began,
             own=own,
         )
 
     def failed(self, _error: BaseException | None = None) -> Done:
         """Return an exception's reply: nothing of what was buffered leaves, and the connection ends."""
         self.outcome = Outcome(is_over=True)
-        return failed_turn(self.event, 500 if isinstance(self.event, Connect) else 403, run_seconds=self.run_seconds)
+        seconds = perf_counter() - self._began
+        return failed_turn(self.event, 500 if isinstance(self.event, Connect) else 403, run_seconds=seconds)
 
 
 class RunningJob(Run[None]):
     """One job being run; its reply is None. Raises WireError. An exception ends its message."""
 
-    def __init__(self, application: Application, job: Job, now: SendNow | None = None) -> None:
-        self.outcome = Outcome(now, application.depths)
-        self._code = UserCode("%s failed with message %s", job.channel, job.id, expected=RetryLater)
+    def __init__(self, application: Application, job: Job, now: SendNow | None = None, entry: bytes = b"") -> None:
+        self.outcome = Outcome(now, application.depths, job.headers)
+        self._code = UserCode(
+            *("%s failed with message %s", job.channel, job.id), expected=RetryLater, entry=entry, headers=job.headers
+        )
         self._job = job
         self._message = BackgroundMessage(job)
         if job.name not in application.background:

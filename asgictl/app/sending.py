@@ -6,6 +6,7 @@ import secrets
 from typing import Any, Literal
 
 from asgictl.app import outcome
+from asgictl.app.tracing import carried
 from asgictl.errors import ConsumerError
 from asgictl.wire.manifest import check_known
 from asgictl.wire.messages import Broadcast, Job, Sent, plain
@@ -59,8 +60,9 @@ class Channel:
         that: this call is, by what the process knew up to a second ago); ConsumerError for a content or delay
         that is none.
         """
-        job = Job(f"job.{secrets.token_hex(8)}", 1, self.name, encoded(content), milliseconds(delay_seconds))
         current = outcome.current()
+        trace = carried(current.headers if current else ())
+        job = Job(f"job.{secrets.token_hex(8)}", 1, self.name, encoded(content), milliseconds(delay_seconds), trace)
         if current is not None and current.depths is not None:
             check_known(self.name, current.depths)
             current.depths.add(self.name, len(job.content))
@@ -102,9 +104,9 @@ def send(sent: Sent, *, immediately: bool) -> None:
     """
     current = outcome.current()
     if current is None:
-        from asgictl.app.outside import Sender  # no worker needs what this loads
+        from asgictl.app import outside  # no worker needs what this loads
 
-        Sender.of_environment().send(sent)
+        outside.send(sent)
     elif immediately:
         current.send_now(sent)
     else:

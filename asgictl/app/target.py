@@ -1,5 +1,7 @@
 """Loads what TARGET names and says what kind of thing it is."""
 
+import ast
+import glob
 import importlib
 import inspect
 import os
@@ -8,46 +10,67 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from types import TracebackType
-from typing import Any
+from pathlib import Path
+from types import ModuleType, TracebackType
+from typing import Any, NamedTuple
 
-from asgiref.compatibility import guarantee_single_callable
+from asgiref.compatibility import double_to_single_callable
 
 from asgictl.app.application import Application
 from asgictl.app.boundary import keep_context
-from asgictl.errors import TargetError
+from asgictl.errors import TargetError, suggestion
 
 DEMO = "asgictl.demo:app"
+EXAMPLES = "such as mysite.wsgi:application, app:create_app or app:create_app('production')"
+USUAL = ("application", "app", "create_app", "make_app")
+WSGI, ASGI, ASGI2 = 2, 3, 1  # how many arguments each is called with; ASGI 2 with the scope alone
 PATCHERS = {"gevent.monkey": "is_module_patched", "eventlet.patcher": "is_monkey_patched"}
 PATCHED = ("os", "queue", "select", "signal", "socket", "ssl", "subprocess", "thread", "threading", "time")
 
 
-def load_target(spec: str) -> Application:
-    """Import `module:attribute` and return it as an Application; the current directory is importable.
+class Expression(NamedTuple):
+    """What follows the colon. name: dotted; arguments: positional and by keyword, None where nothing is called."""
 
-    Raises TargetError: for an exception in the user's module its text is their traceback, without our frames.
+    name: str
+    arguments: tuple[list[Any], dict[Any, Any]] | None
+
+
+def load_target(spec: str, app_dir: str = "") -> Application:
+    """Import `module:attribute` and return it as an Application, called first if it is a factory.
+
+    A factory is what can be called without arguments, or is: `module:create_app`, `module:create_app("production")`.
+    app_dir: where modules are looked for first; by default the current directory.
+    Raises TargetError: for an exception of the user's code its text is their traceback, without our frames.
     """
-    module_name, separator, attribute = spec.partition(":")
-    if not separator or not module_name or not attribute:
-        raise TargetError(f"TARGET {spec!r} is not of the form module:attribute, such as mysite.wsgi:application")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    try:
-        found: Any = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name and (module_name + ".").startswith(error.name + "."):
-            raise TargetError(
-                f"TARGET {spec!r}: there is no module {error.name!r} in {os.getcwd()} or among the installed packages"
-            ) from None
-        raise _import_failed(spec, error) from None
-    except BaseException as error:  # noqa: BLE001 - a module may raise anything when it is imported
-        raise _import_failed(spec, error) from None
+    module_name, _, rest = spec.partition(":")
+    if "/" in module_name or module_name.endswith(".py"):
+        raise TargetError(f"TARGET {spec!r} is a path; name the module: asgictl start {_named(module_name, rest)}")
+    app_dir = os.path.abspath(app_dir)
+    if not module_name or not rest:
+        hint = f", {EXAMPLES}"
+        with suppress(TargetError):  # whose turn comes once the form is right
+            hint = _meant(_import(spec, module_name, app_dir), "")
+        raise TargetError(f"TARGET {spec!r} is not of the form module:attribute{hint}")
+    expression = _parse(spec, rest)
+    module: Any = _import(spec, module_name, app_dir)
+    found = module
+    for name in expression.name.split("."):
+        if not hasattr(found, name):
+            missing = f"module {module_name!r} has no attribute {expression.name!r}"
+            raise TargetError(f"TARGET {spec!r}: {missing}{_meant(module, expression.name)}")
+        found = getattr(found, name)
+    if expression.arguments or _argument_count(found) == 0:
+        positional, keywords = expression.arguments or ([], {})
+        try:
+            found = found(*positional, **keywords)
+        except BaseException as error:  # noqa: BLE001 - a factory may raise anything
+            raise _failed(spec, "cannot be called", error) from None
     _refuse_patched(spec)
     keep_context()
-    for name in attribute.split("."):
-        if not hasattr(found, name):
-            raise TargetError(f"TARGET {spec!r}: module {module_name!r} has no attribute {attribute!r}")
-        found = getattr(found, name)
+    return _application(found, spec)
+
+
+def _application(found: Any, spec: str) -> Application:
     if isinstance(found, Application):
         for mounted in found.http.values():
             kind_of(mounted, spec)
@@ -59,6 +82,70 @@ def load_target(spec: str) -> Application:
     if kind_of(found, spec) == "WSGI":
         return Application(http=found)
     return Application(http=found, websocket=found)
+
+
+def _parse(spec: str, text: str) -> Expression:
+    """Parse a dotted name, called or not. Raises TargetError."""
+    try:
+        node = ast.parse(text.strip(), mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # as ast.parse documents
+        raise TargetError(f"TARGET {spec!r} is not of the form module:attribute, {EXAMPLES}") from None
+    arguments = None
+    if isinstance(node, ast.Call):
+        try:
+            keywords = {each.arg: ast.literal_eval(each.value) for each in node.keywords}
+            arguments = [ast.literal_eval(each) for each in node.args], keywords
+        except ValueError:
+            raise TargetError(f"TARGET {spec!r}: arguments must be literals, {EXAMPLES}") from None
+        node = node.func
+    name = ast.unparse(node)
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise TargetError(f"TARGET {spec!r} is not of the form module:attribute, {EXAMPLES}")
+    return Expression(name, arguments)
+
+
+def _import(spec: str, name: str, app_dir: str) -> ModuleType:
+    if app_dir not in sys.path:
+        sys.path.insert(0, app_dir)
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name and (name + ".").startswith(error.name + "."):
+            hint = _elsewhere(error.name, Path(app_dir))
+            raise TargetError(
+                f"TARGET {spec!r}: there is no module {error.name!r} in {app_dir} or among the installed packages{hint}"
+            ) from None
+        raise _failed(spec, "cannot be imported", error) from None
+    except TargetError:  # of a module that loads another TARGET
+        raise
+    except BaseException as error:  # noqa: BLE001 - a module may raise anything when it is imported
+        raise _failed(spec, "cannot be imported", error) from None
+
+
+def _named(path: str, attribute: str) -> str:
+    """Return a file as TARGET, with --app-dir where its package is not in the current directory."""
+    file = Path(path).absolute()
+    root = file.parent
+    while (root / "__init__.py").exists():
+        root = root.parent
+    target = ".".join(file.relative_to(root).with_suffix("").parts) + ":" + (attribute or USUAL[1])
+    return target if root == Path.cwd() else f"{target} --app-dir {os.path.relpath(root)}"
+
+
+def _elsewhere(module: str, app_dir: Path) -> str:
+    """Return a hint if a module is one folder up or down, to be put behind an error."""
+    name = glob.escape(module)
+    for place in (app_dir.parent, *sorted(each for each in app_dir.glob("*") if each.is_dir())):
+        if (place / f"{module}.py").is_file() or any(place.glob(f"{name}/*.py")):
+            return f"; it is in {place}: give --app-dir {os.path.relpath(place)}"
+    return ""
+
+
+def _meant(module: ModuleType, name: str) -> str:
+    """Return which attribute may have been meant, to be put behind an error."""
+    usual = next((f"; did you mean {each}?" for each in USUAL if hasattr(module, each)), "")
+    found = suggestion(name, vars(module)) or usual
+    return found.replace("mean ", f"mean {module.__name__}:") if found else f", {EXAMPLES}"
 
 
 def _refuse_patched(spec: str) -> None:
@@ -74,36 +161,60 @@ def _refuse_patched(spec: str) -> None:
 
 def kind_of(target: Any, spec: str = "") -> str:
     """Return "WSGI" or "ASGI"; raises TargetError for what can be neither."""
-    if isinstance(target, partial):
-        return kind_of(target.func, spec)
-    called = target if inspect.isroutine(target) or inspect.isclass(target) else getattr(target, "__call__", None)  # noqa: B004
-    if called is None:
+    count = _argument_count(target)
+    if count is None:
         raise TargetError(
             f"TARGET {spec!r} is {type(target).__name__}, neither an Application nor a WSGI or ASGI callable"
         )
-    if inspect.iscoroutinefunction(called):
-        return "ASGI"
+    if count == 0:
+        raise TargetError(f"TARGET {spec!r} holds or returns a factory of WSGI or ASGI callables, {target!r}: call it")
+    if count < 0:
+        raise TargetError(
+            f"TARGET {spec!r} takes neither (environ, start_response) as WSGI has it, nor (scope, receive, send) as"
+            f" ASGI; a factory is called as in {EXAMPLES}"
+        )
+    return "WSGI" if count == WSGI else "ASGI"
+
+
+def _argument_count(target: Any) -> int | None:
+    """Return with how many positional arguments a target is called: WSGI, ASGI, ASGI2, or 0 for a factory.
+
+    -1: with others. None: it is not callable.
+    """
+    is_itself = inspect.isroutine(target) or inspect.isclass(target) or isinstance(target, partial)
+    called: Any = target if is_itself else getattr(target, "__call__", None)  # noqa: B004
+    if called is None:
+        return None
+    is_async = inspect.iscoroutinefunction(called)
     try:
         signature = inspect.signature(called)
     except ValueError:  # written in C: it says nothing about itself
-        return "WSGI"
-    for kind, arguments in (("WSGI", (None, None)), ("ASGI", (None,))):  # ASGI 2 is called with the scope alone
+        return ASGI if is_async else WSGI
+    takes_any = any(each.kind is each.VAR_POSITIONAL for each in signature.parameters.values())
+    counts = (ASGI,) if is_async else (WSGI, ASGI, ASGI2) if takes_any else (0, WSGI, ASGI, ASGI2)
+    for count in counts:
         with suppress(TypeError):
-            signature.bind(*arguments)
-            return kind
-    raise TargetError(
-        f"TARGET {spec!r} takes neither (environ, start_response) as WSGI has it, nor (scope, receive, send) as ASGI"
-    )
+            signature.bind(*[None] * count)
+            return count
+    return -1
+
+
+def asgi_mounts(application: Application) -> dict[str, bool]:
+    """Return which HTTP paths ASGI applications serve (see Manifest.mounts)."""
+    mounts = {prefix: kind_of(mounted) == "ASGI" for prefix, mounted in application.http.items()}
+    return mounts if any(mounts.values()) else {}
 
 
 def asgi3(target: Callable[..., Any]) -> Callable[..., Any]:
     """Return an ASGI 2 or 3 application as ASGI 3."""
-    single: Callable[..., Any] = guarantee_single_callable(target)
+    if _argument_count(target) != ASGI2:
+        return target
+    single: Callable[..., Any] = double_to_single_callable(target)
     return single
 
 
-def _import_failed(spec: str, error: BaseException) -> TargetError:
-    return TargetError(f"TARGET {spec!r} cannot be imported:\n{_their_traceback(error)}")
+def _failed(spec: str, what: str, error: BaseException) -> TargetError:
+    return TargetError(f"TARGET {spec!r} {what}:\n{_their_traceback(error)}")
 
 
 def _their_traceback(error: BaseException) -> str:

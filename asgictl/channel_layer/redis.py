@@ -28,6 +28,7 @@ from asgictl.layers.redis.keys import Keys
 from asgictl.layers.redis.link import Link
 from asgictl.layers.redis.reader import Followed, Reader, position_of
 from asgictl.layers.redis.sync_client import ask
+from asgictl.layers.redis.url import parse_url
 from asgictl.wire.messages import plain
 
 DEFAULT_HOST = "redis://localhost:6379"
@@ -47,7 +48,10 @@ def url_of(hosts: Sequence[Any] | None) -> str:
             return url
         case (str(host), int(port)):
             return f"redis://{host}:{port}"
-    raise InvalidChannelLayerError('a host is a URL as redis://:password@host:6379/0, (host, port) or {"address": URL}')
+    raise InvalidChannelLayerError(
+        "a host is a URL as redis://:password@host:6379/0 or redis+sentinel://host1,host2/SERVICE, (host, port) or"
+        ' {"address": URL}'
+    )
 
 
 class RedisChannelLayer(ChannelLayer):
@@ -60,6 +64,7 @@ class RedisChannelLayer(ChannelLayer):
     def __init__(self, hosts: Sequence[Any] | None = None, prefix: str = "asgi", **options: Any) -> None:
         super().__init__(**options)
         self._url = url_of(hosts)
+        parse_url(self._url)
         self._keys = Keys(prefix).layer
         self._groups = self._keys + "groups"
         self._inbox = self._inbox_of(self._client)

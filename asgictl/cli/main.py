@@ -10,10 +10,11 @@ import click
 from asgictl import __version__
 from asgictl.cli.compare import compare
 from asgictl.cli.messages import dead_letters, send
-from asgictl.cli.operate import logs, reload, restart, scale, status
+from asgictl.cli.operate import logs, reload, restart, scale, stacks
 from asgictl.cli.roles import controller, interface, server, worker
 from asgictl.cli.settings import defaults, read_settings, source
 from asgictl.cli.start import SIGNALLED, config, start, stop
+from asgictl.cli.status import ps, status
 from asgictl.errors import AsgictlError
 from asgictl.telemetry.logs import masked
 
@@ -39,14 +40,19 @@ class Commands(click.Group):
 @click.version_option(__version__, message="asgictl %(version)s")
 @click.pass_context
 def main(ctx: click.Context) -> None:
-    """Runs one Python web application split across interface servers and sync workers, or in-process.
+    """Serve one Python web application, split across processes or in-process.
 
     \b
-    Exit status: 0 success · 1 a fault of asgictl's · 2 usage · 3 TARGET · 4 address · 5 Redis
-                 6 already running · 7 not running · 8 a process did not become ready · 9 cannot be sent
-                 10 no such background channel · 11 it is full · 12 compare
-                 13 the run directory is not safe, or cannot be written
-                 14 supervisord died, and what it ran serves on · 130 Ctrl-C during start · 143 SIGTERM during start
+    Exit status:
+      0  success                         9  cannot be sent, or requeued
+      1  a fault of asgictl's own       10  no such background channel
+      2  usage                          11  the channel is full
+      3  TARGET                         12  compare
+      4  address                        13  run directory unsafe, or unwritable
+      5  Redis                          14  supervisord died; the rest serves on
+      6  already running                15  status --check found something
+      7  not running                   130  Ctrl-C during start
+      8  a process not ready           143  SIGTERM during start
     """
     if "ASGICTL_RUN_DIR" in os.environ:  # `start` has told its processes what it read; the file may have changed
         return
@@ -54,6 +60,6 @@ def main(ctx: click.Context) -> None:
     ctx.default_map = defaults(main, settings)
 
 
-_OPERATORS = (start, stop, status, reload, restart, scale, logs, config, send, dead_letters, compare)
+_OPERATORS = (start, stop, status, ps, reload, restart, scale, logs, stacks, config, send, dead_letters, compare)
 for _command in (*_OPERATORS, interface, worker, controller, server):
     main.add_command(_command)

@@ -11,17 +11,20 @@ from asgictl.cli import options
 
 @click.group("dead-letters")
 def dead_letters() -> None:
-    """Events that were given up: their workers died of them, or they took too long."""
+    """Look at events that were given up, or requeue them.
+
+    Their workers died of them, or they took too long.
+    """
 
 
 ids_argument = click.argument("ids", metavar="[ID]...", nargs=-1)
-where = options.several(options.redis, options.name)
+where = options.several(options.redis, options.running)
 
 
 @dead_letters.command("list")
 @where
 def list_(**instance: Any) -> None:
-    """List them, the oldest first."""
+    """List dead letters, the oldest first."""
     for letter in _dead_letters(**instance).all():
         click.echo(letter.line)
 
@@ -30,7 +33,10 @@ def list_(**instance: Any) -> None:
 @click.argument("id")
 @where
 def show(id: str, **instance: Any) -> None:
-    """Show one: what was asked, and what it carried; headers such as Cookie and Authorization are masked."""
+    """Show one dead letter.
+
+    Headers such as Cookie and Authorization are masked.
+    """
     click.echo(_dead_letters(**instance).one(id).text)
 
 
@@ -38,7 +44,7 @@ def show(id: str, **instance: Any) -> None:
 @ids_argument
 @where
 def purge(ids: tuple[str, ...], **instance: Any) -> None:
-    """Delete these, or all."""
+    """Delete the dead letters with these IDs, or all."""
     click.echo(f"{_dead_letters(**instance).purge(ids)} deleted")
 
 
@@ -46,7 +52,7 @@ def purge(ids: tuple[str, ...], **instance: Any) -> None:
 @ids_argument
 @where
 def requeue(ids: tuple[str, ...], **instance: Any) -> None:
-    """Send these background messages to their channels again, or all."""
+    """Send background messages again: these, or all."""
     click.echo(f"{_dead_letters(**instance).requeue(ids)} sent again")
 
 
@@ -58,12 +64,14 @@ def _dead_letters(redis: str | None, name: str) -> Any:
 
 
 @click.command()
-@click.option("--channel", metavar="NAME", help="A background channel; with --json.")
-@click.option("--json", "content", metavar="OBJECT", help="What its consumer is called with.")
-@click.option("--delay-seconds", type=float, default=0.0, help="How long it waits first.")
-@click.option("--group", metavar="NAME", help="A group of WebSockets; with --text or --data-file.")
-@click.option("--text", help="The frame for each.")
-@click.option("--data-file", type=click.File("rb"), help="The same, binary; - for standard input.")
+@click.option("--channel", metavar="NAME", help="Background channel to send to; needs --json.")
+@click.option("--json", "content", metavar="OBJECT", help="Content of the message, a JSON object.")
+@click.option("--delay-seconds", type=options.Number(0), default=0.0, help="Seconds to wait before it is delivered.")
+@click.option("--group", metavar="NAME", help="Group of WebSockets to send to; needs --text or --data-file.")
+@click.option("--text", help="Text frame for each member.")
+@click.option(
+    "--data-file", type=click.File("rb"), help="File with a binary frame for each member; - for standard input."
+)
 @where
 def send(
     channel: str | None,
@@ -75,7 +83,7 @@ def send(
     redis: str | None,
     name: str,
 ) -> None:
-    """Send a message to a background channel, or a frame to a group."""
+    """Send a message to a background channel or a group."""
     from asgictl.app.sending import Channel, Group
 
     os.environ["ASGICTL_NAME"] = name
@@ -88,7 +96,7 @@ def send(
     elif channel is not None and content is not None and text is None and data_file is None:
         try:
             parsed = json.loads(content)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:  # as of what is nested too deep
             raise click.UsageError(f"--json is not JSON: {error}") from None
         Channel(channel).send(parsed, delay_seconds=delay_seconds)
     else:

@@ -1,9 +1,10 @@
-"""What an operator does with an instance that runs: status, reload, restart, scale, logs."""
+"""What an operator does with an instance that runs: reload, restart, scale, logs."""
 
-import json
+import logging
 import sys
 import time
 from collections.abc import Callable
+from datetime import datetime
 from operator import methodcaller
 from typing import TYPE_CHECKING
 
@@ -11,67 +12,77 @@ import click
 
 from asgictl.cli import options
 from asgictl.cli.options import COUNTS
-from asgictl.control.log_tail import FOLLOW_SECONDS, TAIL_BYTES, Logs
+from asgictl.control.log_tail import FOLLOW_SECONDS, Logs
 from asgictl.machine.signals import told_to_end
 
 if TYPE_CHECKING:
-    from asgictl.control.instance import Cost, Instance
+    from asgictl.control.deploys import Cost, Deploys
 
-STATUS_WIDTH = 140  # of what is no terminal
+SHOWN_LINES = 100
+LEVELS = ("debug", "info", "warning", "error", "critical")
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}  # seconds
 
 
-@click.command()
-@options.name
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
-def status(name: str, as_json: bool) -> None:
-    """Say how an instance is: its processes, connections, channels, and the requests and turns of the last seconds."""
-    from asgictl.control import status
-
-    found = status.status(name)
-    if as_json:
-        click.echo(json.dumps(found, indent=2))
-        return
-    from rich.console import Console
-
-    click.echo(status.summary(found))
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else STATUS_WIDTH)
-    for table in status.tables(found):
-        console.print()
-        console.print(table)
+waits = click.option("--wait", "waits", is_flag=True, help="Return only once what is replaced has drained.")
 
 
 @click.command()
-@click.option("--interfaces", is_flag=True, help="Replace interface servers, one by one: closes sockets (1012).")
+@click.option(
+    "--interfaces", is_flag=True, help="Replace interface servers, one by one: each hands its WebSockets over."
+)
+@click.option(
+    "--all",
+    "everything",
+    is_flag=True,
+    help="Replace the controller, interfaces and workers, as after pip install -U asgictl. supervisord and Redis stay.",
+)
 @options.release
-@options.name
-def reload(interfaces: bool, release: str, name: str) -> None:
-    """Deploy: start processes with the code as it is now, and drain the old ones once all of the new are ready.
+@waits
+@options.running
+def reload(interfaces: bool, everything: bool, release: str, waits: bool, name: str) -> None:
+    """Deploy the code as it is now.
 
-    Should the new not start, they are removed and the old go on. In split mode the sockets of consumers notice nothing.
+    New processes start, and the old ones drain once all of the new are ready. It returns once the new serve; asgictl
+    status shows what still drains. Should the new not start, they are removed and the old go on. In split mode the
+    sockets of consumers notice nothing; in-process all close (1012).
     """
     from asgictl.control.instance import Instance
 
+    if everything:
+        _change(name, "reloaded everything", methodcaller("replace_all", release, tell, waits=waits))
+        return
     split = Instance(name).described()["mode"] == "split"
     if interfaces and not split:
         raise click.UsageError("--interfaces means nothing in --mode=inprocess: there are none")
+    if interfaces and release:
+        raise click.UsageError("--release means nothing with --interfaces, which run no code of yours")
     role = "interface" if interfaces else "worker" if split else "server"
-    _change(name, f"reloaded {role}s", methodcaller("replace", role, release))
+    _change(name, f"reloaded {role}s", methodcaller("replace", role, release, tell, waits=waits))
 
 
 @click.command()
 @click.argument("role", type=click.Choice(["worker", "interface", "server", "controller", "redis"]))
-@options.name
-def restart(role: str, name: str) -> None:
-    """Replace the processes of a role by new ones, as reload does; Redis and the controller stop first."""
-    _change(name, f"restarted {role}", methodcaller("replace", role))
+@waits
+@options.running
+def restart(role: str, waits: bool, name: str) -> None:
+    """Replace the processes of a role by new ones.
+
+    It works as reload does; Redis and the controller stop first.
+    """
+    _change(name, f"restarted {role}", methodcaller("replace", role, None, tell, waits=waits))
 
 
 @click.command()
 @click.argument("counts", metavar="ROLE=N...", nargs=-1, required=True)
-@options.name
+@waits
+@options.running
 @click.pass_context
-def scale(ctx: click.Context, counts: tuple[str, ...], name: str) -> None:
-    """Have so many processes of a role, such as worker=8 interface=2. Those that are too many drain."""
+def scale(ctx: click.Context, counts: tuple[str, ...], waits: bool, name: str) -> None:
+    """Set the number of processes of a role.
+
+    For example: asgictl scale worker=8 interface=2. Those that are too many drain; interfaces hand their WebSockets
+    over to those that stay.
+    """
     wanted = []
     for each in counts:
         role, _, count = each.partition("=")
@@ -79,38 +90,92 @@ def scale(ctx: click.Context, counts: tuple[str, ...], name: str) -> None:
             raise click.UsageError(f"{each}: use worker=N, interface=N")
         wanted.append((role, int(COUNTS[role](count, ctx=ctx))))
     for role, number in wanted:
-        _change(name, f"{role}: {number}", methodcaller("scale", role, number))
+        _change(name, f"{role}: {number}", methodcaller("scale", role, number, tell, waits=waits))
 
 
-def _change(name: str, done: str, change: Callable[["Instance"], "Cost"]) -> None:
+def tell(step: str) -> None:
+    """Show a step of a change as it happens."""
+    click.echo(step, err=True)
+
+
+def _change(name: str, done: str, change: Callable[["Deploys"], "Cost"]) -> None:
     """Make a change, and say what was done and what it cost; what asks this command to end asks it to give up."""
-    from asgictl.control.instance import Instance
+    from asgictl.control.deploys import Deploys
     from asgictl.control.slots import Interrupted
 
+    ending = told_to_end()
     try:
-        cost = change(Instance(name, told_to_end()))
+        cost = change(Deploys(name, ending))
     except Interrupted:
-        raise click.ClickException("given up before all was ready: what had started stops, the old go on") from None
+        raise click.ClickException("given up before all was ready: what had started stops") from None
     closed = f"; {cost.closed} WebSockets were closed with 1012" if cost.closed else ""
     killed = f"; {cost.killed} processes did not drain in time and were killed" if cost.killed else ""
     click.echo(done + closed + killed)
+    if ending.is_set():
+        tell("what drains goes on to do so: asgictl status")
+
+
+def _since(ctx: click.Context, param: click.Parameter, value: str | None) -> float:
+    """Return when that is, by time.time(): 90s, 10m, 2h, 1d ago, or a time as logs have it."""
+    try:
+        if value and value[-1] in UNITS:
+            ago = options.Number(0).convert(value[:-1], param, ctx)
+            return time.time() - ago * UNITS[value[-1]]
+        return datetime.fromisoformat(value).timestamp() if value else 0.0
+    except (ValueError, OverflowError, click.BadParameter):  # a year 1 has no timestamp
+        raise click.BadParameter(f"{value}: use 90s, 10m, 2h, 1d, or '2026-01-31 17:00'") from None
 
 
 @click.command()
 @click.argument("role", default="")
+@click.option("-n", "--lines", type=click.IntRange(0), help="Show so many lines.  [default: 100; with --since all]")
+@click.option(
+    "--since", metavar="TIME", callback=_since, help="Show what was logged since: 10m, 2h, '2026-01-31 17:00'."
+)
+@click.option("--level", type=click.Choice(LEVELS), default=LEVELS[0], help="Show lines that are at least as grave.")
 @click.option("-f", "--follow", is_flag=True, help="Go on with what is logged from now on.")
-@options.name
-def logs(role: str, follow: bool, name: str) -> None:
-    """Show the last lines that the processes of a ROLE have logged, or those of all."""
+@click.option("--files", is_flag=True, help="Show where the logs are instead.")
+@options.running
+def logs(role: str, lines: int | None, since: float, level: str, follow: bool, files: bool, name: str) -> None:
+    """Show what processes have logged, by time.
+
+    ROLE is a role, or one process; without it, all are shown. supervisord's ends of processes and Redis's warnings
+    are among them; --files has the rest that these two write.
+    """
     from asgictl.control.instance import Instance
 
     instance = Instance(name)
     as_json = instance.described()["options"].get("ASGICTL_LOG_FORMAT") == "json"
-    directory = instance.run_dir.path / "log"
-    if not any(directory.glob(f"{role}*.log")):
+    shown = Logs(instance.run_dir.path / "log", role, logging.getLevelNamesMapping()[level.upper()], as_json=as_json)
+    if not shown.files():
         raise click.UsageError(f"no process {role} has a log; asgictl status names them")
-    shown = Logs(directory, role, TAIL_BYTES, as_json=as_json)
-    shown.show()
+    if files:
+        click.echo("\n".join(map(str, shown.files())))
+        return
+    shown.show_last(lines if lines is not None else sys.maxsize if since else SHOWN_LINES, since)
     while follow:
         time.sleep(FOLLOW_SECONDS)
         shown.show()
+
+
+@click.command()
+@click.argument("process", default="")
+@options.running
+def stacks(process: str, name: str) -> None:
+    """Show where each thread is now.
+
+    PROCESS is a role, or one process; without it, all are shown. The stacks stand in the logs too. Code that holds
+    the GIL is shown; where py-spy is installed and may look, who holds it.
+    """
+    from asgictl.control.stacks import Process, stacks
+    from asgictl.control.status import status
+    from asgictl.machine.run_dir import RunDir, has_own_redis
+
+    run_dir = RunDir.of(name)
+    found = [each for each in status(name)["processes"] if each["process"].startswith(process)]
+    asked = [Process(each["process"], each["role"], each["pid"]) for each in found]
+    redis_url = run_dir.redis_url if has_own_redis(run_dir.path) else None
+    texts = list(stacks(run_dir.path, redis_url, asked))
+    if not texts:
+        raise click.UsageError(f"no process {process} runs Python; asgictl status names them")
+    click.echo("\n\n".join(texts))

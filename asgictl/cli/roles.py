@@ -1,9 +1,11 @@
 """One process in the foreground: what runs in containers, and what supervisor.conf starts."""
 
+import logging
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,29 +13,67 @@ import click
 
 from asgictl.app.runtime import raise_file_limit
 from asgictl.cli import options
+from asgictl.cli.help import Command
 from asgictl.cli.options import DEFAULT_BIND, check_server, option
-from asgictl.config import SILENT_SECONDS, Bind, InterfaceConfig, Limits, WorkerConfig, edge_limits
+from asgictl.config import SILENT_SECONDS, Bind, InterfaceConfig, Limits, WorkerConfig, edge_limits, share
 from asgictl.errors import AsgictlError
 from asgictl.machine.run_dir import RunDir
+from asgictl.machine.titles import set_title
 from asgictl.telemetry.controller_client import Readiness
-from asgictl.telemetry.logs import set_up
+from asgictl.telemetry.logs import masked, set_up
+
+logger = logging.getLogger("asgictl.roles")
+ANSWER_SECONDS = 1.0  # that Redis has, before this role serves
 
 
 @contextmanager
-def _reporting(role: str, log_format: str, silent_seconds: float, **_others: Any) -> Iterator[Readiness]:
+def _reporting(
+    role: str,
+    name: str,
+    redis: str,
+    bind: str = "",
+    *,
+    log_format: str,
+    silent_seconds: float,
+    probe_port: str,
+    **_others: Any,
+) -> Iterator[Readiness]:
     """Log, and tell the controller that this process starts, then whether it is ready or why it never will be."""
-    from asgictl.layers.redis.leases import set_leases
+    from asgictl.layers.redis.leases import leases_of, set_leases
 
+    set_title(_process(role), name)  # first: it finds its room by an environment that is as it was
     set_up(log_format, _process(role))
     raise_file_limit()
     set_leases(silent_seconds)
-    readiness = Readiness(_run_dir(), role, _process(role), silent_seconds)
+    alone = partial(_alone, role, name, redis, bind)
+    readiness = Readiness(_run_dir(), role, _process(role), silent_seconds, alone)
     readiness.starting()
     try:
+        if probe_port and readiness.run_dir is None:  # else the controller has probes
+            from asgictl.control.probes import address, serve_probes  # slow to load
+
+            serve_probes(address(probe_port), readiness, leases_of(silent_seconds)[role], redis, name)
         yield readiness
     except AsgictlError as error:
         readiness.failed(error)
         raise
+
+
+def _alone(role: str, name: str, redis_url: str, bind: str, report: dict[str, Any]) -> None:
+    """Log what a role that runs alone serves and where, and warn when the other role is missing there."""
+    from redis import RedisError
+
+    from asgictl.layers.redis.keys import Keys
+    from asgictl.layers.redis.leases import living
+    from asgictl.layers.redis.sync_client import client_of
+
+    what = Bind(bind).url if bind else ", ".join(report["channels"])
+    logger.info("this %s of instance %r serves %s by Redis at %s", role, name, what, masked(redis_url))
+    other = "worker" if role == "interface" else "interface"
+    with suppress(RedisError), client_of(redis_url, ANSWER_SECONDS) as client:  # what is wrong with it, others will say
+        if not living(client, Keys(name), other):
+            nothing = "no %s of instance %r is there: nothing is served until one runs with this --redis and --name"
+            logger.warning(nothing, other, name)
 
 
 def _run_dir() -> Path | None:
@@ -46,45 +86,57 @@ def _process(role: str) -> str:
     return os.environ.get("SUPERVISOR_PROCESS_NAME", role)
 
 
-@click.command()
-@option("--bind", default=DEFAULT_BIND, help="host:port, [IPv6]:port, unix:/path (0600), or fd://N, inherited.")
+@click.command(cls=Command)
+@option(
+    "--bind",
+    default=DEFAULT_BIND,
+    help="Address: host:port, [IPv6]:port, unix:/path (0600), or fd://N, an inherited socket.",
+)
 @options.needed_redis
 @options.of_interfaces
+@options.drain_rate
+@options.shutdown_delay
 @options.silent_seconds
+@options.probe_port
 @options.log_format
 @options.name
 def interface(bind: str, redis: str, name: str, server: str, **given: Any) -> None:
-    """Run one interface server in the foreground, as in a container."""
+    """Run one interface in the foreground, as in a container."""
     from asgictl.interface.process import serve
     from asgictl.interface.server_options import uvicorn_options
 
     check_server(server, given["uvicorn_option"])
-    with _reporting("interface", **given) as readiness:
+    with _reporting("interface", name, redis, bind, **given) as readiness:
         limits = Limits(
             message_bytes=given["max_message_bytes"],
             body_bytes=given["max_body_bytes"],
             channel_events=given["capacity"],
             allowed_origins=given["allowed_origins"],
+            drain_rate=share(given["drain_rate"], os.environ, "ASGICTL_INTERFACES"),
+            shutdown_delay_seconds=given["shutdown_delay"],
             **edge_limits(given["limit"]),
         )
         root_path, trusted = given["root_path"].rstrip("/"), given["forwarded_allow_ips"]
         passed_on = uvicorn_options(given["uvicorn_option"])
         config = InterfaceConfig(
-            *(name, redis, Bind(bind), limits, trusted, root_path, server, passed_on, given["access_log"])
+            *(name, redis, Bind(bind), limits, trusted, root_path, server, passed_on, given["access_log"]),
+            affinity=given["affinity"],
         )
-        sys.exit(0 if serve(config, readiness) else 1)
+        sys.exit(serve(config, readiness))
 
 
-@click.command()
+@click.command(cls=Command)
 @options.target
 @options.needed_redis
 @options.threads
 @options.of_workers
+@options.drain_rate
 @options.silent_seconds
+@options.probe_port
 @options.log_format
 @options.release
 @options.name
-def worker(target: str, redis: str, threads: int | None, release: str, name: str, **given: Any) -> None:
+def worker(target: str, app_dir: str, redis: str, threads: int | None, release: str, name: str, **given: Any) -> None:
     """Run one worker in the foreground, as in a container.
 
     Channels are http.request, websocket.connect, websocket.receive and websocket.disconnect, each followed by .POOL
@@ -92,14 +144,18 @@ def worker(target: str, redis: str, threads: int | None, release: str, name: str
     --exclude-channels '*.slow' for the others.
     """
     from asgictl.app.runtime import Runtime, enter
+    from asgictl.app.slow import watch
     from asgictl.worker.process import serve
 
-    os.environ |= {"ASGICTL_REDIS": redis, "ASGICTL_NAME": name}  # where threads of the application's own send to
-    with _reporting("worker", **given) as readiness:
+    with _reporting("worker", name, redis, **given) as readiness:
+        os.environ |= {"ASGICTL_REDIS": redis, "ASGICTL_NAME": name}  # where threads of the application's own send to
         enter(Runtime("split", _process("worker"), target))
+        watch.start(given["slow_seconds"])
         channels = given["only_channels"] or ("*",), given["exclude_channels"]
         ends = given["timeout"], given["max_events"], given["max_memory_mib"] << 20, given["drain_seconds"]
-        serve(WorkerConfig(name, redis, target, threads or 1, *channels, *ends, release), readiness, _run_dir())
+        rate = share(given["drain_rate"], os.environ, "ASGICTL_WORKERS")
+        config = WorkerConfig(name, redis, target, threads or 1, *channels, *ends, rate, release, app_dir)
+        serve(config, readiness, _run_dir())
 
 
 @click.command(hidden=True)
@@ -110,6 +166,7 @@ def controller() -> None:
     from asgictl.control.controller import Controller
 
     environment = os.environ
+    set_title("controller", environment["ASGICTL_NAME"])
     set_up(environment.get("ASGICTL_LOG_FORMAT", "human"), "controller")
     redis_url, name = environment.get("ASGICTL_REDIS"), environment["ASGICTL_NAME"]
     port = int(environment.get("ASGICTL_ADMIN_PORT", 0)) or None

@@ -3,8 +3,10 @@
 click does the rest: a file is a context's `default_map`, and click knows where it has a value from.
 """
 
+import os
 import shlex
 import tomllib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -79,12 +81,32 @@ def defaults(group: click.Group, settings: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """A default that hosts give by a number in a variable, as Heroku does, put into `form`; else `otherwise`."""
+
+    variable: str
+    form: str
+    otherwise: str
+
+    def __call__(self) -> str:
+        given = os.environ.get(self.variable)
+        if given and not given.isdecimal():
+            raise click.UsageError(f"{self.variable}: {given!r} is not a whole number")
+        return self.form.format(given) if given else self.otherwise
+
+    @property
+    def shown(self) -> str:
+        return f"{self.otherwise}, or {self.form.format('$' + self.variable)}"
+
+
 def source(ctx: click.Context, param: click.Parameter) -> str:
     """Return who gave a parameter its value: a file, a variable, "flag" or "default". ctx: the command's."""
+    platform = param.default.variable if isinstance(param.default, Platform) else ""
     sources = {
         ParameterSource.ENVIRONMENT: str(param.envvar),
         ParameterSource.DEFAULT_MAP: str(ctx.find_root().obj),
-        ParameterSource.DEFAULT: "default",
+        ParameterSource.DEFAULT: platform if os.environ.get(platform) else "default",
     }
     found = ctx.get_parameter_source(str(param.name))
     return sources.get(found, "flag") if found else ""
@@ -116,10 +138,29 @@ class Words(click.types.StringParamType):
             self.fail(f"{masked(rv)!r}: {error}")
 
 
+class Span(click.types.StringParamType):
+    """A whole number, or two of them as `2..8`."""
+
+    name = "N|N..M"
+
+    def __init__(self, limits: click.IntRange) -> None:
+        self._limits = limits
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return a number as such, and a span as text."""
+        limits: Any = self._limits
+        ends = [int(limits.convert(each, param, ctx)) for each in str(value).split("..", 1)]
+        if ends[0] > ends[-1]:
+            self.fail(f"{value}: the smaller number comes first", param, ctx)
+        return ends[0] if ends[0] == ends[-1] else f"{ends[0]}..{ends[-1]}"
+
+
 def _types(parameter: click.Parameter) -> tuple[type, ...]:
     """Return the types of TOML that a parameter takes: click by itself would make 1 of 1.5, and text of anything."""
     if isinstance(parameter.type, click.types.IntParamType):
         return (int,)
+    if isinstance(parameter.type, Span):
+        return int, str
     if isinstance(parameter.type, click.types.FloatParamType):
         return float, int
     return (bool,) if isinstance(parameter.type, click.types.BoolParamType) else (str,)

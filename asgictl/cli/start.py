@@ -1,64 +1,117 @@
 """asgictl start, stop, config show."""
 
 import json
+import os
+import signal
 import threading
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import click
 from click.core import ParameterSource
 
 from asgictl.cli import options
-from asgictl.cli.options import CORES, COUNTS, DEFAULT_BIND, check_server, option, passed_on, text, variable
-from asgictl.cli.settings import told
+from asgictl.cli.help import Command
+from asgictl.cli.operate import tell
+from asgictl.cli.options import (
+    CORES,
+    COUNTS,
+    DEFAULT_BIND,
+    DEFAULT_WORKERS,
+    Number,
+    check_server,
+    option,
+    passed_on,
+    text,
+    variable,
+)
+from asgictl.cli.settings import Span, told
+from asgictl.cli.status import show, width
 from asgictl.config import Bind, InstanceConfig
 from asgictl.control.log_tail import FOLLOW_SECONDS, Logs
+from asgictl.control.status_page import summary
 from asgictl.errors import AsgictlError
+from asgictl.machine.processes import kill
+from asgictl.machine.run_dir import instance_names
 from asgictl.machine.signals import told_to_end
 from asgictl.telemetry.logs import masked
 
 SIGNALLED = 128  # and the signal's number: the exit status of what a signal ended, as shells have it
+SHOWN_FILES = 5  # of those that a change has changed
+DEVELOPMENT_DRAIN_SECONDS = 1  # where each edit is a deploy
+NO_AFFINITY = "--affinity=client means nothing in --mode=inprocess, whose servers share one listening socket"
 KILLED = "{} processes did not end in time and were killed"
 
 
-@click.command()
+@click.command(cls=Command)
 @options.target
-@option("--mode", type=click.Choice(["split", "inprocess"]), default="split", help="Where the application runs.")
-@option("--bind", default=DEFAULT_BIND, help="host:port, [IPv6]:port, or unix:/path (0600).")
-@option("--interfaces", type=COUNTS["interface"], default=1, help="Interface servers (split).")
-@option("--workers", type=COUNTS["worker"], default=CORES, help="Processes that run the application.")
+@option(
+    "--mode",
+    type=click.Choice(["split", "inprocess"]),
+    default="split",
+    help="Run the application in workers behind interfaces, or inside the server.",
+)
+@option("--bind", default=DEFAULT_BIND, help="Address: host:port, [IPv6]:port or unix:/path (0600).")
+@option("--interfaces", type=COUNTS["interface"], default=1, help="Number of interfaces (split).")
+@option(
+    "--workers",
+    type=Span(COUNTS["worker"]),
+    default=DEFAULT_WORKERS,
+    help="Number of workers, or a range such as 2..8 that follows the load (split).",
+)
 @options.threads
 @options.redis
 @options.of_interfaces
 @options.of_workers
+@options.drain_rate
+@options.shutdown_delay
 @options.silent_seconds
-@option("--gunicorn-option", help="Passed on to gunicorn (inprocess), as timeout; may be repeated.", **passed_on)
+@option("--gunicorn-option", help="Setting for gunicorn, such as timeout=60 (in-process). Repeatable.", **passed_on)
 @options.log_format
-@option("--log-file-mib", type=click.IntRange(0), default=50, help="Of each process, then a new file; ten are kept.")
-@option("--start-seconds", type=click.FloatRange(1), default=60.0, help="That a role has to become ready.")
+@option(
+    "--log-file-mib",
+    type=click.IntRange(0),
+    default=50,
+    help="Rotate a log file at this many MiB; ten old files are kept.",
+)
+@option("--start-seconds", type=Number(1), default=60.0, help="Seconds to wait for each role to become ready.")
 @options.release
-@option("--admin-port", type=click.IntRange(1, 65535), help="Serve /metrics and the like on 127.0.0.1 too.")
+@option(
+    "--admin-port",
+    type=click.IntRange(1, 65535),
+    help="Serve /metrics, /status and the probes on this port of 127.0.0.1, too.",
+)
 @options.name
-@click.option("--reload", "watches", is_flag=True, help="For development: deploy whenever a Python file changes.")
-@click.option("-d", "--detach", is_flag=True, help="Return once ready, and leave it running.")
+@click.option(
+    "--reload", "watches", is_flag=True, help="Deploy whenever a Python file changes, for development; drains for 1 s."
+)
+@click.option("-d", "--detach", is_flag=True, help="Return once the instance is ready, and leave it running.")
 def start(
     mode: str, bind: str, redis: str | None, threads: int | None, watches: bool, detach: bool, **given: Any
 ) -> None:
-    """Start TARGET (module:attribute; the demo without one) and everything that it needs.
+    """Start an instance that serves TARGET.
 
-    TARGET is a WSGI or ASGI callable or an asgictl Application, alike in both modes. Threads default to 1 in
-    split mode, where a worker is a process, and to what Python's thread pools default to in-process.
+    TARGET is module:attribute: a WSGI or ASGI callable, an asgictl Application, or a factory of one, such as
+    app:create_app or 'app:create_app("production")'. Without TARGET the demo is served.
     """
+    del given["env_file"]  # it has been read
+    given["workers"], given["autoscale"] = _workers(given["workers"], mode)
     other = "interfaces" if mode == "inprocess" else "gunicorn_option"
     source = click.get_current_context().get_parameter_source(other)
     if source == ParameterSource.COMMANDLINE:  # a file or the environment may serve both modes
         raise click.UsageError(f"--{other.replace('_', '-')} means nothing in --mode={mode}")
+    if mode == "inprocess" and given["affinity"] == "client" and given["workers"] > 1:
+        _refuse_affinity()
     check_server(given["server"], given["uvicorn_option"], given["gunicorn_option"])
     if watches and detach:
         raise click.UsageError("--reload watches files from the foreground: leave -d away")
     if bind.startswith("fd:"):
         raise click.UsageError("--bind fd://N is for a process that runs alone; use host:port or unix:/path")
-    threads = threads or (1 if mode == "split" else min(32, CORES + 4))
+    drains = click.get_current_context().get_parameter_source("drain_seconds")
+    if watches and drains == ParameterSource.DEFAULT:
+        given["drain_seconds"] = DEVELOPMENT_DRAIN_SECONDS
+    threads = threads or default_threads(mode)
     ours = {each.name: given.pop(each.name) for each in fields(InstanceConfig) if each.name in given}
     roles = {variable(key): text(value) for key, value in given.items()}
     _run(
@@ -68,13 +121,36 @@ def start(
     )
 
 
+def default_threads(mode: str) -> int:
+    """Return the threads of a process without --threads: one in a worker, Python's default for pools in-process."""
+    return 1 if mode == "split" else min(32, CORES + 4)
+
+
+def _workers(given: int | str, mode: str) -> tuple[int, tuple[int, int] | None]:
+    """Return how many workers there are to be at first, and between which numbers; None where that is fixed."""
+    least, _, most = str(given).partition("..")
+    if most and mode == "inprocess":
+        raise click.UsageError("--workers N..M means nothing in --mode=inprocess: gunicorn has a fixed number")
+    return int(least), (int(least), int(most)) if most else None
+
+
+def _refuse_affinity() -> None:
+    """Refuse what was asked for here; a file or the environment, which may serve both modes, is warned of."""
+    given = click.get_current_context().get_parameter_source("affinity")
+    if given == ParameterSource.COMMANDLINE:
+        raise click.UsageError(f"{NO_AFFINITY}: --mode=split has it, or --workers=1")
+    click.echo(f"warning: {NO_AFFINITY}; a connection stays with its server", err=True)
+
+
 def _run(config: InstanceConfig, detach: bool, watches: bool) -> None:
     stopping = told_to_end()
+    from asgictl.control.deploys import Deploys
     from asgictl.control.instance import Instance
     from asgictl.control.slots import Interrupted
-    from asgictl.control.status import status, summary
+    from asgictl.control.status import status
 
     instance = Instance(config.name, stopping)
+    stopping.again = lambda: _force(instance.run_dir.path)
     try:
         instance.start(config)
     except Interrupted:
@@ -82,14 +158,15 @@ def _run(config: InstanceConfig, detach: bool, watches: bool) -> None:
         click.get_current_context().exit(SIGNALLED + stopping.number)
     if instance.orphans:
         click.echo(f"ended {instance.orphans} processes that a killed supervisord had left", err=True)
-    click.echo(summary(status(config.name)))
+    show(summary(status(config.name), width()))
     if detach:
         click.echo("asgictl status | stop")
         return
     click.echo("Ctrl-C drains and stops · asgictl status")
     if watches:
         role = "worker" if config.mode == "split" else "server"
-        threading.Thread(target=_watch, args=(Instance(config.name, stopping), role, stopping), name="watch").start()
+        watched = Deploys(config.name, stopping), role, config.options["ASGICTL_APP_DIR"], stopping
+        threading.Thread(target=_watch, args=watched, name="watch").start()
     shown = Logs(instance.run_dir.path / "log", as_json=config.options["ASGICTL_LOG_FORMAT"] == "json")
     while not stopping.wait(FOLLOW_SECONDS):
         shown.show()
@@ -97,31 +174,58 @@ def _run(config: InstanceConfig, detach: bool, watches: bool) -> None:
             stopping.set()
             instance.conclude()
             return
-    click.echo("draining", err=True)
-    if killed := instance.stop():
+    click.echo("draining; once more to kill what has not ended", err=True)
+    if killed := instance.stop(delays=stopping.number != signal.SIGINT):
         click.echo(KILLED.format(killed), err=True)
 
 
-def _watch(instance: Any, role: str, stopping: threading.Event) -> None:
+def _force(run_dir: Path) -> None:
+    """Kill all that runs: what drains is lost. Whoever waits for it cleans up."""
+    from asgictl.control.remains import Remains
+
+    click.echo("killing what has not ended", err=True)
+    kill(Remains(run_dir).processes)
+
+
+def _watch(deploys: Any, role: str, app_dir: str, stopping: threading.Event) -> None:
     """Deploy on each change, until it is to stop; a change that does not start leaves what runs."""
     from watchfiles import PythonFilter, watch
 
     from asgictl.control.slots import Interrupted
 
-    for _ in watch(".", watch_filter=PythonFilter(), stop_event=stopping):
+    watched = ["."] if Path(app_dir).is_relative_to(Path.cwd()) else [".", app_dir]
+    for changes in watch(*watched, watch_filter=PythonFilter(), stop_event=stopping):
+        tell(f"changed: {', '.join(sorted({os.path.relpath(path) for _, path in changes})[:SHOWN_FILES])}")
         try:
-            instance.replace(role)
-            click.echo(f"reloaded {role}s", err=True)
+            deploys.replace(role, tell=tell)
+            tell(f"reloaded {role}s")
         except AsgictlError as error:
-            click.echo(f"Error: {masked(str(error))}", err=True)
+            tell(f"Error: {masked(str(error))}")
         except Interrupted:
             return
 
 
 @click.command()
-@options.name
-def stop(name: str) -> None:
+@click.option("--all", "every", is_flag=True, is_eager=True, help="Stop every instance that runs here.")
+@options.running
+@click.pass_context
+def stop(ctx: click.Context, every: bool, name: str) -> None:
     """Drain and stop an instance."""
+    if every and ctx.get_parameter_source("name") == ParameterSource.COMMANDLINE:
+        raise click.UsageError("give --name or --all")
+    failed = 0
+    for each in instance_names() if every else [name]:
+        try:
+            _stop(each)
+        except AsgictlError as error:
+            if not every:
+                raise
+            failed = error.exit_code  # the others are to stop all the same
+            tell(f"Error: {masked(str(error))}")
+    ctx.exit(failed)
+
+
+def _stop(name: str) -> None:
     from asgictl.control.instance import Instance
 
     if killed := Instance(name).stop():
@@ -131,15 +235,18 @@ def stop(name: str) -> None:
 
 @click.group("config")
 def config() -> None:
-    """What `start` is told, and by whom."""
+    """Show the settings of `start`."""
 
 
 @config.command("show", context_settings={"ignore_unknown_options": True})
 @click.argument("flags", metavar="[FLAGS OF start]...", nargs=-1, type=click.UNPROCESSED)
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def show_config(ctx: click.Context, flags: tuple[str, ...], as_json: bool) -> None:
-    """Show what `start` would be told here, and whether by a flag, a variable, a file or its default."""
+    """Show each setting of `start`, and who gives it.
+
+    That is a flag, a variable, a file or its default.
+    """
     found = told(start.make_context("start", list(flags), parent=ctx.find_root()))
     if as_json:
         click.echo(json.dumps(found, indent=2))

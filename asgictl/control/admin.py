@@ -1,7 +1,7 @@
 """The admin endpoint: HTTP for probes, for Prometheus and for programs, on a 0600 Unix socket and, if asked, a port.
 
-/healthz: the controller lives. /readyz: requests can be answered. /metrics: what Prometheus scrapes. /status: what
-`asgictl status --json` prints. A busy worker is alive and ready all the same.
+/livez (and /healthz, as it was called): the controller lives. /readyz: requests can be answered. /metrics: what
+Prometheus scrapes. /status: what `asgictl status --json` prints. A busy worker is alive and ready all the same.
 """
 
 import json
@@ -28,6 +28,7 @@ from asgictl.config import Bind
 from asgictl.control.channel_depths import Channel
 from asgictl.control.registry import History
 from asgictl.errors import AddressError
+from asgictl.interface.uvicorn_server import Server
 from asgictl.telemetry.controller_client import ROLES
 from asgictl.telemetry.metrics import BOUNDS, HISTOGRAMS
 from asgictl.wire.asgi import Receive, Send
@@ -43,12 +44,17 @@ FIGURES: dict[str, Any] = {  # by field: the kind of family, its name, what it i
     "cpu_seconds": (Counter, "cpu_seconds", "CPU seconds of the process."),
     "requests": (Counter, "requests", "Requests; 499 when the client left before the response.", "status"),
     "shed": (Counter, "shed", "What was refused or dropped.", "reason"),
-    "http": (Gauge, "open_requests", "Requests open now."),
-    "websockets": (Gauge, "open_websockets", "WebSockets open now."),
+    "http": (Gauge, "open_requests", "Requests open now; of a worker an ASGI application's."),
+    "websockets": (Gauge, "open_websockets", "WebSockets open now; of a worker an ASGI application's."),
     "adapted": (Counter, "adapted", "Requests and WebSockets that came from a server with protocols of its own."),
     "full": (Gauge, "full", "1 while there are as many connections as open files allow."),
     "running": (Gauge, "running_events", "Events that the application runs now."),
     "redis_silent_seconds": (Gauge, "redis_silent_seconds", "Since Redis last answered, which it does each second."),
+}
+MOVES = {
+    "moved": "WebSockets that were handed over to another process.",
+    "refused": "WebSockets that another process refused to take over.",
+    "overdue": "WebSockets that were to be handed over, and were closed: at the deadline, or without a successor.",
 }
 CHANNELS = {
     "depth": "Events in the channel.",
@@ -68,41 +74,57 @@ LOCAL_HOST = r"(?i)(localhost|127\.0\.0\.1|\[::1\])(:\d+)?"
 class Known(Protocol):
     """What the controller knows. channels: by name. who: what each ready process last said, by process id."""
 
-    history: History
     channels: dict[str, Channel]
+
+    @property
+    def history(self) -> History: ...
 
     def who(self) -> dict[int, dict[str, Any]]: ...
 
     def unready(self) -> str: ...
 
+    def moves(self) -> dict[str, dict[str, int]]: ...
+
+    def late(self) -> dict[str, str]: ...
+
+    async def query_depths(self) -> None: ...
+
     async def status(self) -> dict[str, Any]: ...
 
 
 class Admin(Collector):
-    """An ASGI application, and what Prometheus collects. Each process counts for itself, so each has its own series."""
+    """An ASGI application, and what Prometheus collects. Each process counts for itself, so each has its own series.
 
-    def __init__(self, controller: Known) -> None:
+    is_local: only this machine reaches it, by these names.
+    """
+
+    def __init__(self, controller: Known, *, is_local: bool) -> None:
         self._controller = controller
+        self._is_local = is_local
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         status, kind, body = 200, "text/plain; charset=utf-8", b"ok\n"
         hosts = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
-        if not all(re.fullmatch(LOCAL_HOST, host) for host in hosts):  # a page elsewhere, whose name leads here now
+        if self._is_local and not all(re.fullmatch(LOCAL_HOST, host) for host in hosts):
+            # a page elsewhere, whose name leads here now
             status, body = 403, b"Host: localhost, 127.0.0.1 or [::1]\n"
         elif scope["method"] not in {"GET", "HEAD"}:
             status, body = 405, b"GET and HEAD only\n"
         elif scope["path"] == "/readyz":
             if missing := self._controller.unready():
                 status, body = 503, missing.encode() + b"\n"
+            else:
+                body += "".join(f"{line}\n" for line in self._controller.late().values()).encode()
         elif scope["path"] == "/metrics":
+            await self._controller.query_depths()
             kind, body = CONTENT_TYPE_PLAIN_0_0_4, generate_latest(self._registry)
         elif scope["path"] == "/status":
             found = await self._controller.status()
             status, kind, body = 200 if found else 503, "application/json", json.dumps(found).encode() + b"\n"
-        elif scope["path"] != "/healthz":
-            status, body = 404, b"/healthz, /readyz, /metrics, /status\n"
+        elif scope["path"] not in {"/livez", "/healthz"}:
+            status, body = 404, b"/livez, /readyz, /metrics, /status\n"
         headers = [(b"content-type", kind.encode()), (b"content-length", b"%d" % len(body))]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
@@ -124,6 +146,9 @@ class Admin(Collector):
             filled = [(labels, counts) for labels, each in named if any(counts := getattr(each, field))]
             times = [(labels, _buckets(counts), counts[-1]) for labels, counts in filled]
             yield _family(Histogram, f"{kind}_{TIMES[rest][0]}", TIMES[rest][1], WHO, times)
+        for field, text in MOVES.items():  # of processes that have ended, too: all of these have, a moment later
+            moves = [([slot.partition("-")[0], slot], each[field]) for slot, each in self._controller.moves().items()]
+            yield _family(Counter, f"sockets_{field}", text, WHO, moves)
         for field, text in CHANNELS.items():
             depths = [([name], getattr(channel, field)) for name, channel in self._controller.channels.items()]
             yield _family(Gauge, f"channel_{field}", text, ("channel",), depths)
@@ -160,24 +185,30 @@ def _labels(pid: int, report: dict[str, Any]) -> list[str]:
     return [role, f"{process}/{pid}" if role == "server" else process]  # gunicorn's workers share a slot
 
 
-class Hosted(uvicorn.Server):
-    """In the controller's event loop, which has its own ideas of what a signal means; `should_exit` ends it."""
+def listeners(run_dir: Path, port: int | None) -> list[socket.socket]:
+    """Return where a controller is asked. A port that is taken is logged: the socket is there all the same."""
+    found: list[socket.socket] = []
+    for bind in (f"unix:{run_dir.absolute() / SOCKET}", *([f"127.0.0.1:{port}"] if port else [])):
+        try:
+            found.append(Bind(bind).listen())
+        except AddressError as error:
+            logger.error("the admin endpoint: %s", error)
+    return found
 
-    def __init__(self, controller: Known, run_dir: Path, port: int | None) -> None:
+
+class Hosted(Server):
+    """In an event loop that has its own ideas of what a signal means. is_local: as Admin has it."""
+
+    def __init__(self, controller: Known, listeners: list[socket.socket], *, is_local: bool = True) -> None:
         options: dict[str, Any] = {"http": "httptools", "ws": "none", "lifespan": "off", "timeout_graceful_shutdown": 1}
         logs: dict[str, Any] = {"log_config": None, "access_log": False, "log_level": logging.WARNING}
-        super().__init__(uvicorn.Config(Admin(controller), limit_concurrency=MOST_CONNECTIONS, **options, **logs))
-        self._binds = [f"unix:{run_dir.absolute() / SOCKET}", *([f"127.0.0.1:{port}"] if port else [])]
+        admin = Admin(controller, is_local=is_local)
+        super().__init__(uvicorn.Config(admin, limit_concurrency=MOST_CONNECTIONS, **options, **logs))
+        self._listeners = listeners
 
     async def host(self) -> None:
-        """Serve until it is to end. A port that is taken is logged: the socket is there all the same."""
-        listeners: list[socket.socket] = []
-        for bind in self._binds:
-            try:
-                listeners.append(Bind(bind).listen())
-            except AddressError as error:
-                logger.error("the admin endpoint: %s", error)
-        await self.serve(sockets=listeners)
+        """Serve until it is to end."""
+        await self.serve(sockets=self._listeners)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

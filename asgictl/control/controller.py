@@ -29,25 +29,34 @@ import psutil
 import redis
 
 from asgictl.config import SILENT_SECONDS
-from asgictl.control import admin, channel_depths, silence
+from asgictl.control import admin, channel_depths, needs, silence
+from asgictl.control.deaths import STOPPED, death, how_ended, servers
+from asgictl.control.disk import Disk
 from asgictl.control.registry import History
+from asgictl.control.scaling import Load, Scaling, room
 from asgictl.control.status import ANSWER_SECONDS, look
 from asgictl.control.supervisord_client import SERVING, Supervisor
+from asgictl.control.what_ran import Ran, what_ran
 from asgictl.errors import AsgictlError, StartError
 from asgictl.layers.redis.keys import Keys
 from asgictl.layers.redis.leases import leases_of, member, reap
 from asgictl.layers.redis.started import take_started
+from asgictl.layers.redis.sync_client import client_of
+from asgictl.machine.memory import free_and_total_bytes
+from asgictl.machine.processes import asked
+from asgictl.machine.run_dir import DESCRIPTION, handover_path, has_own_redis, successor_path
+from asgictl.machine.ticks import until_tick
 from asgictl.telemetry.controller_client import ROLES, SOCKET
 from asgictl.telemetry.metrics import Figures
 
 logger = logging.getLogger("asgictl.controller")
 LINE_BYTES = 1 << 20  # a failure's reason is a whole traceback
 LOOK_SECONDS = 1.0
+TOTALS = "totals.json"  # of processes that have ended
 IMPATIENT_SECONDS = 0.05  # that supervisord has for a status if it was silent a moment ago: threads that wait are few
 AGAIN_SECONDS = 5.0  # after which it is waited for again
 START_BUDGET = 5  # times that a process may end before it is ready; supervisord's own counts the first second alone
 THREADS = 4  # that see to the dead and the silent; as many more ask supervisord, which may not answer
-ALARM_SECONDS = 10.0  # that an event may wait for a worker
 ALARM_AGAIN_SECONDS = 60.0  # between two alarms about one channel
 
 
@@ -68,21 +77,25 @@ class Controller:
     ) -> None:
         self._run_dir = run_dir
         self._admin_port = admin_port
+        self._name = name
         self._keys = Keys(name)
-        self._redis = redis.Redis.from_url(redis_url, socket_timeout=1) if redis_url else None
+        self._redis = client_of(redis_url, 1) if redis_url else None
         self._redis_url = redis_url
-        self._redis_pid = 0
+        self._redis_process: psutil.Process | None = None
         self._silent_seconds = silent_seconds
         self._leases = leases_of(silent_seconds)
         self._ready: dict[int, dict[str, Any]] = {}
         self._failed: dict[str, dict[str, Any]] = {}
+        self._stopping: set[asyncio.StreamWriter] = set()  # lines of those that stop the instance
+        self._silenced: set[int] = set()  # who was killed for silence
         self._listened_to: set[int] = set()  # of those that are ready, whose line is their own
         self._seeing_to = ThreadPoolExecutor(THREADS, "seeing-to")
         self._ordering = ThreadPoolExecutor(THREADS, "ordering")
         self._impatient_until = 0.0  # with supervisord, which has just been silent
         self._unready: Counter[str] = Counter()  # by slot, how often in a row it has not become ready
         self._alarmed: dict[str, float] = {}  # by channel, when
-        self.history = History()
+        self.history = History(run_dir / TOTALS)
+        self._disk = Disk(run_dir)
         self.channels: dict[str, channel_depths.Channel] = {}
 
     async def serve(self) -> None:
@@ -93,15 +106,19 @@ class Controller:
         server = await asyncio.start_unix_server(self._serve_line, path, limit=LINE_BYTES)
         os.umask(umask)
         stopping = asyncio.Event()
-        hosted = admin.Hosted(self, self._run_dir, self._admin_port)
-        tasks = [asyncio.create_task(each) for each in (self._keep_looking(), self._keep_listening(), hosted.host())]
+        hosted = admin.Hosted(self, admin.listeners(self._run_dir, self._admin_port))
+        kept, described = [self._keep_looking(), self._keep_listening()], self._described()
+        if described.get("autoscale"):
+            least, most = described["autoscale"]
+            kept.append(self._keep_scaling(Scaling(least, most, described["threads"])))
+        tasks = [asyncio.create_task(each) for each in (*kept, hosted.host())]
         for task in tasks:
             task.add_done_callback(lambda _task: stopping.set())  # none ends by itself but by a fault of ours
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stopping.set)
         await stopping.wait()
         server.close()
-        hosted.should_exit = True
+        hosted.handle_exit(signal.SIGTERM, None)
         for task in tasks[:-1]:
             task.cancel()
         for ended in await asyncio.gather(*tasks, return_exceptions=True):
@@ -117,14 +134,14 @@ class Controller:
             while line := await reader.readline():
                 heard = json.loads(line)
                 if "ask" in heard:
-                    if heard["ask"] == "forget":
-                        self._forget(heard["processes"])
-                    answer = await self.status() if heard["ask"] == "status" else self._reports()
-                    writer.write(json.dumps(answer).encode() + b"\n")
+                    writer.write(await self._answer(heard, writer))
                 elif report and "state" in heard and heard["state"] == "ending":
                     self._listened_to.discard(report["pid"])  # what its end takes is the supervisor's affair
+                    report["is_ending"] = True
+                    if "figures" in heard:  # its last ones
+                        self._count(report["pid"], heard["figures"])
                 elif "figures" in heard and report:
-                    self.history.add(report["pid"], msgspec.convert(heard["figures"], Figures, str_keys=True))
+                    self._count(report["pid"], heard["figures"])
                 else:
                     self._hear(heard)
                     report = heard
@@ -140,24 +157,44 @@ class Controller:
             pass  # it is we who end
         finally:
             writer.close()
+            self._stopping.discard(writer)
             if report:
                 self._ready.pop(report["pid"], None)
                 self._listened_to.discard(report["pid"])
-                self.history.forget(report["pid"])
+                self.history.forget(report["pid"], report["process"], has_ended=has_ended)
             if report and has_ended:
                 self._died(report)
 
+    async def _answer(self, question: dict[str, Any], writer: asyncio.StreamWriter) -> bytes:
+        """Do what is asked on a line, and return what is known then."""
+        if question["ask"] == "forget":
+            self._forget(question["processes"])
+        elif question["ask"] == "stopping":
+            self._stopping.add(writer)
+        known = await self.status() if question["ask"] == "status" else self._reports()
+        return json.dumps(known).encode() + b"\n"
+
+    def _count(self, pid: int, figures: object) -> None:
+        self.history.add(pid, msgspec.convert(figures, Figures, str_keys=True))
+
     def _reports(self) -> dict[str, Any]:
-        return {"ready": list(self._ready.values()), "failed": list(self._failed.values())}
+        return {"ready": list(self._ready.values()), "failed": list(self._failed.values()), "moves": self.moves()}
+
+    def moves(self) -> dict[str, dict[str, int]]:
+        """Return how many sockets were moved, refused and overdue, by slot, by processes that have ended too."""
+        return self.history.moves({each["process"]: pid for pid, each in self._ready.items()})
+
+    async def query_depths(self) -> None:
+        """Return at once: they are queried each second."""
 
     async def status(self) -> dict[str, Any]:
         """Return what `asgictl status --json` prints; {} when supervisord is gone."""
-        seen = {name: channel._asdict() for name, channel in self.channels.items()}
-        known = {**self._reports(), **self.history.summary(), "channels": seen}
+        known = {**self._reports(), **self.history.summary(), "channels": self._seen(), "silenced": self._silenced}
+        known["warnings"] = [self._disk.warning] if self._disk.warning else []
         began = time.monotonic()
         seconds = IMPATIENT_SECONDS if began < self._impatient_until else ANSWER_SECONDS
         try:
-            return await asyncio.to_thread(look, self._run_dir, known, seconds)
+            return dict(await asyncio.to_thread(look, self._run_dir, known, seconds))
         except AsgictlError:
             return {}
         finally:
@@ -166,8 +203,10 @@ class Controller:
 
     def who(self) -> dict[int, dict[str, Any]]:
         """Return the report of each process that is ready, Redis and ourselves included, by pid."""
-        ours = {os.getpid(): "controller", self._redis_pid: "redis"}
-        return {pid: {"role": role, "process": role} for pid, role in ours.items() if pid} | self._ready
+        ours = {os.getpid(): "controller"}
+        if self._redis_process:
+            ours[self._redis_process.pid] = "redis"
+        return {pid: {"role": role, "process": role} for pid, role in ours.items()} | self._ready
 
     def unready(self) -> str:
         """Say what is missing before requests can be answered; "" when nothing is."""
@@ -180,9 +219,14 @@ class Controller:
         deaf -= {report["role"] for report in heard if not self._has_lost_redis(report)}
         full = {report["role"] for report in heard if self._is_full(report)}
         full -= {report["role"] for report in heard if not self._is_full(report)}
-        reasons = [f"no {role} is ready" for role in missing]
+        reasons = ["the instance is about to stop"] if self._stopping else []
+        reasons += [f"no {role} is ready" for role in missing]
         reasons += [f"no {role} has heard of Redis for its lease" for role in sorted(deaf)]
         return ", ".join([*reasons, *(f"no {role} has open files left" for role in sorted(full))])
+
+    def late(self) -> dict[str, str]:
+        """Say by channel which events have waited too long for a worker, and what to do."""
+        return needs.unserved(self._seen())
 
     def _is_full(self, report: dict[str, Any]) -> bool:
         """Whether a process has as many connections as open files allow."""
@@ -215,7 +259,7 @@ class Controller:
         if report["state"] == "starting":
             self._failed[report["process"]] = {**report, "reason": "", "exit_code": StartError.exit_code}
         supervisor = Supervisor(self._run_dir)
-        self._act(self._seeing_to, partial(self._reap, report))
+        self._act(self._seeing_to, partial(self._see_to, report))
         self._act(self._ordering, supervisor.answers)
         if report["state"] != "ready":
             self._unready[report["process"]] += 1
@@ -233,79 +277,140 @@ class Controller:
             if slot["name"] == process and slot["statename"] in SERVING:
                 supervisor.stop(slot["group"], process)
 
+    def _see_to(self, report: dict[str, Any]) -> None:
+        """Reap a dead process, and have its death logged, unless it ended in order or was killed for its silence."""
+        if "is_ending" in report or report["pid"] in self._silenced:
+            self._reap(report)
+        else:
+            ran = self._what_ran(report["pid"])
+            self._reap(report)
+            self._act(self._ordering, partial(self._log_death, report, ran))
+
+    def _what_ran(self, pid: int) -> list[Ran]:
+        return what_ran(self._run_dir, pid, self._redis_url)
+
+    def _log_death(self, report: dict[str, Any], ran: list[Ran]) -> None:
+        """Log a death, once it is known how it came."""
+        has_said_why = report["state"] == "failed"
+        how = "" if has_said_why else how_ended(self._run_dir, report["process"], report["pid"])
+        if how != STOPPED or ran:
+            logger.error("%s", death(report, how, ran))
+        failed = self._failed.get(report["process"])
+        if failed and failed["pid"] == report["pid"]:
+            failed["how"] = how
+
     def _reap(self, report: dict[str, Any]) -> None:
         """See to what a dead process held in Redis. Should that fail, its lease lapses and others see to it."""
-        with contextlib.suppress(OSError):
-            (self._run_dir / f"begun-{report['pid']}").unlink()
-        if self._redis_url is None or "id" not in report:
+        pid = report["pid"]
+        run_dir = self._run_dir
+        for left in (run_dir / f"begun-{pid}", handover_path(run_dir, pid), successor_path(run_dir, pid)):
+            left.unlink(missing_ok=True)
+        ids = report.get("ids", [report["id"]] if "id" in report else [])
+        if self._redis_url is None or not ids:
             return
         role = "worker" if report["role"] == "server" else report["role"]  # a server runs background work
-        started = take_started(self._run_dir / f"started-{report['pid']}")
+        started = take_started(self._run_dir / f"started-{pid}")
         try:
-            with redis.Redis.from_url(self._redis_url, socket_timeout=5) as client:
-                reap(client, self._keys, member(role, report["id"]), seen=True, started=started)
+            with client_of(self._redis_url) as client:
+                for id in ids:
+                    reap(client, self._keys, member(role, id), seen=True, started=started)
         except redis.RedisError as error:
             logger.warning("what %s held waits for its lease to lapse: %s", report["process"], error)
 
     async def _keep_listening(self) -> None:
         """End whoever is silent. Never waits for Redis or supervisord."""
-        listening, ran = silence.Silence(self._silent_seconds, time.monotonic()), dict[int, Future[str]]()
+        listening, ran = silence.Silence(self._silent_seconds, time.monotonic()), dict[int, Future[list[Ran]]]()
         while True:
-            await asyncio.sleep(silence.CHECK_SECONDS)
+            await asyncio.sleep(until_tick(silence.CHECK_SECONDS))
             heard = {pid: self.history.heard[pid] for pid in self._listened_to}
             suspects = listening.suspects(heard, time.monotonic())
             for pid in suspects.keys() - ran.keys():
-                ran[pid] = self._seeing_to.submit(silence.what_ran, self._run_dir, pid, self._redis_url)
+                ran[pid] = self._seeing_to.submit(self._what_ran, pid)
             ran = {pid: found for pid, found in ran.items() if pid in suspects}
             for pid, seconds in suspects.items():
                 if seconds >= self._silent_seconds:
                     self._listened_to.discard(pid)  # once is enough
-                    name = self._ready.pop(pid)["process"]
+                    report = self._ready.pop(pid)
+                    self._silenced.add(pid)
                     with contextlib.suppress(psutil.NoSuchProcess):
-                        silence.end(psutil.Process(pid))  # the end of its line tells the rest
-                        self._act(self._seeing_to, partial(self._tell_of, name, pid, seconds, ran[pid]))
+                        silence.end(psutil.Process(pid))  # the end of its line has it reaped
+                        self._act(self._seeing_to, partial(self._log_silence, report, seconds, ran[pid]))
 
-    def _tell_of(self, name: str, pid: int, seconds: float, ran: Future[str]) -> None:
+    def _log_silence(self, report: dict[str, Any], seconds: float, ran: Future[list[Ran]]) -> None:
         """Log that a silent process was ended, once it is known what it ran."""
-        logger.error(
-            "%s (pid %d) has said nothing for %.1f s and was killed (--silent-seconds %g)%s",
-            *(name, pid, seconds, self._silent_seconds, ran.result()),
-        )
+        how = f"has said nothing for {seconds:.1f} s and was killed (--silent-seconds {self._silent_seconds:g})"
+        logger.error("%s", death(report, how, ran.result()))
+
+    def _described(self) -> dict[str, Any]:
+        try:
+            described: dict[str, Any] = json.loads((self._run_dir / DESCRIPTION).read_text())
+        except OSError:  # somebody has removed it
+            return {}
+        return described
+
+    async def _keep_scaling(self, scaling: Scaling) -> None:
+        """Have as many workers as the load needs; one step at a time, which lasts until the new ones are ready."""
+        while True:
+            await asyncio.sleep(until_tick(LOOK_SECONDS))
+            pids = [pid for pid, report in self._ready.items() if report["role"] == "worker"]
+            waiting = sum(channel.depth - channel.taken for channel in self.channels.values())
+            oldest = max((channel.oldest_seconds for channel in self.channels.values()), default=0.0)
+            load, workers = Load(*self.history.work(pids), waiting, oldest), self._described().get("workers", 0)
+            largest = max((asked(psutil.Process(pid).memory_info, None) or (0,))[0] for pid in pids) if pids else 0
+            step = scaling.decide(load, workers, room(*free_and_total_bytes(), largest), time.monotonic())
+            if step and workers:
+                logger.info("workers: %d to %d: %s", workers, *step)
+                await asyncio.to_thread(self._scale, step.workers)
+
+    def _scale(self, workers: int) -> None:
+        from asgictl.control.deploys import Deploys  # slow to load
+
+        try:
+            Deploys(self._name).scale("worker", workers)
+        except AsgictlError as error:  # as while a reload is under way: the next look tries again
+            logger.warning("workers cannot be %d: %s", workers, error)
 
     async def _keep_looking(self) -> None:
         while True:
             await asyncio.to_thread(self._look_at_redis)
-            for name, channel in self.channels.items():
-                self._alarm(name, channel.oldest_seconds)
-            for pid in (os.getpid(), self._redis_pid):
-                with contextlib.suppress(psutil.Error):
-                    times = psutil.Process(pid).cpu_times()
-                    self.history.add(pid, Figures(cpu_seconds=times.user + times.system))
-            await asyncio.sleep(LOOK_SECONDS)
+            servers.look()
+            self._disk.check()
+            self._alarm()
+            self.history.add(os.getpid(), Figures(cpu_seconds=time.process_time()))
+            self._measure_redis()
+            await asyncio.sleep(until_tick(LOOK_SECONDS))
+
+    def _measure_redis(self) -> None:
+        if process := self._redis_process:
+            try:
+                times = process.cpu_times()
+            except psutil.Error:  # it has ended
+                self.history.forget(process.pid)
+                self._redis_process = None
+            else:
+                self.history.add(process.pid, Figures(cpu_seconds=times.user + times.system))
 
     def _look_at_redis(self) -> None:
         """See how full the channels are; while Redis is away nothing is known of them."""
         found: dict[str, channel_depths.Channel] = {}
-        pid = 0
         if self._redis is not None:
-            with contextlib.suppress(redis.RedisError):
+            with contextlib.suppress(redis.RedisError, psutil.Error):
                 found = channel_depths.look(self._redis, self._keys)
-                if (self._run_dir / "redis.sock").exists():  # else it may be another machine's
+                # Else it may be another machine's.
+                if self._redis_process is None and has_own_redis(self._run_dir):
                     info: Any = self._redis.info("server")
-                    pid = info["process_id"]
-        if pid != self._redis_pid:
-            self.history.forget(self._redis_pid)
-        self.channels, self._redis_pid = found, pid
+                    self._redis_process = psutil.Process(info["process_id"])
+        self.channels = found
 
-    def _alarm(self, channel: str, seconds: float) -> None:
+    def _seen(self) -> dict[str, dict[str, Any]]:
+        return {name: channel._asdict() for name, channel in self.channels.items()}
+
+    def _alarm(self) -> None:
         now = time.monotonic()
-        if seconds > ALARM_SECONDS and now - self._alarmed.get(channel, -ALARM_AGAIN_SECONDS) >= ALARM_AGAIN_SECONDS:
-            self._alarmed[channel] = now
-            logger.warning(
-                "the oldest event of %s has waited %.0f s for a worker: start more (asgictl scale), "
-                "or give its slow paths a pool and workers of their own (next such line: in %.0f s)",
-                *(channel, seconds, ALARM_AGAIN_SECONDS),
-            )
+        for channel, line in self.late().items():
+            if now - self._alarmed.get(channel, -ALARM_AGAIN_SECONDS) >= ALARM_AGAIN_SECONDS:
+                self._alarmed[channel] = now
+                logger.warning("%s (next such line: in %.0f s)", line, ALARM_AGAIN_SECONDS)
 
 
 def _acted(action: Future[object]) -> None:

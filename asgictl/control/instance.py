@@ -13,15 +13,16 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import psutil
-import redis
 
 from asgictl.app import outside, release
 from asgictl.config import Bind, InstanceConfig
+from asgictl.control.deploys import described_of, start_role
+from asgictl.control.description import describe, roles, stop_seconds
 from asgictl.control.log_tail import tail
 from asgictl.control.preflight import check_files, ended, find_redis_server, has_background, start_python
 from asgictl.control.remains import Remains, await_free, not_running
@@ -30,18 +31,15 @@ from asgictl.control.status import status
 from asgictl.control.supervisord_client import Supervisor
 from asgictl.errors import AlreadyRunning, AsgictlError, NotRunning, RunDirectoryError, StartError, SupervisordDied
 from asgictl.interface.hosting import check_server
-from asgictl.layers.redis.sync_client import check_redis
+from asgictl.layers.redis.check import check_redis
 from asgictl.machine import processes
 from asgictl.machine.processes import BACK_SECONDS, CHILDREN_SECONDS, FRONT_SECONDS, asked, is_alive, is_in_front
 from asgictl.machine.run_dir import DESCRIPTION, RunDir
-from asgictl.telemetry.controller_client import SOCKET
-from asgictl.telemetry.logs import masked
+from asgictl.telemetry.controller_client import asking
 
 CONFIGURATION = Path(__file__).with_name("supervisor.conf")
-CHANGING = "changing"  # the lock of a change
 END_SECONDS = 1.0  # that a supervisord which is gone has to have ended
 RUNNING = "an instance {!r} runs already; asgictl stop, or another --name"
-WORKER_STOP_SECONDS = 40  # more than a worker gives what it runs (worker/watchdog.py) and closing its sockets
 
 
 class Instance:
@@ -86,14 +84,15 @@ class Instance:
             self._abandon(error)
             raise
 
-    def stop(self) -> int:
+    def stop(self, *, delays: bool = True) -> int:
         """Drain and stop everything, and end what handlers have started; returns how many processes had to be killed.
 
-        Raises NotRunning.
+        delays: whether it serves on for --shutdown-delay before. Raises NotRunning.
         """
         bind = Remains(self.run_dir.path).bind  # its description may have been removed
         try:
-            in_time, killed = self._shut_down()
+            with self._unready(delays):
+                in_time, killed = self._shut_down()
             killed += processes.end(Remains(self.run_dir.path).processes, 0.0, CHILDREN_SECONDS if in_time else 0.0)
         except NotRunning:
             remains = Remains(self.run_dir.path)
@@ -102,6 +101,19 @@ class Instance:
             killed = remains.end()
         self.clean(bind)
         return killed
+
+    @contextlib.contextmanager
+    def _unready(self, delays: bool) -> Iterator[None]:
+        """Have the instance not ready any more, and serve on for --shutdown-delay."""
+        seconds = 0.0
+        with contextlib.ExitStack() as line:
+            with contextlib.suppress(NotRunning):
+                seconds = self.described().get("shutdown_delay", 0.0) if delays else 0.0
+            if seconds:
+                with contextlib.suppress(OSError):  # the controller is away, and nobody is told that it is ready
+                    line.enter_context(asking(self.run_dir.path, "stopping"))
+                time.sleep(seconds)
+            yield
 
     def _shut_down(self) -> tuple[bool, int]:
         """Have supervisord stop everything; returns whether it did so in time, and how many servers were killed.
@@ -134,99 +146,9 @@ class Instance:
                 return float(found["options"]["ASGICTL_DRAIN_SECONDS"]) if is_open else 0.0
         return 0.0
 
-    def replace(self, role: str, name: str | None = None) -> "Cost":
-        """Start new processes of a role, and let the old drain once all of the new are ready: a deploy.
-
-        name: of the release, "" for a hash of the code, None for the one that it has. Interfaces are replaced one by
-        one. Returns what it cost. Raises NotRunning, AlreadyRunning while another change is under way, and as
-        Slots.start(): the old have gone on then, and the new are gone.
-        """
-        with self._changing() as described:
-            if role in ({"server"} if described["mode"] == "split" else {"worker", "interface"}):
-                raise NotRunning(f"--mode={described['mode']} has no {role}")
-            old = self._slots.serving(group_of(described, role))
-            if role in ("redis", "controller"):
-                return self._restart(described, role, old)
-            count, closed, killed = (1 if role == "interface" else described["workers"]), 0, 0
-            for drained in [[each] for each in old] if role == "interface" else [old]:
-                with self._released(name):
-                    self._start(described, role, count)
-                closed += self._open_sockets(drained)
-                killed += self._slots.stop(group_of(described, role), drained)
-            return Cost(closed, killed)
-
-    @contextlib.contextmanager
-    def _released(self, name: str | None) -> Iterator[None]:
-        """Have processes that start take this name; what fails to start leaves the one that was."""
-        before = ""
-        if name is not None:
-            with contextlib.suppress(FileNotFoundError):  # somebody has removed it
-                before = self.run_dir.read(release.FILE)
-            self.run_dir.write(release.FILE, name)
-        try:
-            yield
-        except BaseException:
-            if name is not None:
-                with contextlib.suppress(RunDirectoryError):  # what made it fail says more
-                    self.run_dir.write(release.FILE, before)
-            raise
-
-    def _open_sockets(self, names: list[str]) -> int:
-        """Return how many WebSockets interfaces or servers hold, which end with them; workers hold none."""
-        serving = status(self._name)["processes"]
-        return sum(each.get("websockets", 0) for each in serving if each["process"].partition("/")[0] in names)
-
-    def _restart(self, described: dict[str, Any], role: str, old: list[str]) -> "Cost":
-        """Restart what there is only one of; connections wait for it."""
-        if not old:
-            raise NotRunning(f"no {role} of this instance's own runs")
-        killed = self._slots.stop(role, old)
-        self._start(described, role, 1)
-        return Cost(0, killed)
-
-    def scale(self, role: str, count: int) -> "Cost":
-        """Have so many processes of a role: start more, or drain the last ones. Returns and raises as replace()."""
-        with self._changing() as described:
-            if described["mode"] != "split":
-                raise StartError("in-process there is one server, whose --workers are gunicorn's: restart it instead")
-            serving = self._slots.serving(role)
-            more = count - len(serving)
-            started = self._start(described, role, more) if more > 0 else []
-            try:
-                self.run_dir.write(DESCRIPTION, json.dumps({**described, f"{role}s": count}))
-            except BaseException:
-                self._slots.stop(role, started)
-                raise
-            closed = self._open_sockets(serving[count:])
-            return Cost(closed, self._slots.stop(role, serving[count:]))
-
-    @contextlib.contextmanager
-    def _changing(self) -> Iterator[dict[str, Any]]:
-        """Have the instance to ourselves for one change; yields its configuration."""
-        described = self.described()
-        with self.run_dir.locked(CHANGING) as is_ours:
-            if not is_ours:
-                raise AlreadyRunning("another reload, restart or scale is under way; wait for it")
-            self.run_dir.check_room()  # else what starts could neither log nor be described
-            yield described
-
     def described(self) -> dict[str, Any]:
         """Return the configuration that runs, as JSON has it; raises NotRunning."""
-        if self._supervisor.answers():
-            with contextlib.suppress(OSError):
-                return self.run_dir.description()
-        raise not_running(self._name, self.run_dir.path)
-
-    def _start(self, described: dict[str, Any], role: str, count: int) -> list[str]:
-        """Start processes of a role, and return their slots once they are ready."""
-        group, deadline = group_of(described, role), time.monotonic() + described["start_seconds"]
-        if group == "gunicorn":  # which has all of its processes in one slot
-            return self._slots.start(group, 1, deadline, lambda names: self._slots.ready(names) >= count)
-        if role == "redis":
-            return self._slots.start(group, 1, deadline, lambda _: pings(self.run_dir.redis_url))
-        if role == "controller":
-            return self._slots.start(group, 1, deadline, lambda _: (self.run_dir.path / SOCKET).exists())
-        return self._slots.start(group, count, deadline)
+        return described_of(self._name, self.run_dir)
 
     def redis_url(self) -> str:
         """Return where its own Redis listens; raises NotRunning, and RedisError when it was given one."""
@@ -279,7 +201,7 @@ class Instance:
         for bind in _binds(config):
             remains.check(bind)
         if config.redis_url:
-            check_redis(config.redis_url)
+            check_redis(config.redis_url, config.name)
         if remains or not config.uses_redis:
             background = has_background(config, self._environment(config), self._stopping, strict=bool(remains))
             config = config if config.uses_redis else replace(config, background=background)
@@ -308,7 +230,8 @@ class Instance:
             environment["ASGICTL_REDIS"] = self.run_dir.redis_url
             environment["ASGICTL_REDIS_SERVER"] = server
         with open(self.run_dir.create_file("log/start.log"), "wb") as log:
-            command = ["-m", "asgictl.control.supervisord_main", "-n", "-c", str(CONFIGURATION)]
+            # PYTHONWARNINGS is for the application, and `error` would keep supervisord from answering.
+            command = ["-W", "ignore", "-m", "asgictl.control.supervisord_main", "-n", "-c", str(CONFIGURATION)]
             self._process = start_python(command, environment, log)
         deadline = time.monotonic() + config.start_seconds
         while not self._supervisor.answers():
@@ -318,29 +241,29 @@ class Instance:
                 raise StartError(f"supervisord does not answer:\n{tail(self.run_dir.path / 'log' / 'start.log')}")
         described = describe(config)
         if server:
-            self._start(described, "redis", 1)
-            check_redis(self.run_dir.redis_url)
-        self._start(described, "controller", 1)
-        for role, expected in roles(config).items():
-            self._start(described, role, expected)
+            start_role(self.run_dir, self._slots, described, "redis", 1)
+            check_redis(self.run_dir.redis_url, config.name)
+        for role, expected in {"controller": 1, **roles(config)}.items():
+            start_role(self.run_dir, self._slots, described, role, expected)
         if config.bind.text.startswith("unix:"):
             os.chmod(config.bind.text.removeprefix("unix:"), 0o600)  # supervisord makes it 0700
 
     def _environment(self, config: InstanceConfig) -> dict[str, str]:
         """What supervisor.conf and the processes read. The Redis URL travels here: `ps` would show an argument."""
-        told = ("name", "mode", "target", "server", "threads", "workers")
-        drain_seconds = float(config.options.get("ASGICTL_DRAIN_SECONDS", 0))
+        told = ("name", "mode", "target", "server", "threads", "workers", "interfaces")
         environment = os.environ | {f"ASGICTL_{each.upper()}": str(getattr(config, each)) for each in told}
         environment |= config.options | {
             "ASGICTL_ADMIN_PORT": str(config.admin_port or 0),
             "ASGICTL_SOCKET": config.bind.supervisor_url,
             "ASGICTL_RUN_DIR": str(self.run_dir.path),
+            "ASGICTL_LOG_DIR": f"{self.run_dir.path}/log".replace("%", "%%"),  # supervisord expands it twice
             "ASGICTL_PYTHON": sys.executable,
             "ASGICTL_REDIS_SERVER": "redis-server",
-            "ASGICTL_WORKER_STOP_SECONDS": str(int(drain_seconds) + WORKER_STOP_SECONDS),
+            "ASGICTL_WORKER_STOP_SECONDS": str(stop_seconds("worker", config.options)),
             "PYTHONUNBUFFERED": "1",
         }
         environment.pop("ASGICTL_REDIS", None)
+        environment.pop("ASGICTL_SHUTDOWN_DELAY", None)  # it is for what stops as a whole: stop() sees to it
         return environment | ({"ASGICTL_REDIS": config.redis_url} if config.redis_url else {})
 
     def _alive(self, pid: int) -> bool:
@@ -361,49 +284,12 @@ class Instance:
                 status = self._process.wait(END_SECONDS)
                 cause = cause or StartError(f"supervisord {ended(status)} before all was ready")
         try:
-            self.stop()
+            self.stop(delays=False)
         except NotRunning:  # it has ended by itself, and nothing is left
             self.clean()
         if cause:
             raise cause from error
 
 
-class Cost(NamedTuple):
-    """Of a change. closed: WebSockets (1012). killed: processes that did not drain in time."""
-
-    closed: int
-    killed: int
-
-
-def group_of(described: dict[str, Any], role: str) -> str:
-    """Return what supervisor.conf calls a role's processes."""
-    return "gunicorn" if role == "server" and described["server"] == "uvicorn" else role
-
-
 def _binds(config: InstanceConfig) -> list[Bind]:
     return [config.bind, *([Bind(f"127.0.0.1:{config.admin_port}")] if config.admin_port else [])]
-
-
-def roles(config: InstanceConfig) -> dict[str, int]:
-    """Return how many ready processes each role has, in the order in which they start."""
-    if config.mode == "inprocess":
-        return {"server": config.workers}
-    return {"worker": config.workers, "interface": config.interfaces}
-
-
-def describe(config: InstanceConfig) -> dict[str, Any]:
-    """Return a configuration as JSON has it, without what is secret in it."""
-    described = asdict(config)
-    described |= {"bind": config.bind.text, "url": config.url}
-    described["options"] = {name: masked(value) for name, value in config.options.items()}
-    described["redis"] = "external" if described.pop("redis_url") else "embedded" if config.uses_redis else "none"
-    return described
-
-
-def pings(url: str) -> bool:
-    """Whether the Redis at `url` answers."""
-    try:
-        with redis.Redis.from_url(url, socket_timeout=1) as client:
-            return bool(client.ping())
-    except redis.RedisError:
-        return False

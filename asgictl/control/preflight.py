@@ -11,20 +11,24 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
-from subprocess import DEVNULL, Popen
+from subprocess import DEVNULL, Popen, TimeoutExpired, run
 from typing import IO
+
+import psutil
 
 from asgictl.config import InstanceConfig
 from asgictl.control.slots import POLL_SECONDS, Interrupted
 from asgictl.errors import RedisError, StartError, TargetError
+from asgictl.machine.processes import asked
 
+IMPORT_SECONDS = 30.0  # of asgictl itself
 LEAST_FILES = 1024  # supervisord's minfds
 ASKING = """
 import os, sys
 from asgictl.errors import AsgictlError
 from asgictl.app.target import load_target
 try:
-    status = 70 + bool(load_target(sys.argv[1]).background)
+    status = 70 + bool(load_target(sys.argv[1], os.environ.get("ASGICTL_APP_DIR", "")).background)
 except AsgictlError as error:
     sys.stderr.write("\\0" + str(error))
     status = 1
@@ -88,6 +92,21 @@ def start_python(arguments: list[str], environment: dict[str, str], errors: IO[b
 def ended(status: int) -> str:
     """Say how a process has ended, as subprocess has its status."""
     return f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+
+
+def check_installed(supervisord: int) -> str:
+    """Return the version of the asgictl that supervisord starts now; raises StartError when that cannot be imported."""
+    environment = asked(psutil.Process(supervisord).environ, dict(os.environ))
+    python = environment.get("ASGICTL_PYTHON", sys.executable)
+    command = [python, "-P", "-c", "import asgictl.cli.main, asgictl.control.controller; print(asgictl.__version__)"]
+    try:
+        done = run(command, env=environment, stdin=DEVNULL, capture_output=True, text=True, timeout=IMPORT_SECONDS)
+    except (OSError, TimeoutExpired) as error:
+        raise StartError(f"the asgictl of {python} cannot be started, and nothing has changed: {error}") from None
+    if done.returncode:
+        reason = done.stderr.strip().rpartition("\n")[2]
+        raise StartError(f"the asgictl of {python} cannot be imported, and nothing has changed: {reason}")
+    return done.stdout.strip()
 
 
 def find_redis_server() -> str:

@@ -1,4 +1,4 @@
-"""Processes that say nothing: whom the controller ends, and what they ran.
+"""Processes that say nothing: whom the controller ends.
 
 A process that stands still (SIGSTOP) or whose code holds the GIL in C cannot be told anything, nor end itself. Its
 events run elsewhere once its lease has lapsed, but it keeps its sockets, its port and its slot.
@@ -7,22 +7,13 @@ events run elsewhere once its lease has lapsed, but it keeps its sockets, its po
 import logging
 import os
 import signal
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
-from typing import Any
 
 import psutil
-import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
-
-from asgictl.errors import WireError
-from asgictl.layers.redis.started import UNKNOWN, begun, started
-from asgictl.wire.messages import Request, Turn, decode_event, decode_scope, printable
 
 logger = logging.getLogger("asgictl.controller")
-CHECK_SECONDS = 0.5  # between two looks at who is silent
+CHECK_SECONDS = 1.0  # between two looks at who is silent
 LATE_SECONDS = 2.0  # by which a look that comes too late excuses everybody: it was the controller that stood still
 LEAST_SUSPECT_SECONDS = 1.5  # of silence: more than one turn of a process's thread (controller_client.py)
 REDIS_SECONDS = 1.0  # for which it is asked what a silent process ran
@@ -55,46 +46,3 @@ def end(process: psutil.Process) -> None:
             os.killpg(process.pid, signal.SIGKILL)
         else:
             process.kill()
-
-
-def what_ran(run_dir: Path, pid: int, redis_url: str | None) -> str:
-    """Return what a process had started and not ended, to stand behind its end; "" when nothing is known."""
-    found: list[str] = []
-    with suppress(OSError):
-        found += begun(run_dir / f"begun-{pid}")[-NAMED:]
-    with suppress(OSError):
-        found += _events(started(run_dir / f"started-{pid}"), redis_url)
-    return f"; it ran {', '.join(map(printable, found))}" if found else ""
-
-
-def _events(parts: list[list[str]], redis_url: str | None) -> list[str]:
-    """Name the events that threads have started, as far as Redis still has them: what was committed is gone."""
-    wanted = [entry for part in parts for entry in (part[-NAMED:] if part[:1] == [*UNKNOWN] else part[-1:])]
-    places = [entry.split(" ") for entry in wanted if entry not in UNKNOWN]
-    if not (places and redis_url):
-        return []
-    deadline = {"socket_timeout": REDIS_SECONDS, "socket_connect_timeout": REDIS_SECONDS}
-    try:
-        with redis.Redis.from_url(redis_url, retry=Retry(NoBackoff(), 0), **deadline) as client:
-            pipe = client.pipeline(transaction=False)
-            for stream, entry in places:
-                pipe.execute_command("XRANGE", stream, entry, entry)
-            answers: Iterable[Any] = pipe.execute()
-    except redis.RedisError:  # then their channels must do
-        return [stream.partition("}:ch:")[2] for stream, _ in places]
-    return [
-        _named(stream.partition("}:ch:")[2], *next(iter(fields.items())))
-        for (stream, _), entries in zip(places, answers, strict=True)
-        for _, fields in entries
-    ]
-
-
-def _named(channel: str, field: bytes, value: bytes) -> str:
-    """Return an event as a person knows it: GET /path, websocket.receive /path, background.name."""
-    with suppress(WireError):
-        event = decode_event(field, value)
-        if isinstance(event, Request):
-            return f"{event.scope.method} {event.scope.path}"
-        if isinstance(event, Turn):
-            return f"{channel} {decode_scope(event.scope).path}"
-    return channel

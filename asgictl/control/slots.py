@@ -10,8 +10,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from asgictl.control.log_tail import size, tail
 from asgictl.control.registry import UNKNOWN
+from asgictl.control.stacks import Process, stacks
 from asgictl.control.supervisord_client import HOLDERS, SERVING, Supervisor
 from asgictl.errors import NotRunning, StartError
 from asgictl.telemetry.controller_client import ask
@@ -21,6 +24,7 @@ POLL_SECONDS = 0.05
 ENDED = {"STOPPED", "EXITED", "FATAL"}
 FAILED = {"BACKOFF", "EXITED", "FATAL"}
 ENDED_EARLY = "ended before it was ready"
+HOW_SECONDS = 3.0  # that the controller has to learn how
 
 
 class Interrupted(Exception):
@@ -36,6 +40,7 @@ class Slots:
     def __init__(self, run_dir: Path, stopping: threading.Event) -> None:
         self._run_dir = run_dir
         self._stopping = stopping
+        self._ended_at: dict[str, float] = {}  # when it was first seen
         self._logged: dict[str, int] = {}  # by process, before it was started
         self._supervisor = Supervisor(run_dir)
 
@@ -49,11 +54,16 @@ class Slots:
         )
 
     def reports(self) -> dict[str, Any]:
-        """Return what processes have reported to the controller: {"ready": …, "failed": …}."""
+        """Return what processes have reported to the controller: {"ready": …, "failed": …, "moves": …}."""
         with suppress(OSError):  # the controller is away
             reports: dict[str, Any] = ask(self._run_dir, "reports")
-            return reports
+            return UNKNOWN | reports  # a controller of an older release may know less
         return UNKNOWN
+
+    def release(self, names: Collection[str]) -> str:
+        """Return "release NAME" of those of these that have one, or ""."""
+        found = {each.get("release", "") for each in self.reports()["ready"] if each["process"] in names} - {""}
+        return f"release {', '.join(sorted(found))}" if found else ""
 
     def ready(self, names: Collection[str]) -> int:
         """Return how many processes in these slots have reported that they are ready; gunicorn's has several."""
@@ -80,7 +90,9 @@ class Slots:
                     raise Interrupted
                 self._raise_failure(group, free)
                 if time.monotonic() > deadline:
-                    raise StartError(f"gave up waiting for {', '.join(free)} to become ready{self._said(free)}")
+                    said = self._said(free)  # before the stacks are written there too
+                    where = self._stacks(group, free)
+                    raise StartError(f"gave up waiting for {', '.join(free)} to become ready{said}{where}")
         except BaseException:
             with suppress(NotRunning):  # what it says is less than what has failed
                 self.stop(group, free)
@@ -88,12 +100,17 @@ class Slots:
         return free
 
     def stop(self, group: str, names: Collection[str]) -> int:
-        """Drain these and wait until they have ended; returns how many had to be killed at their deadline.
+        """Drain these and wait until they have ended; returns how many had to be killed at their deadline."""
+        self.drain(group, names)
+        return self.await_end(group, names)
 
-        The deadline is supervisord's (stopwaitsecs in supervisor.conf). Should we be told to stop, they drain on.
-        """
+    def drain(self, group: str, names: Collection[str]) -> None:
+        """Have these drain, and end by themselves or at supervisord's deadline (stopwaitsecs in supervisor.conf)."""
         for name in names:
             self._supervisor.stop(group, name)
+
+    def await_end(self, group: str, names: Collection[str]) -> int:
+        """Wait until these have ended; returns how many had to be killed. Should we be told to stop, they drain on."""
         killed = 0
         for name in names:
             while (slot := self._supervisor.process(group, name))["statename"] not in ENDED:
@@ -111,12 +128,23 @@ class Slots:
         """Raise what a process of these has died of. It reports before it ends, so its end is looked for first."""
         ended = [name for name in names if self._supervisor.process(group, name)["statename"] in FAILED]
         for failure in self.reports()["failed"]:
-            if (name := failure["process"]) in names:
-                error = StartError(f"{name}: {failure['reason'] or ENDED_EARLY + self._said([name])}")
+            name, how = failure["process"], failure.get("how")
+            if name in names and (failure["reason"] or how):
+                error = StartError(f"{name}: {failure['reason'] or f'{ENDED_EARLY}: {how}{self._said([name])}'}")
                 error.exit_code = failure["exit_code"]
                 raise error
-        for name in ended:
-            raise StartError(f"{name}: {ENDED_EARLY}{self._said([name])}")
+        for name in ended:  # before it could report, or while the controller is away
+            if time.monotonic() - self._ended_at.setdefault(name, time.monotonic()) > HOW_SECONDS:
+                raise StartError(f"{name}: {ENDED_EARLY}{self._said([name])}")
+
+    def _stacks(self, group: str, names: Collection[str]) -> str:
+        """Return where these are, which are not ready; of gunicorn's those that it forks, which import TARGET."""
+        asked, is_gunicorn = [], group == "gunicorn"
+        for name in names:
+            pid = self._supervisor.process(group, name)["pid"]
+            pids = [child.pid for child in psutil.Process(pid).children()] if is_gunicorn and pid else [pid]
+            asked += [Process(name, "server" if is_gunicorn else group, pid) for pid in pids]
+        return "".join(f"\n{text}" for text in stacks(self._run_dir, None, asked))
 
     def _said(self, names: Collection[str]) -> str:
         lines = "\n".join(filter(None, (tail(self._log(name), self._logged[name]) for name in names)))

@@ -1,6 +1,7 @@
 """Talks to supervisord, over XML-RPC on its 0600 Unix socket. It answers at once, or it stands still."""
 
 import contextlib
+import json
 import socket
 import xmlrpc.client
 from http.client import HTTPException
@@ -16,7 +17,7 @@ PID_FILE = "supervisord.pid"
 ANSWER_SECONDS = 3.0  # that supervisord has for an answer
 SERVING = {"STARTING", "RUNNING", "BACKOFF"}  # states of a process that runs, or is to
 # Slots that only keep a listening socket open: see supervisor.conf.
-HOLDERS = {"interface": "interface-32", "server": "server-128", "gunicorn": "server-02"}
+HOLDERS = {"interface": "interface-32", "server": "server-128", "gunicorn": "server-08"}
 
 
 class Stopping(NotRunning):
@@ -64,7 +65,7 @@ class Supervisor:
 
     def _call(self, method: str, *arguments: object) -> Any:
         transport = self._transport()
-        proxy: Any = xmlrpc.client.ServerProxy("http://supervisord", transport=transport).supervisor
+        proxy: Any = xmlrpc.client.ServerProxy("http://supervisord", transport=transport)
         try:
             return getattr(proxy, method)(*arguments)
         except (TimeoutError, BlockingIOError):  # the latter: too many wait for it already
@@ -86,12 +87,23 @@ class Supervisor:
 
     def processes(self) -> list[dict[str, Any]]:
         """Return every slot, running or not, as supervisord's getAllProcessInfo has it."""
-        found: list[dict[str, Any]] = self._call("getAllProcessInfo")
+        found: list[dict[str, Any]] = self._call("supervisor.getAllProcessInfo")
+        return [slot for slot in found if slot["name"] != HOLDERS.get(slot["group"])]
+
+    def started(self) -> list[dict[str, Any]]:
+        """Return the slots that are not stopped: name, group, statename, pid, restarts, last_exit (see exits.py)."""
+        try:
+            found = json.loads(self._call("asgictl.slots"))
+        except xmlrpc.client.Fault as fault:
+            if fault.faultCode != Faults.UNKNOWN_METHOD:
+                raise
+            # One that was started before this release of asgictl was installed.
+            return [slot for slot in self.processes() if slot["statename"] != "STOPPED"]
         return [slot for slot in found if slot["name"] != HOLDERS.get(slot["group"])]
 
     def process(self, group: str, process: str) -> dict[str, Any]:
         """Return one slot, as getProcessInfo has it: all of them take fifty times as long."""
-        found: dict[str, Any] = self._call("getProcessInfo", f"{group}:{process}")
+        found: dict[str, Any] = self._call("supervisor.getProcessInfo", f"{group}:{process}")
         return found
 
     def start(self, group: str, process: str) -> None:
@@ -104,7 +116,7 @@ class Supervisor:
 
     def _order(self, method: str, group: str, process: str, done: int) -> None:
         try:
-            self._call(method, f"{group}:{process}", False)
+            self._call(f"supervisor.{method}", f"{group}:{process}", False)
         except xmlrpc.client.Fault as fault:  # such as a program that is not there, or no room for its log
             if fault.faultCode != done:
                 raise StartError(f"{process}: supervisord says {fault.faultString}") from fault
@@ -115,7 +127,7 @@ class Supervisor:
         Raises NotAnswering.
         """
         try:
-            self._call("getState")
+            self._call("supervisor.getState")
         except Stopping:
             return True
         except NotAnswering:
@@ -126,7 +138,7 @@ class Supervisor:
 
     def pid(self) -> int:
         """Return supervisord's own process id; raises NotRunning."""
-        return self._noted_pid() or int(self._call("getPID"))  # somebody has removed its file
+        return self._noted_pid() or int(self._call("supervisor.getPID"))  # somebody has removed its file
 
     def _noted_pid(self) -> int:
         with contextlib.suppress(OSError, ValueError):
@@ -136,4 +148,4 @@ class Supervisor:
     def shutdown(self) -> None:
         """Begin to stop everything, in the reverse order of the priorities in supervisor.conf."""
         with contextlib.suppress(Stopping):
-            self._call("shutdown")
+            self._call("supervisor.shutdown")

@@ -1,8 +1,8 @@
-"""supervisord, with four mends.
+"""supervisord, with five mends.
 
-Its TCP sockets may be IPv6's too; no signal to a process that starts is lost; what a process leaves behind ends; and a
-disk without room costs lines of logs, never supervisord: by itself it would end on the error that it meets while it
-tells of another.
+Its TCP sockets may be IPv6's too; no signal to a process that starts is lost; what a process leaves behind ends; how a
+process has ended is noted; and a disk without room costs lines of logs, never supervisord: by itself it would end on
+the error that it meets while it tells of another.
 """
 
 import os
@@ -17,6 +17,8 @@ from supervisor.datatypes import InetStreamSocketConfig
 from supervisor.options import ServerOptions
 
 from asgictl.config import Bind
+from asgictl.control.exits import exits
+from asgictl.machine.titles import set_title
 
 # By supervisord itself.
 CAUGHT = {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR2}
@@ -81,7 +83,10 @@ class Options(ServerOptions):  # type: ignore[misc]
         pid, status = super().waitpid()
         if pid and not (os.WIFSIGNALED(status) and self._has_servers(pid)):
             groups.add(pid)
+        if pid and (process := self.pidhistory.get(pid)):
+            exits.note(process.config.name, pid, status, is_told=process.killing)
         groups.kill()
+        exits.look()
         return pid, status
 
     def _has_servers(self, pid: int) -> bool:
@@ -121,6 +126,7 @@ def spare_logs() -> None:
 
 
 if __name__ == "__main__":
+    set_title("supervisord", os.environ.get("ASGICTL_NAME", ""))
     spare_logs()
     supervisord.ServerOptions = Options
     try:

@@ -1,9 +1,13 @@
 """The demo application: the same code in both modes. Its paths and replies are fixed; other tools rely on them."""
 
 import asyncio
+import ctypes
 import json
+import os
+import socket
 import time
 from collections.abc import Callable, Iterable
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
@@ -15,6 +19,8 @@ from asgictl.app.sending import Group
 
 PAGE = Path(__file__).with_name("page.html").read_bytes()
 MOST_MILLISECONDS = 60_000
+NOTES = "DEMO_NOTES"  # names a file
+STATUS_SECONDS = 3.0  # for which the controller may take to answer
 Answer = tuple[str, str, bytes]  # status, content type, body
 
 
@@ -45,8 +51,51 @@ def burn(environ: dict[str, Any]) -> Answer:
     return "200 OK", "text/plain", b"burnt"
 
 
+def hold(environ: dict[str, Any]) -> Answer:
+    """Wait, and let no other thread of the process run: what a C extension does that keeps the GIL."""
+    ctypes.PyDLL(None).poll(None, 0, round(seconds(environ["QUERY_STRING"]) * 1e3))
+    return "200 OK", "text/plain", b"held"
+
+
+def note(environ: dict[str, Any]) -> Answer:
+    """Write ?id= down."""
+    write_down(parse_qs(environ["QUERY_STRING"]).get("id", [""])[0])
+    return "200 OK", "text/plain", b"noted"
+
+
+def write_down(text: str) -> None:
+    """Append a line to a file that all processes share, where there is one: what ran twice stands there twice."""
+    if text and (place := os.environ.get(NOTES)):
+        with open(place, "a") as notes:
+            notes.write(text + "\n")
+
+
 def where(_environ: dict[str, Any]) -> Answer:
     return "200 OK", "application/json", json.dumps(here()).encode()
+
+
+class Admin(HTTPConnection):
+    """A connection to the controller of this instance."""
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(STATUS_SECONDS)
+        self.sock.connect(os.path.join(os.environ["ASGICTL_RUN_DIR"], "admin.sock"))
+
+
+def processes(_environ: dict[str, Any]) -> Answer:
+    """Show which processes run the application, what they run, and how the last in each slot died."""
+    admin = Admin("localhost")
+    try:
+        admin.request("GET", "/status")
+        found = json.load(admin.getresponse())["processes"]
+    except (KeyError, OSError, HTTPException, ValueError):  # no controller here, or it is about to be replaced
+        return "503 Service Unavailable", "text/plain", b"no controller"
+    finally:
+        admin.close()
+    told = ("process", "pid", "ready", "state", "release", "last_exit")
+    shown = [{key: each[key] for key in told} for each in found if each["role"] in {"worker", "server"}]
+    return "200 OK", "application/json", json.dumps(shown).encode()
 
 
 VIEWS: dict[tuple[str, str], Callable[[dict[str, Any]], Answer]] = {
@@ -54,7 +103,10 @@ VIEWS: dict[tuple[str, str], Callable[[dict[str, Any]], Answer]] = {
     ("GET", "/hello"): hello,
     ("GET", "/sync"): sleep,
     ("GET", "/cpu"): burn,
+    ("GET", "/hold"): hold,
+    ("GET", "/note"): note,
     ("GET", "/where"): where,
+    ("GET", "/processes"): processes,
     ("POST", "/echo"): echo,
 }
 
@@ -111,6 +163,11 @@ def say_back(message: Message) -> None:
     message.reply(text=message.text, data=message.data)
 
 
+def note_and_say_back(message: Message) -> None:
+    write_down(message.text or "")
+    say_back(message)
+
+
 def count(message: Message) -> None:
     message.state["messages"] = message.state.get("messages", 0) + 1
     message.reply(text=str(message.state["messages"]))
@@ -138,10 +195,23 @@ def say(message: Message) -> None:
         Group("page." + room).send(text=json.dumps({"text": message.text, **here()}))
 
 
+async def plain(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    """The hello and the echo of it in bare ASGI, which other servers run too."""
+    if scope["type"] == "http":
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"13")]})
+        await send({"type": "http.response.body", "body": b"Hello, world!"})
+    elif scope["type"] == "websocket":
+        await send({"type": "websocket.accept"})
+        while (event := await receive())["type"] != "websocket.disconnect":
+            if event["type"] == "websocket.receive":
+                await send({"type": "websocket.send", **{key: event.get(key) for key in ("text", "bytes")}})
+
+
 app = Application(
     http={"/": site, "/async": async_sleep},
     websocket=[
         path("/ws/echo", connect=accept, receive=say_back),
+        path("/ws/note", connect=accept, receive=note_and_say_back),
         path("/ws/count", connect=accept, receive=count),
         path("/ws/where", connect=accept, receive=say_where),
         path("/ws/chat/{room}", connect=join_chat, receive=say),

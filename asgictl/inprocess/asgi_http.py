@@ -11,7 +11,7 @@ from asgictl.telemetry.access_log import Answer
 from asgictl.telemetry.metrics import CLIENT_GONE
 from asgictl.wire.asgi import BODILESS, ASGIMessage, bytes_of, headers_of, left_of, status_of
 from asgictl.wire.error_responses import APPLICATION_FAILED, BODY_TOO_LARGE, error_response
-from asgictl.wire.messages import Headers, Scope
+from asgictl.wire.messages import Headers, Scope, printable
 
 
 class ASGIRequest:
@@ -26,6 +26,9 @@ class ASGIRequest:
         self.scope = scope
         self.answer = Answer()
         self.has_ended = self.has_begun = self.is_cut_off = False
+        self._code = UserCode(
+            *("%s %s failed", scope.method, scope.path), is_cancellable=True, entry=b"", headers=scope.headers
+        )
         self._is_gone = False  # the client has left, or is not listened to any more
         self._client = client
         self._limit = body_limit
@@ -37,6 +40,10 @@ class ASGIRequest:
         self._left: int | None = None  # of the response's body, as its headers have it
         if max(length, len(body)) > body_limit:
             self._refuse()
+
+    def name(self) -> str:
+        """Return `GET /path`."""
+        return printable(f"{self.scope.method} {self.scope.path}")
 
     # A RequestHandler's calls.
 
@@ -71,9 +78,8 @@ class ASGIRequest:
         """Run the application; whatever it does, its request ends with one response, or a connection that is cut."""
         if self.has_ended:
             return
-        method, path = self.scope.method, self.scope.path
         try:
-            with UserCode("%s %s failed", method, path, is_cancellable=True), outcome:
+            with self._code, outcome:
                 await application(scope, self.receive, self.send)
                 if not self.has_ended:
                     raise RuntimeError("the application returned before its response was complete")
@@ -108,6 +114,7 @@ class ASGIRequest:
         self._left = None if self.scope.method == "HEAD" or status in BODILESS else length
         self._held = status, checked
         self.answer.begin(status)
+        self._code.has_answered()
         asyncio.get_running_loop().call_soon(self._start)  # unless a body follows at once, which may be a mistake
 
     def _start(self) -> None:

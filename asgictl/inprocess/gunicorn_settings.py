@@ -8,13 +8,29 @@ import logging
 import math
 import os
 import shlex
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+from gunicorn.app import base
 from gunicorn.app.wsgiapp import WSGIApplication
+from gunicorn.arbiter import Arbiter
 
 from asgictl.interface.server_options import check_gunicorn, gunicorn_settings
+from asgictl.machine.processes import note_exit
 
 logger = logging.getLogger("asgictl.inprocess")
+
+
+class NotingArbiter(Arbiter):  # type: ignore[misc]
+    """gunicorn's master, which notes for the controller how its servers end."""
+
+    def reap_workers(self) -> None:
+        """Reap them."""
+        if hasattr(os, "waitid"):  # macOS has it from Python 3.13 on
+            for pid in self.WORKERS:
+                note_exit(Path(os.environ["ASGICTL_RUN_DIR"]), pid)
+        super().reap_workers()
 
 
 class Gunicorn(WSGIApplication):  # type: ignore[misc]  # gunicorn has no types
@@ -22,6 +38,7 @@ class Gunicorn(WSGIApplication):  # type: ignore[misc]  # gunicorn has no types
 
     def __init__(self, silent_seconds: float) -> None:
         self._silent_seconds = silent_seconds
+        base.Arbiter = NotingArbiter
         super().__init__("%(prog)s [OPTIONS] [APP_MODULE]")
 
     def load_config(self) -> None:
@@ -30,6 +47,9 @@ class Gunicorn(WSGIApplication):  # type: ignore[misc]  # gunicorn has no types
         self._check("GUNICORN_CMD_ARGS", self._given(self.cfg.get_cmd_args_from_env()))
         for name, value in gunicorn_settings(shlex.split(os.environ.get("ASGICTL_GUNICORN_OPTION", ""))).items():
             self.cfg.set(name, value)
+        process, instance = os.environ.get("SUPERVISOR_PROCESS_NAME", "server"), os.environ.get("ASGICTL_NAME", "")
+        self.cfg.set("default_proc_name", f"{process} of {instance}")
+        self.cfg.set("when_ready", _with_inherited_listener(self.cfg.when_ready))
         if self.cfg.timeout:  # 0 is for ever
             self.cfg.set("timeout", max(self.cfg.timeout, math.ceil(self._silent_seconds)))
 
@@ -47,3 +67,13 @@ class Gunicorn(WSGIApplication):  # type: ignore[misc]  # gunicorn has no types
     def _check(self, where: str, given: dict[str, Any]) -> None:
         for warning in check_gunicorn(where, given, self._given(None)):
             logger.warning("%s", warning)
+
+
+def _with_inherited_listener(when_ready: Callable[[Any], object]) -> Callable[[Any], None]:
+    """Return a hook by which gunicorn leaves a Unix socket's path alone when it ends: the socket is supervisord's."""
+
+    def hook(arbiter: Any) -> None:
+        arbiter.systemd = True  # whose sockets gunicorn does not unlink either
+        when_ready(arbiter)
+
+    return hook

@@ -6,6 +6,8 @@ them; what is sent then is not one step with its turn's reply.
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
+from time import perf_counter
 
 from asgictl.app.application import Application
 from asgictl.app.run import RunningTurn
@@ -15,7 +17,20 @@ from asgictl.layers.redis.interface_side import RedisGroupLayer
 from asgictl.layers.redis.started import Begun
 from asgictl.machine import forks
 from asgictl.telemetry.metrics import Figures
-from asgictl.wire.messages import Done, Event, Frames, Reply, Request, Response, Sent, Turn, decode_scope, is_error
+from asgictl.wire.messages import (
+    Done,
+    Event,
+    Frames,
+    Reply,
+    Request,
+    Response,
+    Sent,
+    Turn,
+    TurnEvent,
+    decode_scope,
+    is_error,
+)
+from asgictl.wire.naming import name_of
 
 LOOK_SECONDS = 0.001  # that an event waits for a thread that is awake
 
@@ -82,12 +97,18 @@ class LocalLayer(MemoryEventLayer):
         self._figures = figures
         self._forwarder = on_reply
         self._noted: dict[str, int] = {}  # by connection, what is begun
-        self._turns: set[asyncio.Task[None]] = set()  # which the loop alone would not keep alive
+        self._turns: dict[
+            asyncio.Task[None], tuple[float, Callable[[], str]]
+        ] = {}  # which the loop alone would not keep alive
 
     @property
     def running(self) -> int:
         """How many turns run on the loop."""
         return len(self._turns)
+
+    def began(self) -> list[tuple[float, Callable[[], str]]]:
+        """Return of each of these when it began, and what names it. From any thread."""
+        return list(self._turns.values())
 
     @property
     def silent_seconds(self) -> float:  # type: ignore[override]
@@ -106,7 +127,9 @@ class LocalLayer(MemoryEventLayer):
             await self._shared.stop()
         await super().stop()
 
-    def append(self, channel: str, event: Event, answered: Answered, *, repeatable: bool) -> OnItsWay:
+    def append(
+        self, channel: str, event: Event, answered: Answered, *, repeatable: bool, is_own: bool = False
+    ) -> OnItsWay:
         if isinstance(event, Request):
             if self._begun.is_noting:
                 self._noted[event.connection] = self._begun.begin(event.scope.method, event.scope.path)
@@ -116,9 +139,9 @@ class LocalLayer(MemoryEventLayer):
                 scope = turn.scope if turn else decode_scope(event.scope)
                 self._noted[event.connection] = self._begun.begin(event.channel, scope.path)
             if turn and turn.is_async:
-                self._begin(turn)  # what stands in no stream has no entry to be answered with
+                self._begin(turn, event)  # what stands in no stream has no entry to be answered with
                 return Added(about(event))
-        return super().append(channel, event, answered, repeatable=repeatable)
+        return super().append(channel, event, answered, repeatable=repeatable, is_own=is_own)
 
     def forget(self, connection: str) -> None:
         super().forget(connection)
@@ -127,10 +150,10 @@ class LocalLayer(MemoryEventLayer):
     def audit(self, channel: str, event: Event, entry: bytes, gone: Callable[[], None]) -> None:
         """Nothing is lost without this process."""
 
-    def _begin(self, turn: RunningTurn) -> None:
+    def _begin(self, turn: RunningTurn, event: TurnEvent) -> None:
         task = self._local.loop.create_task(self._run(turn))
-        self._turns.add(task)
-        task.add_done_callback(self._turns.discard)
+        self._turns[task] = perf_counter(), partial(name_of, event)
+        task.add_done_callback(self._turns.pop)
 
     async def _run(self, turn: RunningTurn) -> None:
         done = await turn.run_async()

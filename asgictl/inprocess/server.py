@@ -12,9 +12,11 @@ import sys
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
+from gunicorn.arbiter import Arbiter
 from gunicorn.glogging import Logger
 from uvicorn_worker import UvicornWorker
 
@@ -23,8 +25,9 @@ from asgictl.app.lifespan import Lifespan
 from asgictl.app.outcome import Outcome
 from asgictl.app.release import release_of
 from asgictl.app.runtime import Runtime, enter, raise_file_limit
+from asgictl.app.slow import watch
 from asgictl.app.target import asgi3, kind_of, load_target
-from asgictl.config import SILENT_SECONDS, Bind, InterfaceConfig, Limits, WorkerConfig, edge_limits
+from asgictl.config import DRAIN_RATE, SILENT_SECONDS, Bind, InterfaceConfig, Limits, WorkerConfig, edge_limits, share
 from asgictl.errors import AsgictlError, RedisError
 from asgictl.inprocess.asgi_http import ASGIRequest
 from asgictl.inprocess.asgi_websocket import ASGISocket
@@ -34,6 +37,7 @@ from asgictl.interface.edge import ClientRequest, ClientSocket, Edge, RequestHan
 from asgictl.interface.forwarder import Forwarder
 from asgictl.interface.hosting import host, uvicorn_settings
 from asgictl.interface.server_options import uvicorn_options
+from asgictl.interface.uvicorn_server import EdgeServer
 from asgictl.layers.base import OnBroadcast, OnReply
 from asgictl.layers.memory_worker import MemoryWorkerLayer
 from asgictl.layers.redis.interface_side import RedisGroupLayer
@@ -42,10 +46,11 @@ from asgictl.layers.redis.started import Begun, Started
 from asgictl.machine import forks
 from asgictl.machine.processes import end_children
 from asgictl.machine.run_dir import RunDir
+from asgictl.machine.titles import set_title
 from asgictl.telemetry.access_log import WebSocketLog, log_request
 from asgictl.telemetry.controller_client import Readiness
-from asgictl.telemetry.logs import formatter, set_up
-from asgictl.telemetry.metrics import Figures, total
+from asgictl.telemetry.logs import formatter, set_up, take_rest
+from asgictl.telemetry.metrics import Figures, longest, total
 from asgictl.telemetry.rejections import Rejections
 from asgictl.wire.asgi import Receive, Send
 from asgictl.wire.manifest import encode_manifest
@@ -64,7 +69,17 @@ class ServerWorker(UvicornWorker):  # type: ignore[misc]  # gunicorn has no type
     @property
     def CONFIG_KWARGS(self) -> dict[str, Any]:  # noqa: N802
         options = uvicorn_options(shlex.split(os.environ.get("ASGICTL_UVICORN_OPTION", "")))
-        return uvicorn_settings(limits_of(os.environ), root_path_of(os.environ), options)
+        settings = uvicorn_settings(limits_of(os.environ), root_path_of(os.environ), options)
+        return {**settings, "timeout_notify": 0}  # at each tick
+
+    async def _serve(self) -> None:
+        self.config.app = self.wsgi
+        server = EdgeServer(self.config, self.wsgi)
+        self._install_sigquit_handler()
+        # gunicorn's own objects would close again what uvloop has closed, and another thread may have opened since
+        await server.serve(sockets=[listener.sock for listener in self.sockets])
+        if not server.started:
+            sys.exit(Arbiter.WORKER_BOOT_ERROR)
 
     def init_process(self) -> None:
         """Begin, as a process that gunicorn has forked."""
@@ -73,7 +88,7 @@ class ServerWorker(UvicornWorker):  # type: ignore[misc]  # gunicorn has no type
         super().init_process()
 
     async def callback_notify(self) -> None:
-        """Each second. A killed gunicorn has a successor, which has servers of its own."""
+        """Tell gunicorn each second that this process lives, or end it: a killed gunicorn's successor has others."""
         await super().callback_notify()
         if os.getppid() != self.ppid:
             os.kill(os.getpid(), signal.SIGTERM)
@@ -110,6 +125,10 @@ def limits_of(environment: Mapping[str, str]) -> Limits:
         message_bytes=int(environment.get("ASGICTL_MAX_MESSAGE_BYTES", defaults.message_bytes)),
         body_bytes=int(environment.get("ASGICTL_MAX_BODY_BYTES", defaults.body_bytes)),
         allowed_origins=tuple(shlex.split(environment.get("ASGICTL_ALLOWED_ORIGINS", ""))),
+        drain_seconds=min(
+            defaults.drain_seconds, float(environment.get("ASGICTL_DRAIN_SECONDS", defaults.drain_seconds))
+        ),
+        drain_rate=share(float(environment.get("ASGICTL_DRAIN_RATE", DRAIN_RATE)), environment, "ASGICTL_WORKERS"),
         **edge_limits(shlex.split(environment.get("ASGICTL_LIMIT", ""))),
     )
 
@@ -158,6 +177,7 @@ class InProcess:
         self._lifespans = {id(each): Lifespan(asgi3(each)) for each in mounted if kind_of(each) == "ASGI"}
         self.limits = self.config.limits
         self.figures = Figures()  # of what does not go by the forwarder
+        self._requests: set[ASGIRequest] = set()  # that run
         self._stopping = threading.Event()
         self._background: Worker | None = None
 
@@ -200,7 +220,8 @@ class InProcess:
     def _make_layer(
         self, _url: str, name: str, id: str, on_reply: OnReply, on_broadcast: OnBroadcast, **hooks: Any
     ) -> LocalLayer:
-        shared = RedisGroupLayer(self._redis_url, name, on_broadcast, hooks["reject"]) if self._redis_url else None
+        told = (on_broadcast, hooks["reject"], self._readiness.record)
+        shared = RedisGroupLayer(self._redis_url, name, *told) if self._redis_url else None
         ours = (self._application, self._memory, shared, self._begun, self.figures)
         self._layer = LocalLayer(*ours, id, on_reply, on_broadcast)
         return self._layer
@@ -213,10 +234,12 @@ class InProcess:
                 os.kill(os.getpid(), signal.SIGTERM)  # a server that no longer does all its work is to be replaced
 
     def _report(self) -> Figures:
-        served, own = self._forwarder.figures, self.figures
+        served, own = self._forwarder.counted(), self.figures
         own.running = own.http + self._layer.running + sum(loop.running is not None for loop in self._loops)
         own.busy_seconds = max(own.busy_seconds, sum(loop.busy_so_far() for loop in self._loops))
         both = total([served, own])
+        requests = [(request.answer.began, request.name) for request in list(self._requests)]
+        both.runs = longest(chain(requests, self._layer.began(), *(loop.now() for loop in self._loops)))
         both.events += sum(loop.events for loop in self._loops)
         both.errors += sum(loop.errors for loop in self._loops)
         return both
@@ -235,13 +258,15 @@ class InProcess:
         scope, answer, figures = request.scope, request.answer, self.figures
         begun = self._begun.begin(scope.method, scope.path)
         figures.http += 1
-        outcome = Outcome(self._send_now, self._application.depths)
+        self._requests.add(request)
+        outcome = Outcome(self._send_now, self._application.depths, scope.headers)
         try:
             await request.run(lifespan.application, scope_of("http", scope, dict(lifespan.state)), outcome)
         finally:
             for sent in outcome.sent_with(answer.status, cut_off=request.is_cut_off):
                 self._memory.send(sent)
             self._begun.end(begun)
+            self._requests.discard(request)
             figures.http -= 1
             figures.events += 1
             figures.errors += answer.status >= 500
@@ -292,6 +317,8 @@ class InProcess:
         for thread in self._running:
             thread.start()
         kind = websockets_of(self._application)
+        take_rest()
+        watch.start(float(os.environ.get("ASGICTL_SLOW_SECONDS", 0)))
         self._readiness.ready(
             self._report, id=self._forwarder.id, threads=self._threads, websocket=kind, release=self._release
         )
@@ -307,6 +334,8 @@ class InProcess:
         """The server has closed every socket: let the last turns and jobs end."""
         await self._forwarder.drain()
         self._stopping.set()
+        if self._background:
+            self._background.stop()
         await asyncio.to_thread(self._join)
 
     def _join(self) -> None:
@@ -332,11 +361,12 @@ def create_backend() -> InProcess:
     readiness = Readiness(run_dir, "server", process, silent_seconds)
     readiness.starting()
     enter(Runtime("inprocess", process, environment["ASGICTL_TARGET"]))
+    app_dir = environment.get("ASGICTL_APP_DIR", "")
     try:
-        application = load_target(environment["ASGICTL_TARGET"])
+        application = load_target(environment["ASGICTL_TARGET"], app_dir)
         threads = int(environment["ASGICTL_THREADS"])
         redis_url, name = environment.get("ASGICTL_REDIS"), environment["ASGICTL_NAME"]
-        release = release_of(environment["ASGICTL_TARGET"], run_dir=run_dir)
+        release = release_of(environment["ASGICTL_TARGET"], run_dir=run_dir, app_dir=app_dir)
         return InProcess(
             *(application, redis_url, name, threads, readiness, release, limits_of(environment)),
             access_log=environment.get("ASGICTL_ACCESS_LOG") == "True",
@@ -350,6 +380,7 @@ def create_backend() -> InProcess:
 def serve() -> bool:
     """Serve it on file descriptor 0, on ASGICTL_SERVER, as hosting.host does."""
     environment = os.environ
+    set_title(_logging(environment)[1], environment["ASGICTL_NAME"])
     set_up(*_logging(environment))
     server, trusted = environment["ASGICTL_SERVER"], environment["ASGICTL_FORWARDED_ALLOW_IPS"]
     listener = forks.take_listener(0)

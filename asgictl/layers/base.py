@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol
 
 from asgictl.wire.manifest import Manifest
 from asgictl.wire.messages import Broadcast, Event, Frames, LastReply, Reply, Response, Sent, Want, WorkerMessage
+from asgictl.wire.naming import name_of
 
 REFUSED_SECONDS = 10.0  # after which what Redis refuses is refused for good
 Position = tuple[int, int]  # a stream entry's id: Redis milliseconds, sequence
@@ -22,6 +23,14 @@ Answered = Callable[[object], None]  # called with the entry's id, or with an ex
 
 def ignored(*_: object) -> None:
     """Hear what nobody needs: the answer to a command whose failure shows elsewhere, as in a lost connection."""
+
+
+def own_channel(channel: str, home: str) -> str:
+    """Return the name of a worker's own channel: of those events of `channel` that no other worker is to have.
+
+    home: the inbox of the worker's event loop.
+    """
+    return f"{channel}@{home}"
 
 
 class OnItsWay(Protocol):
@@ -49,6 +58,10 @@ class EventLayer(Protocol):
     def manifest(self) -> bytes | None: ...
 
     @property
+    def identities(self) -> Sequence[str]:
+        """What connections' ids begin with: of requests and ASGI sockets the first, of other sockets the last."""
+
+    @property
     def silent_seconds(self) -> float:
         """How long ago the layer last answered, which it does each second."""
 
@@ -62,11 +75,20 @@ class EventLayer(Protocol):
     async def goodbye(self) -> None:
         """Every connection has had its last turn: leave nothing behind."""
 
-    def append(self, channel: str, event: Event, answered: Answered, *, repeatable: bool) -> OnItsWay:
+    def append(
+        self, channel: str, event: Event, answered: Answered, *, repeatable: bool, is_own: bool = False
+    ) -> OnItsWay:
         """Put an event onto a channel, once the layer is there; answered with its entry.
 
         repeatable: put it there again when nobody knows whether it was; else it is answered with a ConnectionError.
+        is_own: the channel is a worker's own. Answered with None, or an error, unless that worker takes new events.
         """
+
+    def homes(self, channel: str) -> tuple[str, ...]:
+        """Return the workers that take new events of their own channels beside this one, as far as is known."""
+
+    def find_homes(self, found: Callable[[], None]) -> None:
+        """Ask which workers take new events of their own channels, as the layer does each second; then call found()."""
 
     def remove(self, channel: str, entry: bytes, answered: Answered) -> None:
         """Take an event from its channel; answered with 1, or 0 when a worker has it in hand already."""
@@ -78,7 +100,7 @@ class EventLayer(Protocol):
         """A connection is over: keep nothing of it."""
 
     def depth(self, channel: str, answered: Answered) -> None:
-        """Ask how many events stand in a channel."""
+        """Ask how many events stand in a channel, and in the workers' own channels beside it."""
 
     def audit(self, channel: str, event: Event, entry: bytes, gone: Callable[[], None]) -> None:
         """Call gone() if the entry was lost: it stands no more in its channel, and no reply to it is on its way."""
@@ -93,6 +115,9 @@ class Entry(NamedTuple):
     stream: bytes
     id: bytes
     event: Event
+
+    def __str__(self) -> str:
+        return f"{name_of(self.event)} (event {self.id.decode()})"
 
 
 class WorkerLayer(Protocol):

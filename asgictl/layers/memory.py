@@ -39,6 +39,7 @@ from asgictl.wire.messages import (
     decode_event,
     encode,
 )
+from asgictl.wire.records import JobRecord
 
 EVENT_BYTES = 4 << 10  # that an event counts for beside its body or frames
 
@@ -72,9 +73,10 @@ def size_of(event: Event) -> int:
 
 
 class Memory:
-    """What all layers of one process share. Its methods may be called from any thread."""
+    """What all layers of one process share. Its methods may be called from any thread. clock: of delayed messages."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
         self.lock = threading.RLock()  # guards all that follows
         self.waiting: dict[str, Waiting] = {}  # by consumer
         self.listeners: list[MemoryEventLayer] = []
@@ -140,7 +142,7 @@ class Memory:
     def take(self, consumer: str, streams: list[bytes], count: int) -> list[Entry]:
         """Put into a worker's hands at most `count` events of each stream, the oldest that are in nobody's."""
         with self.lock:
-            while self._delayed and self._delayed[0][0] <= monotonic():
+            while self._delayed and self._delayed[0][0] <= self._clock():
                 job = heappop(self._delayed)[2]
                 self.add(job.channel.encode(), job)
             taken = []
@@ -200,8 +202,10 @@ class Memory:
                 self._last += 1
                 for listener in self.listeners:
                     listener.hear_broadcast(sent, (0, self._last))
+            elif isinstance(sent, JobRecord):
+                return  # whoever asks for one asks Redis
             elif sent.delay_milliseconds:
-                heappush(self._delayed, (monotonic() + sent.delay_milliseconds / 1000, sent.id, sent))
+                heappush(self._delayed, (self._clock() + sent.delay_milliseconds / 1000, sent.id, sent))
             else:
                 self.add(sent.channel.encode(), sent)
 
@@ -314,6 +318,10 @@ class MemoryEventLayer:
         self._thread = 0  # that runs the loop
 
     @property
+    def identities(self) -> Sequence[str]:
+        return (self._id,)
+
+    @property
     def manifest(self) -> bytes | None:
         return self._memory.manifest
 
@@ -350,9 +358,17 @@ class MemoryEventLayer:
             with suppress(RuntimeError):  # the loop was closed without a stop(), which is as good as a death
                 (self._loop.call_soon if is_there else self._loop.call_soon_threadsafe)(callback, *arguments)
 
-    def append(self, channel: str, event: Event, answered: Answered, *, repeatable: bool) -> OnItsWay:
-        self._soon(answered, self._memory.add(channel.encode(), event))
+    def append(
+        self, channel: str, event: Event, answered: Answered, *, repeatable: bool, is_own: bool = False
+    ) -> OnItsWay:
+        self._soon(answered, None if is_own else self._memory.add(channel.encode(), event))
         return Added(about(event))
+
+    def homes(self, channel: str) -> tuple[str, ...]:
+        return ()  # ASGI applications run behind the edge, without a layer
+
+    def find_homes(self, found: Callable[[], None]) -> None:
+        self._soon(found)
 
     def remove(self, channel: str, entry: bytes, answered: Answered) -> None:
         place = self._memory.withdraw(channel.encode(), entry, in_hand=False)

@@ -20,6 +20,7 @@ FRONT_SECONDS = 40.0  # more than an interface takes to drain
 BACK_SECONDS = 10.0
 CHILDREN_SECONDS = 3.0  # that what handlers have started has to end, once its process has drained
 POLL_SECONDS = 0.05
+NOTE_SECONDS = 10.0  # after which a note that nobody has taken is removed
 TRACKER = "multiprocessing.resource_tracker"  # ends by itself, after its process, and cleans up then
 
 
@@ -85,6 +86,27 @@ def end_children(seconds: float = CHILDREN_SECONDS) -> None:
             child.kill()
 
 
+def note_exit(run_dir: Path, pid: int) -> None:
+    """Note how a child of this process has ended, if it has, for another process; reaps nothing."""
+    with suppress(OSError):  # it is no child any more; a full disk
+        if ended := os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            for note in run_dir.glob("exit-*"):
+                if time.time() - note.stat().st_mtime > NOTE_SECONDS:
+                    note.unlink()
+            status = ended.si_status << 8 if ended.si_code == os.CLD_EXITED else ended.si_status
+            (run_dir / f"exit-{pid}").write_text(f"{status}\n")
+
+
+def take_exit(run_dir: Path, pid: int) -> int | None:
+    """Return how a process has ended, as waitpid(2) has it, and remove the note; None where there is none yet."""
+    note = run_dir / f"exit-{pid}"
+    with suppress(OSError):
+        if (text := note.read_text()).endswith("\n"):
+            note.unlink()
+            return int(text)
+    return None
+
+
 def terminate(processes: Sequence[psutil.Process]) -> None:
     """Ask these to end."""
     for process in processes:
@@ -119,12 +141,14 @@ def is_alive(process: psutil.Process) -> bool:
 
 def is_in_front(process: psutil.Process) -> bool:
     """Whether clients are connected to it."""
-    return any(word in FRONT or "gunicorn" in word or "asgictl.inprocess" in word for word in _words(process))
+    words = _words(process)
+    return any(word.partition("-")[0] in FRONT or "gunicorn" in word or "asgictl.inprocess" in word for word in words)
 
 
 def is_supervisor(process: psutil.Process) -> bool:
     """Whether it is a supervisord of ours."""
-    return "asgictl.control.supervisord_main" in _words(process)
+    words = _words(process)
+    return "asgictl.control.supervisord_main" in words or words[:2] == ["asgictl:", "supervisord"]  # its title
 
 
 def _is_redis(process: psutil.Process) -> bool:
@@ -143,4 +167,4 @@ def _group(process: psutil.Process) -> int | None:
 
 
 def _words(process: psutil.Process) -> list[str]:
-    return asked(process.cmdline, [])
+    return " ".join(asked(process.cmdline, [])).split()

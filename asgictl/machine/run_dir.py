@@ -33,6 +33,16 @@ FULL = {errno.ENOSPC, errno.EDQUOT}
 ELSEWHERE = "or set XDG_RUNTIME_DIR to a directory of yours"
 
 
+def handover_path(run_dir: Path, pid: int) -> Path:
+    """Return the Unix socket on which an interface takes other processes' sockets."""
+    return run_dir / f"handover-{pid}.sock"
+
+
+def successor_path(run_dir: Path, pid: int) -> Path:
+    """Return the file that holds the pid of the process to which an interface hands its sockets over once it drains."""
+    return run_dir / f"successor-{pid}"
+
+
 class RunDir:
     """A run directory, proven when this is made; one that is missing can be made by create().
 
@@ -59,7 +69,7 @@ class RunDir:
     @property
     def redis_url(self) -> str:
         """Where the instance's own Redis listens, if it has one."""
-        return f"unix://{self.path}/redis.sock"
+        return redis_url(self.path)
 
     @property
     def exists(self) -> bool:
@@ -201,6 +211,23 @@ class RunDir:
         """Have a descriptor closed once this object is gone."""
         weakref.finalize(self, os.close, descriptor)
         return descriptor
+
+
+def instance_names() -> list[str]:
+    """Return the names of this user's instances on this machine: those that have a run directory, proven or not."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        return sorted(each.name for each in run_directory("").iterdir() if each.is_dir())
+    return []
+
+
+def redis_url(run_dir: Path) -> str:
+    """Return where an instance's own Redis listens, if it has one."""
+    return f"unix://{run_dir}/redis.sock"
+
+
+def has_own_redis(run_dir: Path) -> bool:
+    """Whether an embedded Redis runs for the instance of this run directory."""
+    return (run_dir / "redis.sock").exists()
 
 
 def _lock(descriptor: int) -> bool:

@@ -53,6 +53,10 @@ class WebSocketLog:
         self._began = perf_counter()
         self._is_open = False
 
+    def go_on(self) -> None:
+        """Log only the end: another process has logged the opening."""
+        self._is_open = True
+
     def open(self) -> None:
         """Log that the handshake is accepted."""
         if self._who:

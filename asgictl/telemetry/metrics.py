@@ -6,7 +6,10 @@ seconds of all.
 """
 
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from heapq import nsmallest
+from operator import itemgetter
+from time import perf_counter
 from typing import Any
 
 import msgspec
@@ -14,6 +17,8 @@ import msgspec
 _MANTISSAS = (1, 1.25, 1.6, 2, 2.5, 3.2, 4, 5, 6.3, 8)  # Renard's R10 (ISO 3), rounded: steps of about a quarter
 BOUNDS = [round(mantissa * 10.0**power, 7) for power in range(-4, 2) for mantissa in _MANTISSAS]  # seconds
 _LENGTH = len(BOUNDS) + 2
+REPORTS = 11  # kept of each process: rates and quantiles are those of the last ten seconds
+MOST_RUNS = 3  # told of a process
 CLIENT_GONE = 499  # nginx's word for a request whose client left before its response
 
 
@@ -28,8 +33,11 @@ class Figures(msgspec.Struct):
     requests: by status. request_*, turn_*: histograms of the time from receipt to answer, what of it the application
     took, and the rest, which is the wait. http, websockets, running: how many are open, and run, now.
     redis_silent_seconds: since Redis last answered, while that is due each second.
-    full: whether there are as many connections as open files allow.
+    full: whether there are as many connections as open files allow. draining: whether the process is to end.
+    runs: of what runs the longest: its name, and for how many seconds. It is no count, and not summed.
     adapted: requests and sockets that came by ASGI's messages, from a server with protocols of its own.
+    moved, refused, overdue: sockets that another process took, that it refused, and that were closed instead. waiting:
+    sockets that are still to be moved now. until: the deadline of that in epoch seconds, else 0.
     """
 
     events: int = 0
@@ -42,6 +50,13 @@ class Figures(msgspec.Struct):
     redis_silent_seconds: float = 0.0
     adapted: int = 0
     full: int = 0
+    draining: int = 0
+    moved: int = 0
+    refused: int = 0
+    overdue: int = 0
+    waiting: int = 0
+    until: float = 0.0
+    runs: list[tuple[str, float]] = []
     requests: dict[int, int] = {}
     shed: dict[str, int] = {}
     request_seconds: list[float] = msgspec.field(default_factory=_histogram)
@@ -67,6 +82,7 @@ class Figures(msgspec.Struct):
         add(seconds, run_seconds, self.turn_seconds, self.turn_run_seconds, self.turn_wait_seconds)
 
 
+COUNTS = [name for name in Figures.__struct_fields__ if name != "runs"]
 HISTOGRAMS = [name for name in Figures.__struct_fields__ if name.startswith(("request_", "turn_"))]
 
 
@@ -86,15 +102,25 @@ def add(seconds: float, run_seconds: float, whole: list[float], run: list[float]
 
 def total(reports: Iterable[Figures]) -> Figures:
     """Return the sum of what several processes, or one in several stretches of time, have counted."""
-    summed = msgspec.structs.asdict(Figures())
+    summed = _counts(Figures())
     for report in reports:
-        summed = _combined(msgspec.structs.asdict(report), summed, 1)
+        summed = _combined(_counts(report), summed, 1)
     return Figures(**summed)
 
 
 def since(now: Figures, then: Figures) -> Figures:
     """Return what was counted between two reports of one process."""
-    return Figures(**_combined(msgspec.structs.asdict(now), msgspec.structs.asdict(then), -1))
+    return Figures(**_combined(_counts(now), _counts(then), -1))
+
+
+def longest(running: Iterable[tuple[float, Callable[[], str]]]) -> list[tuple[str, float]]:
+    """Return as Figures.runs what has been running the longest, of pairs: when by perf_counter(), and what names it."""
+    now = perf_counter()
+    return [(name(), now - began) for began, name in nsmallest(MOST_RUNS, running, key=itemgetter(0))]
+
+
+def _counts(figures: Figures) -> dict[str, Any]:
+    return {name: getattr(figures, name) for name in COUNTS}
 
 
 def _combined(first: Any, second: Any, sign: int) -> Any:

@@ -5,7 +5,7 @@ from collections.abc import Collection
 from msgspec import msgpack
 
 from asgictl.errors import TargetError, UnknownChannel, WireError
-from asgictl.wire.messages import VERSION, Wire
+from asgictl.wire.messages import BACKGROUND, VERSION, Wire
 from asgictl.wire.routing import compile_pattern, is_below
 
 
@@ -32,6 +32,8 @@ class Manifest(Wire, frozen=True):
 
     pools: of HTTP, prefixes of paths with the suffix of their channel, the longest first. is_asgi: WebSockets of all
     paths go to an ASGI application, each to stay with one worker. background: names of channels, for who sends to them.
+    mounts: of HTTP, prefixes of paths, the longest first, and whether ASGI applications serve them, as affinity asks;
+    empty when none does.
     """
 
     version: int
@@ -41,6 +43,17 @@ class Manifest(Wire, frozen=True):
     pools: dict[str, str] = {}  # noqa: RUF012 - msgspec copies it
     is_asgi: bool = False
     background: list[str] = []  # noqa: RUF012
+    mounts: dict[str, bool] = {}  # noqa: RUF012
+
+
+def event_channels(manifest: Manifest) -> set[str]:
+    """Return the channels of the application's events."""
+    found = {f"http.request{pool}" for pool in ("", *manifest.pools.values()) if manifest.http}
+    found |= {"websocket.connect"} if manifest.is_asgi else set()
+    for path in manifest.websocket:
+        kinds = {"connect": path.connect, "receive": path.receive, "disconnect": path.disconnect}
+        found |= {f"websocket.{kind}{path.pool}" for kind, is_consumed in kinds.items() if is_consumed}
+    return found | {BACKGROUND + name for name in manifest.background}
 
 
 def encode_manifest(manifest: Manifest) -> bytes:
@@ -84,6 +97,14 @@ class Router:
             if is_below(path, prefix):
                 return pool
         return ""
+
+    def is_asgi(self, path: str) -> bool:
+        """Whether an ASGI application serves an HTTP path."""
+        mounts = self.manifest.mounts
+        for prefix, is_asgi in mounts.items():
+            if is_below(path, prefix):
+                return is_asgi
+        return mounts.get("/", False)  # as Application.mount has it
 
     def match(self, path: str) -> Path | None:
         """Return the first WebSocket path whose pattern matches, or None."""

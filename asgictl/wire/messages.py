@@ -4,9 +4,8 @@ A stream entry has one field: its name is the wire version, its value the encode
 interoperate, because a new field is only ever appended, with a default: an older reader passes over it, a newer
 one fills it in. Any other version is a WireError that names both.
 
-Events travel interface -> worker on a channel's stream; replies travel worker -> interface on the reply stream of
-the one interface that holds the connection; letters travel interface -> the one worker that runs a request, on its
-inbox; broadcasts travel to every interface.
+Events travel from an interface to a worker on a channel's stream; replies to the one interface that holds the
+connection, on its reply stream; letters to the one worker that runs a request, on its inbox; broadcasts to all.
 """
 
 from functools import lru_cache
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 import msgspec
 
 from asgictl.errors import VersionError, WireError
+from asgictl.wire.records import JobRecord
 
 VERSION = 1
 WINDOW_BYTES = 1 << 20  # of a body that may be on its way, in either direction
@@ -25,7 +25,7 @@ _KNOWN = {b"%d" % version: version for version in range(max(VERSION - 1, 1), VER
 if TYPE_CHECKING:
     Frame = str | bytes  # one WebSocket message: text or binary (RFC 6455, section 5.6)
 else:
-    Frame = Any  # msgspec decodes no such union; _check_frames stands in for it
+    Frame = Any  # msgspec decodes no such union; check_frames stands in for it
 Headers = list[tuple[bytes, bytes]]  # in order, duplicates kept, names in lower case (ASGI)
 Address = tuple[str, int | None]
 
@@ -34,7 +34,7 @@ class Wire(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Base of all that is encoded."""
 
 
-def _check_frames(frames: list[Frame]) -> None:
+def check_frames(frames: list[Frame]) -> None:
     for frame in frames:
         if not isinstance(frame, (str, bytes)):
             raise TypeError(f"a frame is text or binary, not {type(frame).__name__}")
@@ -92,24 +92,27 @@ class Turn(Wire, frozen=True):
 class Connect(Turn, tag="connect", frozen=True):
     """Event: a handshake waits to be accepted or refused."""
 
+    kind: ClassVar[str] = "connect"
     channel: ClassVar[str] = "websocket.connect"
 
 
 class Receive(Turn, tag="receive", frozen=True):
     """Event: 1 to 16 frames, in the order in which the client sent them; after a death, one."""
 
+    kind: ClassVar[str] = "receive"
     channel: ClassVar[str] = "websocket.receive"
     frames: list[Frame]
     first: int  # the number of the first frame among all that the connection has received
     at_most_once: bool = False
 
     def __post_init__(self) -> None:
-        _check_frames(self.frames)
+        check_frames(self.frames)
 
 
 class Disconnect(Turn, tag="disconnect", frozen=True):
     """Event: the connection has ended; its last turn. code and reason: RFC 6455, section 7.4."""
 
+    kind: ClassVar[str] = "disconnect"
     channel: ClassVar[str] = "websocket.disconnect"
     code: int
     reason: str
@@ -119,7 +122,7 @@ class Job(Wire, tag="job", frozen=True):
     """Event: work for a background consumer, of which no interface knows.
 
     id: stable over reruns; attempt: 1, and one more for each rerun; name: the channel, as the application names it;
-    content: a dict, as encode_state has it; delay_milliseconds: how long it waits from its commit on.
+    content: a dict, as encode_state has it; delay_milliseconds: its wait from the commit; headers: those of its trace.
     """
 
     connection: ClassVar[str] = ""  # it comes from none
@@ -128,6 +131,7 @@ class Job(Wire, tag="job", frozen=True):
     name: str
     content: bytes
     delay_milliseconds: int = 0
+    headers: Headers = []  # W3C Trace Context's, where it was sent in a trace
 
     @property
     def channel(self) -> str:
@@ -152,6 +156,7 @@ class Response(Wire, tag="response", frozen=True):
     inbox: str = ""  # of the worker, when more follows under credit
     run_seconds: float = 0.0  # that the application took up to here
     worker: str = ""  # its name in `status`
+    home: str = ""  # the inbox of its event loop, once it has answered: what affinity finds it by; of ASGI alone
 
 
 class Want(Wire, tag="want", frozen=True):
@@ -181,7 +186,7 @@ class Frames(Wire, tag="frames", frozen=True):
     entry: bytes = b""
 
     def __post_init__(self) -> None:
-        _check_frames(self.frames)
+        check_frames(self.frames)
 
 
 class Accept(Wire, frozen=True):
@@ -222,8 +227,9 @@ class Done(Wire, tag="done", frozen=True):
     own: list[tuple[str, Frame]] = []
 
     def __post_init__(self) -> None:
-        _check_frames(self.frames)
-        _check_frames([frame for _, frame in self.own])
+        check_frames(self.frames)
+        if self.own:
+            check_frames([frame for _, frame in self.own])
 
 
 class Lost(Wire, tag="lost", frozen=True):
@@ -264,7 +270,7 @@ class Incoming(Wire, tag="incoming", frozen=True):
     sequence: int
 
     def __post_init__(self) -> None:
-        _check_frames([self.frame])
+        check_frames([self.frame])
 
 
 class Ended(Wire, tag="ended", frozen=True):
@@ -326,14 +332,14 @@ class Broadcast(Wire, tag="broadcast", frozen=True):
     but: str = ""
 
     def __post_init__(self) -> None:
-        _check_frames([self.frame])
+        check_frames([self.frame])
 
 
 BACKGROUND = "background."  # begins the name of every channel of background work
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS", "TRACE"}  # RFC 9110, section 9.2.1
 Event = Request | Connect | Receive | Disconnect | Job
 TurnEvent = Connect | Receive | Disconnect
-Sent = Broadcast | Job  # what anybody may send to others than those whose event it handles
+Sent = Broadcast | Job | JobRecord  # what anybody may send to others than those whose event it handles
 Reply = Response | Want | Frames | Closed | Done | Lost | Died
 LastReply = Response | Done | None  # what an event's commit holds; None for a job
 WorkerMessage = Chunk | Credit | Gone | Incoming | Ended | InterfaceDied

@@ -3,7 +3,10 @@
 import json
 
 from asgictl import Application, Group, Message, path
-from mysite.wsgi import application
+from mysite.wsgi import application  # first: it sets Django up, so that models can be imported
+
+# isort: split
+from board.models import Line
 
 
 def join(message: Message) -> None:
@@ -12,8 +15,9 @@ def join(message: Message) -> None:
 
 
 def say(message: Message) -> None:
-    said = json.loads(message.text or "{}")["message"]
-    Group("chat." + message.params["room"]).send(text=json.dumps({"message": said}))
+    said, room = json.loads(message.text or "{}")["message"], message.params["room"]
+    Line.objects.create(room=room, text=said)
+    Group("chat." + room).send(text=json.dumps({"message": said}))
 
 
 app = Application(http=application, websocket=[path("/ws/chat/{room}/", connect=join, receive=say)])

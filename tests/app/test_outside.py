@@ -14,7 +14,7 @@ from asgictl.errors import ChannelFull, ConsumerError, RedisError, UnknownChanne
 from asgictl.layers.redis import sync_client
 from asgictl.layers.redis.keys import Keys
 from asgictl.wire.manifest import encode_manifest
-from asgictl.wire.messages import Broadcast, Job, decode_broadcast, decode_event
+from asgictl.wire.messages import Broadcast, Job, Sent, decode_broadcast, decode_event
 from asgictl.wire.state import decode_state
 from tests.conftest import until
 from tests.plain import TEXTS, Number
@@ -161,3 +161,13 @@ def test_what_a_script_sends_is_plain(client: Any, text: str) -> None:
     job = decode_event(*next(iter(fields.items())))
     assert isinstance(job, Job)
     assert decode_state(job.content) == {"hello": "hello", "n": 7}
+
+
+def test_another_may_have_what_is_sent_until_the_one_before_has_it_again() -> None:
+    taken: list[Sent] = []
+    before = outside.use(taken.append)
+    try:
+        Group("room").send(text="hello")
+    finally:
+        assert outside.use(before) == taken.append
+    assert [type(sent).__name__ for sent in taken] == ["Broadcast"]

@@ -426,6 +426,4 @@ def test_a_consumer_that_ends_closes_with_1011_and_is_told_once(
     turn = ran(receive(["x"]), async_say if is_async else say)
     done = asyncio.run(turn.run_async()) if is_async else turn.run()
     assert (done.frames, done.close) == ([], Close(1011, "", 403))
-    assert [record.getMessage() for record in caplog.records] == [
-        "the application: websocket.receive of /ws/hall failed"
-    ]
+    assert [record.getMessage() for record in caplog.records] == ["the application: websocket.receive /ws/hall failed"]

@@ -52,6 +52,110 @@ def test_a_routing_list_of_channels_1_becomes_an_application(module: Write) -> N
         load_target(module("routing = [3]") + ":routing")
 
 
+FACTORY = """
+from asgictl import Application
+def make(name="x", *, debug=False):
+    def app(environ, start_response): ...
+    app.told = name, debug
+    return app
+class Site:
+    def __call__(self, environ, start_response): ...
+    make = staticmethod(make)
+def whole(): return Application(websocket=[])
+def plain(): return {}
+async def slow(): ...
+def twice(): return make
+def needs(settings, other, third, fourth): return make()
+def breaks(): raise ValueError("theirs")
+"""
+
+
+@pytest.mark.parametrize(
+    ("expression", "told"),
+    [
+        ("make", ("x", False)),
+        ("make()", ("x", False)),
+        ("Site.make", ("x", False)),
+        (" make( 'y', debug = True ) ", ("y", True)),
+        ("Site.make({'a': [1]})", ({"a": [1]}, False)),
+        ("needs(1, 2, 3, fourth=4)", ("x", False)),
+    ],
+)
+def test_a_factory_is_called(module: Write, expression: str, told: tuple[object, bool]) -> None:
+    application = load_target(f"{module(FACTORY)}:{expression}")
+    assert application.http["/"].told == told  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("expression", ["Site", "Site()", "whole", "plain()"])
+def test_a_factory_may_return_all_that_target_may_name(module: Write, expression: str) -> None:
+    assert isinstance(load_target(f"{module(FACTORY)}:{expression}"), Application)
+
+
+@pytest.mark.parametrize(
+    ("expression", "shown"),
+    [
+        ("needs", "a factory is called as in"),
+        ("needs()", "missing 4 required positional arguments"),
+        ("make(1, 2)", "takes from 0 to 1 positional argument"),
+        ("make(name)", "arguments must be literals"),
+        ("make(*[1])", "arguments must be literals"),
+        ("make(**{'name': 1})", "keywords must be strings"),
+        ("make()()", "not of the form"),
+        ("make() + 1", "not of the form"),
+        ("make(", "not of the form"),
+        ("make\0", "not of the form"),
+        ("breaks", "ValueError: theirs"),
+        ("twice", "a factory of WSGI or ASGI callables"),
+        ("slow", "neither"),
+        ("__name__()", "'str' object is not callable"),
+    ],
+)
+def test_what_cannot_be_called_so_is_refused(module: Write, expression: str, shown: str) -> None:
+    with pytest.raises(TargetError) as caught:
+        load_target(f"{module(FACTORY)}:{expression}")
+    assert shown in str(caught.value)
+    assert "target.py" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("target", "meant"),
+    [
+        ("./site_of_hints.py", "asgictl start site_of_hints:app"),
+        ("site_of_hints.py:make", "asgictl start site_of_hints:make"),
+        ("./src/package/part.py", "asgictl start package.part:app --app-dir src"),
+        ("site_of_hints", "did you mean site_of_hints:create_app?"),
+        ("site_of_hints:", "did you mean site_of_hints:create_app?"),
+        ("site_of_hints:app", "did you mean site_of_hints:create_app?"),
+        ("site_of_hints:wsgi_ap", "did you mean site_of_hints:wsgi_app?"),
+        ("package.part:app", "it is in SRC: give --app-dir src"),
+        ("above_hints:app", "it is in ABOVE: give --app-dir .."),
+    ],
+)
+def test_a_mistake_is_shown_what_was_meant(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str, meant: str
+) -> None:
+    here = tmp_path / "here"
+    (here / "src" / "package").mkdir(parents=True)
+    (tmp_path / "above_hints.py").touch()
+    (here / "site_of_hints.py").write_text("def create_app(): ...\nwsgi_app = 1")
+    (here / "src" / "package" / "__init__.py").touch()
+    (here / "src" / "package" / "part.py").touch()
+    monkeypatch.chdir(here)
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    with pytest.raises(TargetError) as caught:
+        load_target(target)
+    sys.modules.pop("site_of_hints", None)
+    assert meant.replace("SRC", str(here / "src")).replace("ABOVE", str(tmp_path)) in str(caught.value)
+
+
+def test_modules_are_looked_for_in_app_dir_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "only_in_app_dir.py").write_text("def app(environ, start_response): ...")
+    assert load_target("only_in_app_dir:app", "src").http
+
+
 def test_the_demo_is_an_application() -> None:
     assert isinstance(load_target(DEMO), Application)
 
@@ -159,16 +263,41 @@ class WSGIObject:
         return []
 
 
+def late(scope: Any, receive: Any, send: Any) -> Any:
+    return asgi(scope, receive, send)
+
+
+class LateObject:
+    def __call__(self, scope: Any, receive: Any, send: Any) -> Any:
+        return asgi(scope, receive, send)
+
+
+def with_settings(settings: str, environ: Any, start_response: Any) -> list[bytes]:
+    return []
+
+
+@pytest.mark.parametrize("target", [partial(with_settings, "production"), partial(WSGIObject())])
+def test_what_a_partial_still_wants_counts(target: Any) -> None:
+    assert kind_of(target) == "WSGI"
+
+
 @pytest.mark.parametrize("target", [wsgi, WSGIObject(), WSGIObject().__call__, lambda *arguments: [], partial(wsgi)])
 def test_wsgi_is_recognized(target: Any) -> None:
     assert kind_of(target) == "WSGI"
 
 
-@pytest.mark.parametrize("target", [asgi, OldASGI, ASGIObject(), ASGIObject().__call__, partial(asgi)])
+@pytest.mark.parametrize(
+    "target",
+    [asgi, OldASGI, ASGIObject(), ASGIObject().__call__, partial(asgi), partial(ASGIObject()), late, LateObject()],
+)
 def test_asgi_is_recognized(target: Any) -> None:
     assert kind_of(target) == "ASGI"
 
 
 def test_asgi_2_is_called_as_asgi_3() -> None:
     assert kind_of(asgi3(OldASGI)) == "ASGI"
-    assert asgi3(asgi) is asgi
+
+
+@pytest.mark.parametrize("target", [asgi, late, LateObject(), partial(late), partial(ASGIObject())])
+def test_asgi_3_is_called_as_it_is(target: Any) -> None:
+    assert asgi3(target) is target

@@ -1,6 +1,6 @@
 """The arithmetic of CPU by role, on samples that were recorded."""
 
-from benchmarks.by_role import ALL, Sample, Spread, by_role, compare, describe, describe_ratios
+from benchmarks.by_role import ALL, Ratio, Sample, Spread, by_role, compare, describe, describe_ratios, ratio
 
 SPLIT = [
     Sample(14_000, {"redis": 23.0, "interface": 51.0, "worker": 33.0, "controller": 0.0}),
@@ -31,6 +31,10 @@ def test_sides_are_compared_by_all_and_by_the_roles_that_both_have_and_use() -> 
     assert describe_ratios(SLOWER, SPLIT) == (
         "all 1.48 (1.46–1.49) · interface 2.00 (2.00–2.00) · worker 1.00 (1.00–1.00) · Redis 1.00 (1.00–1.00)"
     )
+
+
+def test_the_ratio_is_that_of_the_medians_and_the_spread_that_of_neighbouring_rounds() -> None:
+    assert ratio([4.0, 2.0, 6.0], [2.0, 2.0, 4.0]) == Ratio(2.0, 1.0, 2.0, 4.0, 2.0)
 
 
 def test_trees_are_compared_role_by_role() -> None:

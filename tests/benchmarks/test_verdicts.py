@@ -1,8 +1,11 @@
 """The arithmetic of bars, on samples that were recorded."""
 
+from collections import Counter
+
 import pytest
 
 from benchmarks import verdicts
+from benchmarks.deploy_load import KEPT, Counts
 from benchmarks.verdicts import MIB, Reading, growth, idle, latency, layer_latency, recovery, refusals, slow_neighbour
 
 SPLIT_RUNS = [[0.00047, 0.00049, 0.00912], [0.00042, 0.00044, 0.00051], [0.00049, 0.00050, 0.00050]]
@@ -133,3 +136,31 @@ def test_whoever_has_a_silent_redis_notices_nothing_but_a_stall() -> None:
     whole, stall = verdicts.noticed("stall", {"closed": 0, "lost": 2, "repeated": 1}, ["s1 misses 3"], 25, 26)
     assert (whole.figure, whole.met, stall.met) == (3, False, True)
     assert whole.note == "0 closed, 2 lost, 1 repeated; s1 misses 3"
+
+
+def test_deploys_may_close_sockets_with_some_codes_and_once_each() -> None:
+    counts = Counts(requests=Counter({KEPT: 90}), failed=Counter({KEPT: 2}), handshakes=60, handshakes_failed=1)
+    counts.closed = Counter({1012: 50, 1006: 3})
+    counts.again = 4
+    counts.errors["handshake: OSError"] = 1
+    failed, closed = verdicts.deploys("in-process", counts, (1012,))
+    assert (failed.figure, failed.met) == (3, False)
+    assert failed.note == "of 90 requests, 60 handshakes; the load was late by 0.00 s at most; 1 handshake: OSError"
+    assert (closed.figure, closed.note) == (7, "3 with 1006, 50 with 1012; 4 again in the same deploy")
+    assert all(each.met for each in verdicts.deploys("split", Counts(requests=Counter({KEPT: 1})), ()))
+    assert not verdicts.deploys("split", Counts(), ())[0].met, "nothing was served"
+
+
+def test_a_handover_loses_nothing_and_stalls_little_longer_than_another_server() -> None:
+    *counted, stall, at_rest = verdicts.handover({"closed": 0, "lost": 2}, "9 messages", 1.4, 1.0, 0.95)
+    assert [(each.name, each.met) for each in counted] == [("handover: closed", True), ("handover: lost", False)]
+    assert (stall.met, stall.note) == (True, "1.40; uvicorn 1.00")
+    assert (round(at_rest.figure), at_rest.met) == (5, True)
+    assert at_rest.note.endswith("9 messages")
+    assert not verdicts.handover({}, "", 1.6, 1.0, 0.8)[0].met
+
+
+def test_a_crowd_that_moves_counts_those_that_did_not_open_too() -> None:
+    closed, seconds, memory = verdicts.handover_crowd(10, 8, 1, 9.0, 100 * MIB, 131 * MIB)
+    assert (closed.figure, seconds.met, memory.met) == (3, True, False)
+    assert memory.note == "100.0 → 131.0 MiB (PSS)"

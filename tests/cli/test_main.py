@@ -1,6 +1,7 @@
 """The command line: what it refuses, with which status and which words."""
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from asgictl import __version__
 from asgictl.cli.main import main
 from asgictl.cli.start import start
 from asgictl.config import InstanceConfig, InterfaceConfig, WorkerConfig
-from asgictl.errors import AsgictlError
+from asgictl.errors import NEEDS_ATTENTION_STATUS, AsgictlError
 
 
 @pytest.fixture(autouse=True)
@@ -34,6 +35,7 @@ def _runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "ROOT_PATH",
         "ALLOWED_ORIGINS",
         "LIMIT",
+        "APP_DIR",
     )
     for name in ("REDIS", "NAME", "BIND", "TARGET", "THREADS", "RUN_DIR", "WORKERS", "MODE", *roles):
         monkeypatch.setenv(f"ASGICTL_{name}", "")  # so that it is restored: commands set some
@@ -60,6 +62,8 @@ def run(*arguments: str) -> Result:
         (["start", "--allowed-origins", "example.com"], "use scheme://host"),
         (["interface", "--redis", "redis://h", "--allowed-origins", "https://example.com/"], "no path"),
         (["start", "--mode", "inprocess", "--interfaces", "2"], "--interfaces means nothing"),
+        (["start", "--mode", "inprocess", "--affinity", "client", "--workers", "2"], "--affinity=client means nothing"),
+        (["start", "--affinity", "cookie"], "'connection', 'client'"),
         (["start", "--server", "apache"], "'uvicorn', 'daphne', 'hypercorn'"),
         (["interface"], "--redis"),
         (["worker"], "--redis"),
@@ -125,8 +129,11 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[WorkerConfig]:
 def test_a_worker_is_what_its_options_say(served: list[WorkerConfig]) -> None:
     options = ("--only-channels", "http.*", "--only-channels", "*.slow", "--exclude-channels", "*.fast")
     more = ("--timeout", "0.5", "--max-events", "9", "--max-memory-mib", "2", "--threads", "3", "--name", "shop")
+    here = os.getcwd()
     assert run("worker", "m:a", "--redis", "redis://h", *options, *more).exit_code == 0
-    assert served == [WorkerConfig("shop", "redis://h", "m:a", 3, ("http.*", "*.slow"), ("*.fast",), 0.5, 9, 2 << 20)]
+    assert served == [
+        WorkerConfig("shop", "redis://h", "m:a", 3, ("http.*", "*.slow"), ("*.fast",), 0.5, 9, 2 << 20, app_dir=here)
+    ]
 
 
 def test_a_worker_is_what_its_environment_says(served: list[WorkerConfig], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,9 +152,9 @@ def interfaces(monkeypatch: pytest.MonkeyPatch) -> list[InterfaceConfig]:
     """What interfaces were told to be."""
     told: list[InterfaceConfig] = []
 
-    def serve(config: InterfaceConfig, _readiness: object) -> bool:
+    def serve(config: InterfaceConfig, _readiness: object) -> int:
         told.append(config)
-        return True
+        return 0
 
     monkeypatch.setattr("asgictl.interface.process.serve", serve)
     monkeypatch.setattr("asgictl.cli.roles.set_up", lambda *_: None)
@@ -218,6 +225,26 @@ def test_an_instance_hands_the_options_of_its_roles_on(monkeypatch: pytest.Monke
     assert isinstance(result.exception, Told)
 
 
+@pytest.mark.parametrize(("given", "told"), [("3", (3, None)), ("2..8", (2, (2, 8)))])
+def test_workers_may_be_as_many_as_the_load_needs(given: str, told: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Told(Exception):
+        pass
+
+    def start(_self: object, config: InstanceConfig) -> None:
+        assert (config.workers, config.autoscale) == told
+        raise Told
+
+    monkeypatch.setattr("asgictl.control.instance.Instance.start", start)
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    assert isinstance(run("start", "--workers", given).exception, Told)
+
+
+def test_gunicorn_has_a_fixed_number_of_workers() -> None:
+    result = run("start", "--mode", "inprocess", "--workers", "2..8")
+    assert result.exit_code == 2
+    assert "gunicorn has a fixed number" in result.output
+
+
 @pytest.mark.parametrize("command", ["status", "stop"])
 def test_asking_for_an_instance_leaves_nothing_behind(command: str, tmp_path: Path) -> None:
     run(command)
@@ -284,6 +311,59 @@ def test_a_flag_comes_before_the_environment_before_the_file(monkeypatch: pytest
     assert found["limit"] == (["fragments=7", "header_fields=9"], "ASGICTL_LIMIT")
 
 
+def test_what_the_platform_says_comes_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PORT", "5000")
+    monkeypatch.setenv("WEB_CONCURRENCY", "3")
+    found = shown()
+    assert found["bind"] == ("0.0.0.0:5000", "PORT")
+    assert found["workers"] == (3, "WEB_CONCURRENCY")
+    Path("asgictl.toml").write_text(SETTINGS)
+    assert shown()["bind"] == ("127.0.0.1:1", "asgictl.toml")
+    assert shown("--workers", "2..4")["workers"] == ("2..4", "flag")
+
+
+@pytest.mark.parametrize("variable", ["PORT", "WEB_CONCURRENCY"])
+def test_what_the_platform_says_wrongly_is_refused_by_its_name(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    monkeypatch.setenv(variable, "tcp://10.0.0.1:80")
+    result = run("start")
+    assert result.exit_code == 2
+    assert f"{variable}: " in result.stderr
+
+
+def test_an_env_file_sets_what_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("OURS", "THEIRS", "ASGICTL_ENV_FILE", "ASGICTL_CAPACITY")
+    for name in names:
+        monkeypatch.setenv(name, "")  # so that it is restored
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("THEIRS", "stays")
+    Path(".env").write_text("export OURS='a b'\nTHEIRS=lost\nASGICTL_CAPACITY=5\nASGICTL_REDIS=redis://h\n")
+    found = shown("--env-file", ".env")
+    assert (found["capacity"], found["redis"]) == ((5, "ASGICTL_CAPACITY"), ("redis://h", "ASGICTL_REDIS"))
+    assert found["env-file"] == (".env", "flag")
+    assert (os.environ["OURS"], os.environ["THEIRS"]) == ("a b", "stays")
+    monkeypatch.delenv("OURS")
+    Path("asgictl.toml").write_text("env-file = '.env'")
+    assert shown()["env-file"] == (".env", "asgictl.toml")
+    assert os.environ["OURS"] == "a b"
+
+
+@pytest.mark.parametrize(("data", "said"), [(b"A=\xff", "can't decode"), (b"A=a\0b", "null byte"), (None, "not exist")])
+def test_an_env_file_that_cannot_be_read_is_named(data: bytes | None, said: str) -> None:
+    if data is not None:
+        Path("env").write_bytes(data)
+    result = run("start", "--env-file", "env")
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert "env" in result.stderr
+
+
+def test_an_app_dir_must_be_a_directory() -> None:
+    Path("file").touch()
+    for each in ("absent", "file"):
+        result = run("start", "--app-dir", each)
+        assert (result.exit_code, each in result.stderr) == (2, True)
+
+
 def test_config_show_shows_what_start_takes_and_no_secret() -> None:
     Path("pyproject.toml").write_text("[tool.asgictl]\nredis = 'redis://:hunter2@h'\n")
     lines = run("config", "show").output.splitlines()
@@ -319,7 +399,7 @@ def test_every_command_takes_what_it_has_from_the_file(served: list[WorkerConfig
     assert [(each.name, each.redis_url, each.only) for each in served] == [
         ("shop", "redis://:hunter2@h", ("http.*", "a b"))
     ]
-    assert "'shop'" in run("status").stderr
+    assert "'shop'" in run("reload").stderr
 
 
 @pytest.mark.parametrize("text", ["broken", "workerz = 2", "name = 5"])
@@ -390,6 +470,6 @@ def test_ctrl_c_before_a_command_listens_for_it_exits_as_shells_have_it(monkeypa
 
 def test_help_names_every_exit_status() -> None:
     said = run("--help").output
-    codes = {each.exit_code for each in AsgictlError.__subclasses__()} | {0, 1, 2, 130, 143}
+    codes = {each.exit_code for each in AsgictlError.__subclasses__()} | {0, 1, 2, NEEDS_ATTENTION_STATUS, 130, 143}
     listed = said.partition("Exit status:")[2].partition("Options:")[0]
-    assert {int(number) for number in re.findall(r"(?:^|·)\s*(\d+) ", listed, re.MULTILINE)} == codes
+    assert {int(number) for number in re.findall(r"\b(\d+)  \w", listed)} == codes

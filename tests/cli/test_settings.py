@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 import pytest
 
-from asgictl.cli.settings import SettingsError, defaults, read_settings
+from asgictl.cli.settings import SettingsError, Span, defaults, read_settings
 from asgictl.cli.start import start
 
 
@@ -37,7 +37,7 @@ def test_a_value_has_the_type_of_its_option(tmp_path: Path) -> None:
     [
         ("workerz = 1", "there is no workerz; did you mean workers?"),
         ("detach = true", "there is no detach"),
-        ("workers = '4'", "workers must be int"),
+        ("interfaces = '4'", "interfaces must be int"),
         ("workers = 1.5", "workers must be int"),
         ("workers = true", "workers must be int"),
         ("workers = [1]", "workers must be int"),
@@ -54,6 +54,23 @@ def test_a_mistake_is_told_with_its_file_and_key(text: str, said: str, tmp_path:
         read_settings(tmp_path, start)[1]["target"]()
     assert refused.value.message.startswith(f"asgictl.toml: {said}")
     assert refused.value.exit_code == 2
+
+
+def test_workers_are_a_number_or_a_span(tmp_path: Path) -> None:
+    for text, value in (("4", 4), ("'2..8'", "2..8")):
+        (tmp_path / "asgictl.toml").write_text(f"workers = {text}\n")
+        assert read_settings(tmp_path, start)[1] == {"workers": value}
+
+
+@pytest.mark.parametrize(("given", "value"), [(4, 4), ("4", 4), ("2..8", "2..8"), ("3..3", 3)])
+def test_a_span_is_a_number_where_both_ends_are_one(given: object, value: object) -> None:
+    assert Span(click.IntRange(1, 64)).convert(given, None, None) == value
+
+
+@pytest.mark.parametrize("given", ["8..2", "0..3", "1..65", "2..", "..3", "x", "2...3", ""])
+def test_a_span_has_two_ends_within_limits(given: str) -> None:
+    with pytest.raises(click.BadParameter):
+        Span(click.IntRange(1, 64)).convert(given, None, None)
 
 
 def test_a_table_that_is_none_is_a_mistake(tmp_path: Path) -> None:
@@ -79,7 +96,7 @@ def test_beside_a_mistake_nothing_is_a_default_but_what_is_right_counts(text: st
 
 
 def test_the_settings_in_the_docs_are_settings(tmp_path: Path) -> None:
-    docs = (Path(__file__).parents[2] / "docs" / "running.md").read_text()
+    docs = (Path(__file__).parents[2] / "docs" / "reference" / "settings.md").read_text()
     ((text,),) = [re.findall(r"```toml\n(.*?)```", docs, re.DOTALL)]
     (tmp_path / "asgictl.toml").write_text(text)
     assert read_settings(tmp_path, start)[1]["workers"] == 4

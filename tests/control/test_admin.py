@@ -121,12 +121,12 @@ def test_metrics_are_what_processes_have_counted() -> None:
             await reporting(pid=8, state="ready", role="server", process="server", threads=2),
         ]
         await until(lambda: not controller.unready())
-        figures = Figures(events=7, shed={'a "late" one': 2}, websockets=4)
+        figures = Figures(events=7, shed={'a "late" one': 2}, websockets=4, moved=5, refused=2, overdue=1)
         for seconds in (0.1, 0.1, 500.0):
             figures.answer(200, seconds, 0.0)
         controller.history.add(os.getpid(), figures)
         controller.history.add(8, Figures(events=1))
-        controller.channels = {"http.request": Channel(5, 2, 1.5)}
+        controller.channels = {"http.request": Channel(5, 2, 1.5, 0)}
         status, text = await ask("GET /metrics")
         assert status == 200
         samples = {
@@ -140,6 +140,8 @@ def test_metrics_are_what_processes_have_counted() -> None:
         assert samples["asgictl_requests_total", *who, ("status", "200")] == 3
         assert samples["asgictl_shed_total", who[0], ("reason", 'a "late" one'), who[1]] == 2
         assert samples["asgictl_open_websockets", *who] == 4
+        counts = [samples[f"asgictl_sockets_{kind}_total", *who] for kind in ("moved", "refused", "overdue")]
+        assert counts == [5, 2, 1]
         assert samples["asgictl_threads", *who] == 3
         assert samples["asgictl_channel_depth", ("channel", "http.request")] == 5
         assert samples["asgictl_channel_oldest_seconds", ("channel", "http.request")] == 1.5

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import redis
 
+from asgictl.control.channel_depths import Channel
 from asgictl.control.controller import Controller
 from asgictl.errors import StartError
 from asgictl.layers.redis.started import Started
@@ -62,7 +63,7 @@ async def reporting(**report: object) -> asyncio.StreamWriter:
     return writer
 
 
-NOTHING: dict[str, object] = {"ready": [], "failed": []}
+NOTHING: dict[str, object] = {"ready": [], "failed": [], "moves": {}}
 Status = dict[str, list[dict[str, Any]]]
 
 
@@ -219,6 +220,21 @@ def test_requests_can_be_answered_by_an_interface_and_a_worker_or_by_a_server() 
     run(scenario)
 
 
+def test_an_instance_is_not_ready_while_somebody_is_about_to_stop_it() -> None:
+    async def scenario() -> None:
+        controller = running_controller()
+        server = await reporting(pid=9, state="ready", role="server")
+        await until(lambda: not controller.unready())
+        _, line = await asyncio.open_unix_connection(SOCKET)
+        line.write(b'{"ask": "stopping"}\n')
+        await until(lambda: controller.unready() == "the instance is about to stop")
+        line.close()
+        await until(lambda: not controller.unready())
+        server.close()
+
+    run(scenario)
+
+
 def test_who_has_no_open_files_left_is_not_ready_unless_another_has_some() -> None:
     async def scenario() -> None:
         controller = running_controller()
@@ -285,15 +301,15 @@ def test_an_event_that_waits_too_long_raises_one_alarm_a_minute_for_each_channel
     monkeypatch.setattr("asgictl.control.controller.time.monotonic", lambda: now)
     controller = Controller(Path(), None, "test")
     for now in (0.0, 30.0, 59.0, 61.0):  # noqa: B007 - the clock reads it
-        controller._alarm("http.request", 9.0)
-        controller._alarm("http.request", 11.0)
-    controller._alarm("websocket.receive.slow", 12.0)
-    assert [message.split(" has waited ")[0] for message in caplog.messages] == [
-        "the oldest event of http.request",
-        "the oldest event of http.request",
-        "the oldest event of websocket.receive.slow",
-    ]
+        for seconds in (9.0, 11.0):
+            controller.channels = {"http.request": Channel(1, 0, seconds, 1)}
+            controller._alarm()
+    controller.channels["websocket.receive.slow"] = Channel(1, 0, 12.0, 0)
+    controller._alarm()
+    names = ["http.request", "http.request", "websocket.receive.slow"]
+    assert [message.partition(":")[0] for message in caplog.messages] == names
     assert "asgictl scale" in caplog.messages[0]
+    assert "no worker serves this channel" in caplog.messages[2]
 
 
 def test_channels_are_unknown_while_redis_is_away_and_known_again(url: str) -> None:
@@ -321,9 +337,43 @@ def test_a_dead_worker_is_reaped_with_what_it_had_started(monkeypatch: pytest.Mo
         assert await asyncio.to_thread(heard.get, timeout=10) == ("worker/h.7.aa", True, ("ch 1-0",))
         (await reporting(pid=8, state="ready", role="interface", id="h.8.aa")).close()
         assert await asyncio.to_thread(heard.get, timeout=10) == ("interface/h.8.aa", True, ("?",))
+        (await reporting(pid=9, state="ready", role="interface", ids=["h.9.aa", "h.9.aa.s"])).close()
+        for id in ("h.9.aa", "h.9.aa.s"):
+            assert await asyncio.to_thread(heard.get, timeout=10) == (f"interface/{id}", True, ("?",))
 
     run(scenario, "redis://127.0.0.1:1")
     assert not Path("started-7").exists()
+
+
+def test_nothing_of_a_hand_over_is_left_of_a_dead_interface() -> None:
+    left = [Path("handover-7.sock"), Path("successor-7")]
+    others = [Path("handover-8.sock"), Path("successor-8")]
+    for each in (*left, *others):
+        each.touch()
+
+    async def scenario() -> None:
+        (await reporting(pid=7, state="ready", role="interface")).close()
+        await until(lambda: not any(each.exists() for each in left))
+
+    run(scenario)
+    assert all(each.exists() for each in others)
+
+
+def test_what_an_interface_has_moved_is_known_after_its_end() -> None:
+    async def moves(pid: int, moved: int, of_all: int) -> None:
+        controller, known = running_controller(), {"interface-00": {"moved": of_all, "refused": 0, "overdue": 0}}
+        line = await reporting(pid=pid, state="ready", role="interface", process="interface-00")
+        line.write(json.dumps({"state": "ending", "figures": {"moved": moved}}).encode() + b"\n")
+        await until(lambda: controller.moves() == known)
+        line.close()
+        await until(lambda: pid not in controller.who())
+        assert controller.moves() == known
+
+    async def scenario() -> None:
+        await moves(7, 5, 5)
+        await moves(8, 2, 7)
+
+    run(scenario)
 
 
 def test_what_a_dead_worker_held_waits_while_redis_is_away(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

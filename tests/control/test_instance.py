@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from asgictl.config import Bind, InstanceConfig
-from asgictl.control.instance import Instance, describe, group_of
+from asgictl.control.description import describe, group_of
+from asgictl.control.instance import Instance
 from asgictl.errors import NotRunning
 
 

@@ -2,6 +2,7 @@
 
 import os
 import resource
+import subprocess
 import sys
 import threading
 import time
@@ -9,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+import asgictl
 from asgictl.config import Bind, InstanceConfig
-from asgictl.control.preflight import LEAST_FILES, check_files, find_redis_server, has_background
+from asgictl.control.preflight import LEAST_FILES, check_files, check_installed, find_redis_server, has_background
 from asgictl.control.slots import Interrupted
 from asgictl.errors import RedisError, StartError, TargetError
 
@@ -45,7 +47,8 @@ def test_where_it_must_be_importable_it_is_told_why_it_is_not(
 ) -> None:
     (tmp_path / "strict_target.py").write_text(f"print('noise')\n{source}\n")
     monkeypatch.chdir(tmp_path)
-    asked = InstanceConfig("shop", "split", "strict_target:app", Bind("h:1"), 1, threads=1, start_seconds=1)
+    seconds = 1 if "sleep" in source else 30
+    asked = InstanceConfig("shop", "split", "strict_target:app", Bind("h:1"), 1, threads=1, start_seconds=seconds)
     with pytest.raises(TargetError, match=said) as caught:
         has_background(asked, dict(os.environ), strict=True)
     assert "noise" not in str(caught.value)
@@ -110,3 +113,23 @@ def test_too_few_files_are_named_with_their_remedy(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("resource.getrlimit", lambda which: (64, LEAST_FILES - 1))
     with pytest.raises(StartError, match=r"^a process may have 1023 open files here, asgictl needs 1024: .*ulimit -n"):
         check_files()
+
+
+def test_what_is_installed_is_what_supervisord_would_start(tmp_path: Path) -> None:
+    """Its Python and its environment count, not those of whoever asks."""
+
+    def installed(path: Path) -> str:
+        environment = os.environ | {"ASGICTL_PYTHON": sys.executable, "PYTHONPATH": str(path)}
+        command = [sys.executable, "-c", "print(flush=True); input()"]
+        with subprocess.Popen(command, env=environment, stdin=-1, stdout=-1) as supervisord:
+            try:
+                assert supervisord.stdout
+                supervisord.stdout.readline()  # before, it is still this process
+                return check_installed(supervisord.pid)
+            finally:
+                supervisord.kill()
+
+    assert installed(Path(asgictl.__file__).parents[1]) == asgictl.__version__
+    (tmp_path / "asgictl.py").write_text("raise ImportError('no such wheel')")
+    with pytest.raises(StartError, match="nothing has changed: ImportError: no such wheel"):
+        installed(tmp_path)

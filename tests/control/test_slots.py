@@ -42,7 +42,13 @@ class Play:
 
     def processes(self) -> list[dict[str, Any]]:
         return [
-            {"group": name.partition("-")[0], "name": name, "statename": state, "exitstatus": -(state == "EXITED")}
+            {
+                "group": name.partition("-")[0],
+                "name": name,
+                "statename": state,
+                "exitstatus": -(state == "EXITED"),
+                "pid": 0,
+            }
             for name, state in self._slots.states.items()
         ]
 
@@ -87,14 +93,30 @@ def test_more_than_are_free_cannot_start(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("state", ["BACKOFF", "EXITED", "FATAL"])
-def test_one_that_ends_takes_those_beside_it_and_its_last_lines_are_told(tmp_path: Path, state: str) -> None:
+def test_one_that_ends_takes_those_beside_it_and_its_last_lines_are_told(
+    tmp_path: Path, state: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "log").mkdir()
     (tmp_path / "log" / "worker-00.log").write_text("of another, before\n")
+    monkeypatch.setattr("asgictl.control.slots.HOW_SECONDS", 0.05)  # nobody says how
     slots = Supervised(tmp_path, state)
-    with pytest.raises(StartError, match=r"worker-00.*\nout of luck") as caught:
-        slots.start("worker", 2, soon())
+    with pytest.raises(StartError, match=r"worker-00: ended before .*\nout of luck") as caught:
+        slots.start("worker", 2, time.monotonic() + 10)
     assert "of another" not in str(caught.value)
     assert slots.ordered[-2:] == ["stop worker:worker-00", "stop worker:worker-01"]
+
+
+def test_how_a_process_ended_is_told_once_the_controller_knows(tmp_path: Path) -> None:
+    slots = Supervised(tmp_path, "EXITED")
+    failure = {"process": "worker-00", "pid": 1, "reason": "", "exit_code": 8}
+    failing = threading.Timer(0.05, slots.failures.append, [failure])
+    knowing = threading.Timer(0.1, failure.update, [{"how": "died: exit status 9"}])
+    failing.start()
+    knowing.start()
+    with pytest.raises(StartError, match=r"worker-00: ended before it was ready: died: exit status 9.*\nout of luck"):
+        slots.start("worker", 1, time.monotonic() + 10)
+    failing.join()
+    knowing.join()
 
 
 def test_what_a_process_said_before_it_gave_up_is_told_with_its_exit_status(tmp_path: Path) -> None:

@@ -1,11 +1,13 @@
 """How supervisord is asked, against one that stands still and one that refuses."""
 
+import json
 import socket
 from pathlib import Path
 from typing import Any
 from xmlrpc.client import Fault, ProtocolError
 
 import pytest
+from supervisor.xmlrpc import Faults
 
 from asgictl.control.supervisord_client import SOCKET, NotAnswering, Supervisor
 from asgictl.errors import NotRunning, StartError
@@ -45,7 +47,32 @@ def test_an_order_that_it_cannot_carry_out_is_one_error(error: Exception, monkey
         Supervisor(Path()).start("redis", "redis")
 
 
+def test_what_is_started_is_asked_for_in_one_call_and_of_an_older_one_among_all_slots(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    names = [("worker", "worker-00", "RUNNING"), ("interface", "interface-32", "RUNNING"), ("worker", "w", "STOPPED")]
+    slots = [{"group": group, "name": name, "statename": state} for group, name, state in names]
+
+    def older() -> None:
+        raise Fault(Faults.UNKNOWN_METHOD, "UNKNOWN_METHOD")
+
+    def serve(call: Any) -> None:
+        proxy = _Proxy(call, "asgictl.slots")
+        setattr(proxy, "supervisor.getAllProcessInfo", lambda: slots)
+        monkeypatch.setattr("asgictl.control.supervisord_client.xmlrpc.client.ServerProxy", lambda *_, **__: proxy)
+
+    for call in (lambda: json.dumps(slots[:2]), older):
+        serve(call)
+        assert [each["name"] for each in Supervisor(Path()).started()] == ["worker-00"]
+
+    def wrong() -> None:
+        raise Fault(Faults.FAILED, "FAILED")
+
+    serve(wrong)
+    with pytest.raises(Fault):
+        Supervisor(Path()).started()
+
+
 class _Proxy:
-    def __init__(self, call: Any) -> None:
-        self.supervisor = self
-        self.startProcess = call
+    def __init__(self, call: Any, method: str = "supervisor.startProcess") -> None:
+        setattr(self, method, call)

@@ -1,8 +1,10 @@
 """The demo application's fixed paths and replies."""
 
+import asyncio
 import json
 import os
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 from wsgiref.util import setup_testing_defaults
 from wsgiref.validate import validator
@@ -10,7 +12,7 @@ from wsgiref.validate import validator
 import pytest
 
 from asgictl.app.run import RunningTurn
-from asgictl.demo import app, seconds, site
+from asgictl.demo import NOTES, app, plain, seconds, site
 from asgictl.wire.messages import Broadcast, Connect, Receive, Scope, encode_scope
 from asgictl.wire.state import decode_state
 
@@ -44,7 +46,12 @@ def ask(path: str, query: str = "", method: str = "GET", body: bytes = b"", **mo
 
 @pytest.mark.parametrize(
     ("path", "query", "body"),
-    [("/hello", "", b"Hello, world!"), ("/sync", "ms=1", b"slept"), ("/cpu", "ms=1", b"burnt")],
+    [
+        ("/hello", "", b"Hello, world!"),
+        ("/sync", "ms=1", b"slept"),
+        ("/cpu", "ms=1", b"burnt"),
+        ("/hold", "ms=1", b"held"),
+    ],
 )
 def test_a_view_answers_in_plain_text(path: str, query: str, body: bytes) -> None:
     assert ask(path, query) == ("200 OK", "text/plain", body)
@@ -55,8 +62,20 @@ def test_an_echo_keeps_body_and_type() -> None:
     assert ask("/echo", method="POST")[1] == "application/octet-stream"
 
 
+def test_what_is_noted_stands_in_a_file_where_there_is_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert ask("/note", "id=1") == ("200 OK", "text/plain", b"noted")
+    monkeypatch.setenv(NOTES, str(tmp_path / "notes"))
+    for query in ("id=2", "id=3", "id=2", ""):
+        ask("/note", query)
+    assert (tmp_path / "notes").read_text() == "2\n3\n2\n"
+
+
 def test_where_names_the_process() -> None:
     assert json.loads(ask("/where")[2])["pid"] == os.getpid()
+
+
+def test_processes_without_a_controller_are_a_503() -> None:
+    assert ask("/processes")[0] == "503 Service Unavailable"
 
 
 @pytest.mark.parametrize("query", ["ms=-1", "ms=x", "ms=60001", "ms=1.5", "ms=" + "9" * 5000])
@@ -88,3 +107,25 @@ def test_a_rooms_sockets_hear_each_other() -> None:
     said.run()
     assert [sent.group for sent in said.outcome.sends if isinstance(sent, Broadcast)] == joined
     assert said.outcome.sends[0] == Broadcast(joined[0], "x")
+
+
+def test_the_plain_form_says_hello_and_says_back() -> None:
+    async def heard(kind: str, *events: dict[str, Any]) -> list[dict[str, Any]]:
+        arriving, sent = iter(events), []
+
+        async def receive() -> dict[str, Any]:
+            return next(arriving)
+
+        async def send(event: dict[str, Any]) -> None:
+            sent.append(event)
+
+        await plain({"type": kind}, receive, send)
+        return sent
+
+    assert asyncio.run(heard("http"))[1]["body"] == b"Hello, world!"
+    frames = (
+        {"type": "websocket.connect"},
+        {"type": "websocket.receive", "text": "1"},
+        {"type": "websocket.disconnect"},
+    )
+    assert asyncio.run(heard("websocket", *frames))[1:] == [{"type": "websocket.send", "text": "1", "bytes": None}]

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from functools import cache
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -24,22 +25,7 @@ QUIET_SECONDS = 0.15  # in which what was logged is written
 HANG_SECONDS = 1.0  # after which a test calls it a hang, of what is answered in milliseconds
 
 
-def later(issue: str, row: str, *raises: type[BaseException]) -> pytest.MarkDecorator:
-    """Mark a test of a fault that is not mended yet: whoever mends it finds the test passing, and takes the mark away.
-
-    raises: what the test may end with today beside AssertionError; anything else is a fault of the test.
-    """
-    return pytest.mark.xfail(strict=True, raises=(AssertionError, *raises), reason=f"{row}: {issue}")
-
-
 both_modes = pytest.mark.parametrize("mode", MODES)
-
-
-def cases(names: str, mark: pytest.MarkDecorator, *, fails: str, passes: str = "") -> pytest.MarkDecorator:
-    """Parametrize a test over words of values that colons part, as "split:wsgi"; those of `fails` have the mark."""
-    marked = [pytest.param(*each.split(":"), marks=mark, id=each.replace(":", "-")) for each in fails.split()]
-    plain = [pytest.param(*each.split(":"), id=each.replace(":", "-")) for each in passes.split()]
-    return pytest.mark.parametrize(names.split(), [*marked, *plain])
 
 
 @pytest.fixture(params=WAYS)
@@ -178,3 +164,15 @@ def logged(machine: Machine) -> str:
         time.sleep(QUIET_SECONDS)
         before, text = text, "".join(each.read_text() for each in sorted(directory.glob("*.log")))
     return text
+
+
+def readiness(machine: Machine) -> tuple[int, str]:
+    """Ask /readyz."""
+    with socket.socket(socket.AF_UNIX) as line:
+        line.settimeout(5)
+        line.connect(f"{machine.runtime}/asgictl/default/admin.sock")
+        connection = HTTPConnection("localhost")
+        connection.sock = line
+        connection.request("GET", "/readyz")
+        response = connection.getresponse()
+        return response.status, response.read().decode()

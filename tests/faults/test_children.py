@@ -418,7 +418,7 @@ def test_scaling_down_leaves_no_children(tmp_path: Path) -> None:
         while len(by_parent) < 2:
             pid = place.run("wsgi", "lasting-program")
             by_parent.setdefault(psutil.Process(pid).ppid(), []).append(pid)
-        assert place.machine.run("scale", "worker=1").returncode == 0
+        assert place.machine.run("scale", "worker=1", "--wait").returncode == 0
         (gone,) = [parent for parent in by_parent if not is_alive(parent)]
         until(lambda: not any(map(is_alive, by_parent[gone])), "its children have ended")
 

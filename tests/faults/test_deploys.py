@@ -3,16 +3,19 @@
 import http.client
 import socket
 import subprocess
+import textwrap
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.sync.client import connect
 
 from tests.conftest import Machine, until
-from tests.faults.conftest import Serve, cases, exchange, kill, later, request
+from tests.faults.conftest import SECONDS, Serve, both_modes, exchange, kill, readiness, request
 
 ASGI = """
     import asyncio
@@ -66,7 +69,7 @@ def pids_of_a_connection(port: int) -> set[bytes]:
     return found
 
 
-@cases("mode", later("Deploys fail nothing", "C11"), fails="split", passes="inprocess")
+@both_modes
 def test_a_keep_alive_connection_stays_with_a_process(serve: Serve, mode: str) -> None:
     """C11: what polls, as socket.io, finds its session again."""
     machine = serve(ASGI, "--workers", "2", mode=mode)
@@ -76,7 +79,6 @@ def test_a_keep_alive_connection_stays_with_a_process(serve: Serve, mode: str) -
 
 
 @pytest.mark.soak
-@later("Deploys fail nothing", "C12")
 def test_a_second_edit_is_served_beside_an_open_socket(machine: Machine, tmp_path: Path) -> None:
     """C12: within 2 s; 6 s on a busy machine."""
     (tmp_path / "app.py").write_text(ASGI.replace("\n    ", "\n"))
@@ -108,7 +110,6 @@ def test_a_second_edit_is_served_beside_an_open_socket(machine: Machine, tmp_pat
 
 
 @pytest.mark.soak
-@later("Deploys fail nothing", "C13")
 def test_reload_returns_once_the_new_release_serves(serve: Serve, tmp_path: Path) -> None:
     """C13: the old one drains on, which `status` shows."""
     machine = serve(ASGI, "--workers", "1")
@@ -133,37 +134,110 @@ def test_reload_returns_once_the_new_release_serves(serve: Serve, tmp_path: Path
     assert "drain" in shown
 
 
-@pytest.mark.soak
-@cases("mode", later("Deploys fail nothing", "C14"), fails="inprocess", passes="split")
-def test_reload_under_load_fails_no_request(serve: Serve, mode: str) -> None:
-    """C14."""
-    machine = serve(ASGI, "--workers", "2", mode=mode)
-    stopping, failed, served = threading.Event(), [0], [0]
+class Load:
+    """Requests on kept and on fresh connections, and sockets that come back, until it ends; what failed, and how."""
 
-    def load() -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", machine.port, timeout=10)
-        while not stopping.is_set():
+    def __init__(self, machine: Machine, sockets: int = 8) -> None:
+        self.served = 0
+        self.failed: list[str] = []
+        self.ends: list[list[int]] = [[] for _ in range(sockets)]  # codes, by socket
+        self._machine = machine
+        self._stopping = threading.Event()
+        self._threads = [threading.Thread(target=self._request, args=(keeps,)) for keeps in (True, False) * 8]
+        self._threads += [threading.Thread(target=self._open, args=(ends,)) for ends in self.ends]
+
+    def _request(self, keeps: bool) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", self._machine.port, timeout=10)
+        while not self._stopping.wait(0.02):
             try:
                 connection.request("GET", "/")
                 answer = connection.getresponse()
                 answer.read()
-                served[0] += 1
-                failed[0] += answer.status != 200
-            except (OSError, http.client.HTTPException):
-                failed[0] += 1
+                self.served += 1
+                if answer.status != 200:
+                    self.failed.append(f"{answer.status}, kept: {keeps}")
+            except (OSError, http.client.HTTPException) as error:
+                self.failed.append(f"{error!r}, kept: {keeps}")
+                connection.close()
+            if not keeps:
                 connection.close()
         connection.close()
 
-    clients = [threading.Thread(target=load) for _ in range(16)]
-    for each in clients:
-        each.start()
-    try:
-        for _ in range(4):
-            done = machine.run("reload")
-            assert done.returncode == 0, done.stderr
-    finally:
-        stopping.set()
-        for each in clients:
+    def _open(self, ends: list[int]) -> None:
+        while not self._stopping.is_set():
+            try:
+                with connect(self._machine.ws + "/ws") as ws:
+                    while not self._stopping.is_set():
+                        with suppress(TimeoutError):
+                            ws.recv(0.1)
+            except ConnectionClosed as error:
+                ends.append(error.rcvd.code if error.rcvd else 0)
+            except (OSError, WebSocketException) as error:
+                self.failed.append(f"handshake: {error!r}")
+
+    def __enter__(self) -> "Load":
+        for each in self._threads:
+            each.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopping.set()
+        for each in self._threads:
             each.join()
-    assert served[0] > 0
-    assert failed == [0]
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("arguments", ["inprocess", "split", "split --interfaces"])
+def test_reload_under_load_fails_nothing_and_closes_each_socket_once_at_most(serve: Serve, arguments: str) -> None:
+    """C14."""
+    mode, *given = arguments.split()
+    machine = serve(ASGI, "--workers", "2", "--drain-seconds", "1", mode=mode)
+    with Load(machine) as load:
+        for _ in range(4):
+            done = machine.run("reload", *given)
+            assert done.returncode == 0, done.stderr
+    assert load.served > 0
+    assert load.failed == []
+    assert {code for ends in load.ends for code in ends} == {1012}
+    assert max(map(len, load.ends)) <= 4
+
+
+@both_modes
+def test_a_stop_serves_what_it_has_accepted_and_closes_idle_connections_in_time(serve: Serve, mode: str) -> None:
+    machine = serve(ASGI, "--workers", "1", mode=mode)
+    silent = socket.create_connection(("127.0.0.1", machine.port), timeout=SECONDS)
+    kept = http.client.HTTPConnection("127.0.0.1", machine.port, timeout=SECONDS)
+    kept.request("GET", "/")
+    kept.getresponse().read()
+    with machine.popen("stop") as stopping, silent, connect(machine.ws + "/ws") as ws:
+        with pytest.raises(ConnectionClosed, match="1012"):
+            ws.recv(SECONDS)
+        kept.request("GET", "/")
+        assert kept.getresponse().getheader("Connection") == "close"
+        silent.sendall(request(b"/"))
+        assert silent.recv(1 << 16).startswith(b"HTTP/1.1 200")
+        stopping.communicate(timeout=60)
+    kept.close()
+
+
+def test_a_unix_socket_outlives_reloads_in_process(machine: Machine, tmp_path: Path) -> None:
+    """gunicorn would remove its path."""
+    (tmp_path / "app.py").write_text(textwrap.dedent(ASGI))
+    machine.directory, path = tmp_path, tmp_path / "s"
+    done = machine.run("start", "app:app", "--mode", "inprocess", "--workers", "1", "--bind", f"unix:{path}", "-d")
+    assert done.returncode == 0, done.stderr
+    for _ in range(2):
+        assert machine.run("reload").returncode == 0
+        assert path.is_socket()
+
+
+@both_modes
+def test_a_stop_waits_for_balancers(serve: Serve, mode: str) -> None:
+    """--shutdown-delay: it is not ready any more, and serves on."""
+    machine = serve(ASGI, "--workers", "1", "--shutdown-delay", "3", mode=mode)
+    assert readiness(machine)[0] == 200
+    with machine.popen("stop") as stopping:
+        until(lambda: readiness(machine) == (503, "the instance is about to stop\n"), "it is not ready")
+        assert is_served(machine, 1)
+        stopping.communicate(timeout=60)
+    assert stopping.returncode == 0

@@ -4,14 +4,13 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.client import HTTPConnection
 from pathlib import Path
-from socket import AF_UNIX, socket
 
 import pytest
 
 from benchmarks.proxy import Proxy
-from tests.conftest import Machine, new_machine, until
+from tests.conftest import new_machine, until
+from tests.faults.conftest import readiness
 from tests.faults.loaded import Loaded, loaded
 
 BACK_SECONDS = 10.0  # 6 promised, on a machine that may be busy
@@ -35,18 +34,6 @@ def behind_proxy(
 @pytest.fixture
 def notes(tmp_path: Path) -> Path:
     return tmp_path / "notes"
-
-
-def readiness(machine: Machine) -> tuple[int, str]:
-    """Ask /readyz."""
-    with socket(AF_UNIX) as line:
-        line.settimeout(5)
-        line.connect(f"{machine.runtime}/asgictl/default/admin.sock")
-        connection = HTTPConnection("localhost")
-        connection.sock = line
-        connection.request("GET", "/readyz")
-        response = connection.getresponse()
-        return response.status, response.read().decode()
 
 
 SOAK = pytest.mark.soak

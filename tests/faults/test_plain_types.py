@@ -272,7 +272,7 @@ def test_what_a_consumer_cannot_say_is_1011_once(site: Site, kind: str, what: st
     with opened(f"{site.ws}/bad/{kind}/{what}/{name}") as ws:
         ws.send("x")
         assert closed_with(ws) == 1011
-    site.told(f"websocket.receive of /bad/{kind}/{what}/{name} failed")
+    site.told(f"websocket.receive /bad/{kind}/{what}/{name} failed")
     site.serves()
 
 
@@ -282,7 +282,7 @@ def test_what_a_consumer_cannot_say_is_1011_once(site: Site, kind: str, what: st
 def test_what_a_connect_consumer_cannot_say_is_500_once(site: Site, what: str, name: str) -> None:
     with pytest.raises(InvalidStatus, match="500"):
         opened(f"{site.ws}/bad/sync/{what}/{name}")
-    site.told(f"websocket.connect of /bad/sync/{what}/{name} failed")
+    site.told(f"websocket.connect /bad/sync/{what}/{name} failed")
     site.serves()
 
 

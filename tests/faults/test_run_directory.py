@@ -267,9 +267,9 @@ def test_a23_without_room_a_start_is_one_clear_line_and_leaves_nothing(
 def test_a23_a_disk_that_fills_while_it_starts_is_the_same(
     machine: Machine, disk: Path, mode: str, tmp_path: Path
 ) -> None:
-    """The application fills it when it is imported, then fails as whatever cannot write does."""
+    """The application fills it when it is imported, then fails as whatever cannot write does; no import makes room."""
     (tmp_path / "greedy.py").write_text(
-        f"file = open({str(disk / 'filler')!r}, 'wb', buffering=0)\nwhile True:\n    file.write(bytes(4096))\n"
+        f"file = open({str(disk / 'filler')!r}, 'ab', buffering=0)\nwhile True:\n    file.write(bytes(4096))\n"
     )
     machine.directory = tmp_path
     arguments = ("--mode", mode, "--workers", "2", "--bind", f"127.0.0.1:{machine.port}")

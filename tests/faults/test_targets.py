@@ -10,7 +10,7 @@ import pytest
 from asgictl.app.target import kind_of, load_target
 from asgictl.errors import TargetError
 from tests.conftest import Machine
-from tests.faults.conftest import both_modes, kill, later
+from tests.faults.conftest import both_modes, kill
 
 FACTORIES = """
 class Site:
@@ -53,14 +53,12 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixt
     "call",
     ["create_app()", "create_app(test_config=None)", "create(debug=True)", "create('y', debug=False)", "plain()"],
 )
-@later("The first hour", "C6", TargetError)
 def test_a_factory_that_is_called_is_called(module: str, call: str) -> None:
     """C6, as gunicorn has it."""
     assert type(load_target(f"{module}:{call}").http["/"]).__name__ == "Site"
 
 
 @pytest.mark.parametrize("name", ["create_app", "create", "plain"])
-@later("The first hour", "C6", TargetError)
 def test_the_name_of_a_factory_serves_or_is_refused_as_one(module: str, name: str) -> None:
     """C6, as uvicorn has it with --factory."""
     refusal = ""
@@ -71,7 +69,6 @@ def test_the_name_of_a_factory_serves_or_is_refused_as_one(module: str, name: st
     assert not refusal or "factory" in refusal
 
 
-@later("The first hour", "C8", TargetError)
 def test_a_function_of_three_arguments_that_returns_a_coroutine_is_asgi() -> None:
     """C8."""
 

@@ -336,7 +336,7 @@ def lost(site: Site) -> int:
 def test_a_connect_consumer_that_ends_refuses_with_500(site: Site, kind: str, how: str) -> None:
     with pytest.raises(InvalidStatus, match="500"):
         connect(f"{site.ws}/{kind}/connect/{how}")
-    site.told(f"websocket.connect of /{kind}/connect/{how} failed")
+    site.told(f"websocket.connect /{kind}/connect/{how} failed")
     site.serves()
 
 
@@ -347,7 +347,7 @@ def test_a_receive_consumer_that_ends_closes_with_1011(
     with connect(f"{site.ws}/{kind}/receive/{how}") as ws:
         ws.send("x")
         assert closed_with(ws) == 1011
-    site.told(f"websocket.receive of /{kind}/receive/{how} failed")
+    site.told(f"websocket.receive /{kind}/receive/{how} failed")
     site.serves()
     echoes(neighbour)
 
@@ -366,7 +366,7 @@ def test_a_task_of_an_async_consumer_that_nobody_awaits(site: Site, neighbour: C
 def test_a_disconnect_consumer_that_ends(site: Site, kind: str, how: str) -> None:
     with connect(f"{site.ws}/{kind}/disconnect/{how}"):
         pass
-    site.told(f"websocket.disconnect of /{kind}/disconnect/{how} failed")
+    site.told(f"websocket.disconnect /{kind}/disconnect/{how} failed")
     site.serves()
 
 

@@ -15,6 +15,8 @@ def scope_of(method: str = "GET", path: str = "/") -> Scope:
 class RequestClient:
     """A ClientRequest."""
 
+    home = ""
+
     def __init__(self) -> None:
         self.told: list[tuple[Any, ...]] = []
         self.wanted = 0

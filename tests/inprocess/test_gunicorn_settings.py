@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from gunicorn.arbiter import Arbiter
 
 from asgictl.inprocess.gunicorn_settings import Gunicorn
 
@@ -34,3 +35,16 @@ def test_what_is_refused_ends_it_with_one_line(
     with pytest.raises(SystemExit):
         Gunicorn(6)
     assert "preload_app cannot be set: the application is loaded in each process" in capsys.readouterr().err
+
+
+def test_gunicorn_leaves_the_path_of_a_unix_socket_alone_beside_a_users_hook(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(os.environ, "GUNICORN_CMD_ARGS", f"-c {tmp_path}/gunicorn.conf.py")
+    (tmp_path / "gunicorn.conf.py").write_text("def when_ready(arbiter):\n    arbiter.hooked = True")
+    monkeypatch.setattr(sys, "argv", ["gunicorn", "m:app"])
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    arbiter = Arbiter(Gunicorn(6))
+    assert arbiter.systemd is False
+    arbiter.cfg.when_ready(arbiter)
+    assert (arbiter.systemd, arbiter.hooked) == (True, True)

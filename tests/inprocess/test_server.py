@@ -279,6 +279,7 @@ def test_limits_come_from_the_environment_that_start_makes() -> None:
     environment["ASGICTL_ALLOWED_ORIGINS"] = "'https://*.example.com' http://b"
     origins = ("https://*.example.com", "http://b")
     assert limits_of(environment) == Limits(body_bytes=5, message_bytes=6, allowed_origins=origins)
+    assert [limits_of({"ASGICTL_DRAIN_SECONDS": given}).drain_seconds for given in ("1", "600")] == [1, 30]
 
 
 def broken(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:

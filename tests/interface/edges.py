@@ -305,6 +305,12 @@ class Server:
         """Let so much time pass for what is due."""
         deadlines.check(self.edge.loop.time() + seconds)
 
+    def drains(self) -> None:
+        """Stop, as uvicorn_server.EdgeServer does."""
+        self.draining = self.edge.drain()
+        for connection in list(self.state.connections):
+            connection.shutdown()
+
     @property
     def shed(self) -> dict[str, int]:
         return self.backend.shed.tell()

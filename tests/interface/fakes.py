@@ -4,12 +4,15 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
+from asgictl.interface.edge import Standing
 from asgictl.telemetry.access_log import UNLOGGED, WebSocketLog
 from asgictl.wire.messages import Accept, Close, Frame, Headers
 
 
 class RecordingRequest:
     """A ClientRequest. wants: how often it was asked for more of the body. parts: of the response's body."""
+
+    home = ""
 
     def __init__(self) -> None:
         self.is_paused = False
@@ -47,6 +50,8 @@ class RecordingRequest:
 class RecordingSocket:
     """A ClientSocket. sent: what it was told to send. is_held: it is not to be read. ended: set once it was closed."""
 
+    home = ""
+
     def __init__(self) -> None:
         self.is_open = True
         self.is_accepted = False
@@ -54,6 +59,7 @@ class RecordingSocket:
         self.waiting_bytes = 0
         self.sent: list[Accept | Frame | Close] = []
         self.is_held = False
+        self.is_suspended = self.is_let_go = False
         self.ended = asyncio.Event()
         self.tasks: list[asyncio.Future[None]] = []
 
@@ -80,6 +86,16 @@ class RecordingSocket:
 
     def resume(self) -> None:
         self.is_held = False
+
+    def suspend(self) -> Standing | None:
+        self.is_suspended = not self.waiting_bytes
+        return Standing(7, b"") if self.is_suspended else None
+
+    def wake(self) -> None:
+        self.is_suspended = False
+
+    def let_go(self) -> None:
+        self.is_let_go = True
 
     @property
     def frames(self) -> list[Frame]:

@@ -44,6 +44,7 @@ class Socket:
         self.given_up: list[tuple[TurnEvent, str]] = []
         self.events: list[TurnEvent] = []
         self.ended = False
+        self.is_quiesced = False
         self.client = RecordingSocket()
         self.unread: list[Frame] = []  # what the client sent while it was not to be read
         scope = Scope("", "ws", "1.1", "", "/ws", b"/ws", b"", headers or [], None, None)
@@ -53,6 +54,10 @@ class Socket:
     def submit(self, socket: ConsumerSocket, event: TurnEvent) -> None:
         assert socket is self.socket
         self.events.append(event)
+
+    def holds_back(self, socket: ConsumerSocket) -> bool:
+        assert socket is self.socket
+        return self.is_quiesced
 
     def skip(self, socket: ConsumerSocket) -> None:
         self.skips += 1

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -195,31 +196,76 @@ async def test_a_client_that_reads_again_has_all_its_time_again() -> None:
     assert not client.is_ended
 
 
-# shutdown(), which uvicorn calls.
+# A server that drains.
 
 
-async def stopped(data: bytes, answers: Callable[[Asked], None] = lambda _asked: None) -> tuple[Client, Backend]:
-    """Return a client whose server stops after it has said this."""
-    server, backend, client = connected(answers)
+async def stopped(data: bytes, answers: Callable[[Asked], None] = lambda _asked: None) -> tuple[Server, Client]:
+    """Return a server that drains, and a client that has said this before."""
+    server, _, client = connected(answers)
     client.says(data)
-    for connection in list(server.state.connections):
-        connection.shutdown()
+    client.hears()
+    server.drains()
     await settled()
-    return client, backend
+    assert not client.is_ended
+    return server, client
 
 
-@pytest.mark.parametrize("data", [b"", b"GET", GET])
+@pytest.mark.parametrize("before", [b"", b"GET", GET])
 @scenario
-async def test_a_connection_without_a_request_is_closed(data: bytes) -> None:
-    client, _ = await stopped(data, hello)
+async def test_the_next_request_of_an_idle_connection_is_its_last(before: bytes) -> None:
+    server, client = await stopped(before, hello)
+    client.says(GET.removeprefix(before))
+    client.says(GET if before == GET else b"")
+    assert (client.status, client.transport.told, len(server.backend.asked)) == (200, ["eof"], 1 + (before == GET))
+    assert b"connection: close\r\n" in client.hears()
+
+
+@scenario
+async def test_an_idle_connection_keeps_what_is_left_of_its_time() -> None:
+    server, client = await stopped(GET, hello)
+    server.passes(server.edge.keep_alive, server.config.timeout_keep_alive - 1)
+    assert not client.is_ended
+    server.passes(server.edge.keep_alive, server.config.timeout_keep_alive + 1)
     assert client.transport.told == ["close"]
+
+
+@scenario
+async def test_a_connection_that_comes_late_is_served_and_closed() -> None:
+    server, _ = await stopped(GET, hello)
+    late = server.connect()
+    server.drains()
+    late.says(GET)
+    assert (late.status, late.transport.told) == (200, ["eof"])
+    assert b"connection: close\r\n" in late.hears()
+
+
+@scenario
+async def test_a_connection_whose_time_exceeds_the_drain_is_closed_in_time() -> None:
+    server = Server(Backend(hello, drain_seconds=0.03), timeout_keep_alive=600)
+    client, silent = server.connect(), server.connect()
+    client.says(GET)
+    server.drains()
+    while not (client.is_ended and silent.is_ended):  # noqa: ASYNC110 - within the scenario's deadline
+        await asyncio.sleep(0.01)
+
+
+@scenario
+async def test_a_server_that_stops_waits_for_handshakes_of_tls() -> None:
+    server = Server(Backend())
+    server.config.ssl_certfile = "cert.pem"
+    server.connect(is_secure=True)
+    failing: Any = server.protocol()  # nobody is told that it has failed
+    assert failing in server.state.connections
+    server.passes(server.edge.arriving, server.backend.limits.first_byte_seconds)
+    assert len(server.state.connections) == 1
 
 
 @pytest.mark.parametrize("data", [GET, post(100_000), GET * 2])
 @scenario
 async def test_a_request_that_is_under_way_is_answered_first(data: bytes) -> None:
-    client, backend = await stopped(data)
-    assert (client.is_ended, backend.asked[0].told) == (False, [])
+    server, client = await stopped(data)
+    backend = server.backend
+    assert backend.asked[0].told == []
     backend.asked[0].answer()
     await settled()
     assert (client.status, client.transport.told, len(backend.asked)) == (200, ["eof"], 1)
@@ -228,18 +274,20 @@ async def test_a_request_that_is_under_way_is_answered_first(data: bytes) -> Non
 
 @scenario
 async def test_so_is_one_that_waits_for_its_body() -> None:
-    client, backend = await stopped(post(3) + b"a", hello)
-    assert not client.is_ended
+    server, client = await stopped(post(3) + b"a", hello)
     client.says(b"bc")
-    assert (backend.asked[0].body, client.status, client.transport.told) == (b"abc", 200, ["eof"])
+    assert (server.backend.asked[0].body, client.status, client.transport.told) == (b"abc", 200, ["eof"])
 
 
 @scenario
-async def test_a_response_that_has_begun_is_completed() -> None:
-    client, backend = await stopped(GET, begin)
-    assert not client.is_ended
-    backend.asked[0].client.write(b"llo", more=False)
-    assert (client.body, client.transport.told) == (b"2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n", ["eof"])
+async def test_a_response_that_has_begun_is_completed_and_the_next_closes() -> None:
+    server, client = await stopped(GET, begin)
+    server.backend.asked[0].client.write(b"llo", more=False)
+    assert (client.hears(), client.is_ended) == (b"3\r\nllo\r\n0\r\n\r\n", False)
+    server.backend.answers = hello  # its client had no word of the end, and may have sent another request
+    client.says(GET)
+    assert client.transport.told == ["eof"]
+    assert b"connection: close\r\n" in client.hears()
 
 
 @scenario

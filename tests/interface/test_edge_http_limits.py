@@ -170,7 +170,7 @@ async def test_nor_while_a_body_is_on_its_way() -> None:
 
 @scenario
 async def test_time_that_has_run_out_is_seen_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bounds, "TICK_SECONDS", 0.0)
+    monkeypatch.setattr(bounds, "TICK_SECONDS", 0.001)
     _, _, client = connected(header_seconds=0.0)
     client.says(b"G")
     while not client.is_ended:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import signal
 import socket as sockets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,10 +15,11 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from asgictl.interface import limits as bounds
 from asgictl.interface.edge import Edge
+from asgictl.interface.uvicorn_server import EdgeServer
 from asgictl.telemetry.access_log import WebSocketLog
 from tests.conftest import scenario
 from tests.interface.conftest import settled
-from tests.interface.edges import GET, HANDSHAKE, Backend, Server, connected, masked, opened, waiting
+from tests.interface.edges import GET, HANDSHAKE, Backend, connected, masked, opened, waiting
 
 TEXT, CLOSE, PING, PONG = 0x81, 0x88, 0x89, 0x8A
 
@@ -245,29 +247,41 @@ async def test_a_connection_that_is_lost_is_told_as_uvicorn_does() -> None:
         assert deadlines.oldest() is None
 
 
-def shut_down(server: Server) -> None:
-    for connection in list(server.state.connections):
-        connection.shutdown()
-
-
 @scenario
-async def test_a_server_that_stops_closes_its_sockets_with_1012() -> None:
+async def test_a_server_that_drains_closes_its_sockets_with_1012() -> None:
     server, client, socket = opened()
-    shut_down(server)
-    assert client.hears() == close_frame(1012)
-    shut_down(server)
-    assert client.hears() == b""
+    server.drains()
+    while not (heard := client.hears()):  # noqa: ASYNC110 - within the scenario's deadline
+        await asyncio.sleep(0.01)
+    assert heard == close_frame(1012)
     await settled()
     assert socket.told == [(1012, "")]
 
 
+@pytest.mark.parametrize("comes_late", [False, True])
 @scenario
-async def test_a_server_that_stops_refuses_a_handshake() -> None:
+async def test_a_handshake_is_answered_before_its_socket_is_closed(comes_late: bool) -> None:
     server, client, socket = waiting()
-    shut_down(server)
+    server.drains()
+    if comes_late:
+        client = server.connect()
+        client.says(HANDSHAKE)
+        socket = server.backend.opened[1]
+    await asyncio.sleep(0.5)
+    assert (client.status, client.is_ended) == (0, False)
+    socket.accept()
+    assert client.hears().startswith(b"HTTP/1.1 101")
+    while not (heard := client.hears()):  # noqa: ASYNC110 - within the scenario's deadline
+        await asyncio.sleep(0.01)
+    assert heard == close_frame(1012)
+
+
+@scenario
+async def test_a_handshake_that_nobody_answers_is_refused_in_time() -> None:
+    server, client, _ = waiting()
+    server.drains()
+    server.passes(server.edge.handshake, server.backend.limits.handshake_seconds)
     assert (client.status, client.transport.told) == (503, ["eof"])
-    await settled()
-    assert socket.told == [(1006, "")]
 
 
 @pytest.mark.parametrize(
@@ -315,14 +329,14 @@ async def serving(backend: Backend, **settings: Any) -> AsyncIterator[str]:
         lifespan="off",
         **settings,
     )
-    server = uvicorn.Server(config)
+    server = EdgeServer(config, edge)
     task = asyncio.create_task(server._serve([listener]))
     try:
         while not server.started:  # noqa: ASYNC110 - within the scenario's deadline
             await asyncio.sleep(0.01)
         yield f"ws://127.0.0.1:{listener.getsockname()[1]}"
     finally:
-        server.should_exit = True
+        server.handle_exit(signal.SIGINT, None)
         await task
 
 

@@ -55,6 +55,7 @@ class Layer:
     """Takes every event at once, and keeps what it is asked."""
 
     def __init__(self) -> None:
+        self.identities = ("i", "i.s")
         self.manifest: bytes | None = encode_manifest(MANIFEST)
         self.added: list[tuple[str, Event]] = []
         self.removed: list[bytes] = []
@@ -185,7 +186,7 @@ class Interface:
         flights = forwarder._in_flight
         return (
             not forwarder._pending_requests
-            and not forwarder._sockets
+            and not forwarder.sockets
             and forwarder._budget == BUDGET_BYTES
             and not flights._in_flight
             and not any(each.waiting or each.open for each in flights._channels.values())
@@ -476,7 +477,8 @@ def test_a_fenced_interface_sends_nothing_more_and_ends(monkeypatch: pytest.Monk
         assert before == 4
         signals: list[tuple[int, int]] = []
         monkeypatch.setattr(os, "kill", lambda pid, number: signals.append((pid, number)))
-        interface.forwarder._fenced()
+        for identity in ("i", "i.s"):
+            interface.forwarder._fenced(identity)
         await settled()
         assert request.status == 502
         for socket in sockets:
@@ -485,7 +487,7 @@ def test_a_fenced_interface_sends_nothing_more_and_ends(monkeypatch: pytest.Monk
         interface.forwarder._look()
         assert (await interface.requests()).status == 503
         assert len(interface.layer.added) == before, "what waited for room went although it was no longer ours"
-        assert [number for _, number in signals] == [signal.SIGTERM]
+        assert [number for _, number in signals] == [signal.SIGINT]
         assert interface.is_clean()
 
     asyncio.run(main())

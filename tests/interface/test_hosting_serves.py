@@ -49,7 +49,7 @@ BACKEND = """
             say(f"socket closed {code}")
 
     class Backend:
-        limits = Limits(drain_seconds=5)
+        limits = Limits(drain_seconds=5, shutdown_delay_seconds=60 if "delayed" in sys.argv else 0)
         figures = Figures()
         shed = Rejections()
 
@@ -119,3 +119,20 @@ def test_a_backend_that_cannot_start_is_not_served(server: str, tmp_path: Path) 
     # uvicorn ends the process by itself.
     assert (said, process.returncode) == (("", 3) if server == "uvicorn" else ("had not started\n", 0))
     assert "no database" in errors
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_a_server_serves_on_for_its_delay_unless_it_is_told_again(server: str, tmp_path: Path) -> None:
+    with hosted(tmp_path, server, "delayed") as (process, port):
+        until(lambda: is_listening(port), "a listener", SECONDS)
+        with connect(f"ws://127.0.0.1:{port}/below/ws") as ws:
+            process.send_signal(signal.SIGTERM)
+            with pytest.raises(TimeoutError):
+                ws.recv(1)
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/below/a", timeout=SECONDS) as response:
+                assert response.status == 200
+            process.send_signal(signal.SIGTERM)
+            with pytest.raises(ConnectionClosed, match="1012"):
+                ws.recv(SECONDS)
+        said, _ = process.communicate(timeout=SECONDS)
+    assert said.endswith("had started\n")

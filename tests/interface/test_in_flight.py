@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from msgspec.structs import replace
 
+from asgictl.interface.affinity import Route
 from asgictl.interface.in_flight import RESEND_SECONDS, InFlight
 from asgictl.layers.base import Answered, NotSent
 from asgictl.wire.messages import Connect, Disconnect, Event, Lost, Receive, Request, Scope, encode
@@ -27,6 +28,7 @@ class Layer:
         self.added: list[Event] = []
         self.channels: list[str] = []
         self.answers: list[Answered] = []
+        self.own: list[bool] = []
         self.are_repeatable: list[bool] = []
         self.withdrawn = 0
         self.audits: list[bytes] = []
@@ -35,10 +37,13 @@ class Layer:
         self.removed: list[Answered] = []
         self.depths: dict[str, Answered] = {}
 
-    def append(self, channel: str, event: Event, answered: Answered, *, repeatable: bool) -> "Layer":
+    def append(
+        self, channel: str, event: Event, answered: Answered, *, repeatable: bool, is_own: bool = False
+    ) -> "Layer":
         self.added.append(event)
         self.channels.append(channel)
         self.answers.append(answered)
+        self.own.append(is_own)
         self.are_repeatable.append(repeatable)
         self.size = len(encode(event)[1])
         return self
@@ -62,6 +67,8 @@ class Layer:
 class Owner:
     """Sends again what it was told to."""
 
+    route: Route | None = None
+
     def __init__(self, *again: Event, repeatable: bool = True, patient: bool = True, pool: str = "") -> None:
         self.again = list(again)
         self.heard: list[bool] = []
@@ -78,6 +85,27 @@ class Owner:
         self.refusals += 1
         self.was_refused_for_good = for_good
         return self.patient and not for_good
+
+
+class Homes:
+    """A Route to workers, one after another; tries again when the test says so."""
+
+    def __init__(self, *homes: str) -> None:
+        self.homes = list(homes)
+        self.again: list[Callable[[], None]] = []
+
+    def home(self, _channel: str) -> str:
+        return self.homes[0] if self.homes else ""
+
+    def refused(self, again: Callable[[], None]) -> None:
+        self.homes.pop(0)
+        self.again.append(again)
+
+
+def owner_at(*homes: str) -> Owner:
+    made = Owner(CONNECT)
+    made.route = Homes(*homes)
+    return made
 
 
 class Sky:
@@ -575,3 +603,62 @@ def test_what_was_let_go_of_is_not_sent_again_and_nothing_of_what_waited_goes() 
         assert sky.is_clean()
 
     asyncio.run(main())
+
+
+@scenario
+async def test_an_event_goes_to_the_own_channel_of_its_worker_and_counts_with_the_channel_beside_it(sky: Sky) -> None:
+    sky.flights = InFlight(cast(Any, sky.layer), 1, sky.refusals.append)
+    sky.send(CONNECT, owner=owner_at("w.asgi"))
+    assert (sky.layer.channels, sky.layer.own) == (["websocket.connect@w.asgi"], [True])
+    assert sky.flights.full("websocket.connect")
+    sky.answer(b"1-0")
+    await sky.pass_time(2)
+    sky.flights.audit()
+    assert list(sky.layer.depths) == ["websocket.connect"]
+    sky.flights.skip("i/1", lambda: None)
+    assert sky.layer.removals == [("websocket.connect@w.asgi", b"1-0")]
+    sky.flights.complete("i/1")
+    assert sky.is_clean()
+
+
+@pytest.mark.parametrize("refusal", [None, RuntimeError("ERR The stream has exhausted the last possible ID")])
+def test_what_a_worker_refuses_goes_on_to_the_next_and_at_last_to_any(refusal: object) -> None:
+    @scenario
+    async def test(sky: Sky) -> None:
+        owner = owner_at("a.asgi", "b.asgi", "c.asgi", "d.asgi")
+        route = cast(Homes, owner.route)
+        sky.send(CONNECT, owner=owner)
+        for _ in range(3):
+            sky.layer.answers[-1](refusal)
+            route.again.pop()()
+        names = [f"websocket.connect@{each}.asgi" for each in "abc"]
+        assert sky.layer.channels == [*names, "websocket.connect"]
+        sky.answer(b"1-0")
+        assert (sky.refusals, owner.refusals, owner.heard) == ([], 0, [])
+        sky.flights.complete("i/1")
+        assert sky.is_clean()
+
+    test()
+
+
+@scenario
+async def test_what_is_over_when_a_worker_refuses_it_goes_nowhere(sky: Sky) -> None:
+    owner = owner_at("a.asgi")
+    sky.send(CONNECT, owner=owner)
+    sky.layer.answers[-1](None)
+    sky.flights.complete("i/1")
+    cast(Homes, owner.route).again.pop()()
+    assert len(sky.layer.added) == 1
+
+
+@scenario
+async def test_a_cut_is_no_refusal_and_what_is_lost_asks_its_route_anew(sky: Sky) -> None:
+    owner = owner_at("a.asgi", "b.asgi")
+    route = cast(Homes, owner.route)
+    sky.send(CONNECT, owner=owner)
+    sky.answer(b"1-0")
+    route.homes.pop(0)
+    sky.flights.lost(Lost("i/1", 1, 1, started=False))
+    assert sky.layer.channels == ["websocket.connect@a.asgi", "websocket.connect@b.asgi"]
+    sky.layer.answers[-1](UNANSWERED)
+    assert (route.again, owner.heard) == ([], [False, True])

@@ -35,9 +35,22 @@ def test_a_forwarder_is_served_on_the_address(url: str, tmp_path: Path, monkeypa
 
     monkeypatch.setattr(process, "host", host)
     path = tmp_path / "s"
-    assert process.serve(InterfaceConfig("shop", url, Bind(f"unix:{path}")), READINESS)
+    assert process.serve(InterfaceConfig("shop", url, Bind(f"unix:{path}")), READINESS) == 0
     assert seen == [Forwarder, "uvicorn", True]
     assert not path.exists()
+
+
+@pytest.mark.parametrize(("fenced", "started", "status"), [(False, False, 1), (True, True, 76)])
+def test_the_exit_status_says_how_it_ended(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fenced: bool, started: bool, status: int
+) -> None:
+    def host(backend: Any, listener: socket.socket, *_: Any) -> bool:
+        backend.is_fenced = fenced
+        listener.close()
+        return started
+
+    monkeypatch.setattr(process, "host", host)
+    assert process.serve(InterfaceConfig("shop", url, Bind(f"unix:{tmp_path / 's'}")), READINESS) == status
 
 
 def test_without_a_redis_nothing_is_listened_on(tmp_path: Path) -> None:

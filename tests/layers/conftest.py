@@ -65,7 +65,7 @@ class Interface:
             lambda reply, position: self.replies.put_nowait((reply, position)),
             lambda broadcast, position: self.broadcasts.put_nowait((broadcast, position)),
             self.forgotten.set,
-            self.fenced.set,
+            lambda _identity: self.fenced.set(),
         )
 
     async def append(self, event: Event) -> None:

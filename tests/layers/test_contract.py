@@ -164,7 +164,7 @@ class RedisLayers(Layers):
         return self._worker(self._name, consumer, channels)
 
     def make_interface(self, id: str, on_reply: OnReply, on_broadcast: OnBroadcast) -> EventLayer:
-        return RedisEventLayer(self._url, self._name, id, on_reply, on_broadcast, lambda: None, lambda: None)
+        return RedisEventLayer(self._url, self._name, id, on_reply, on_broadcast, lambda: None, lambda _: None)
 
     def release(self, worker: str, started: tuple[str, ...] = ("?",)) -> int:
         return self._reap(member("worker", worker), started=started)

@@ -1,6 +1,7 @@
 """Locust's users against small servers of the tests' own; in processes of their own, since gevent is."""
 
 import json
+import math
 import subprocess
 import sys
 import threading
@@ -21,11 +22,15 @@ from asgictl.loadtests.histogram import Histogram
 pytestmark = pytest.mark.slow
 
 
-def record(folder: Path, port: int, seconds: float, *arguments: str) -> dict[str, Any]:
-    """Return what a recorder wrote down."""
+def record(
+    folder: Path, port: int, seconds: float, *arguments: str, grow: int = 0, limit: int = 0, patience: float = math.inf
+) -> dict[str, Any]:
+    """Return what a recorder wrote down. grow: to how many users after a third of the time. limit: of answers."""
     file = folder / "record"
-    command = [sys.executable, "-P", "-m", "asgictl.loadtests.recorder", str(file), "0", str(seconds)]
+    command = [sys.executable, "-P", "-m", "asgictl.loadtests.recorder", str(file), "0", str(seconds), str(grow)]
     command += [
+        str(limit),
+        str(patience),
         "-f",
         str(USERS_FILE),
         *arguments,
@@ -95,8 +100,19 @@ def test_a_stall_is_felt_by_every_request_that_was_due_meanwhile(tmp_path: Path)
     slow = sum(count for bucket, count in requests.items() if Histogram({bucket: 1}).percentile(50) > 0.1)
     assert slow >= 15, "of 4 users 4 were in flight, but 30 were due"
     assert found["missed"] >= 10
-    assert found["gap"] >= 0.5
+    assert max(found["gaps"].values()) >= 0.5
+    assert 0 <= found["lateness"] < 5
     assert requests.total() <= 160, "the rate was kept"
+
+
+def test_what_is_due_when_the_run_ends_counts_with_the_time_that_was_left(tmp_path: Path) -> None:
+    with http(60) as port:  # it stands still from its second second on
+        found = record(tmp_path, port, 3, "Hello", "--users", "2", "--rate", "20", "--path", "/x")
+    unsent = counted(found, "unsent")
+    assert unsent.total() >= 20, "of 40 starts a second's 20 were answered, and 2 timed out"
+    assert 1 < unsent.percentile(100) <= 3
+    assert {user for users in found["affected"].values() for user in users} == {0, 1}
+    assert "unsent: was due and never sent" in found["errors"]
 
 
 def test_failures_are_counted_and_named(tmp_path: Path) -> None:
@@ -134,6 +150,18 @@ def test_a_handshake_that_is_refused_is_a_failure_and_is_tried_again(tmp_path: P
     assert "connect: handshake answered 404" in found["errors"]
 
 
+def test_sockets_are_counted_before_and_after_there_are_more(tmp_path: Path) -> None:
+    def handle(connection: ServerConnection) -> None:
+        for message in connection:
+            connection.send(message)
+
+    with websocket(handle) as port:
+        found = record(tmp_path, port, 3, "Idle", "--users", "2", "--ws-path", "/", grow=6)
+    (warm, before), (end, after) = found["held"]
+    assert (before, after) == (2, 6)
+    assert warm < end
+
+
 def test_a_ramp_climbs_for_half_the_time_and_then_holds(tmp_path: Path) -> None:
     code = (
         "import types\n"
@@ -149,3 +177,34 @@ def test_a_ramp_climbs_for_half_the_time_and_then_holds(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert done.stdout.strip() == "[1, 5, 10, 10, None]"
+
+
+def test_all_connect_again_at_one_moment(tmp_path: Path) -> None:
+    connected: list[float] = []
+
+    def handle(connection: ServerConnection) -> None:
+        connected.append(time.time())
+        for message in connection:
+            connection.send(message)
+
+    with websocket(handle) as port:
+        found = record(tmp_path, port, 3, "Returning", "--users", "9", "--rate", "9", "--ws-path", "/")
+    returns = counted(found, "return").total()
+    assert 18 <= returns <= 36, "once a second, or the machine is slow"
+    assert sum(found["begin"] <= at for at in connected) >= returns
+    assert min(each % 1 for each in connected[9:]) < 0.5
+
+
+def test_a_run_ends_after_so_many_answers(tmp_path: Path) -> None:
+    with http(0) as port:
+        found = record(tmp_path, port, 30, "Hello", "--users", "2", "--path", "/x", limit=100)
+    assert counted(found, "request").total() >= 100
+    assert found["seconds"] < 30
+    assert len(found["held"]) == 1
+
+
+def test_who_waits_longer_than_their_patience_is_affected(tmp_path: Path) -> None:
+    with http(0.8) as port:
+        found = record(tmp_path, port, 3, "Hello", "--users", "2", "--rate", "20", "--path", "/x", patience=0.4)
+    assert {user for users in found["affected"].values() for user in users} == {0, 1}
+    assert found["errors"] == {}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from asgictl.loadtests.servers import pin
+from asgictl.loadtests.servers import Side, pin, with_threads
 from tests.conftest import until
 
 THREADED = "import sys, threading; threading.Thread(target=sys.stdin.read).start()"
@@ -24,3 +24,11 @@ def test_every_thread_of_a_process_is_pinned() -> None:
         pin([process.pid], [])
         assert os.sched_getaffinity(process.pid) == {core}
         process.communicate()
+
+
+def test_threads_are_set_where_there_are_some() -> None:
+    split = Side("split", "asgictl start a:b --threads 3 -d")
+    assert with_threads(split, 16).command == "asgictl start a:b --threads 16 -d"
+    assert with_threads(split, None) == split
+    third = Side("hypercorn", "hypercorn a:b -b {bind}")
+    assert with_threads(third, 16) == third

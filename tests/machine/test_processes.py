@@ -9,7 +9,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from asgictl.machine.processes import end, is_alive, kill, orphans
+from asgictl.machine.processes import end, is_alive, kill, note_exit, orphans, take_exit
+from tests.conftest import until
 
 OBSTINATE = "import signal, sys; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); signal.pause()"
 
@@ -118,3 +119,24 @@ def test_a_redis_is_known_by_its_own_socket_alone(title: str, is_ours: bool, tmp
         one.stdout.readline()
         assert (one.pid in [each.pid for each in orphans(tmp_path)]) is is_ours
         one.kill()
+
+
+@pytest.mark.parametrize(("end", "status"), [("exit 3", 3 << 8), ("kill -9 $$", signal.SIGKILL), ("exit 0", 0)])
+def test_how_a_child_ended_is_noted_for_one_who_takes_it(end: str, status: int, tmp_path: Path) -> None:
+    with subprocess.Popen(["sh", "-c", f"read x; {end}"], stdin=subprocess.PIPE) as child:
+        note_exit(tmp_path, child.pid)
+        assert take_exit(tmp_path, child.pid) is None
+        old = tmp_path / "exit-1"
+        old.write_text("0\n")
+        os.utime(old, (1, 1))
+        assert child.stdin
+        child.stdin.close()
+
+        def is_noted() -> bool:
+            note_exit(tmp_path, child.pid)
+            return (tmp_path / f"exit-{child.pid}").exists()
+
+        until(is_noted, "it is noted")
+        assert take_exit(tmp_path, child.pid) == status
+        assert list(tmp_path.iterdir()) == []
+        assert child.wait() == os.waitstatus_to_exitcode(status)

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from asgictl.control.instance import pings
+from asgictl.control.deploys import pings
 from tests.conftest import free_port, until
 
 ROOT = Path(__file__).parents[2]

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from websockets.sync.client import connect
 
+from asgictl.app.outside import Sender
+from asgictl.wire.messages import Job
 from benchmarks.jobs import notes, send_all
 from tests.conftest import MODES, Machine, until
 from tests.scenarios.test_demo import SECONDS, get
@@ -60,6 +62,10 @@ def die(message):
     if not os.path.exists("cured"):
         os.kill(os.getpid(), signal.SIGKILL)
 
+def pause(message):
+    log("pause")
+    time.sleep(0.05)
+
 def hang(message):
     time.sleep(60)
 
@@ -69,7 +75,8 @@ async def wait(message):
 app = Application(
     http=view,
     websocket=[path("/ws", connect=join, receive=say)],
-    background={"tell": tell, "ask": ask, "later": later, "fail": fail, "die": die, "hang": hang, "wait": wait},
+    background={"tell": tell, "ask": ask, "later": later, "fail": fail, "die": die, "hang": hang, "wait": wait,
+                "pause": pause},
 )
 """
 
@@ -131,6 +138,18 @@ def test_a_job_that_three_workers_die_of_is_a_dead_letter_until_it_is_requeued(j
     assert jobs.run("dead-letters", "requeue").stdout == "1 sent again\n"
     until(has_run(jobs, "die 1", 2), "it runs anew")
     assert jobs.run("dead-letters", "list").stdout == ""
+
+
+def test_a_request_does_not_wait_behind_a_backlog_of_slow_jobs(jobs: Machine) -> None:
+    jobs.start("jobs:app", "--workers", "1")
+    sender = Sender(f"unix://{jobs.runtime}/asgictl/default/redis.sock", "default")
+    for number in range(40):
+        sender.send(Job(f"job.{number}", 1, "pause", b""))
+    until(has_run(jobs, "pause"), "the first runs")
+    for _ in range(3):
+        assert get(jobs.url + "/tell")[0] == 200
+    assert not has_run(jobs, "pause", 30)(), "a request waits for the job that runs"
+    until(has_run(jobs, "pause", 40), "each runs", 30)
 
 
 def test_a_job_that_takes_too_long_is_a_dead_letter_at_once(jobs: Machine) -> None:

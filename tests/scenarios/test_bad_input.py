@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from asgictl.control.instance import pings
+from asgictl.control.deploys import pings
 from asgictl.control.preflight import find_redis_server
 from tests.conftest import MODES, Machine, free_port, until
 from tests.scenarios.test_demo import get

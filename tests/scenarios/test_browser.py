@@ -1,11 +1,14 @@
 """Two pages chat with each other, in headless Chromium."""
 
+import json
 import os
+import signal
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.conftest import Machine
+from tests.scenarios.test_demo import get
 
 pytestmark = pytest.mark.browser
 
@@ -32,3 +35,24 @@ def test_two_pages_chat_and_see_who_handled_each_message(browser: Browser, demo:
         bob.screenshot(path=f"{folder}/{demo.mode}.png")
     for page in (ann, bob):
         page.context.close()
+
+
+def test_a_page_sees_a_death_and_a_deploy_while_it_chats_on(browser: Browser, machine: Machine) -> None:
+    machine.start("--workers", "2", "--release", "one")
+    page = opened(browser, machine, "ann")
+    expect(page.locator("#processes")).to_contain_text("worker-00 (release one) ready")
+    killed = json.loads(get(machine.url + "/processes")[2])[0]["pid"]
+    os.kill(killed, signal.SIGKILL)
+    expect(page.locator("#log .death")).to_contain_text(f"(pid {killed}) died: SIGKILL", timeout=15_000)
+    assert machine.run("reload", "--release", "two").returncode == 0
+    expect(page.locator("#processes")).to_contain_text("(release two) ready", timeout=15_000)
+    expect(page.locator("#processes")).not_to_contain_text("release one", timeout=15_000)
+    expect(page.locator("#log .event").last).to_be_visible()
+    page.locator("#text").fill("still here")
+    page.locator("#send").click()
+    expect(page.locator("#log .message").last).to_contain_text("still here")
+    expect(page.locator("#log .message")).to_have_count(1)
+    assert page.evaluate("tries") == 0, "it has never connected again"
+    if folder := os.environ.get("ASGICTL_SCREENSHOTS"):
+        page.screenshot(path=f"{folder}/deploy.png")
+    page.context.close()

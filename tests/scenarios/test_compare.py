@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 from tests.conftest import Machine, until
+from tests.examples.conftest import EXAMPLES
 
-SHORT = ("--duration", "2", "--rounds", "1")
+ORDER = ("split", "in-process", "gunicorn", "gunicorn asgi")
+SHORT = ("--duration", "2", "--rounds", "1", "--minutes", "0.1")  # a disturbed round is not made again
 HALF = """
 from asgictl.app import runtime
 if runtime.current().mode == "split":
@@ -42,7 +44,7 @@ def runs(folder: Path, name: str) -> list[dict[str, Any]]:
 
 
 def cost_in_both_modes(found: list[dict[str, Any]]) -> None:
-    split, inprocess = found
+    split, inprocess = sorted(found, key=lambda run: ORDER.index(run["side"]))
     assert (split["side"], inprocess["side"]) == ("split", "in-process")
     assert split["rate"] > 0
     assert inprocess["rate"] > 0
@@ -66,15 +68,54 @@ def test_both_modes_are_measured_with_what_they_cost(machine: Machine, tmp_path:
 @pytest.mark.timeout(300)
 def test_a_deploy_is_noticed_in_one_mode_alone(machine: Machine, tmp_path: Path) -> None:
     for duration in ("2", "30", "90"):  # a busy machine may need more than the 10 s that a deploy has at least
-        told = ("--rounds", "1", "--users", "20", "--duration", duration, "--out", str(tmp_path))
+        told = ("--rounds", "1", "--users", "20", "--duration", duration, "--minutes", "0.1", "--out", str(tmp_path))
         done = machine.run("compare", "--scenario", "deploy", *told, seconds=280)
         assert done.returncode == 0, done.stderr
-        split, inprocess = runs(tmp_path, "deploy")
+        found = sorted(runs(tmp_path, "deploy"), key=lambda run: ORDER.index(run["side"]))
+        split, inprocess, best = (run["happenings"][0] for run in found)
         if not split["note"] and not inprocess["note"]:
             break
     assert (split["note"], inprocess["note"]) == ("", "")
-    assert (split["closed"], split["failed"]) == (0, 0), split["errors"]
-    assert inprocess["closed"] > 0
+    assert (split["way"], split["affected"], split["requests"]) == ("asgictl reload", 0, 0), runs(tmp_path, "deploy")
+    assert inprocess["affected"] > 0
+    assert (best["way"], best["at"] is None) == ("SIGHUP", bool(best["note"])), "seen to its end, or not counted"
+
+
+@pytest.mark.timeout(300)
+def test_what_each_side_depends_on_is_killed_in_turn(machine: Machine, tmp_path: Path) -> None:
+    told = ("--scenario", "crash", "--rounds", "1", "--users", "20", "--minutes", "0.1", "--out", str(tmp_path))
+    done = machine.run("compare", *told, seconds=280)
+    assert done.returncode == 0, done.stderr
+    assert all(run["done"] > run["twice"] for run in runs(tmp_path, "crash"))
+    found = {run["side"]: {each["kind"]: each["way"] for each in run["happenings"]} for run in runs(tmp_path, "crash")}
+    assert found["split"] == {
+        "application": "kill -9 of a worker", "connections": "kill -9 of an interface", "master": "",
+        "redis": "kill -9 of Redis",
+    }  # fmt: skip
+    assert found["in-process"] == {
+        "application": "kill -9 of a server", "connections": "kill -9 of a server", "master": "kill -9 of the master",
+        "redis": "kill -9 of Redis",
+    }  # fmt: skip
+
+
+@pytest.mark.timeout(300)
+def test_a_storm_an_upgrade_a_held_interpreter_and_many_events(machine: Machine, tmp_path: Path) -> None:
+    names = [word for name in ("noisy", "upgrade", "storm", "leak") for word in ("--scenario", name)]
+    done = machine.run(
+        "compare", *names, *SHORT, "--users", "12", "--events", "1000", "--out", str(tmp_path), seconds=280
+    )
+    assert done.returncode == 0, done.stderr
+    noisy, upgrade, storm, leak = (
+        {run["side"]: run for run in runs(tmp_path, name)} for name in ("noisy", "upgrade", "storm", "leak")
+    )
+    assert {run["happenings"][0]["way"] for run in noisy.values()} == {"GET /hold?ms=2000"}
+    held = noisy["in-process"]
+    assert held["gap"] >= 1 or 0 in held["connections"]["server"], "nobody was on the interpreter that was held"
+    assert upgrade["split"]["happenings"][0]["way"] == "asgictl reload --interfaces"
+    assert upgrade["split"]["closed"] == 0, "each hands its WebSockets over"
+    for side in ("split", "in-process"):
+        assert storm[side]["done"] >= 12, storm[side]["errors"]
+        assert leak[side]["done"] >= 1000
 
 
 @pytest.mark.timeout(300)
@@ -89,7 +130,9 @@ def test_a_target_that_fails_in_one_mode_is_measured_in_the_other_and_beside_a_t
     )
     assert done.returncode == 0, done.stderr
     assert "not today" in done.stdout
-    split, inprocess, third = runs(tmp_path / "asgictl-compare", "hello")
+    split, inprocess, third = sorted(
+        runs(tmp_path / "asgictl-compare", "hello"), key=lambda run: ORDER.index(run["side"])
+    )
     assert "not today" in split["error"]
     assert inprocess["rate"] > 0
     assert third["rate"] > 0
@@ -104,6 +147,42 @@ def test_a_locustfile_of_the_users_own(machine: Machine, tmp_path: Path) -> None
     assert done.returncode == 0, done.stderr
     cost_in_both_modes(found := runs(tmp_path, "locustfile"))
     assert all(run["rate"] <= 60 for run in found), "it kept to the rate"
+    assert not any(run["unsent"] for run in found), "and none that was sent is said not to have been"
+
+
+@pytest.mark.timeout(300)
+def test_each_mode_runs_its_own_form_of_the_django_site(machine: Machine, tmp_path: Path) -> None:
+    machine.directory = EXAMPLES / "django_site"
+    machine.environment |= {"DJANGO_SITE_DATA": str(tmp_path), "DJANGO_SITE_DEBUG": "0"}
+    prepare = [sys.executable, "manage.py", "prepare"]
+    subprocess.run(prepare, cwd=machine.directory, env=machine.environment, check=True)
+    own = ("--split", "asgictl_app:app", "--inprocess", "mysite.asgi:application", "--control", "asgictl_app:app")
+    names = ("--scenario", "django-write", "--scenario", "django-socket")
+    done = machine.run("compare", *own, *names, *SHORT, "--users", "4", "--out", str(tmp_path), seconds=280)
+    assert done.returncode == 0, done.stderr
+    for name in ("django-write", "django-socket"):
+        found = runs(tmp_path, name)
+        assert {run["side"] for run in found} == {"split", "in-process", "in-process WSGI"}
+        assert all(run["rate"] > 0 and not run["failed"] for run in found), [run["errors"] for run in found]
+
+
+@pytest.mark.timeout(300)
+def test_a_curve_has_steps_of_both_sides(machine: Machine, tmp_path: Path) -> None:
+    command = machine.command("compare", "--curve", "cpu", "--p99-ms", "1", "--users", "4", "--out", str(tmp_path))
+    done = subprocess.run(
+        command, env=machine.environment, capture_output=True, text=True, timeout=280, check=False, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert "never with split" in done.stdout, "what computes for 5 ms takes longer than 1 ms"
+    assert {name: len(climb["steps"]) for name, climb in report(tmp_path)["curve"]["climbs"].items()} == {
+        "split": 3, "in-process": 3,
+    }  # fmt: skip
+
+
+def test_a_rate_needs_users_that_keep_to_one(machine: Machine, tmp_path: Path) -> None:
+    (tmp_path / "plain.py").write_text(LOCUSTFILE.replace("FixedRate, ", ""))
+    done = machine.run("compare", "-f", str(tmp_path / "plain.py"), "--rate", "40", "--out", str(tmp_path))
+    assert (done.returncode, "Mine does not" in done.stderr) == (12, True), done.stderr
 
 
 @pytest.mark.timeout(300)
@@ -132,6 +211,9 @@ def test_ctrl_c_stops_and_reports_what_there_is(machine: Machine, tmp_path: Path
 MISTAKES = {
     "an unknown scenario": (["--scenario", "nonsense"], "'nonsense' is not one of", 2),
     "a scenario of the demo's": (["app:app", "--scenario", "cpu"], "--scenario cpu is for the demo", 12),
+    "a path that is none": (["--path", "hello"], "begin with /, as in /hello", 12),
+    "a locustfile and a scenario": (["-f", "x.py", "--scenario", "hello"], "leave --scenario out", 12),
+    "a way to deploy what is not there": (["--also-reload", "x"], "for the side of --also", 12),
     "a folder that cannot be": (["--out", "/dev/null/x"], "cannot be written to", 12),
     "no such locustfile": (["-f", "/nowhere/x.py"], "there is no such file", 12),
     "a third side without an address": (["--also", "gunicorn x"], "--also needs {bind} or {port}", 12),

@@ -60,6 +60,13 @@ def test_where_names_mode_process_and_worker(demo: Machine) -> None:
     assert found["worker"]
 
 
+def test_processes_are_those_that_run_the_application(demo: Machine) -> None:
+    found = [each for each in json.loads(get(demo.url + "/processes")[2]) if each["ready"]]
+    assert len(found) == 2
+    assert {each["pid"] for each in found} <= set(demo.pids())
+    assert all(each["release"] and each["last_exit"] is None for each in found)
+
+
 def test_unknown_path_and_wrong_method(demo: Machine) -> None:
     assert get(demo.url + "/nowhere")[0] == 404
     assert get(demo.url + "/hello", b"x")[0] == 405

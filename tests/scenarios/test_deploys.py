@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from urllib.error import URLError
+from urllib.request import urlopen
 
 import pytest
 from websockets.exceptions import ConnectionClosed
@@ -16,9 +17,12 @@ from websockets.sync.client import connect
 
 from tests.conftest import MODES, Machine, until
 from tests.scenarios.test_demo import SECONDS, closed_with, get
+from tests.scenarios.test_status import admin
 
 SITE = """
+import asyncio
 import os
+import time
 from asgictl import Application, path
 
 def site(environ, start_response):
@@ -43,6 +47,13 @@ async def asgi(scope, receive, send):
 
 app = Application(http=site, websocket=[path("/ws", receive=count)])
 sockets = Application(http=site, websocket=asgi)
+
+async def streams(scope, receive, send):
+    if scope["type"] == "http":
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        while True:
+            await send({"type": "http.response.body", "body": b"VERSION\\n", "more_body": True})
+            await asyncio.sleep(0.1)
 """
 BROKEN = {
     "syntax": ("def (", "SyntaxError", 3),
@@ -129,6 +140,11 @@ def processes(machine: Machine, role: str) -> dict[str, int]:
     }
 
 
+def held_by(machine: Machine, role: str) -> int:
+    found = json.loads(machine.run("status", "--json").stdout)["processes"]
+    return sum(each.get("websockets", 0) for each in found if each["role"] == role)
+
+
 def releases(machine: Machine) -> set[str]:
     return {
         report["release"]
@@ -147,7 +163,7 @@ def test_reload_serves_the_new_code_and_drops_nothing(site: Machine) -> None:
             done = site.run("reload", "--release", version)
             assert done.returncode == 0, done.stderr
             assert served(site) == version.encode()
-            assert releases(site) == {version}
+            until(lambda: releases(site) == {version}, "the old ones have drained")  # noqa: B023 - not kept
     assert load.wrong == []
     assert load.requests
     assert load.frames
@@ -180,8 +196,10 @@ def test_reload_in_process_serves_the_new_code_and_closes_sockets_with_1012(site
     with connect(site.ws + "/ws") as ws:
         deploy(site, "two")
         until(lambda: '"websockets": 1' in site.run("status", "--json").stdout, "the socket is counted")
-        done = site.run("reload")
+        done = site.run("reload", "--wait")
         assert done.stdout == "reloaded servers; 1 WebSockets were closed with 1012\n"
+        assert "starting 2 servers" in done.stderr
+        assert "draining server-00: 1 WebSockets and 0 requests, until " in done.stderr
         assert closed_with(ws) == 1012
     assert served(site) == b"two"
 
@@ -192,7 +210,7 @@ def test_sockets_of_an_asgi_application_end_by_drain_alone(site: Machine) -> Non
         ws.send("a")
         assert ws.recv(SECONDS) == "one a"
         deploy(site, "two")
-        reload = site.popen("reload")
+        reload = site.popen("reload", "--wait")
         until(lambda: "worker-01" in processes(site, "worker"), "a new worker starts")
         until(lambda: len(processes(site, "worker")) == 1, "the old one drains")
         with connect(site.ws + "/") as new:
@@ -201,8 +219,109 @@ def test_sockets_of_an_asgi_application_end_by_drain_alone(site: Machine) -> Non
         ws.send("c")
         assert ws.recv(SECONDS) == "one c"
         assert reload.poll() is None
-    reload.communicate(timeout=60)
-    assert reload.returncode == 0
+        reload.send_signal(signal.SIGINT)
+        assert "what drains goes on" in reload.communicate(timeout=60)[0]
+        assert reload.returncode == 0
+        ws.send("d")
+        assert ws.recv(SECONDS) == "one d"
+    until(lambda: "STOPPING" not in site.run("status", "--json").stdout, "it has drained")
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_reload_does_not_wait_for_the_drain_of_the_one_before(site: Machine, mode: str) -> None:
+    """What streams holds the old processes."""
+    site.start("deployed:streams", "--mode", mode, "--workers", "1", "--release", "one")
+    role = "worker" if mode == "split" else "server"
+    streams = [urlopen(site.url + "/", timeout=SECONDS)]
+    for version in ("two", "three", "four"):
+        assert streams[-1].readline()
+        deploy(site, version)
+        done = site.run("reload", "--release", version)
+        assert done.returncode == 0, done.stderr
+        assert f"release {version}" in done.stderr
+        assert "draining" in done.stderr
+        assert releases(site) == {version}
+        streams.append(urlopen(site.url + "/", timeout=SECONDS))
+    assert [stream.readline() for stream in streams[1:]] == [b"two\n", b"three\n", b"four\n"]
+    assert streams[0].readline() == b"one\n", "the first drains on"
+    found = json.loads(site.run("status", "--json").stdout)
+    held = [each for each in found["processes"] if each["role"] == role and each["state"] == "STOPPING"]
+    draining = {each["process"].partition("/")[0] for each in held}
+    assert len(draining) == 3
+    assert site.run("status").stdout.count("draining") == len(held)
+    broken = BROKEN["syntax"][0]
+    deploy(site, "five", broken)
+    done = site.run("reload", "--release", "five")
+    assert done.returncode == 3
+    assert "nothing has changed: release four serves on" in done.stderr
+    for stream in streams:
+        stream.close()
+
+
+def test_sockets_move_with_every_deploy_of_interfaces(site: Machine) -> None:
+    site.start("deployed:app", "--workers", "1", "--interfaces", "2")
+    with Load(site, 20) as load:
+        for _ in range(3):
+            done = site.run("reload", "--interfaces", "--wait")
+            assert done.returncode == 0, done.stderr
+            assert done.stdout == "reloaded interfaces\n"
+    assert load.wrong == []
+    assert load.frames
+    assert "handing over" in done.stderr
+    assert "hands over" not in site.run("status").stdout
+
+
+def test_a_hand_over_under_way_is_shown_until_its_handler_is_done(site: Machine) -> None:
+    deploy(site, "one", SITE.replace("    message.reply", "    time.sleep(float(message.text))\n    message.reply"))
+    site.start("deployed:app", "--workers", "2", "--interfaces", "1")
+    with connect(site.ws + "/ws") as slow, connect(site.ws + "/ws") as idle:
+        until(lambda: held_by(site, "interface") == 2, "both sockets are counted")
+        slow.send("6")
+        idle.send("0")
+        assert idle.recv(SECONDS) == "1 0"
+        done = site.run("reload", "--interfaces")
+        assert "handing over 2 WebSockets of interface-00 to interface-01, until " in done.stderr
+        until(lambda: "interface-00 hands over: 1 moved, 1 wait, until " in site.run("status").stdout, "it is shown")
+        idle.send("0")
+        assert idle.recv(SECONDS) == "2 0"
+        assert slow.recv(SECONDS) == "1 6"
+        until(lambda: "hands over" not in site.run("status").stdout, "it is over")
+        slow.send("0")
+        assert slow.recv(SECONDS) == "2 0"
+    status, metrics = admin(site, "/metrics")
+    assert status == 200
+    assert 'asgictl_sockets_moved_total{process="interface-00",role="interface"} 2.0' in metrics
+
+
+def test_sockets_that_cannot_move_are_said_at_start_and_close(site: Machine) -> None:
+    told = site.start("deployed:sockets", "--workers", "1", "--interfaces", "1")
+    assert "  closed when their interface is replaced: ASGI applications' sockets\n" in told
+    with connect(site.ws + "/") as ws:
+        ws.send("a")
+        assert ws.recv(SECONDS) == "one a"
+        until(lambda: held_by(site, "interface") == 1, "the socket is counted")
+        done = site.run("reload", "--interfaces", "--wait")
+        assert done.stdout == "reloaded interfaces; 1 WebSockets were closed with 1012\n"
+        assert "draining interface-00: 1 WebSockets and 0 requests, until " in done.stderr
+        assert closed_with(ws) == 1012
+
+
+def test_interfaces_are_replaced_while_others_still_drain(site: Machine) -> None:
+    """What streams holds the old processes."""
+    site.start("deployed:streams", "--workers", "1", "--interfaces", "1")
+    streams = [urlopen(site.url + "/", timeout=SECONDS)]
+    for _ in range(3):
+        assert streams[-1].readline() == b"one\n"
+        done = site.run("reload", "--interfaces")
+        assert done.returncode == 0, done.stderr
+        streams.append(urlopen(site.url + "/", timeout=SECONDS))
+    found = json.loads(site.run("status", "--json").stdout)["processes"]
+    states = [each["state"] for each in found if each["role"] == "interface"]
+    assert states.count("STOPPING") == 3
+    assert len(states) == 4
+    assert [stream.readline() for stream in streams] == [b"one\n"] * 4
+    for stream in streams:
+        stream.close()
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -256,12 +375,11 @@ def test_scale_up_and_down_drops_nothing(site: Machine) -> None:
         for workers in (4, 1, 3):
             assert site.run("scale", f"worker={workers}").returncode == 0
             assert len(processes(site, "worker")) == workers
+        for interfaces in (3, 1):
+            assert site.run("scale", f"interface={interfaces}").returncode == 0
+            assert len(processes(site, "interface")) == interfaces
+        assert "interface 1 ready" in site.run("status").stdout
     assert load.wrong == []
-    assert site.run("scale", "interface=3").returncode == 0
-    assert len(processes(site, "interface")) == 3
-    assert "interface 3 ready" in site.run("status").stdout
-    assert site.run("scale", "interface=1").returncode == 0
-    assert served(site) == b"one"
 
 
 @pytest.mark.parametrize("counts", ["worker", "worker=0", "worker=65", "interface=17", "redis=2", "worker=many"])
@@ -282,8 +400,14 @@ def test_restart_and_reload_of_every_role(site: Machine) -> None:
             ws.send("x")
             assert ws.recv(SECONDS) == f"{number} x"
         workers = processes(site, "worker")
-        assert site.run("reload", "--interfaces").returncode == 0
-        assert closed_with(ws) == 1012
+        for number, change in enumerate((["restart", "interface"], ["reload", "--interfaces"]), 4):
+            before = processes(site, "interface")
+            done = site.run(*change, "--wait")
+            assert done.returncode == 0, done.stderr
+            assert "closed" not in done.stdout
+            assert not set(before.values()) & set(processes(site, "interface").values())
+            ws.send("x")
+            assert ws.recv(SECONDS) == f"{number} x"
     done = site.run("restart", "server")
     assert (done.returncode, done.stderr) == (7, "Error: --mode=split has no server\n")
     assert site.run("logs", "wroker").returncode == 2

@@ -1,17 +1,22 @@
-"""What docs/from-channels-1.md and -4.md show, written into a project as it stands there, and run."""
+"""What docs/from-channels-1.md, -4.md and django.md show, written into a project as it stands there, and run."""
 
+import importlib.util
 import json
 import re
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import django
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from tests.conftest import MODES, Machine
+from tests.conftest import MODES, Machine, until
 from tests.scenarios.test_demo import SECONDS, get
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -138,4 +143,86 @@ def test_a_user_without_django_is_a_clear_error(machine: Machine, tmp_path: Path
             socket.recv(SECONDS)
     assert closed.value.rcvd is not None
     assert closed.value.rcvd.code == 1011
-    assert "ConsumerError: message.session is Django's: it needs django.contrib.sessions" in machine.log("worker-00")
+    said = "ConsumerError: message.session is Django's: it needs django.contrib.sessions"
+    until(lambda: said in machine.log("worker-00"), "its log says why")
+
+
+@pytest.fixture
+def with_tasks(project: tuple[Machine, dict[str, str]]) -> Machine:
+    """The project of docs/django.md; on Django before 6 with the backport, as the page has it."""
+    machine, _ = project
+    assert machine.directory
+    written("django.md", machine.directory)
+    if django.VERSION < (6,):
+        if importlib.util.find_spec("django_tasks") is None:
+            pytest.skip("NOT RUN: neither Django 6 nor django-tasks is installed")
+        tasks, settings = machine.directory / "news" / "tasks.py", machine.directory / "mysite" / "settings.py"
+        tasks.write_text(tasks.read_text().replace("from django.tasks", "from django_tasks"))
+        settings.write_text(settings.read_text() + 'INSTALLED_APPS += ["django_tasks"]\n')
+    return machine
+
+
+def answer(url: str) -> tuple[int, bytes]:
+    """Return status and body, 0 while nobody serves."""
+    try:
+        status, _, body = get(url)
+    except OSError:
+        return 0, b""
+    return status, body
+
+
+def count_words(machine: Machine) -> None:
+    status, body = answer(machine.url + "/publish?text=one+two+three")
+    assert status == 200, body
+    published = f"{machine.url}/published/{json.loads(body)['id']}"
+    until(lambda: answer(published)[1] == b'{"status": "SUCCESSFUL", "words": 3}', "the task has run")
+
+
+@contextmanager
+def runasgictl(machine: Machine, log: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run the command in the foreground; what it prints stands in `log`."""
+    command = [sys.executable, "manage.py", "runasgictl", str(machine.port), "--workers", "1", *arguments]
+    with log.open("w") as printed:
+        started = subprocess.Popen(
+            command, cwd=machine.directory, env=machine.environment, stdout=printed, stderr=subprocess.STDOUT
+        )
+    try:
+        yield started
+    finally:
+        started.send_signal(signal.SIGINT)
+        started.wait(60)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_runasgictl_serves_static_files_and_tasks_and_deploys_changes(with_tasks: Machine, mode: str) -> None:
+    machine = with_tasks
+    assert machine.directory
+    views, log = machine.directory / "news" / "views.py", machine.directory / "printed"
+    changed = views.read_text().replace('"words"', '"count"')
+
+    def change() -> bool:
+        """Write again until somebody watches, which begins a little after it serves."""
+        views.write_text(changed)
+        return "changed: news/views.py" in log.read_text()
+
+    with runasgictl(machine, log, "--mode", mode) as process:
+        static = machine.url + "/static/admin/css/base.css"
+        until(lambda: answer(static)[0] == 200 or process.poll() is not None, "it serves", 60)
+        count_words(machine)
+        until(change, "the change is seen")
+        found = f"{machine.url}/published/{json.loads(answer(machine.url + '/publish?text=x')[1])['id']}"
+        until(lambda: b"count" in answer(found)[1], "it is deployed", 30)
+    assert process.returncode == 0
+    assert "System check identified no issues" in log.read_text()
+
+
+def test_the_project_with_its_file_of_settings_starts_and_is_deployed(with_tasks: Machine) -> None:
+    machine = with_tasks
+    assert machine.directory
+    (settings,) = re.findall(r"```toml\n# asgictl.toml\n(.*?)```", (DOCS / "django.md").read_text(), re.DOTALL)
+    (machine.directory / "asgictl.toml").write_text(settings)
+    assert run(machine.directory, "manage.py", "check") == "System check identified no issues (0 silenced)."
+    assert "mysite.wsgi:application" in machine.start()
+    count_words(machine)
+    assert machine.run("reload").returncode == 0
+    count_words(machine)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from websockets.sync.client import connect
 
+from asgictl.errors import FENCED_STATUS
 from tests.conftest import Machine, free_port, until
 from tests.scenarios.test_demo import SECONDS, closed_with, get
 
@@ -130,6 +131,7 @@ def test_an_interface_that_stood_still_past_its_lease_ends_its_sockets_once(frag
             second.send_signal(signal.SIGCONT)
             assert [closed_with(ws) for ws in sockets] == [1012] * 5
             second.communicate(timeout=40)
+            assert second.returncode == FENCED_STATUS
             listener.send("any more?")
             assert listener.recv(SECONDS) == "any more?, attempt 1, id 0"
     finally:

@@ -10,9 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
+import psutil
 import pytest
 from websockets.sync.client import connect
 
+from asgictl.control.status_schema import Status
 from tests.conftest import MODES, Machine, free_port, until
 from tests.scenarios.test_demo import SECONDS, get
 
@@ -27,6 +30,19 @@ def app(environ, start_response):
         time.sleep(0.01)
     start_response("500 Oh" if environ["PATH_INFO"] == "/fail" else "200 OK", [("Content-Type", "text/plain")])
     return [b"done"]
+"""
+
+SLOW_ASGI = """
+import asyncio
+from pathlib import Path
+
+async def app(scope, receive, send):
+    assert scope["type"] == "http"
+    Path("taken").touch()
+    while not Path("go").exists():
+        await asyncio.sleep(0.01)
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"done"})
 """
 
 
@@ -45,7 +61,7 @@ def status(machine: Machine) -> dict[str, Any]:
 
 def running(machine: Machine) -> list[str]:
     """Return what is said of the processes that run the application."""
-    lines = machine.run("status").stdout.splitlines()
+    lines = machine.run("status").stdout.split("\n\n")[1].splitlines()
     return [line.split()[1] for line in lines if line.startswith(("worker-", "server-")) and "RUNNING" not in line]
 
 
@@ -154,3 +170,70 @@ def test_nothing_is_logged_of_requests_unless_asked_for(machine: Machine) -> Non
     machine.start("--workers", "1")
     assert get(machine.url + "/hello")[0] == 200
     assert "/hello" not in machine.log("interface-00")
+
+
+@pytest.mark.soak
+def test_status_of_64_workers_costs_a_quarter_of_a_second_of_cpu(machine: Machine) -> None:
+    machine.start("--workers", "64", "--start-seconds", "200")
+    with subprocess.Popen(machine.command("status"), env=machine.environment, stdout=subprocess.PIPE) as running:
+        assert running.stdout is not None
+        shown = running.stdout.read().decode()
+        _, status, used = os.wait4(running.pid, 0)
+        running.returncode = os.waitstatus_to_exitcode(status)
+    assert shown.count("\nworker-") == 64
+    assert used.ru_utime + used.ru_stime < 0.25
+
+
+def test_a_process_that_ended_unasked_is_told_of_first_with_its_reason(machine: Machine) -> None:
+    machine.start("--workers", "1")
+    worker = next(each for each in status(machine)["processes"] if each["role"] == "worker")
+    assert get(machine.url + "/hello")[0] == 200
+    until(lambda: status(machine)["requests"]["total"] == 1, "it is counted")
+    os.kill(worker["pid"], signal.SIGSEGV)
+
+    def told() -> bool:
+        found = machine.run("status", "--check")
+        return found.returncode == 15 and "worker-00 ended " in found.stdout and "SIGSEGV" in found.stdout
+
+    until(told, "the end is told of")
+    until(lambda: " ready" in machine.run("status").stdout, "another is ready")
+    again = next(each for each in status(machine)["processes"] if each["role"] == "worker")
+    assert (again["restarts"], again["last_exit"]["pid"], again["last_exit"]["signal"]) == (1, worker["pid"], "SIGSEGV")
+    assert status(machine)["requests"]["total"] == 1
+
+
+def test_counts_outlive_their_processes_and_the_controller(machine: Machine) -> None:
+    machine.start("--workers", "1")
+    for _ in range(5):
+        assert get(machine.url + "/hello")[0] == 200
+    for command in (["reload", "--interfaces", "--wait"], ["restart", "controller"]):  # nobody hears who ends meanwhile
+        assert machine.run(*command).returncode == 0
+        until(lambda: (status(machine)["requests"] or {}).get("total") == 5, f"all are known after {command}")
+
+
+@pytest.mark.parametrize("source", [SLOW, SLOW_ASGI], ids=["wsgi", "asgi"])
+@pytest.mark.parametrize("mode", MODES)
+def test_what_runs_for_long_is_named(machine: Machine, tmp_path: Path, mode: str, source: str) -> None:
+    (tmp_path / "slow.py").write_text(source)
+    machine.directory = tmp_path
+    machine.start("slow:app", "--mode", mode, "--workers", "1", "--threads", "1")
+    with slow_request(machine, tmp_path):
+        until(lambda: "  GET /slow\n" in machine.run("status").stdout, "its name is shown")
+
+
+def test_a_status_is_as_the_published_schema_has_it(demo: Machine) -> None:
+    found = msgspec.json.decode(demo.run("status", "--json").stdout, type=Status)
+    assert found["mode"] == demo.mode
+    assert msgspec.json.decode(admin(demo, "/status")[1], type=Status)["name"] == "default"
+
+
+def test_instances_are_listed_and_stopped_together(machine: Machine) -> None:
+    machine.start("--workers", "1", "--name", "shop")
+    assert json.loads(machine.run("status", "--json").stdout)["name"] == "shop", "the only one needs no name"
+    listed = machine.run("ps").stdout.splitlines()
+    assert listed[1].split()[:2] == ["shop", "well"]
+    titles = [" ".join(psutil.Process(pid).cmdline()).strip() for pid in machine.pids()]
+    for process in ("supervisord", "controller", "worker-00", "interface-00"):
+        assert f"asgictl: {process} [shop]" in titles
+    assert machine.run("stop", "--all", seconds=150).stdout == "stopped shop\n"
+    assert machine.run("ps").stdout.startswith("no instance runs here")

@@ -58,15 +58,15 @@ def test_figures_follow_the_report_on_the_same_line(listener: socket.socket, mon
     def end(_seconds: float) -> None:
         raise Ended
 
-    monkeypatch.setattr(
-        "asgictl.telemetry.controller_client.time", SimpleNamespace(sleep=end, process_time=time.process_time)
-    )
-    readiness, report = Readiness(Path(), "worker", "worker-00"), {"state": "ready", "threads": 2}
-    readiness._report(report)
+    clock = SimpleNamespace(sleep=end, process_time=time.process_time, monotonic=time.monotonic)
+    monkeypatch.setattr("asgictl.telemetry.controller_client.time", clock)
+    readiness = Readiness(Path(), "worker", "worker-00")
+    readiness.amend(state="ready", threads=2)
+    readiness._count = lambda: Figures(events=7)
 
     def push() -> None:
         with suppress(Ended):
-            readiness._keep(report, lambda: Figures(events=7))
+            readiness._keep()
 
     pushing = threading.Thread(target=push)
     pushing.start()
@@ -82,12 +82,15 @@ def test_figures_follow_the_report_on_the_same_line(listener: socket.socket, mon
 
 def test_reports_share_one_line_that_stays_open(listener: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
     # A thread that reads a socket keeps it open when another closes it; and this one would outlive the test.
-    monkeypatch.setattr(Readiness, "_keep", lambda self, report, figures: None)
+    monkeypatch.setattr(Readiness, "_keep", lambda self: None)
     readiness = Readiness(Path(), "worker", "worker-00")
     readiness.ready(threads=2)
     line, _ = listener.accept()
     with line, line.makefile("rb") as file:
         first = json.loads(file.readline())
+        readiness.amend(threads=3)
+        amended = json.loads(file.readline())
+        assert amended == {**first, "threads": 3}
         readiness.failed(TargetError("no such module"))
         second = json.loads(file.readline())
         who = {"role": "worker", "process": "worker-00", "pid": os.getpid()}
@@ -97,6 +100,28 @@ def test_reports_share_one_line_that_stays_open(listener: socket.socket, monkeyp
         assert readiness._socket is not None
         readiness._socket.close()
         assert file.readline() == b""
+
+
+def test_a_process_that_ends_in_order_says_what_it_counted_last(
+    listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Readiness, "_keep", lambda self: None)
+    readiness = Readiness(Path(), "interface", "interface-00")
+    readiness.ready(lambda: Figures(moved=5, requests={200: 1}))
+    line, _ = listener.accept()
+    with line, line.makefile("rb") as file:
+        file.readline()
+        readiness._finish()
+        said = json.loads(file.readline())
+        assert (said["state"], said["figures"]["moved"], said["figures"]["requests"]) == ("ending", 5, {"200": 1})
+        assert readiness._socket is not None
+        readiness._socket.close()
+
+
+def test_who_runs_alone_hears_what_a_controller_would_be_told() -> None:
+    heard: list[dict[str, object]] = []
+    Readiness(None, "interface", "interface", alone=heard.append).ready(channels=["x"])
+    assert [each["channels"] for each in heard] == [["x"]]
 
 
 ALONE = """

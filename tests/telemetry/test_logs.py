@@ -2,13 +2,16 @@
 
 import json
 import logging
+import re
 import subprocess
 import sys
 from datetime import datetime
+from pathlib import Path
 
 import pytest
 
-from asgictl.telemetry.logs import formatter, masked
+import asgictl
+from asgictl.telemetry.logs import OURS, formatter, masked
 
 
 @pytest.mark.parametrize(
@@ -62,3 +65,56 @@ def test_what_ends_a_process_or_a_thread_is_logged_like_the_rest(place: str) -> 
     fields = json.loads(done.stderr)
     assert fields["level"] == "CRITICAL"
     assert fields["exc_info"].endswith("ValueError: redis://***@h")
+
+
+def logged(source: str) -> list[str]:
+    """Return what a process of ours logs that runs this code once its logs are set up, without times."""
+    begin = (
+        "import logging, logging.config\nfrom asgictl.telemetry.logs import set_up, take_rest\nset_up('human', 'p')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", begin + source], capture_output=True, text=True, check=True)
+    return [re.sub(r"^[\d-]+ [\d:,]+ ", "", line) for line in done.stderr.splitlines()]
+
+
+OWN = "logging.getLogger('asgictl.worker').info('ours')\n"
+THEIRS = "logging.getLogger('shop').warning('theirs')\n"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "take_rest()\n" + OWN + THEIRS,
+        OWN + THEIRS + "take_rest()",  # while TARGET is imported
+        "logging.getLogger('shop').info('a detail')\ntake_rest()\n" + OWN + THEIRS,  # the root logger's own level
+        "logging.getLogger('shop').addHandler(logging.NullHandler())\ntake_rest()\n" + OWN + THEIRS,
+    ],
+)
+def test_what_no_handler_of_the_application_writes_is_written_like_the_rest(source: str) -> None:
+    assert logged(source) == ["INFO asgictl.worker: ours", "WARNING shop: theirs"]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "logging.basicConfig(format='%(message)s')\ntake_rest()\n" + OWN + THEIRS,
+        "handler = logging.StreamHandler()\nlogging.getLogger('shop').addHandler(handler)\ntake_rest()\n"
+        + OWN
+        + THEIRS,
+        "logging.config.dictConfig({'version': 1, 'handlers': {'c': {'class': 'logging.StreamHandler'}},"
+        f"'root': {{'handlers': ['c']}}}})\ntake_rest()\n{OWN}{THEIRS}",
+    ],
+)
+def test_what_the_application_writes_itself_is_written_once(source: str) -> None:
+    assert logged(source) == ["INFO asgictl.worker: ours", "theirs"]
+
+
+def test_an_application_that_names_our_loggers_has_them_as_it_likes() -> None:
+    assert logged("logging.getLogger('asgictl.worker').setLevel('ERROR')\n" + OWN) == []
+
+
+def test_each_logger_of_ours_is_one_that_no_application_disables_unasked() -> None:
+    (root,) = asgictl.__path__
+    folders = [Path(root).parent / folder for folder in ("asgictl", "interface", "worker")]
+    sources = [path.read_text() for folder in folders for path in folder.rglob("*.py")]
+    found = {name for source in sources for name in re.findall(r'getLogger\("(asgictl[^"]*)"\)', source)}
+    assert found == set(OURS)

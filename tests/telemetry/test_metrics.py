@@ -1,11 +1,13 @@
 """What a process counts, and what is made of several reports."""
 
+from functools import partial
+
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asgictl.telemetry.metrics import BOUNDS, Figures, quantile, since, total
+from asgictl.telemetry.metrics import BOUNDS, Figures, longest, quantile, since, total
 
 
 def answered(*seconds: float) -> Figures:
@@ -65,9 +67,23 @@ def test_several_processes_add_up_and_two_reports_of_one_differ_by_what_lies_bet
     assert total([]) == Figures()
 
 
+def test_what_has_run_the_longest_is_named_and_summed_by_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("asgictl.telemetry.metrics.perf_counter", lambda: 100.0)
+    named: list[str] = []
+
+    def name(text: str) -> str:
+        named.append(text)
+        return text
+
+    runs = longest((began, partial(name, f"GET /{began:.0f}")) for began in (99.0, 10.0, 98.0, 50.0))
+    assert runs == [("GET /10", 90.0), ("GET /50", 50.0), ("GET /98", 2.0)]
+    assert len(named) == 3, "what is not told is not named"
+    assert total([Figures(runs=runs), Figures(runs=runs)]).runs == []
+
+
 def test_figures_travel_as_json() -> None:
     figures = answered(0.1, 3.0)
-    figures.shed = {"late": 1}
+    figures.shed, figures.runs = {"late": 1}, [("GET /", 1.5)]
     assert msgspec.json.decode(msgspec.json.encode(figures), type=Figures) == figures
 
 

@@ -1,13 +1,16 @@
 """What an interface knows of the application."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import msgpack
 
 from asgictl.app.application import Application, manifest_of, path
+from asgictl.app.target import asgi_mounts
 from asgictl.errors import WireError
-from asgictl.wire.manifest import Manifest, Path, Router, encode_manifest
+from asgictl.wire.manifest import Manifest, Path, Router, encode_manifest, event_channels
 from asgictl.wire.messages import VERSION
 
 
@@ -24,8 +27,24 @@ def test_a_manifest_tells_which_events_a_consumer_wants() -> None:
 def test_a_manifest_names_background_channels_and_an_older_one_none() -> None:
     manifest = manifest_of(Application(background={"b": consumer, "a": consumer}), "r1")
     assert manifest.background == ["a", "b"]
-    older = msgpack.encode(msgpack.decode(encode_manifest(manifest))[:-1])
+    older = msgpack.encode(msgpack.decode(encode_manifest(manifest))[:-2])
     assert Router.decode(older).manifest.background == []
+
+
+def test_a_manifest_tells_the_channels_of_the_events() -> None:
+    def site(environ: object, start_response: object) -> list[bytes]:
+        return []
+
+    async def asgi(scope: object, receive: object, send: object) -> None:
+        """Serves nothing."""
+
+    routes = [path("/a", receive=consumer), path("/b", disconnect=consumer, pool="live")]
+    application = Application(http=site, websocket=routes, background={"job": consumer}, pools={"/reports": "slow"})
+    assert event_channels(manifest_of(application, "")) == {
+        *("http.request", "http.request.slow", "websocket.receive", "background.job"),
+        *("websocket.connect.live", "websocket.disconnect.live"),
+    }
+    assert event_channels(manifest_of(Application(websocket=asgi), "")) == {"websocket.connect"}
 
 
 def test_a_manifest_survives_the_wire() -> None:
@@ -72,3 +91,17 @@ def test_without_pools_every_request_goes_to_the_one_channel() -> None:
 def test_a_manifest_of_a_release_that_knew_no_pools_is_read() -> None:
     old = msgpack.encode((VERSION, "r0", True, [("/a", True, True, False)]))
     assert Router.decode(old).manifest == Manifest(VERSION, "r0", True, [Path("/a", True, True, False)])
+
+
+def test_a_manifest_says_which_paths_asgi_serves_as_the_application_mounts_them() -> None:
+    async def asgi(scope: object, receive: object, send: object) -> None: ...
+
+    def wsgi(environ: object, start_response: object) -> None: ...
+
+    mixes: list[dict[str, Any]] = [{"/": wsgi, "/socket.io": asgi}, {"/": asgi, "/old": wsgi}, {"/api": asgi}]
+    for mixed in mixes:
+        application = Application(http=mixed)
+        router = Router(manifest_of(application, "r1", asgi_mounts(application)))
+        for asked in ("/", "/socket.io/x", "/old/x", "/api", "*", "/other"):
+            assert router.is_asgi(asked) is (application.mount(asked) is asgi)
+    assert asgi_mounts(Application(http=wsgi)) == {}

@@ -105,7 +105,7 @@ class Events:
     send_now = publish
 
     async def commit(self, _commit: Any, arguments: Any) -> object:
-        version, reply, *sent = arguments[arguments[0] + 7 :]
+        version, reply, *sent = arguments[arguments[0] + 6 :]
         self.commits.append(decode_reply(version, reply))
         self.published += [decode_broadcast(version, each) for each in sent[1::2]]
         await asyncio.sleep(0)

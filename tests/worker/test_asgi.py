@@ -39,9 +39,9 @@ class Worker:
     def begin(self, *entries: Entry) -> list[bool]:
         return [self.runs.begin(entry) for entry in entries]
 
-    async def drains(self, seconds: float = 30) -> None:
+    async def drains(self, seconds: float = 30, rate: float = 1000) -> None:
         await asyncio.sleep(0)  # what began before is first in the loop's queue
-        await self.runs._drain(seconds)
+        await self.runs._drain(seconds, rate)
 
 
 def wsgi(environ: Any, start_response: Any) -> list[bytes]:
@@ -198,6 +198,17 @@ async def test_sockets_left_at_the_end_of_a_drain_are_closed_with_1012(waiting: 
     assert waiting.ends == [1012]
     assert [each.code for each in worker.events.sent if isinstance(each, Closed)] == [1012]
     assert not worker.runs._runs
+
+
+@on
+async def test_sockets_are_closed_one_after_another_before_a_drain_ends(waiting: Waiting, worker: Worker) -> None:
+    worker.begin(*map(websocket, range(1, 41)))
+    await settled()
+    draining = asyncio.create_task(worker.drains(3, rate=40))
+    await asyncio.sleep(1.2)  # a second is for those that end by themselves
+    assert 0 <= len(waiting.ends) < 40
+    await draining
+    assert waiting.ends == [1012] * 40
 
 
 @on

@@ -95,8 +95,9 @@ class Loop(EventLoop):
     def _forget(self) -> None:
         self.times_forgotten += 1
 
-    async def connects(self, inbox: Any = b"OK") -> None:
-        self.reads.answers += [inbox, [[b"9-0", []]]]
+    async def connects(self, inbox: Any = b"OK", *last: WorkerMessage) -> None:
+        """last: letters that stand where the last one was read."""
+        self.reads.answers += [inbox, [[b"1-0", list(encode(letter))] for letter in last]]
         await self._reader._begin()
 
 
@@ -138,7 +139,7 @@ async def test_after_a_cut_reading_goes_on_behind_the_last_letter(loop: Loop) ->
     loop.reads.answer(letters((b"1-0", GONE)))
     while loop.reads.calls:
         loop.reads.answer(ConnectionError("lost"))
-    await loop.connects(BUSY)
+    await loop.connects(BUSY, GONE)
     assert loop.reads.names() == ["XREAD"]
     assert loop.reads.calls[0][0][-1] == b"1-0"
     assert loop.times_forgotten == 0
@@ -207,7 +208,7 @@ def test_a_commit_that_redis_refuses_for_good_ends_its_event_otherwise(
         assert reply.status == 500
 
     run()
-    assert "Redis refused the commit of http.request 5-0: NOPERM" in caplog.text
+    assert "Redis refused the commit of GET /a b (event 5-0): NOPERM" in caplog.text
 
 
 @scenario

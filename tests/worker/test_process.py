@@ -75,7 +75,7 @@ def test_a_pool_has_channels_of_its_own_for_what_its_paths_want() -> None:
 def test_background_channels_are_channels_that_globs_can_tell_apart() -> None:
     application = Application(http=wsgi, background={"b": consumer, "a": consumer})
     channels = channels_of(application, "t")
-    assert channels == ["background.a", "background.b", "http.request"]
+    assert channels == ["http.request", "background.a", "background.b"], "requests are read first"
     config = WorkerConfig("n", "redis://h", "t", only=("background.*",), exclude=("*.a",))
     assert consumed(channels, config) == ["background.b"]
     assert channels_of(Application(background={"a": consumer}), "t") == ["background.a"]

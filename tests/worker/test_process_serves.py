@@ -1,7 +1,8 @@
 """A worker's threads on a real Redis, from the first to the last."""
 
+import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -69,14 +70,14 @@ def test_a_worker_without_a_redis_says_so() -> None:
 def test_a_process_serves_its_target(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Until what SIGTERM sets is set; then its children end."""
 
-    def stop_after_one(stopping: threading.Event, *_signals: int) -> None:
+    def stop_after_one(hear: Callable[[int], None], *_signals: int) -> None:
         def stop() -> None:
             until(lambda: done, "one job")
-            stopping.set()
+            hear(signal.SIGTERM)
 
         threading.Thread(target=stop).start()
 
-    monkeypatch.setattr(process, "set_by", stop_after_one)
+    monkeypatch.setattr(process, "on_signal", stop_after_one)
     monkeypatch.setattr(process, "end_children", lambda: done.append(99))
     send(url, 5)
     serve(WorkerConfig("shop", url, f"{__name__}:application"), READINESS)

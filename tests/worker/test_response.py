@@ -149,3 +149,10 @@ def test_what_ends_a_response_in_the_applications_stead() -> None:
     assert (ours.status, ours.body, ours.more, ours.aborted) == (504, b"too long\n", False, False)
     assert dict(ours.headers)[b"content-length"] == b"9"
     assert (cut.sequence, cut.status, cut.body, cut.more, cut.aborted) == (1, 200, b"", False, True)
+
+
+def test_the_last_part_of_a_response_says_where_its_worker_is_found_again() -> None:
+    made = ResponseParts(Request("i/1", 1, scope(), b""), b"5-0", "w.asgi", "w.asgi")
+    made.begin(200, [])
+    parts = made.part(b"x", more=True), made.part()
+    assert [(part.inbox, part.home) for part in parts] == [("w.asgi", ""), ("", "w.asgi")]

@@ -13,6 +13,7 @@ import redis
 
 from asgictl.app.application import Application
 from asgictl.config import WorkerConfig
+from asgictl.errors import FENCED_STATUS, TIMEOUT_STATUS
 from asgictl.layers.base import Entry
 from asgictl.layers.redis.keys import Keys
 from asgictl.layers.redis.leases import Beat
@@ -21,7 +22,7 @@ from asgictl.layers.redis.started import Started
 from asgictl.layers.redis.worker_side import COMMIT
 from asgictl.wire.messages import VERSION, Done, Event, Job, Receive, Request, Response, decode_reply, encode
 from asgictl.worker.loop import Loop
-from asgictl.worker.watchdog import FENCED_STATUS, TIMEOUT_STATUS, Watchdog
+from asgictl.worker.watchdog import Watchdog
 from tests.worker.conftest import scope
 
 
@@ -88,7 +89,10 @@ def test_a_lost_redis_is_logged_and_nothing_more(
     control.thread.start()
     control._stopping.set()
     control.finish()
-    assert {message.partition(":")[0] for message in caplog.messages if "reads" not in message} == {"no beat"}
+    assert {message.partition(":")[0] for message in caplog.messages if "reads" not in message} == {
+        "no beat",
+        "left Redis without a goodbye",
+    }
     assert reaped == [("worker/h.1.aa", True)], "the end of its lease, and of all that it may still hold"
 
 
@@ -208,9 +212,13 @@ def test_senders_within_events_and_outside_of_any_know_the_same_bytes(client: An
     keys, job = Keys("measured"), Job("job.a", 1, "full", b"x" * 100_000)
     for number in range(1, 4):
         assert client.execute_command(*send_command(keys, job, 10, 1 << 20)) == 1
-        control.beat()
+        weighed_at = None
+        while weighed_at != client.time()[0]:  # each second weighs anew, without what it has added
+            weighed_at = client.time()[0]
+            control.beat()
+            weight = client.execute_command(*weigh_command(keys, job.channel))
         assert application.depths["full"] == number
-        assert application.depths.bytes["full"] == client.execute_command(*weigh_command(keys, job.channel))
+        assert application.depths.bytes["full"] == weight
         used = client.memory_usage(keys.channel(job.channel), samples=0)
         assert abs(application.depths.bytes["full"] - used) < 25_000 * number
     control._client.close()
@@ -231,6 +239,31 @@ def test_a_request_that_talks_with_its_client_keeps_nobody_waiting_either() -> N
     watched = Watched()
     watched.watch(running_seconds=1, unheard_seconds=0)
     assert watched.given_back == [b"1-0", b"2-0"]
+
+
+def test_it_sleeps_while_all_loops_wait_and_wakes_when_one_goes_on() -> None:
+    watched = Watched()
+    for loop in watched.loops:
+        loop.is_reading = True
+    began = time.monotonic()
+    threading.Timer(0.2, watched.loops[1].awake.set).start()
+    watched.control._rest(60)
+    assert 0.1 < time.monotonic() - began < 30
+    began = time.monotonic()
+    watched.control._rest(60)  # what has begun may take long: the next look comes soon
+    assert time.monotonic() - began < 30
+
+
+def test_it_looks_again_soon_while_a_loop_is_at_work_or_is_to_stop() -> None:
+    watched = Watched()
+    began = time.monotonic()
+    watched.loops[0].is_reading = True
+    watched.control._rest(60)
+    watched.loops[1].is_reading = True
+    watched.control.stop()
+    watched.control._rest(60)
+    watched.control._rest(60)
+    assert time.monotonic() - began < 30
 
 
 def test_what_waits_behind_a_fast_handler_stays() -> None:
@@ -264,7 +297,7 @@ def test_a_handler_that_takes_too_long_is_answered_for_kept_as_a_dead_letter_and
     reply = decode_reply(b"%d" % VERSION, commit[-1])
     assert isinstance(reply, Response)
     assert (reply.connection, reply.status) == ("i/1", 504)
-    assert "http.request 0-0: its handler took longer than 5 s" in caplog.text
+    assert "GET /a b (event 0-0): its handler took longer than 5 s" in caplog.text
     assert "test_watchdog.py" in caplog.text, "where it hangs"
 
 

@@ -18,11 +18,15 @@ class Keys:
         self.trimmed = self._prefix + "bc:trimmed"  # the newest broadcast that is kept no more
         self.manifest = self._prefix + "manifest"
         self.channels = self._prefix + "channels"  # every channel's stream that a worker has read
+        self.own = self._prefix + "own"  # zset: streams of workers' own channels, 1 while their workers take new events
         self.dead = self._prefix + "dead"  # events that were given up
+        self.records = self._prefix + "records"  # what became of jobs whose senders want to know (keep.lua)
         self.alive = self._prefix + "alive"  # who holds a lease, and until which Redis millisecond
         self.epoch = self._prefix + "epoch"  # lost when Redis forgets all
         self.clock = self._prefix + "clock"  # when anybody last beat
         self.grace = self._prefix + "grace"  # until when nobody is taken for dead
+        self.heard = self._prefix + "heard"  # zset: processes that have a record, and at which Redis millisecond
+        self.check = self._prefix + "check"  # for a moment, before anything starts
         self.layer = self._prefix + "layer:"  # what all keys of a Channels channel layer begin with
 
     def channel(self, channel: str) -> str:
@@ -36,6 +40,10 @@ class Keys:
     def weight(self, channel: str) -> str:
         """How many bytes those two keys take, for a second; only of background channels."""
         return self.channel(channel) + ":bytes"
+
+    def record(self, id: str) -> str:
+        """What a process says of itself."""
+        return f"{self._prefix}process:{id}"
 
     def _of_interface(self, interface: str) -> tuple[str, str, str]:
         """Reply stream, turns and farewells of an interface."""
@@ -61,6 +69,11 @@ class Keys:
 def delayed_of(stream: str) -> str:
     """Return the zset beside a channel's stream."""
     return stream + ":delayed"
+
+
+def sockets_of(interface: str) -> str:
+    """Return the identity of a process's sockets, which can move; `interface` is that of its requests."""
+    return interface + ".s"
 
 
 def interface_of(connection: str) -> str:

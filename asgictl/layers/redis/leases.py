@@ -20,6 +20,7 @@ from asgictl.config import SILENT_SECONDS
 from asgictl.layers.base import Entry, Reject, ignored
 from asgictl.layers.redis.dead_letters import DEAD_LETTER
 from asgictl.layers.redis.keys import Keys, delayed_of
+from asgictl.layers.redis.process_records import record_command
 from asgictl.layers.redis.scripts import script
 from asgictl.layers.redis.send_commands import Command
 from asgictl.wire.messages import BACKGROUND, VERSION, Job
@@ -28,11 +29,14 @@ logger = logging.getLogger("asgictl.layers")
 _BEAT, _MOVE_DUE = script("beat"), script("move_due")
 _DECLARED, _TAKE_BACK = script("declared"), script("take_back")
 _REAP_INTERFACE = _DECLARED + script("reap_interface")
+_REAP_CONNECTIONS = _DECLARED + script("reap_connections")
 _REAP_WORKER = _DECLARED + DEAD_LETTER + _TAKE_BACK + script("reap_worker")
 _RELEASE = _DECLARED + _TAKE_BACK + script("release")
 REAP_CALLS = 8  # with more keys each time: three do unless processes come and go meanwhile; then the next beat goes on
+REAP_CONNECTIONS = 200  # in one call, which Redis does at once
 REMOVED = "things in Redis that are none of ours"  # why they are counted: once each, for then they are gone
-LEAST_LEASE_SECONDS = 3.0  # three beats
+BEAT_SECONDS = 1.0
+LEAST_LEASE_SECONDS = 3 * BEAT_SECONDS
 LEASE_MILLISECONDS = {"worker": 0, "interface": 0}
 
 
@@ -83,13 +87,23 @@ def beat(
     epoch: bytes,
     *,
     channels: Sequence[str] = (),
+    manifest: bytes = b"",
+    record: bytes = b"",
     reject: Reject = ignored,
 ) -> Beat:
     """Beat through redis-py, act upon the deaths that it tells of, move what is due. Raises redis-py's errors.
 
-    channels: that this process serves. reject: told of each thing that was none of ours, in a fixed word.
+    channels, manifest: as beat_command has them. record: of this process, kept beside; none is. reject: told of each
+    thing that was none of ours, in a fixed word.
     """
-    answer = beat_answer(client.execute_command(*beat_command(keys, role, id, epoch, channels)))
+    with client.pipeline(transaction=False) as pipe:  # one round trip
+        pipe.execute_command(*beat_command(keys, role, id, epoch, channels, manifest))
+        if record:
+            pipe.execute_command(*record_command(keys, id, record))
+        reply = pipe.execute(raise_on_error=False)[0]
+    if isinstance(reply, Exception):
+        raise reply
+    answer = beat_answer(reply)
     answer.tell(reject)
     for dead in answer.dead:
         try:
@@ -137,26 +151,42 @@ def member(role: str, id: str) -> str:
     return f"{role}/{id}"
 
 
-def beat_command(keys: Keys, role: str, id: str, epoch: bytes, channels: Sequence[str] = ()) -> Command:
-    """Renew the lease of a process that knows this epoch, b"" at first, and serves these channels."""
+def living(client: redis.Redis, keys: Keys, role: str) -> int:
+    """Return how many processes of a role hold a lease. Raises redis-py's errors."""
+    members: Any = client.zrange(keys.alive, 0, -1)
+    return sum(each.startswith(member(role, "").encode()) for each in members)
+
+
+def beat_command(
+    keys: Keys, role: str, id: str, epoch: bytes, channels: Sequence[str] = (), manifest: bytes = b""
+) -> Command:
+    """Renew the lease of a process that knows this epoch, b"" at first, and have known which channels it serves.
+
+    Its own channels are created with it, and take events from then on (see own_channels).
+    manifest: of a worker's release. It is kept where it is the newest, and comes back when the newest has no worker
+    left.
+    """
     types = _types(keys) | {keys.channel(channel): "stream" for channel in channels}
     types |= {keys.delayed(channel): "zset" for channel in channels if channel.startswith(BACKGROUND)}
     if role == "interface":
         types |= {keys.turns(id): "hash", keys.farewells(id): "hash"}
     arguments = (member(role, id), LEASE_MILLISECONDS[role], epoch, secrets.token_hex(8))
-    return ("EVAL", _BEAT, len(types), *types, *arguments, *types.values())
+    return ("EVAL", _BEAT, len(types), *types, *arguments, *types.values(), manifest)
 
 
 def _types(keys: Keys) -> dict[str, str]:
-    """Return the type of each key that a whole instance shares; the first five are those of beat.lua."""
+    """Return the type of each key that a whole instance shares; the first seven are those of beat.lua."""
     leases = {
         keys.alive: "zset",
         keys.epoch: "string",
         keys.clock: "string",
         keys.grace: "string",
         keys.channels: "set",
+        keys.manifest: "string",
+        keys.own: "zset",
     }
-    return leases | {keys.dead: "stream", keys.broadcast: "stream", keys.trimmed: "string", keys.manifest: "string"}
+    leases |= {keys.dead: "stream", keys.records: "zset", keys.heard: "zset"}
+    return leases | {keys.broadcast: "stream", keys.trimmed: "string"}
 
 
 def beat_answer(reply: list[Any]) -> Beat:
@@ -198,11 +228,23 @@ def reap_command(
     role, _, id = dead.partition("/")
     names: Command = (keys.alive, keys.channels)
     if role == "worker":
-        names = (*names, keys.dead, *touched)
+        names = (*names, keys.dead, keys.own, *touched)
         prefixes = (keys.replies(""), keys.inbox(""))
         return ("EVAL", _REAP_WORKER, len(names), *names, dead, int(seen), *prefixes, str(VERSION), *started)
     names = (*names, *keys.of_interface(id), *touched)
     return ("EVAL", _REAP_INTERFACE, len(names), *names, dead, int(seen), str(VERSION), keys.inbox(""))
+
+
+def reap_connections_command(
+    keys: Keys, identity: str, connections: Sequence[bytes], touched: Sequence[bytes] = ()
+) -> Command:
+    """Emit the disconnect events of connections that nobody holds any more; their identity lives on.
+
+    The answer is reap_command's. At most REAP_CONNECTIONS of them a call.
+    """
+    _, turns, farewells = keys.of_interface(identity)
+    names: Command = (keys.channels, turns, farewells, *touched)
+    return ("EVAL", _REAP_CONNECTIONS, len(names), *names, str(VERSION), keys.channel(""), *connections)
 
 
 def give_back_command(keys: Keys, held: Sequence[Entry]) -> Command:

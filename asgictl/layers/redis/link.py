@@ -18,11 +18,13 @@ from time import monotonic
 from typing import Any, cast
 
 import hiredis
-from redis.asyncio.connection import AbstractConnection, Connection, parse_url
+from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError as ClientError
 
 from asgictl.layers.base import NotSent, ignored
+from asgictl.layers.redis.endpoint import CONNECT_SECONDS, endpoint
 from asgictl.machine import forks
+from asgictl.machine.ticks import until_tick
 
 logger = logging.getLogger("asgictl.layers")
 # So says a Redis that is not itself, or may not write now, and has done nothing; 6.2 of the first write of a script in
@@ -42,7 +44,6 @@ AGAIN_SECONDS = 0.2  # after which a Redis that said "not now" is asked again
 SILENT_SECONDS = 4.0  # without a byte while an answer is due; a blocked read is answered each second
 LOOK_SECONDS = 0.5  # between two looks at whether it is silent
 PROBE_SECONDS = 1.0  # that a second connection has to be answered
-CONNECT_SECONDS = 5.0  # that a connection has to be made and set up
 QUEUE_BYTES = 64 << 20  # of calls that are not answered
 
 
@@ -223,7 +224,7 @@ class Link:
     async def _keep(self) -> None:
         while True:
             with suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_SECONDS):
+                async with asyncio.timeout(until_tick(LOOK_SECONDS)):
                     await self._lost.wait()
             if self._lost.is_set():
                 await self._reconnect()
@@ -363,7 +364,4 @@ class _Stream(asyncio.Protocol):
 
 async def open_stream(url: str) -> _Stream:
     """Connect; raises redis-py's errors."""
-    options: dict[str, Any] = {**parse_url(url), "protocol": 2}
-    connection: AbstractConnection = options.pop("connection_class", Connection)(**options)
-    await connection.connect()
-    return _Stream(connection)
+    return _Stream(await endpoint(url).connect_async())

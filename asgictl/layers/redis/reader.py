@@ -1,8 +1,10 @@
 """The one loop that reads streams: replies, broadcasts, inboxes, and what a Channels channel layer carries.
 
 A reader has one blocking read, which it never cancels. What it hands on stays in order, over cuts and failovers too: it
-reads on from its position, or from the stream's end where that lies before it, as on a new master that has lost the
-newest entries and gives ids by a slower clock. What cannot be read spoils itself alone: it is passed over.
+reads on from its position. A new master may have lost the newest entries, and give the next ones smaller ids by a
+slower clock. So a stream of ours keeps the last entry that was handed on: if another stands in its place, or none, all
+is read again, as its owner knows what comes twice. Of other streams the end counts where that lies before the position.
+What cannot be read spoils itself alone: it is passed over.
 """
 
 import asyncio
@@ -78,9 +80,9 @@ class PassedOver:
 class Followed:
     """A stream that is followed. hear: is given each entry; what it raises passes that entry over.
 
-    position: of the last entry that was handed on; b"" begins with what comes next. trim_bytes: of a stream that nobody
-    else reads, how much may be left in it once it was handed on; None for any other. trimmed: the key that holds the
-    newest entry that somebody has trimmed, so that a gap is noticed.
+    position, last: id and fields of the last entry that was handed on; position b"" begins with what comes next.
+    trim_bytes: of a stream that nobody else reads, how much may be left in it once it was handed on; None for any
+    other. trimmed: the key that holds the newest entry that somebody has trimmed, so that a gap is noticed.
     """
 
     def __init__(
@@ -89,6 +91,7 @@ class Followed:
         self.key = key
         self.hear = hear
         self.position = position
+        self.last: list[bytes] = []
         self.trim_bytes = trim_bytes
         self.trimmed = trimmed
         self.untrimmed_bytes = 0
@@ -111,11 +114,21 @@ class Reader(Generic[L]):
         reject: Reject = ignored,
     ) -> None:
         self.link: L = link(self._begin)
-        self.followed = followed
+        self.followed = list(followed)
+        self._joining: list[Callable[[], None]] = []  # to be called with the next read
         self._on_begin = begin
         self._on_read = on_read
         self._passed_over = PassedOver(reject)
         self._read_at = 0.0  # when the last read was sent, 0 for one that left something behind
+
+    def follow(self, each: Followed, reading: Callable[[], None]) -> None:
+        """Follow one more stream, before all others; reading() is called once a read of it is on its way."""
+        self.followed.insert(0, each)
+        self._joining.append(reading)
+
+    def unfollow(self, each: Followed) -> None:
+        """Hand on nothing more of a stream."""
+        self.followed.remove(each)
 
     def rewind(self) -> None:
         """Read from the beginning: Redis has forgotten everything, its ids may begin anew."""
@@ -126,25 +139,33 @@ class Reader(Generic[L]):
         if self._on_begin:
             await self._on_begin()
         for each in self.followed:
-            end = await self._end_of(each)
-            if not each.position or position_of(end) < position_of(each.position):
-                each.position = end
+            if each.trim_bytes is None:
+                end = await self._end_of(each)
+                if not each.position or position_of(end) < position_of(each.position):
+                    each.position = end
+            elif await self._entries(each, each.position, each.position) != [[each.position, each.last]]:
+                each.position = b"0"
         self._read_at = 0
         self._read()
 
     async def _end_of(self, each: Followed) -> bytes:
         """Return the newest entry that a stream has had, as far as Redis knows."""
-        try:
-            last = await self.link.ask("XREVRANGE", each.key, "+", "-", "COUNT", 1)
-        except hiredis.ReplyError as error:
-            await _remove_other(self.link, each.key, error)
-            last = []
+        last = await self._entries(each, "+", "-")
         end: bytes = last[0][0] if last else b"0-0"
         trimmed: bytes = b"0"
         if each.trimmed:
             with suppress(hiredis.ReplyError):  # it is no string
                 trimmed = await self.link.ask("GET", each.trimmed) or trimmed
         return trimmed if position_in(trimmed) > position_of(end) else end
+
+    async def _entries(self, each: Followed, newest: str | bytes, oldest: str | bytes) -> list[Any]:
+        """Return the newest entry between two ids, in a list, as far as there is one."""
+        try:
+            found: list[Any] = await self.link.ask("XREVRANGE", each.key, newest, oldest, "COUNT", 1)
+        except hiredis.ReplyError as error:
+            await _remove_other(self.link, each.key, error)
+            return []
+        return found
 
     def _read(self) -> None:
         now = monotonic()
@@ -159,6 +180,9 @@ class Reader(Generic[L]):
             *(each.position for each in self.followed),
             answered=self._take,
         )
+        joining, self._joining = self._joining, []
+        for reading in joining:
+            reading()
 
     def _look(self, each: Followed, trimmed: Any) -> None:
         """Tell of entries that were forgotten before they were read."""
@@ -173,10 +197,10 @@ class Reader(Generic[L]):
                 asyncio.get_running_loop().call_later(READ_AGAIN_SECONDS, self.link.drop)
             return  # a lost connection comes back through _begin
         found = {key.decode(): entries for key, entries in reply or ()}
-        for each in self.followed:
+        for each in tuple(self.followed):
             entries = found.get(each.key, ())
             for entry_id, fields in entries:
-                each.position = entry_id
+                each.position, each.last = entry_id, fields
                 try:
                     each.hear(entry_id, fields)
                 except Exception as error:  # noqa: BLE001 - what one entry does wrong must not stop those behind it
@@ -199,7 +223,7 @@ class Reader(Generic[L]):
         each.untrimmed_bytes += sum(len(fields[1]) for _, fields in entries)
         if each.untrimmed_bytes > (each.trim_bytes or 0):
             each.untrimmed_bytes = 0
-            self.link.call("XTRIM", each.key, "MINID", after(each.position), answered=ignored)
+            self.link.call("XTRIM", each.key, "MINID", each.position, answered=ignored)
 
 
 def renew_command(key: str) -> tuple[str | int, ...]:

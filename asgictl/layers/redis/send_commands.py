@@ -2,13 +2,16 @@
 
 import logging
 
+from asgictl.config import RECORDS_BYTES
 from asgictl.layers.base import Reject
 from asgictl.layers.redis.keys import Keys
 from asgictl.layers.redis.scripts import script
 from asgictl.wire.messages import VERSION, Broadcast, Frames, Reply, Sent, encode
+from asgictl.wire.records import JobRecord
 
 logger = logging.getLogger("asgictl.layers")
-SEND = script("send")
+SEND = f"local most_bytes = {RECORDS_BYTES}\n" + script("keep") + script("send")
+KEEP = -1  # stands for the delay of what is kept
 SENDER = b"sender"  # the field of a broadcast that may come twice
 REFUSED_SENDS = "group messages and jobs that Redis refused"
 MISSING = 1000  # of numbers that are missing, the newest are waited for
@@ -30,6 +33,8 @@ def send_arguments(keys: Keys, sent: Sent) -> tuple[str, int, bytes]:
     """Return what commit.lua sends: the key where it goes, delay in milliseconds, value."""
     if isinstance(sent, Broadcast):
         return keys.broadcast, 0, encode(sent)[1]
+    if isinstance(sent, JobRecord):
+        return keys.records, KEEP, sent.value
     key = keys.delayed(sent.channel) if sent.delay_milliseconds else keys.channel(sent.channel)
     return key, sent.delay_milliseconds, encode(sent)[1]
 
@@ -102,6 +107,8 @@ def send_command(keys: Keys, sent: Sent, capacity: int = 0, capacity_bytes: int 
     """
     if isinstance(sent, Broadcast):
         return ("XADD", keys.broadcast, "*", *encode(sent))
+    if isinstance(sent, JobRecord):
+        return ("EVAL", SEND + "keep(KEYS[1], ARGV[1])", 1, keys.records, sent.value)
     check = _WEIGH + _UNLESS_FULL if capacity else ""
     names = (keys.channel(sent.channel), keys.delayed(sent.channel), keys.weight(sent.channel))
     delay, value = sent.delay_milliseconds, encode(sent)[1]

@@ -6,14 +6,15 @@ One read takes all answers that have come, which measured a third of redis-py's 
 import logging
 import socket
 import ssl
+import struct
 from contextlib import suppress
 from time import monotonic
-from typing import Any
+from typing import Any, cast
 
 import hiredis
-import redis
 
-from asgictl.layers.redis.link import CONNECT_SECONDS, SILENT_SECONDS
+from asgictl.layers.redis.endpoint import endpoint
+from asgictl.layers.redis.link import SILENT_SECONDS
 from asgictl.machine import forks
 
 logger = logging.getLogger("asgictl.layers")
@@ -28,15 +29,9 @@ class SyncConnection:
 
     def __init__(self, url: str) -> None:
         forks.check()
-        options: dict[str, Any] = {
-            "socket_connect_timeout": CONNECT_SECONDS,
-            **redis.connection.parse_url(url),
-            "protocol": 2,
-            "redis_connect_func": forks.hold_connection,
-        }
-        self._held: redis.connection.AbstractConnection = options.pop("connection_class", redis.Connection)(**options)
-        self._held.connect()
-        self._socket: socket.socket = self._held._sock  # redis-py has no public name for it
+        self._held = endpoint(url).connect()
+        self._socket = cast(socket.socket, self._held._sock)  # redis-py has no public name for it
+        _have_kernel_time(self._socket)
         self._reader = hiredis.Reader()
         self._silent_since = 0.0  # while an answer is waited for
 
@@ -91,3 +86,12 @@ class SyncConnection:
     def close(self) -> None:
         """Close it, whatever was sent."""
         self._held.disconnect()
+
+
+def _have_kernel_time(opened: socket.socket) -> None:
+    """Let the kernel keep a socket's timeout: Python keeps it by a poll(2) before each recv(2) and send(2)."""
+    if seconds := opened.gettimeout():
+        kept = struct.pack("ll", int(seconds), int(seconds % 1 * 1_000_000))
+        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            opened.setsockopt(socket.SOL_SOCKET, option, kept)
+        opened.settimeout(None)

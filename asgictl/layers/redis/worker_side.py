@@ -4,7 +4,7 @@ import hashlib
 import itertools
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import inf
 from time import monotonic, sleep
 from typing import Any
@@ -25,7 +25,7 @@ from asgictl.layers.redis.send_commands import SEND, Broadcasts, Command, reply_
 from asgictl.layers.redis.sync_connection import SyncConnection
 from asgictl.wire.manifest import Manifest, encode_manifest
 from asgictl.wire.messages import (
-    VERSION,
+    FIELD,
     Disconnect,
     Done,
     Event,
@@ -69,26 +69,33 @@ def commit_arguments(
 
     farewell: the disconnect event to run should the interface die, b"" when it has not changed.
     """
-    connection = reply.connection if reply else ""
+    stream, connection, disconnect = entry.stream, "", ""
+    own: tuple[str | bytes, ...] = (stream,)
+    turn = b""
+    if reply is not None:
+        connection = reply.connection
+        replies, turns, farewells = keys.of_interface(interface_of(connection))
+        own = (stream, replies)
+        if isinstance(reply, Done) and reply.number:  # an ASGI application's handshake is no turn
+            turn = b"%d" % reply.number
+            disconnect = "1" if isinstance(entry.event, Disconnect) else ""
+            own = (stream, replies, turns)
+            if farewell or disconnect or reply.joins:
+                own = (*own, farewells, keys.broadcast) if reply.joins else (*own, farewells)
     if farewell:  # it goes to the pool that serves this connection
-        pool = entry.stream.decode().partition(entry.event.channel)[2]
+        pool = stream.decode().partition(entry.event.channel)[2]
         farewell = keys.channel(Disconnect.channel + pool).encode() + b" " + farewell
-    # an ASGI application's handshake is no turn
-    turn, joins = (reply.number, int(bool(reply.joins))) if isinstance(reply, Done) and reply.number else ("", 0)
-    replies, turns, farewells = keys.of_interface(interface_of(connection))
+    field, value = encode(reply) if reply else (FIELD, b"")
+    if not sends:
+        return (len(own), *own, entry.id, connection, turn, disconnect, farewell, field, value)
     destinations: list[str] = []
     sent: list[int | bytes] = []
     for each in sends:
-        key, delay, value = send_arguments(keys, each)
+        key, delay, content = send_arguments(keys, each)
         destinations.append(key)
-        sent += (delay, value)
-    return (
-        *(5 + len(destinations), entry.stream, replies, turns, keys.broadcast, farewells),
-        *destinations,
-        *(entry.id, connection, turn, int(isinstance(entry.event, Disconnect)), joins, farewell),
-        *(encode(reply) if reply else (str(VERSION), b"")),
-        *sent,
-    )
+        sent += (delay, content)
+    number = len(own) + len(destinations)
+    return (number, *own, *destinations, entry.id, connection, turn, disconnect, farewell, field, value, *sent)
 
 
 class _Sent:
@@ -107,18 +114,24 @@ class RedisWorkerLayer:
 
     Commits are buffered and go out with the next read, or by flush(). A commit that was not answered when the
     connection broke is sent again: Redis refuses it if it had succeeded.
+
+    is_own: the channels are the worker's own, whose streams its beats create, and nothing else.
     """
 
-    def __init__(self, url: str, name: str, consumer: str, channels: list[str], reject: Reject = ignored) -> None:
+    def __init__(
+        self, url: str, name: str, consumer: str, channels: list[str], reject: Reject = ignored, *, is_own: bool = False
+    ) -> None:
         self.keys = Keys(name)
         self.client_id = 0  # of the connection that reads, for CLIENT UNBLOCK
         self.refused = 0  # commits that came too late
         self._url = url
         self._consumer = consumer
+        self._is_own = is_own
         self.inbox = consumer  # where letters to this thread go
         self._mail: SyncConnection | None = None
         self._broadcasts = Broadcasts(consumer)
         self._mailed = b"0"  # the last letter's id
+        self._last_letter: list[bytes] = []
         self._streams = [self.keys.channel(channel) for channel in channels]
         self._reads: dict[int, bytes] = {}  # by their counts, the commands that read
         self._connection: SyncConnection | None = None
@@ -138,7 +151,8 @@ class RedisWorkerLayer:
         self._ask("SCRIPT", "LOAD", COMMIT)
         self.client_id = self._ask("CLIENT", "ID")
         inbox = self.keys.inbox(self.inbox)
-        for stream in (*self._streams, inbox):  # an inbox's group only makes it exist
+        shared = [] if self._is_own else self._streams
+        for stream in (*shared, inbox):  # an inbox's group only makes it exist
             try:
                 self._ask("XGROUP", "CREATE", stream, WORKERS, "0", "MKSTREAM")
                 if stream == inbox:  # it begins anew
@@ -146,9 +160,10 @@ class RedisWorkerLayer:
             except redis.ResponseError as error:
                 if "BUSYGROUP" not in str(error):
                     raise
-        for stream in self._streams:  # a release finds this worker, and its inbox, by its consumers
+        for stream in shared:  # a release finds this worker, and its inbox, by its consumers
             self._ask("XGROUP", "CREATECONSUMER", stream, WORKERS, self._consumer)
-        self._ask("SADD", self.keys.channels, *self._streams)
+        if shared:
+            self._ask("SADD", self.keys.channels, *shared)
 
     @property
     def settled(self) -> bool:
@@ -181,7 +196,10 @@ class RedisWorkerLayer:
             self._buffer_refused()
             reply = self._answer(command)
         except (redis.RedisError, OSError) as error:  # away, failing over, or flushed: connecting creates the cursors
-            self._reconnect(error)
+            if self._is_own and isinstance(error, redis.ResponseError):
+                sleep(RESEND_SECONDS)  # until a beat has created the streams; none does once the worker stops
+            else:
+                self._reconnect(error)
             return []
         return [entry for stream, entries in reply or () for entry in self._entries(stream, entries)]
 
@@ -221,7 +239,8 @@ class RedisWorkerLayer:
 
     def send_now(self, sent: Frames | Sent) -> None:
         """Send something outside of the commit; twice, perhaps, over a cut. Raises as mail() does."""
-        self._ask_mail(self._broadcasts.command(self.keys, sent))
+        command = self._broadcasts.command(self.keys, sent)
+        self._ask_mail(lambda: [command])
 
     def mail(self, reply: Want | Response | None, wait_seconds: float = 0) -> tuple[bool, list[WorkerMessage]]:
         """Send something ahead of the commit, and return whether its interface lives and which letters have come.
@@ -229,38 +248,51 @@ class RedisWorkerLayer:
         Waits for the first letter as long as is said. Insists while Redis is away, so it may come twice; raises
         ConnectionResetError after AWAY_SECONDS.
         """
-        commands: list[Command] = [reply_command(self.keys, reply)] if reply else []
+        ahead: list[Command] = [reply_command(self.keys, reply)] if reply else []
         inbox = self.keys.inbox(self.inbox)
         block = ("BLOCK", int(wait_seconds * 1000)) if wait_seconds else ()
-        commands.append(("XTRIM", inbox, "MINID", self._mailed))
-        commands.append(("XREAD", *block, "STREAMS", inbox, self._mailed))
-        *answers, _, streams = self._ask_mail(*commands)
+
+        def commands() -> list[Command]:
+            trim = ("XTRIM", inbox, "MINID", self._mailed)
+            return [*ahead, trim, ("XREAD", *block, "STREAMS", inbox, self._mailed)]
+
+        *answers, _, streams = self._ask_mail(commands)
         letters = []
         for entry_id, fields in streams[0][1] if streams else ():
-            self._mailed = entry_id
+            self._mailed, self._last_letter = entry_id, fields
             try:
                 letters.append(decode_worker_message(fields[0], fields[1]))
             except Exception as error:  # noqa: BLE001 - what one letter does wrong must not cost the body its others
                 self._passed_over.add(inbox, entry_id, error)
         if self._mailed == LAST_ID:
-            self._ask_mail(renew_command(inbox))
+            self._ask_mail(lambda: [renew_command(inbox)])
             self._mailed = b"0"
         return answers != [None], letters
 
-    def _ask_mail(self, *commands: Command) -> list[Any]:
+    def _ask_mail(self, commands: Callable[[], list[Command]]) -> list[Any]:
+        """Send commands; called again with each connection."""
         give_up_at = monotonic() + AWAY_SECONDS
         while True:
             try:
                 if self._mail and self._mail.was_cut():
                     self._leave_mail()
-                self._mail = self._mail or SyncConnection(self._url)
-                self._mail.send(b"".join([pack(command) for command in commands]))
-                return [_raised(self._mail.receive()) for _ in commands]
+                if self._mail is None:
+                    self._mail = SyncConnection(self._url)
+                    self._look_for_last(self._mail)
+                sent = commands()
+                self._mail.send(b"".join([pack(command) for command in sent]))
+                return [_raised(self._mail.receive()) for _ in sent]
             except (redis.RedisError, OSError) as error:
                 self._leave_mail()
                 if monotonic() > give_up_at:
                     raise ConnectionResetError(f"Redis was lost: {error}") from error
             sleep(RESEND_SECONDS)
+
+    def _look_for_last(self, mail: SyncConnection) -> None:
+        """Read the inbox again where the last letter is not in its place, as in reader.py: its reader knows repeats."""
+        mail.send(pack(("XRANGE", self.keys.inbox(self.inbox), self._mailed, self._mailed)))
+        if _raised(mail.receive()) != [[self._mailed, self._last_letter]]:
+            self._mailed = b"0"
 
     def _leave_mail(self) -> None:
         if self._mail:
@@ -333,7 +365,7 @@ class RedisWorkerLayer:
             logger.error("Redis refused a command: %s", words)
         elif sent.commit and is_late:
             entry = sent.commit.entry
-            logger.error("Redis refused the commit of %s %s: %s", entry.event.channel, entry.id.decode(), words)
+            logger.error("Redis refused the commit of %s: %s", entry, words)
             *once, acknowledge = end_commands(self.keys, sent.commit, words)
             for command in once:
                 self._buffer(command, refused_until=now)

@@ -9,3 +9,13 @@ class Note(models.Model):
 
     def __str__(self) -> str:
         return str(self.title)
+
+
+class Line(models.Model):
+    """What somebody said in a room."""
+
+    room = models.CharField(max_length=50)
+    text = models.TextField()
+
+    def __str__(self) -> str:
+        return str(self.text)

@@ -1,4 +1,4 @@
-"""Everything on ASGI, the chat with Channels: `asgictl start mysite.asgi:application --workers=1`."""
+"""Everything on ASGI, the chat with Channels: `asgictl start mysite.asgi:application`."""
 
 import os
 

@@ -2,11 +2,13 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 DATA = Path(os.environ.get("DJANGO_SITE_DATA", "."))
 
 SECRET_KEY = os.environ.get("SECRET_KEY", "for trying it out")
-DEBUG = True  # serves static files and uploads too, and every local host is allowed
+DEBUG = os.environ.get("DJANGO_SITE_DEBUG", "1") == "1"  # serves static files and uploads too
+ALLOWED_HOSTS = ["127.0.0.1", "localhost", "[::1]"]
 ROOT_URLCONF = "mysite.urls"
 ASGI_APPLICATION = "mysite.asgi.application"
 WSGI_APPLICATION = "mysite.wsgi.application"
@@ -55,5 +57,11 @@ DATABASES = {
         "OPTIONS": {"transaction_mode": "IMMEDIATE", "timeout": 20},  # several processes write
     }
 }
-# For mysite.asgi alone: rooms of one process, so --workers=1. Several processes need channels_redis.
-CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
+if database := os.environ.get("PGDATABASE"):  # PostgreSQL: its client takes PGHOST and the like by itself
+    threads = int(os.environ.get("ASGICTL_THREADS", "2"))  # each has a connection, however many requests there are
+    pool = {"min_size": threads, "max_size": threads}
+    DATABASES = {"default": {"ENGINE": "django.db.backends.postgresql", "NAME": database, "OPTIONS": {"pool": pool}}}
+# For mysite.asgi alone. Without a Redis rooms are one process's; under asgictl the instance's Redis is named here.
+CHANNEL_LAYERS: dict[str, dict[str, Any]] = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
+if redis := os.environ.get("ASGICTL_REDIS"):
+    CHANNEL_LAYERS = {"default": {"BACKEND": "channels_redis.core.RedisChannelLayer", "CONFIG": {"hosts": [redis]}}}

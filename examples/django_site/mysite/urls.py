@@ -8,6 +8,9 @@ from board import views
 
 urlpatterns = [
     path("", views.notes, name="notes"),
+    path("latest/", views.latest, name="latest"),
+    path("report/", views.report, name="report"),
+    path("hold/", views.hold, name="hold"),
     path("follow/", views.follow, name="follow"),
     path("chat/<slug:room>/", views.room, name="room"),
     path("accounts/", include("django.contrib.auth.urls")),

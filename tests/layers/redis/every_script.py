@@ -7,20 +7,31 @@ from typing import Any
 from asgictl.app.run import LAST_TURN
 from asgictl.channel_layer.links import Order
 from asgictl.control import channel_depths
-from asgictl.layers.base import Entry
-from asgictl.layers.redis import dead_letters, interface_side
+from asgictl.layers.base import Entry, own_channel
+from asgictl.layers.redis import check, dead_letters, interface_side, own_channels
 from asgictl.layers.redis.keys import WORKERS, Keys
-from asgictl.layers.redis.leases import beat_command, give_back_command, member, move_due_command, reap
+from asgictl.layers.redis.leases import (
+    beat_command,
+    give_back_command,
+    member,
+    move_due_command,
+    reap,
+    reap_connections_command,
+)
+from asgictl.layers.redis.process_records import record_command
 from asgictl.layers.redis.reader import renew_command
 from asgictl.layers.redis.send_commands import Command, send_command, weigh_command
 from asgictl.layers.redis.worker_side import COMMIT, commit_arguments
 from asgictl.wire.messages import VERSION, Broadcast, Disconnect, Event, Job, Sent, encode
+from asgictl.wire.records import JobRecord, Stage, new_id
 from tests.layers.conftest import done, receive, request
 
 DEAD, LIVE = "host.7.aa", "host.8.bb"  # workers
 GONE, HERE = "host.1.aa", "host.2.bb"  # interfaces
+OWN, LIVES = (own_channel("http.request", f"{worker}.asgi") for worker in (DEAD, LIVE))
 JOB = Job("a", 1, "thumbs", b"\x80")
 LATER = Job("b", 1, "thumbs", b"\x80", 60_000)
+RECORD = JobRecord(new_id(0), Stage.READY, b"\x80")
 LAST = Disconnect(f"{GONE}/9", LAST_TURN, 1, b"scope", b"state", 1006, "")
 EVENTS: tuple[Event, ...] = (request(f"{HERE}/1"), receive(1, "x", connection=f"{HERE}/2"), LAST, JOB)
 Run = Callable[[Any], Any]  # through a client; returns what is answered
@@ -59,12 +70,21 @@ def fill(client: Any, keys: Keys) -> list[Entry]:
         client.xadd(keys.replies(interface), {"1": "x"})
         client.hset(keys.turns(interface), f"{interface}/0", 1)
         client.hset(keys.farewells(interface), f"{interface}/0", f"{keys.channel(LAST.channel)} x")
+    client.zadd(keys.own, {keys.channel(OWN): 1})
+    for own in (OWN, LIVES):
+        client.xgroup_create(keys.channel(own), WORKERS, "0", mkstream=True)
+    client.xadd(keys.channel(OWN), {str(VERSION): encode(request(f"{HERE}/3"))[1]})
     client.xadd(keys.broadcast, {str(VERSION): "old"}, "1-0")
     client.set(keys.trimmed, "0-0")
     client.xadd(keys.dead, {str(VERSION): "x", "channel": JOB.channel, "reason": "x"}, "1-0")
+    client.zadd(keys.records, {"! 0": 0})
     client.zadd(keys.delayed(JOB.channel), {f"{VERSION} due": 1, f"{VERSION} later": 1 << 50})
+    for worker in (DEAD, LIVE):
+        client.zadd(keys.heard, {worker: 1})
+        client.set(keys.record(worker), "x")
     client.set(keys.weight(JOB.channel), "0 0")
     client.set(keys.manifest, "x", 60)
+    client.xgroup_create(keys.check, "any", mkstream=True)
     client.set(keys.layer + "last:x", 0)
     client.hset(keys.layer + "held", "other", 1)
     client.hset(keys.layer + "members", keys.layer + "shared", f"100 {1 << 50} work")
@@ -100,23 +120,28 @@ def runs(keys: Keys, entries: list[Entry]) -> dict[str, tuple[Run, object]]:
     _, turn, last, job = entries
     last_done = done(LAST_TURN, connection=f"{GONE}/9")
     joining = done(1, connection=f"{HERE}/2", joins=["g"])
-    sends: list[Sent] = [Broadcast("g", "x"), JOB, LATER]
+    sends: list[Sent] = [Broadcast("g", "x"), JOB, LATER, RECORD]
     streams = [entry.stream for entry in entries]
     commands: dict[str, tuple[Command, object]] = {
         "commit": (("EVAL", COMMIT, *commit_arguments(keys, turn, joining, sends, b"x")), 1),
         "commit of a disconnect": (("EVAL", COMMIT, *commit_arguments(keys, last, last_done, [])), 1),
         "commit of a job": (("EVAL", COMMIT, *commit_arguments(keys, job, None, sends)), 1),
         "send": (send_command(keys, JOB), 1),
+        "keep": (send_command(keys, RECORD), None),
         "send later": (send_command(keys, LATER, 100, 1 << 30), 1),
         "weigh": (weigh_command(keys, JOB.channel), None),
         "dead letter": (dead_letters.dead_letter_command(keys, JOB.channel, encode(JOB)[1], "r"), None),
         "renew": (renew_command(keys.inbox(f"{LIVE}.asgi")), None),
-        "beat": (beat_command(keys, "worker", LIVE, b"1"), None),
+        "beat": (beat_command(keys, "worker", LIVE, b"1", [LIVES]), None),
+        "record": (record_command(keys, LIVE, b"x"), 1),
+        "deregister": (record_command(keys, DEAD, b""), 1),
         "move due": (move_due_command([keys.channel(JOB.channel)]), None),
         "release": (give_back_command(keys, entries), len(EVENTS)),
         "trim": (("EVAL", interface_side._TRIM, 2, keys.broadcast, keys.trimmed, 60_000, 1 << 20), None),
         "remove": (("EVAL", interface_side._REMOVE, 1, turn.stream, turn.id), 0),
         "requeue": (("EVAL", dead_letters._REQUEUE, 2, keys.dead, job.stream, "1-0", *encode(JOB)), 1),
+        "depth": (("EVAL", own_channels._DEPTH, 2, *streams[:1], keys.channel(OWN)), 2),
+        "check": (("EVAL", check._TRY, 1, keys.check), 2),
         "depths": (("EVAL", channel_depths._LOOK, len(streams), *streams, WORKERS), None),
     }
 
@@ -126,12 +151,20 @@ def runs(keys: Keys, entries: list[Entry]) -> dict[str, tuple[Run, object]]:
     def reaped(role: str, id: str, client: Any) -> Any:
         return reap(client, keys, member(role, id))
 
+    def reaped_connections(client: Any) -> Any:
+        touched: list[bytes] = []
+        some = [f"{GONE}/{number}".encode() for number in (0, 9)]  # 9 still has an event
+        while isinstance(answer := run(reap_connections_command(keys, GONE, some, touched), client), list):
+            touched += answer
+        return answer
+
     found: dict[str, tuple[Run, object]] = {
         name: (partial(run, command), answer) for name, (command, answer) in commands.items()
     }
     for what, order in orders(keys.layer).items():
         answer = None if order.what == "group" else 1
         found[what] = partial(run, order.command(keys.layer + "last:x", 1)), answer
-    found["reap a worker"] = partial(reaped, "worker", DEAD), len(EVENTS)
+    found["reap a worker"] = partial(reaped, "worker", DEAD), len(EVENTS) + 1
+    found["reap connections"] = reaped_connections, 1
     found["reap an interface"] = partial(reaped, "interface", GONE), 0
     return found

@@ -13,7 +13,8 @@ from asgictl.layers.redis.interface_side import RedisGroupLayer
 from asgictl.layers.redis.keys import Keys
 from asgictl.layers.redis.leases import member, reap
 from asgictl.layers.redis.reader import after, position_of
-from asgictl.wire.messages import VERSION, Broadcast, Connect, Frame, Job, Lost, encode
+from asgictl.layers.redis.send_commands import Broadcasts, reply_command
+from asgictl.wire.messages import VERSION, Broadcast, Connect, Frame, Frames, Job, Lost, encode
 from tests.conftest import scenario, until
 from tests.layers.conftest import (
     INTERFACE,
@@ -398,3 +399,108 @@ def test_a_redis_that_is_away_is_a_redis_error(name: str, tmp_path: Path) -> Non
     layer = RedisGroupLayer(f"unix://{tmp_path}/absent", name, lambda broadcast, position: None)
     with pytest.raises(RedisError, match="cannot be used"):
         asyncio.run(layer.start())
+
+
+OLD, SOCKETS = "host.3.cc", "host.3.cc.s"
+
+
+async def following(old: Interface, new: Interface, heard: list[tuple[object, object]]) -> None:
+    """Have a second interface follow the identity of the first one's sockets."""
+    position = old.layer.replies_read(SOCKETS)
+    await new.layer.follow(SOCKETS, old.layer.epoch, position, lambda reply, _, at: heard.append((reply, at)))
+
+
+@scenario
+async def test_an_identity_is_read_by_two_processes_and_then_by_one(
+    url: str, name: str, worker: Workers, client: Any
+) -> None:
+    layer, keys, heard = worker(name), Keys(name), list[tuple[object, object]]()
+    connection = f"{SOCKETS}/1"
+    async with serving(url, name, OLD) as old, serving(url, name) as new:
+        await old.append(receive(1, "x", connection=connection))
+        await committed(layer, await taken(layer), done(1, connection=connection))
+        assert (await old.replies.get())[0] == done(1, connection=connection)
+        old.layer.keep_replies(SOCKETS, keeps=True)
+        await following(old, new, heard)
+        await new.append(receive(2, "x", connection=connection))
+        await committed(layer, await taken(layer), done(2, connection=connection))
+        assert (await old.replies.get())[0] == done(2, connection=connection)
+        while not heard:  # noqa: ASYNC110 - within the scenario's deadline
+            await asyncio.sleep(0.01)
+        assert heard == [(done(2, connection=connection), new.layer.replies_read(SOCKETS))]
+        old.layer.unfollow(SOCKETS)
+        before = client.zscore(keys.alive, member("interface", SOCKETS))
+        new.layer._refresh()
+        while client.zscore(keys.alive, member("interface", SOCKETS)) == before:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        await new.layer.end_identity(SOCKETS)
+        assert not client.exists(keys.replies(SOCKETS))
+        assert client.zscore(keys.alive, member("interface", SOCKETS)) is None
+
+
+@scenario
+async def test_an_identity_that_others_have_reaped_is_not_followed(url: str, name: str, client: Any) -> None:
+    keys, heard = Keys(name), list[tuple[object, object]]()
+    async with serving(url, name, OLD) as old, serving(url, name) as new:
+        reap(client, keys, member("interface", SOCKETS), seen=True)
+        await following(old, new, heard)
+        assert new.fenced.is_set()
+        assert not client.exists(keys.replies(SOCKETS)), "it came back from the dead"
+
+
+@scenario
+async def test_a_survivor_reaps_what_it_does_not_hold_once(url: str, name: str, client: Any) -> None:
+    keys = Keys(name)
+    stream = keys.channel("websocket.disconnect")
+    client.sadd(keys.channels, stream)
+    async with serving(url, name, OLD) as old:
+        for number in range(450):
+            client.hset(keys.farewells(SOCKETS), f"{SOCKETS}/{number}", f"{stream} {number}")
+            client.hset(keys.turns(SOCKETS), f"{SOCKETS}/{number}", 1)
+        await old.append(receive(2, "x", connection=f"{SOCKETS}/1"))
+        client.sadd(keys.channels, keys.channel("websocket.receive"))
+        assert await old.layer.reap_others(SOCKETS, [f"{SOCKETS}/0"]) == 1, "one still has an event"
+        assert await old.layer.reap_others(SOCKETS, [f"{SOCKETS}/0"]) == 1
+        assert client.xlen(stream) == 448
+        client.delete(keys.channel("websocket.receive"))
+        assert await old.layer.reap_others(SOCKETS, [f"{SOCKETS}/0"]) == 0
+        assert client.xlen(stream) == 449
+        assert client.hkeys(keys.farewells(SOCKETS)) == client.hkeys(keys.turns(SOCKETS)) == [f"{SOCKETS}/0".encode()]
+        assert client.zscore(keys.alive, member("interface", SOCKETS)), "its lease was taken away"
+
+
+@scenario
+async def test_broadcasts_between_two_positions_are_fetched_in_order(url: str, name: str) -> None:
+    async with serving(url, name) as interface:
+        for number in range(3):
+            interface.layer.publish(Broadcast("g", f"{number}"))
+        first, second, _ = [await interface.broadcasts.get() for _ in range(3)]
+        found = await interface.layer.broadcasts_between(first[1], second[1])
+        assert found == [second]
+        assert [each.frame for each, _ in await interface.layer.broadcasts_between((0, 0), (1 << 62, 0))] == list("012")
+
+
+@scenario
+async def test_a_broadcast_that_was_sent_twice_is_fetched_once(url: str, name: str, client: Any) -> None:
+    async with serving(url, name) as interface:
+        command = Broadcasts("s").command(Keys(name), Broadcast("g", "twice"))
+        for _ in range(2):
+            client.execute_command(*command)
+        interface.layer.publish(Broadcast("g", "last"))
+        assert [(await interface.broadcasts.get())[0].frame for _ in range(2)] == ["twice", "last"]
+        found = await interface.layer.broadcasts_between((0, 0), (1 << 62, 0))
+        assert [each.frame for each, _ in found] == ["twice", "last"]
+
+
+@scenario
+async def test_replies_between_two_positions_are_fetched_in_order(url: str, name: str, client: Any) -> None:
+    keys = Keys(name)
+    async with serving(url, name, OLD) as old, serving(url, name) as new:
+        ids = [client.execute_command(*reply_command(keys, Frames(f"{SOCKETS}/1", [f"{n}"]))) for n in range(3)]
+        client.xadd(keys.replies(SOCKETS), {"asgictl": "no reply"})
+        first, second, _ = map(position_of, ids)
+        assert await new.layer.replies_between(SOCKETS, first, second) == [(Frames(f"{SOCKETS}/1", ["1"]), second)]
+        found = await new.layer.replies_between(SOCKETS, (0, 0), (1 << 62, 0))
+        assert [each.frames for each, _ in found if isinstance(each, Frames)] == [["0"], ["1"], ["2"]]
+        assert await new.layer.replies_between(SOCKETS, second, second) == []
+        assert old.layer.replies_read(SOCKETS) >= first

@@ -1,6 +1,7 @@
 """Leases, releases and burials, on a real server."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from asgictl.layers.redis.leases import (
     reap,
 )
 from asgictl.wire.messages import VERSION, Connect, Died, Disconnect, Event, Lost, encode
-from tests.conftest import scenario
+from tests.conftest import scenario, until
 from tests.layers.conftest import Workers, committed, done, read_some, receive, request, serving, taken
 
 A, B = "host.7.aa", "host.7.aab"  # workers; neither may pass for the other
@@ -40,8 +41,8 @@ class Members:
         self._keys = keys
         self._monkeypatch = monkeypatch
 
-    def beat(self, id: str, epoch: bytes = b"", role: str = "worker") -> Beat:
-        return beat_answer(self._client.execute_command(*beat_command(self._keys, role, id, epoch)))
+    def beat(self, id: str, epoch: bytes = b"", role: str = "worker", channels: Sequence[str] = ()) -> Beat:
+        return beat_answer(self._client.execute_command(*beat_command(self._keys, role, id, epoch, channels)))
 
     def lapse(self, id: str, role: str = "worker") -> None:
         """Have somebody live whose lease has lapsed by now."""
@@ -75,6 +76,21 @@ def test_who_hears_of_the_dead_sees_to_them(members: Members, client: Any, keys:
     members.lapse(A)
     assert beat(client, keys, "worker", B, b"").dead == [member("worker", A)]
     assert client.zrange(keys.alive, 0, -1) == [member("worker", B).encode()]
+
+
+@pytest.mark.slow
+def test_what_comes_of_a_dead_worker_after_its_reaper_is_seen_to(members: Members, client: Any, keys: Keys) -> None:
+    """What it had sent before a cut is sent again by its kernel, and takes an event when nobody is to have it."""
+    stream = keys.channel("http.request")
+    client.xgroup_create(stream, WORKERS, "0", mkstream=True)
+    members.beat(B)
+    for consumer in (f"{A}.0", f"{B}.0", "nobody's"):
+        client.xadd(stream, {"1": "x"})
+        client.xreadgroup(WORKERS, consumer, {stream: ">"})
+    dead = [member("worker", A)]
+    until(lambda: members.beat(B, channels=["http.request"]).dead == dead, "a beat looks at consumers", 30)
+    members.reap(dead[0])
+    assert [each["name"] for each in client.xinfo_consumers(stream, WORKERS)] == [f"{B}.0".encode(), b"nobody's"]
 
 
 def test_who_leaves_in_order_is_not_told_of(members: Members, client: Any, keys: Keys) -> None:

@@ -47,7 +47,9 @@ async def test_it_passes_over_what_its_owner_cannot_take(
     await reading.hears(("ours", b"1"), ("all", b"bad"), ("all", b"bad"), ("all", b"2"))
     assert caplog.text.count("passed over") == 1
     assert reading.rejected == [PASSED_OVER] * 2
-    await asyncio.to_thread(until, lambda: not client.xlen(f"{name}:ours"), "what was read is gone")
+    client.xadd(f"{name}:ours", {"m": "2"})
+    await reading.hears(("ours", b"2"))
+    await asyncio.to_thread(until, lambda: client.xlen(f"{name}:ours") == 1, "what was read is gone but for the last")
     await reading.reader.link.stop()
 
 
@@ -66,6 +68,42 @@ async def test_a_redis_that_has_lost_its_newest_does_not_repeat_the_others(url: 
     client.xadd(f"{name}:ours", {"m": "newer"}, id="1-0")
     client.xadd(f"{name}:all", {"m": "newer"}, id="4-1")
     assert {await reading.heard.get() for _ in range(2)} == {("ours", b"newer"), ("all", b"newer")}
+    await reading.reader.link.stop()
+
+
+@scenario
+@pytest.mark.parametrize("clock", ["slower", "the same"])
+async def test_a_new_master_that_has_lost_the_newest_of_a_stream_of_ours_leaves_out_nothing_of_it(
+    url: str, client: Any, name: str, clock: str
+) -> None:
+    """Its ids may be smaller than those that were read, or the same for something else."""
+    reading, lost, after = Reading(url, name), "9-0", "8-0" if clock == "slower" else "9-0"
+    client.xadd(f"{name}:ours", {"m": "kept"}, id="1-0")
+    await reading.reader.link.start()
+    client.xadd(f"{name}:ours", {"m": "lost"}, id=lost)
+    await reading.hears(("ours", b"kept"), ("ours", b"lost"))
+    with client.pipeline() as failover:
+        failover.client_kill_filter(_type="normal", skipme=True)
+        failover.delete(f"{name}:ours")
+        failover.xadd(f"{name}:ours", {"m": "new"}, id=after)
+        failover.xadd(f"{name}:ours", {"m": "newer"}, id="10-0")
+        failover.execute()
+    heard = [await reading.heard.get()]
+    while heard[-1] != ("ours", b"newer"):
+        heard.append(await reading.heard.get())
+    assert ("ours", b"new") in heard
+    await reading.reader.link.stop()
+
+
+@scenario
+async def test_a_cut_repeats_nothing_of_a_stream_of_ours(url: str, client: Any, name: str) -> None:
+    reading = Reading(url, name)
+    await reading.reader.link.start()
+    for number in range(3):
+        client.xadd(f"{name}:ours", {"m": str(number)})
+        await reading.hears(("ours", b"%d" % number))
+        client.client_kill_filter(_type="normal", skipme=True)
+        await asyncio.to_thread(until, lambda: reading.reader.link.up, "it is back")
     await reading.reader.link.stop()
 
 

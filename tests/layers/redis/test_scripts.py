@@ -1,5 +1,6 @@
 """Scripts touch the keys that they declare, and no others: a cluster may move the others to another node meanwhile."""
 
+import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,9 +12,10 @@ import asgictl
 from asgictl.layers.redis.keys import Keys
 from tests.declared import Witness, witnessing
 from tests.layers.redis.every_script import fill, runs
+from tests.test_private_names import trees
 
 PACKAGE = Path(asgictl.__file__).parent
-INLINE = re.compile(r'"""\n(.*?)"""', re.DOTALL)
+CALL = re.compile(r"redis\.p?call\(")
 
 
 @pytest.fixture(autouse=True)
@@ -25,8 +27,10 @@ def every_script() -> Iterator[str]:
     """Return the text of every script of the package."""
     for path in PACKAGE.rglob("*.lua"):
         yield path.read_text()
-    for path in PACKAGE.rglob("*.py"):
-        yield from (text for text in INLINE.findall(path.read_text()) if "redis.call(" in text)
+    for tree in trees():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and CALL.search(node.value):
+                yield node.value
 
 
 def test_every_script_with_everything_to_do_touches_what_it_declares(url: str, name: str, client: Any) -> None:

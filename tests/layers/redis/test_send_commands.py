@@ -1,11 +1,15 @@
-"""What is sent outside of a commit, and may come twice."""
+"""What is sent outside of a commit, and may come twice; and what is kept."""
+
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from asgictl.config import RECORD_SECONDS, RECORDS_BYTES
 from asgictl.layers.redis.keys import Keys
-from asgictl.layers.redis.send_commands import MISSING, SENDERS, Broadcasts
+from asgictl.layers.redis.send_commands import MISSING, SENDERS, Broadcasts, send_command
 from asgictl.wire.messages import Broadcast
+from asgictl.wire.records import JobRecord, Stage, new_id
 
 KEYS = Keys("test")
 
@@ -56,3 +60,45 @@ def test_numbers_that_never_come_are_not_waited_for_without_end() -> None:
     assert all(reader.is_new(each) for each in entries[::2])
     assert reader.is_new(entries[-3]), "of the newest"
     assert not reader.is_new(entries[1]), "too old"
+
+
+def kept(client: Any, keys: Keys) -> dict[str, tuple[int, bytes]]:
+    """Return the records by their ids; fails unless the bytes that are counted are theirs."""
+    counter, *members = client.zrange(keys.records, 0, -1) or [b"! 0"]
+    assert int(counter.removeprefix(b"! ")) == sum(map(len, members)) + 100 * len(members)
+    split = [member.split(b" ", 2) for member in members]
+    return {id.decode(): (int(stage), content) for id, stage, content in split}
+
+
+def keep(client: Any, keys: Keys, record: JobRecord, most_bytes: int = RECORDS_BYTES) -> None:
+    _, script, *rest = send_command(keys, record)
+    text = str(script).replace(f"most_bytes = {RECORDS_BYTES}", f"most_bytes = {most_bytes}")
+    client.execute_command("EVAL", text, *rest)
+
+
+def test_a_record_replaces_one_of_the_same_stage_or_an_earlier_one(client: Any, name: str) -> None:
+    keys, id = Keys(name), new_id(0)
+    said = [(Stage.READY, b"a"), (Stage.RUNNING, b"long"), (Stage.RUNNING, b"b"), (Stage.READY, b"late")]
+    for stage, content in (*said, (Stage.FINISHED, b"c d"), (Stage.FINISHED, b"c d"), (Stage.RUNNING, b"late")):
+        keep(client, keys, JobRecord(id, stage, content))
+        keep(client, keys, JobRecord(new_id(0), Stage.READY, b"other"))
+    assert kept(client, keys)[id] == (2, b"c d")
+    assert len(kept(client, keys)) == 8
+
+
+def test_records_past_their_time_or_their_bytes_go_the_oldest_first(client: Any, name: str) -> None:
+    keys = Keys(name)
+    old = [new_id(-RECORD_SECONDS - 1) for _ in range(3)]
+    ids = [new_id(number) for number in range(9)]
+    for id in reversed(old + ids):
+        keep(client, keys, JobRecord(id, Stage.READY, b"x" * 1000))
+    assert list(kept(client, keys)) == ids
+    keep(client, keys, JobRecord(new_id(9), Stage.READY, b"x" * 2000), most_bytes=5000)
+    assert list(kept(client, keys))[:-1] == ids[-2:]
+    assert 0 < client.pttl(keys.records) <= (RECORD_SECONDS + 9) * 1000
+
+
+def test_a_record_that_is_over_before_it_is_kept_leaves_nothing(client: Any, name: str) -> None:
+    keys = Keys(name)
+    keep(client, keys, JobRecord(new_id(-RECORD_SECONDS - 1), Stage.FINISHED, b"x"))
+    assert not client.exists(keys.records)

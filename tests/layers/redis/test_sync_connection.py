@@ -2,6 +2,7 @@
 
 import socket
 import threading
+import time
 from typing import Any
 
 import hiredis
@@ -9,6 +10,7 @@ import pytest
 import redis
 
 from asgictl.layers.redis import sync_connection as module
+from asgictl.layers.redis.endpoint import endpoint
 from asgictl.layers.redis.link import pack
 from asgictl.layers.redis.sync_connection import SyncConnection
 from tests.conftest import until
@@ -77,4 +79,15 @@ def test_a_silence_is_cut_by_another_thread_and_none_while_nothing_is_due(
     connection.end_silence()
     thread.join(5)
     assert len(ended) == 1
+    connection.close()
+
+
+def test_a_timeout_bounds_every_wait(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(endpoint(url)._options, "socket_timeout", 0.2)
+    connection = SyncConnection(url)
+    assert not connection.was_cut()
+    began = time.monotonic()
+    with pytest.raises(OSError):  # noqa: PT011 - the kernel's, whichever it is
+        connection.receive()
+    assert 0.15 < time.monotonic() - began < 10
     connection.close()

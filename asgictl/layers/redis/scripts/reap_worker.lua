@@ -1,5 +1,6 @@
 -- Take every event from a dead worker's hands and tell its interface that it is lost.
--- KEYS  alive · channels · dead letters · streams of channels, reply streams of interfaces, inboxes of the worker ...
+-- KEYS  alive · channels · dead letters · own channels · streams of channels, reply streams of interfaces, inboxes of the
+--       worker ...
 -- ARGV  member · 1 when its death was seen, else its lease must have lapsed · prefix of reply streams · of inboxes
 --       · wire field · '?' when it is not known which events had started, else the `stream entry` of those that had ...
 -- Returns the number of events, -1 while the lease lives, or, having done nothing, the names of keys to declare too.
@@ -12,7 +13,14 @@ local prefix = string.match(ARGV[1], '/(.*)') .. '.'
 -- Sockets of ASGI applications stay with their worker, and end with it.
 local channels = string.sub(KEYS[1], 1, -#'alive' - 1) .. 'ch:' -- what their streams begin with
 local consumers, interfaces, inboxes = {}, {}, {[ARGV[4] .. prefix .. 'asgi'] = true}
-for _, stream in ipairs(redis.call('SMEMBERS', KEYS[2])) do
+local streams, own, home = redis.call('SMEMBERS', KEYS[2]), {}, '@' .. prefix .. 'asgi'
+for _, stream in ipairs(redis.pcall('ZRANGE', KEYS[4], 0, -1)) do
+  if string.sub(stream, 1, #channels) == channels and string.sub(stream, -#home) == home then
+    table.insert(streams, stream)
+    table.insert(own, stream)
+  end
+end
+for _, stream in ipairs(streams) do
   if string.sub(stream, 1, #channels) == channels and needs(stream) then
     for _, consumer in ipairs(redis.pcall('XINFO', 'CONSUMERS', stream, 'workers')) do -- none where the cursor is not yet
       if string.sub(consumer[2], 1, #prefix) == prefix then
@@ -54,6 +62,21 @@ for _, consumer in ipairs(consumers) do
     pending = redis.call('XPENDING', stream, 'workers', '-', '+', 1000, name)
   end
   redis.call('XGROUP', 'DELCONSUMER', stream, 'workers', name)
+end
+-- What it alone was to have, and had not taken.
+for _, stream in ipairs(own) do
+  local left
+  repeat
+    local read = redis.pcall('XREADGROUP', 'GROUP', 'workers', prefix .. 'own', 'COUNT', 1000, 'STREAMS', stream, '>')
+    left = read and read[1] and read[1][2] or {}
+    for _, entry in ipairs(left) do
+      if lose(stream, entry[1], ARGV[3], ARGV[5], KEYS[3], false) then
+        count = count + 1
+      end
+    end
+  until #left == 0
+  redis.call('DEL', stream)
+  redis.call('ZREM', KEYS[4], stream)
 end
 local died = cmsgpack.pack({'died', string.sub(prefix, 1, -2)})
 for _, replies in ipairs(interfaces) do

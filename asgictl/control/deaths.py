@@ -1,0 +1,47 @@
+"""One line for each process that ended although nobody asked it to."""
+
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from asgictl.control.exits import Exit, Exits, reason
+from asgictl.control.supervisord_client import Supervisor
+from asgictl.control.what_ran import Ran
+from asgictl.errors import NotRunning
+from asgictl.machine.processes import take_exit
+
+EXIT_SECONDS = 2.0  # that supervisord has to notice an end
+POLL_SECONDS = 0.05
+STOPPED = "was stopped before it had finished"
+
+servers = Exits()  # of gunicorn; look() is to be called each second
+
+
+def how_ended(run_dir: Path, process: str, pid: int) -> str:
+    """Return how a process has ended, as "died: SIGSEGV", once supervisord or gunicorn has noticed."""
+    deadline, supervisor = time.monotonic() + EXIT_SECONDS, Supervisor(run_dir)
+    while True:
+        if (status := take_exit(run_dir, pid)) is not None:
+            servers.note(process, pid, status, is_told=False)
+            return f"died: {reason(Exit(**servers.of(process)['last_exit']))}"
+        if time.monotonic() > deadline:
+            return "died"
+        with suppress(NotRunning):  # a server's end is known without supervisord
+            found = [slot.get("last_exit") for slot in supervisor.started() if slot["name"] == process]
+            if not found:
+                return STOPPED
+            if found[0] and found[0]["pid"] == pid:
+                return f"died: {reason(Exit(**found[0]))}"
+        time.sleep(POLL_SECONDS)
+
+
+def death(report: dict[str, Any], how: str, ran: Sequence[Ran]) -> str:
+    """Return the line of a process's death. report: the last that it has sent. how: as "was killed by SIGSEGV"."""
+    if report["state"] == "failed":
+        how = f"could not start: {report['reason'].strip().rpartition(chr(10))[2]}"
+    elif report["state"] == "starting":
+        how += " before it was ready"
+    events = ", ".join(f"{each.name} ({each.fate})" if each.fate else each.name for each in ran)
+    return f"{report['process']} (pid {report['pid']}) {how}" + (f"; it ran {events}" if ran else "")

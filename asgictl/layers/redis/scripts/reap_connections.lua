@@ -1,0 +1,40 @@
+-- Emit the disconnect events of some connections of an identity that lives: of those that its last process held, and
+-- its present one does not.
+-- KEYS  channels · turns · farewells, each `stream event` · streams of channels ...
+-- ARGV  wire field · prefix of channels' streams · connection ...
+-- Returns how many connections are left, as they still have an event in a stream; or, having done nothing, the names of
+-- keys to declare too.
+local busy, left, emitted = {}, 0, {}
+for _, stream in ipairs(redis.call('SMEMBERS', KEYS[1])) do
+  local channel = string.sub(stream, 1, #ARGV[2]) == ARGV[2] and string.sub(stream, #ARGV[2] + 1) or 'background.'
+  local has_connections = string.sub(channel, 1, 11) ~= 'background.'
+  for _, entry in ipairs(has_connections and needs(stream) and redis.pcall('XRANGE', stream, '-', '+', 'COUNT', 20000) or {}) do
+    local ok, _, _, connection = pcall(cmsgpack.unpack_limit, entry[2][2], 2, 1) -- as in take_back.lua
+    if ok and type(connection) == 'string' then
+      busy[connection] = true
+    end
+  end
+end
+for at = 3, #ARGV do
+  if busy[ARGV[at]] then
+    left = left + 1
+  else
+    local stream, event = string.match(redis.call('HGET', KEYS[3], ARGV[at]) or '', '^(%S+) (.*)$')
+    if stream and string.sub(stream, 1, #ARGV[2]) == ARGV[2] and needs(stream) then
+      table.insert(emitted, {stream, event})
+    end
+  end
+end
+if #undeclared > 0 then
+  return undeclared
+end
+for _, farewell in ipairs(emitted) do
+  redis.pcall('XADD', farewell[1], '*', ARGV[1], farewell[2])
+end
+for at = 3, #ARGV do
+  if not busy[ARGV[at]] then
+    redis.call('HDEL', KEYS[3], ARGV[at])
+    redis.call('HDEL', KEYS[2], ARGV[at])
+  end
+end
+return left
