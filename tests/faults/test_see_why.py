@@ -32,20 +32,21 @@ HANGS = "import time\n\n\ndef wait_for_the_database():\n    time.sleep(100)\n\n\
 ENDS = {"zero": "import os\n\nos._exit(0)\n", "nine": "import os\n\nos._exit(9)\n"}
 
 
-def started(machine: Machine, directory: Path, source: str, mode: str) -> "subprocess.CompletedProcess[str]":
+def started(
+    machine: Machine, directory: Path, source: str, mode: str, seconds: int
+) -> "subprocess.CompletedProcess[str]":
     (directory / "app.py").write_text(source)
     machine.directory = directory
     bind = f"127.0.0.1:{machine.port}"
-    return machine.run(
-        "start", "app:app", "--mode", mode, "--workers", "1", "--start-seconds", "2", "--bind", bind, "-d"
-    )
+    options = ["--workers", "1", "--start-seconds", str(seconds), "--bind", bind, "-d"]
+    return machine.run("start", "app:app", "--mode", mode, *options)
 
 
 @pytest.mark.soak
 @both_modes
 def test_an_import_that_hangs_says_where(machine: Machine, mode: str, tmp_path: Path) -> None:
     """C20: the stack at the deadline."""
-    done = started(machine, tmp_path, HANGS, mode)
+    done = started(machine, tmp_path, HANGS, mode, 5)
     assert done.returncode == 8
     assert "wait_for_the_database" in done.stderr
 
@@ -54,7 +55,7 @@ def test_an_import_that_hangs_says_where(machine: Machine, mode: str, tmp_path: 
 @both_modes
 def test_an_import_that_ends_the_process_says_how(machine: Machine, mode: str, how: str, tmp_path: Path) -> None:
     """C20: the exit status."""
-    done = started(machine, tmp_path, ENDS[how], mode)
+    done = started(machine, tmp_path, ENDS[how], mode, 30)
     assert done.returncode == 8
     assert f"status {'0' if how == 'zero' else '9'}" in done.stderr
 
