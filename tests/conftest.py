@@ -99,6 +99,14 @@ def redis_server(name: str) -> Iterator[str]:
             shutil.rmtree(directory)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def no_instance_of_the_users(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Hide the instances that run on this machine: one that is alone is the default of every command."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
+        yield
+
+
 @pytest.fixture(scope="session", params=SERVERS)
 def url(request: pytest.FixtureRequest) -> Iterator[str]:
     """A Redis of these tests' own, of each kind that is promised."""

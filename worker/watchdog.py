@@ -24,11 +24,11 @@ from asgictl.errors import FENCED_STATUS, TIMEOUT_STATUS
 from asgictl.layers.base import Entry, Reject, ignored
 from asgictl.layers.redis import own_channels
 from asgictl.layers.redis.dead_letters import dead_letter_command
+from asgictl.layers.redis.endpoint import endpoint
 from asgictl.layers.redis.keys import Keys
 from asgictl.layers.redis.leases import BEAT_SECONDS, beat, give_back_command, member, reap
 from asgictl.layers.redis.process_records import record_command
 from asgictl.layers.redis.send_commands import weigh_command
-from asgictl.layers.redis.sync_client import client_of
 from asgictl.layers.redis.worker_side import COMMIT, commit_arguments
 from asgictl.wire.error_responses import APPLICATION_TOO_SLOW
 from asgictl.wire.messages import BACKGROUND, encode
@@ -75,7 +75,8 @@ class Watchdog:
         self._answered_at = time.monotonic()
         # Not all workers of an instance are to end at once.
         self._max_events = config.max_events * random.uniform(0.9, 1.1)  # noqa: S311
-        self._client = client_of(config.redis_url, 1, retries=1)  # redis-py's own retries last longer than a lease
+        # redis-py's own retries last longer than a lease.
+        self._client = endpoint(config.redis_url).client(1, retries=1)
         # A daemon: a main thread that fails must not leave a process behind that beats and does nothing else.
         self.thread = threading.Thread(target=self._serve, name="control", daemon=True)
 

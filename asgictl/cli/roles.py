@@ -63,14 +63,14 @@ def _alone(role: str, name: str, redis_url: str, bind: str, report: dict[str, An
     """Log what a role that runs alone serves and where, and warn when the other role is missing there."""
     from redis import RedisError
 
+    from asgictl.layers.redis.endpoint import endpoint
     from asgictl.layers.redis.keys import Keys
     from asgictl.layers.redis.leases import living
-    from asgictl.layers.redis.sync_client import client_of
 
     what = Bind(bind).url if bind else ", ".join(report["channels"])
     logger.info("this %s of instance %r serves %s by Redis at %s", role, name, what, masked(redis_url))
     other = "worker" if role == "interface" else "interface"
-    with suppress(RedisError), client_of(redis_url, ANSWER_SECONDS) as client:  # what is wrong with it, others will say
+    with suppress(RedisError), endpoint(redis_url).client(ANSWER_SECONDS) as client:  # others say why
         if not living(client, Keys(name), other):
             nothing = "no %s of instance %r is there: nothing is served until one runs with this --redis and --name"
             logger.warning(nothing, other, name)

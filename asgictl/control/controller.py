@@ -38,10 +38,10 @@ from asgictl.control.status import ANSWER_SECONDS, look
 from asgictl.control.supervisord_client import SERVING, Supervisor
 from asgictl.control.what_ran import Ran, what_ran
 from asgictl.errors import AsgictlError, StartError
+from asgictl.layers.redis.endpoint import endpoint
 from asgictl.layers.redis.keys import Keys
 from asgictl.layers.redis.leases import leases_of, member, reap
 from asgictl.layers.redis.started import take_started
-from asgictl.layers.redis.sync_client import client_of
 from asgictl.machine.memory import free_and_total_bytes
 from asgictl.machine.processes import asked
 from asgictl.machine.run_dir import DESCRIPTION, handover_path, has_own_redis, successor_path
@@ -79,7 +79,7 @@ class Controller:
         self._admin_port = admin_port
         self._name = name
         self._keys = Keys(name)
-        self._redis = client_of(redis_url, 1) if redis_url else None
+        self._redis = endpoint(redis_url).client(1) if redis_url else None
         self._redis_url = redis_url
         self._redis_process: psutil.Process | None = None
         self._silent_seconds = silent_seconds
@@ -311,7 +311,7 @@ class Controller:
         role = "worker" if report["role"] == "server" else report["role"]  # a server runs background work
         started = take_started(self._run_dir / f"started-{pid}")
         try:
-            with client_of(self._redis_url) as client:
+            with endpoint(self._redis_url).client() as client:
                 for id in ids:
                     reap(client, self._keys, member(role, id), seen=True, started=started)
         except redis.RedisError as error:

@@ -25,7 +25,7 @@ from asgictl.control.status import status
 from asgictl.control.supervisord_client import Supervisor
 from asgictl.errors import AlreadyRunning, AsgictlError, NotRunning, RunDirectoryError, StartError
 from asgictl.interface.handover import HANDOVER_SECONDS
-from asgictl.layers.redis.sync_client import client_of
+from asgictl.layers.redis.endpoint import endpoint
 from asgictl.machine.run_dir import DESCRIPTION, RunDir, successor_path
 
 CHANGING = "changing"  # the lock of a change
@@ -289,7 +289,7 @@ def start_role(
 def pings(url: str) -> bool:
     """Whether the Redis at `url` answers."""
     try:
-        with client_of(url, 1) as client:
+        with endpoint(url).client(1) as client:
             return bool(client.ping())
     except redis.RedisError:
         return False

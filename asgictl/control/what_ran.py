@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import redis
 
 from asgictl.errors import WireError
+from asgictl.layers.redis.endpoint import endpoint
 from asgictl.layers.redis.started import UNKNOWN, begun, started
-from asgictl.layers.redis.sync_client import client_of
 from asgictl.wire.messages import Job, Request, decode_event, may_repeat, printable
 from asgictl.wire.naming import name_of
 
@@ -43,7 +43,7 @@ def _events(parts: list[list[str]], redis_url: str | None) -> list[Ran]:
     if not (places and redis_url):
         return []
     try:
-        with client_of(redis_url, REDIS_SECONDS) as client:
+        with endpoint(redis_url).client(REDIS_SECONDS) as client:
             pipe = client.pipeline(transaction=False)
             for stream, entry in places:
                 pipe.execute_command("XRANGE", stream, entry, entry)

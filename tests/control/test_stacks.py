@@ -27,9 +27,10 @@ wait_for_the_database()
 def logging_process(run_dir: Path, name: str, source: str = SOURCE) -> Iterator[Process]:
     (run_dir / "log").mkdir(exist_ok=True)
     log = run_dir / "log" / f"{name.partition('/')[0]}.log"
+    before = log.read_text().count("up\n") if log.exists() else 0  # of who shares it
     with log.open("a") as file, subprocess.Popen([sys.executable, "-c", source], stderr=file) as process:
         try:
-            until(lambda: "up" in log.read_text(), "it is up")
+            until(lambda: log.read_text().count("up\n") > before, "it is up")
             yield Process(name, name.partition("-")[0], process.pid)
         finally:
             process.kill()

@@ -14,7 +14,6 @@ from asgictl.layers.redis.link import pack
 from asgictl.layers.redis.sync_connection import SyncConnection
 
 MINIMUM_VERSION = (6, 2)
-ANSWER_SECONDS = 5.0
 # Every command that an instance sends, or that a script of ours calls, with arguments that Redis takes; K: a key.
 _COMMANDS = """
 PING | INFO | TIME | CLIENT ID | CLIENT UNBLOCK 0 | SCRIPT LOAD return | EVAL return 0 | EVALSHA 0 0
@@ -41,7 +40,7 @@ def check_redis(url: str, name: str) -> None:
     where = f"Redis at {found.shown}"
     try:
         _check_user(url, found.user, Keys(name).check)
-        with found.client(ANSWER_SECONDS) as client:
+        with found.client() as client:
             _check_server(client)
             client.eval(_TRY, 1, Keys(name).check)
     except _Unfit as error:

@@ -18,6 +18,7 @@ from asgictl.layers.redis.url import parse_url
 from asgictl.machine import forks
 
 CONNECT_SECONDS = 5.0  # that a connection has to be made and set up
+QUESTION_SECONDS = 5.0  # that Redis has to answer sync code
 FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 _ASYNCHRONOUS: dict[type, type[asynchronous.AbstractConnection]] = {
     redis.Connection: asynchronous.Connection,
@@ -45,7 +46,7 @@ class Endpoint:
         if place.sentinels:
             self._sentinels = Sentinels(place.service, [_sentinel(each) for each in place.sentinels])
 
-    def client(self, answer_seconds: float, retries: int = 0) -> redis.Redis:
+    def client(self, answer_seconds: float = QUESTION_SECONDS, retries: int = 0) -> redis.Redis:
         """Return a client of redis-py, which is kept from children.
 
         answer_seconds: that Redis has to take a connection, and to answer. retries: each may send twice what was sent.

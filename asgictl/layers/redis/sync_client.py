@@ -11,8 +11,6 @@ from asgictl.layers.redis.endpoint import endpoint
 from asgictl.layers.redis.keys import Keys
 from asgictl.wire.manifest import Router, check_known
 
-ANSWER_SECONDS = 5
-
 
 def ask(url: str, question: Callable[[redis.Redis], Any]) -> Any:
     """Ask Redis something, once; raises RedisError."""
@@ -22,12 +20,9 @@ def ask(url: str, question: Callable[[redis.Redis], Any]) -> Any:
         raise RedisError(f"this cannot be had of Redis: {error}") from None
 
 
-def client_of(url: str, answer_seconds: float = ANSWER_SECONDS, retries: int = 0) -> redis.Redis:
-    """Return a client of redis-py, as Endpoint.client() does; raises RedisError when `url` is none."""
-    return endpoint(url).client(answer_seconds, retries)
-
-
-_client = lru_cache(maxsize=4)(client_of)
+@lru_cache(maxsize=4)
+def _client(url: str) -> redis.Redis:
+    return endpoint(url).client()
 
 
 def check_channel(url: str, keys: Keys, channel: str) -> None:
