@@ -33,6 +33,7 @@ AWAY = re.compile(
     "((ERR )?Error running script .* -)?"
     "(LOADING|MASTERDOWN|READONLY|BUSY|TRYAGAIN|CLUSTERDOWN|NOREPLICAS|MISCONF|MOVED|ASK) "
 )
+REPLICA = re.compile("((ERR )?Error running script .* -)?READONLY ")
 FULL = re.compile("((ERR )?Error running script .* -)?OOM ")
 # When a call may be sent again:
 UNSENT = 1  # Redis is away, or says that it has done nothing
@@ -98,6 +99,7 @@ class Link:
         self._lost = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop  # asking for it is a system call before Python 3.12
+        self._replica: _Stream | None = None  # the last connection whose Redis said that it is one
         self._due_since = 0.0  # an answer, or when the last connection was last heard; by time.monotonic()
         self.up = False
 
@@ -202,6 +204,9 @@ class Link:
         """Return what the caller is to hear of a refusal; None when the call is sent again in a moment."""
         words = str(error)
         is_away = AWAY.match(words)
+        if REPLICA.match(words) and self._replica is not self._stream:
+            self._replica = self._stream
+            self._loop.call_later(AGAIN_SECONDS, self._leave_replica)
         if call.answered and call.again & (UNSENT if is_away else WHEN_FULL if FULL.match(words) else 0):
             if not self._refused:
                 logger.warning("Redis says not now: %s", words)
@@ -210,6 +215,16 @@ class Link:
             self._refused.append(call)
             return None
         return NotSent(words) if is_away else error
+
+    def _leave_replica(self) -> None:
+        """Connect anew: the name of a master that is one no more may mean another now."""
+        if self._stream is None or self._stream is not self._replica:
+            return
+        self.up = False  # what may be sent again is kept from now on
+        if any(call.answered and call.again == UNSENT for call in self._waiting):  # a cut would lose it
+            self._loop.call_later(AGAIN_SECONDS, self._leave_replica)
+        else:
+            self.drop()
 
     def _resend(self) -> None:
         """Send what Redis has refused for now and then what is kept."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import hiredis
 import pytest
+import redis
 
 from asgictl.layers.base import NotSent
 from asgictl.layers.redis import link as module
@@ -78,6 +79,10 @@ class Proxy:
             each.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.sleep(0)
+
+    def move(self, url: str) -> None:
+        """Serve new connections by another Redis."""
+        self._url = url
 
     def freeze(self) -> None:
         for each in self._open:
@@ -286,3 +291,22 @@ async def test_a_setup_that_fails_is_tried_again(url: str) -> None:
     assert await link.ask("PING", again=ALWAYS) == b"PONG"
     assert len(attempts) == 4
     await link.stop()
+
+
+@scenario
+async def test_a_master_that_is_one_no_more_is_left_for_the_one_that_has_its_name(
+    url_of_valkey: str, url_of_redis: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As behind a name in DNS, whose connections live on. What is refused, and sent once at most, is not lost."""
+    with redis.Redis.from_url(url_of_redis) as old, redis.Redis.from_url(url_of_valkey) as new:
+        async with Linked(url_of_redis, monkeypatch) as linked:
+            old.replicaof("127.0.0.1", 1)
+            try:
+                linked.proxy.move(url_of_valkey)
+                linked.call("RPUSH", name, 0, again=UNSENT)
+                linked.call("RPUSH", name, 1, again=ALWAYS)
+                assert await linked.hears(2) == [1, 2]
+                assert linked.proxy.connections == 2
+            finally:
+                old.replicaof("NO", "ONE")
+            assert new.lrange(name, 0, -1) == [b"0", b"1"]
