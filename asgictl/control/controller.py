@@ -190,6 +190,7 @@ class Controller:
     async def status(self) -> dict[str, Any]:
         """Return what `asgictl status --json` prints; {} when supervisord is gone."""
         known = {**self._reports(), **self.history.summary(), "channels": self._seen(), "silenced": self._silenced}
+        known["ended"] = servers.seen()
         known["warnings"] = [self._disk.warning] if self._disk.warning else []
         began = time.monotonic()
         seconds = IMPATIENT_SECONDS if began < self._impatient_until else ANSWER_SECONDS
@@ -254,6 +255,7 @@ class Controller:
         for process in processes:
             self._failed.pop(process, None)
             del self._unready[process]
+            servers.forget(process)
 
     def _died(self, report: dict[str, Any]) -> None:
         if report["state"] == "starting":

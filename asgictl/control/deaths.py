@@ -21,19 +21,20 @@ servers = Exits()  # of gunicorn; look() is to be called each second
 
 def how_ended(run_dir: Path, process: str, pid: int) -> str:
     """Return how a process has ended, as "died: SIGSEGV", once supervisord or gunicorn has noticed."""
-    deadline, supervisor = time.monotonic() + EXIT_SECONDS, Supervisor(run_dir)
+    deadline, supervisor, status = time.monotonic() + EXIT_SECONDS, Supervisor(run_dir), None
     while True:
-        if (status := take_exit(run_dir, pid)) is not None:
+        status = take_exit(run_dir, pid) if status is None else status  # of gunicorn's
+        with suppress(NotRunning):
+            slot = next((each for each in supervisor.started() if each["name"] == process), None)
+            if slot is None or slot["statename"] == "STOPPING":
+                return STOPPED
+            if (last := slot.get("last_exit")) and last["pid"] == pid:
+                return f"died: {reason(Exit(**last))}"
+        if status is not None:
             servers.note(process, pid, status, is_told=False)
             return f"died: {reason(Exit(**servers.of(process)['last_exit']))}"
         if time.monotonic() > deadline:
             return "died"
-        with suppress(NotRunning):  # a server's end is known without supervisord
-            found = [slot.get("last_exit") for slot in supervisor.started() if slot["name"] == process]
-            if not found:
-                return STOPPED
-            if found[0] and found[0]["pid"] == pid:
-                return f"died: {reason(Exit(**found[0]))}"
         time.sleep(POLL_SECONDS)
 
 

@@ -58,13 +58,21 @@ class Exits:
     def note(self, name: str, pid: int, wait_status: int, *, is_told: bool) -> None:
         """A process has ended. wait_status: waitpid(2)'s. is_told: somebody has stopped it."""
         if is_told:
-            self._last.pop(name, None)
+            self.forget(name)
             return
         now, status = self._now(), os.waitstatus_to_exitcode(wait_status)
         self._see(now)
         is_memory = status == -signal.SIGKILL and now - self._killed_at < MEMORY_SECONDS
         count, _ = self._last.get(name, (0, None))
         self._last[name] = count + 1, Exit(pid, max(-status, 0), max(status, -1), now, is_memory)
+
+    def forget(self, name: str) -> None:
+        """Somebody starts this slot anew."""
+        self._last.pop(name, None)
+
+    def seen(self) -> dict[str, dict[str, Any]]:
+        """Return what of() does, by the name of each slot that has had an end."""
+        return {name: self.of(name) for name in self._last}
 
     def of(self, name: str) -> dict[str, Any]:
         """Return how often processes have ended in a slot, and the last end, as JSON has it."""

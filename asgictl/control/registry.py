@@ -15,7 +15,7 @@ from asgictl.telemetry.metrics import REPORTS, Figures, quantile, since, total
 
 # What `status` and `start` know while the controller is away.
 UNKNOWN: dict[str, Any] = {"ready": [], "failed": [], "figures": {}, "shed": {}, "channels": {}, "silenced": []}
-UNKNOWN |= {"moves": {}, "requests": None, "turns": None}
+UNKNOWN |= {"moves": {}, "ended": {}, "requests": None, "turns": None}
 MOVES = ("moved", "refused", "overdue")  # counts of sockets, which are kept by slot too when a process ends
 SHOWN = (
     *("events", "errors", "http", "websockets", "running", "redis_silent_seconds", "full"),

@@ -104,8 +104,10 @@ def _processes(slots: list[dict[str, Any]], known: dict[str, Any], draining: Col
         pid = slot["pid"]
         uptime, rss = _measured(pid)
         process = process_of(slot["name"], slot["statename"], reports.get(pid, {}), figures.get(pid), uptime, rss)
-        ended = _exit(slot.get("last_exit"), silent)
-        found.append({**process, "pid": pid, "restarts": slot.get("restarts", 0), "last_exit": ended})
+        ends = [each for each in (slot, known["ended"].get(slot["name"])) if each and each.get("last_exit")]
+        restarts = sum(each["restarts"] for each in ends)
+        last = max((each["last_exit"] for each in ends), key=lambda end: float(end["at"]), default=None)
+        found.append({**process, "pid": pid, "restarts": restarts, "last_exit": _exit(last, silent)})
     return found
 
 

@@ -38,7 +38,7 @@ def test_a_line_says_who_died_how_what_ran_and_what_becomes_of_it(
 
 
 def slot(last_exit: Exit | None) -> dict[str, Any]:
-    return {"name": "worker-00", "last_exit": last_exit and last_exit._asdict()}
+    return {"name": "worker-00", "statename": "RUNNING", "last_exit": last_exit and last_exit._asdict()}
 
 
 KILLED = slot(Exit(7, signal.SIGSEGV, -1, 0.0, False))
@@ -51,6 +51,8 @@ KILLED = slot(Exit(7, signal.SIGSEGV, -1, 0.0, False))
         ([[slot(None)]], "768\n", "died: exit status 3"),
         ([[slot(None)]], "11\n", "died: SIGSEGV"),
         ([[]], "", STOPPED),
+        ([[]], "15\n", STOPPED),
+        ([[{**slot(None), "statename": "STOPPING"}]], "15\n", STOPPED),
         ([[slot(None)]], "", "died"),
         ([NotRunning("gone")], "", "died"),
         ([NotRunning("stands still")], "768\n", "died: exit status 3"),

@@ -202,6 +202,7 @@ def test_reload_in_process_serves_the_new_code_and_closes_sockets_with_1012(site
         assert "draining server-00: 1 WebSockets and 0 requests, until " in done.stderr
         assert closed_with(ws) == 1012
     assert served(site) == b"two"
+    assert "ERROR" not in site.log("controller"), "who ends in order has not died"
 
 
 def test_sockets_of_an_asgi_application_end_by_drain_alone(site: Machine) -> None:

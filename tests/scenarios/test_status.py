@@ -202,6 +202,17 @@ def test_a_process_that_ended_unasked_is_told_of_first_with_its_reason(machine: 
     assert status(machine)["requests"]["total"] == 1
 
 
+def test_a_server_of_gunicorns_that_ended_unasked_is_told_of_until_a_deploy(machine: Machine) -> None:
+    machine.start("--mode", "inprocess", "--workers", "2")
+    killed = next(each["pid"] for each in status(machine)["processes"] if each["process"].startswith("server-00/"))
+    os.kill(killed, signal.SIGKILL)
+    until(lambda: "server-00 ended " in machine.run("status", "--check").stdout, "the end is told of")
+    slot = next(each for each in status(machine)["processes"] if each["process"] == "server-00")
+    assert (slot["restarts"], slot["last_exit"]["pid"], slot["last_exit"]["signal"]) == (1, killed, "SIGKILL")
+    assert machine.run("reload", "--wait").returncode == 0
+    until(lambda: machine.run("status", "--check").stdout == "ok\n", "nothing is left of it")
+
+
 def test_counts_outlive_their_processes_and_the_controller(machine: Machine) -> None:
     machine.start("--workers", "1")
     for _ in range(5):
