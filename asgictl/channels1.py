@@ -78,7 +78,7 @@ class Group:
     """A named set of connections. `add` and `discard` are for the connection whose event is being handled."""
 
     def __init__(self, name: str) -> None:
-        self.name = sending.group_name(name)
+        self.name: str = sending.group_name(name)
 
     def add(self, channel: Channel | str) -> None:
         """Add the connection, once its event is committed. Raises ConsumerError for another's channel."""
@@ -98,8 +98,8 @@ class Message(UserDict[str, Any]):
 
     def __init__(self, content: Content, channel: str, message: OurMessage | None) -> None:
         self.data = self.content = content
-        self.channel = Channel(channel)
-        self.reply_channel = Channel(content["reply_channel"]) if "reply_channel" in content else None
+        self.channel: Channel = Channel(channel)
+        self.reply_channel: Channel | None = Channel(content["reply_channel"]) if "reply_channel" in content else None
         self._message = message
 
     def __getattr__(self, name: str) -> Any:

@@ -79,8 +79,8 @@ class ConsumerSocket:
 
     def __init__(self, id: str, scope: Scope, path: Path, host: Host, client: ClientSocket) -> None:
         self.id = id
-        self.connection = Connection(id, encode_scope(scope), host.limits, path.at_most_once)
-        self.pool = path.pool
+        self.connection: Connection = Connection(id, encode_scope(scope), host.limits, path.at_most_once)
+        self.pool: str = path.pool
         self._path = path
         self._is_foreign = not is_allowed(scope.headers, host.limits.allowed_origins)
         self._host = host

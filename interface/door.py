@@ -82,7 +82,7 @@ class Socket:
         self._receive = receive
         self._send = send
         self._accepted = accepted
-        self.is_open = False
+        self.is_open: bool = False
         self._reading: asyncio.Future[ASGIMessage] | None = None  # a read is never cancelled, it could lose a message
         self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._closing: asyncio.Future[None] | None = None

@@ -209,25 +209,27 @@ class Edge:
     def __init__(self, backend: Backend, trusted: str) -> None:
         self.backend = backend
         self.limits = limits = backend.limits
-        self.trusted = Trusted(trusted)
+        self.trusted: Trusted = Trusted(trusted)
         self.requests = 0  # in hand
         self.unfinished_bytes = 0  # of headers
         self.body_bytes = 0  # of bodies that were not asked for
         self._due: deque[Any] = deque()  # connections that parse on, in turn
         self._is_parsing = False  # or will, in the loop's next turn
         self.held: set[Any] = set()  # connections whose uploads wait
-        self.is_draining = False  # each response says that its connection closes
+        self.is_draining: bool = False  # each response says that its connection closes
         self.leaving: deque[Leaving] = deque()  # sockets to close
-        self.keep_alive = Deadlines(inf, _close_idle)  # until adopt()
-        self.arriving = Deadlines(limits.first_byte_seconds, lambda each: self.connections.discard(each))  # in TLS
-        self.first_byte = Deadlines(limits.first_byte_seconds, self._silent)
-        self.header = Deadlines(limits.header_seconds, lambda each: each.refuse_late())
-        self.handshake = Deadlines(limits.handshake_seconds, lambda each: each.refuse_late())
-        self.linger = Deadlines(bounds.LINGER_SECONDS, lambda each: each.check_linger())
-        self.closing = Deadlines(bounds.CLOSE_SECONDS, _abort)
-        self.stalled = Deadlines(bounds.STALLED_SECONDS, lambda each: each.check_progress())
-        self.ping = Deadlines(inf, lambda each: each.send_ping())
-        self.pong = Deadlines(inf, lambda each: each.miss_pong())
+        self.keep_alive: Deadlines = Deadlines(inf, _close_idle)  # until adopt()
+        self.arriving: Deadlines = Deadlines(
+            limits.first_byte_seconds, lambda each: self.connections.discard(each)
+        )  # in TLS
+        self.first_byte: Deadlines = Deadlines(limits.first_byte_seconds, self._silent)
+        self.header: Deadlines = Deadlines(limits.header_seconds, lambda each: each.refuse_late())
+        self.handshake: Deadlines = Deadlines(limits.handshake_seconds, lambda each: each.refuse_late())
+        self.linger: Deadlines = Deadlines(bounds.LINGER_SECONDS, lambda each: each.check_linger())
+        self.closing: Deadlines = Deadlines(bounds.CLOSE_SECONDS, _abort)
+        self.stalled: Deadlines = Deadlines(bounds.STALLED_SECONDS, lambda each: each.check_progress())
+        self.ping: Deadlines = Deadlines(inf, lambda each: each.send_ping())
+        self.pong: Deadlines = Deadlines(inf, lambda each: each.miss_pong())
         self._written: dict[Connection, list[bytes]] = {}
         self._defaults = Defaults([])
         self._config: Any = None

@@ -66,8 +66,8 @@ class Writer:
     """
 
     def __init__(self, send: Send, resumed: Callable[[], None], failed: Callable[[], None]) -> None:
-        self.bytes = 0  # that wait
-        self.is_writing = False
+        self.bytes: int = 0  # that wait
+        self.is_writing: bool = False
         self._send = send
         self._resumed = resumed
         self._failed = failed
@@ -259,8 +259,8 @@ class AdaptedSocket:
     home = ""
 
     def __init__(self, receive: Receive, send: Send, can_deny: bool) -> None:
-        self.is_open = True
-        self.is_accepted = False
+        self.is_open: bool = True
+        self.is_accepted: bool = False
         self.log: WebSocketLog = UNLOGGED
         self._receive = receive
         self._can_deny = can_deny

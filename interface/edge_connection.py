@@ -47,19 +47,19 @@ class EdgeConnection(asyncio.Protocol):
     transport: asyncio.Transport
 
     def __init__(self, edge: Edge, state: Any) -> None:
-        self.edge = edge
-        self.state = state  # uvicorn's ServerState
+        self.edge: Edge = edge
+        self.state: Any = state  # uvicorn's ServerState
         self.client: Address | None = None
         self.server: Address | None = None
-        self.home = ""  # the worker that has answered last
-        self.is_secure = False
-        self.is_full = False  # the transport's buffer is
-        self.is_paused = False  # what was written waits for the client
-        self.turn_bytes = 0
+        self.home: str = ""  # the worker that has answered last
+        self.is_secure: bool = False
+        self.is_full: bool = False  # the transport's buffer is
+        self.is_paused: bool = False  # what was written waits for the client
+        self.turn_bytes: int = 0
         self._written_bytes = 0  # that waited when `stalled` began
         self._unread = b""
         self._parsed = 0  # bytes of it
-        self.is_held = False  # the transport does not read
+        self.is_held: bool = False  # the transport does not read
         self._is_due = False  # parse_on() is
         self._is_discarding = False
 

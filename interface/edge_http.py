@@ -43,7 +43,7 @@ _HEEDED = frozenset(
 class HTTPProtocol(EdgeConnection):
     """A client's connection, until its end or its handshake. uvicorn makes one for each, by these keywords."""
 
-    is_ending = False  # after the response that is under way
+    is_ending: bool = False  # after the response that is under way
     _reading: HTTPRequest | None = None  # that is parsed
     _offered: HTTPRequest | None = None  # that offers an upgrade
     _current: HTTPRequest | None = None  # that is answered

@@ -53,14 +53,14 @@ class HTTPRequest:
 
     version = "1.1"
     hosts = length = 0
-    expects = False  # 100 Continue (RFC 9110, section 10.1.1)
+    expects: bool = False  # 100 Continue (RFC 9110, section 10.1.1)
     has_head = is_complete = is_handshake = keeps_alive = False
     has_begun = has_ended = has_written = False
     refusal: Refusal | None = None
     handler: RequestHandler | None = None
     grace: asyncio.TimerHandle | None = None  # for a small body that comes behind its head
-    body_bytes = 0  # that wait
-    received_bytes = 0  # of the body
+    body_bytes: int = 0  # that wait
+    received_bytes: int = 0  # of the body
     is_counted = False  # as one that is in hand
     is_forwarded = False  # it has a proxy's headers
     _is_wanted = _has_told_end = False

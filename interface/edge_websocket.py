@@ -85,8 +85,8 @@ class WebSocketProtocol(EdgeConnection):
     def __init__(self, edge: Any, state: Any, config: Any) -> None:
         super().__init__(edge, state)
         self._config = config
-        self.is_open = True
-        self.is_accepted = False
+        self.is_open: bool = True
+        self.is_accepted: bool = False
         self.log: WebSocketLog = UNLOGGED
         self._is_closing = False  # a close frame was sent
         self._is_paused_by_handler = False

@@ -80,11 +80,11 @@ class Forwarder:
         make_layer: Callable[..., EventLayer] = RedisEventLayer,
         keeps: str = "",
     ) -> None:
-        self.id = process_id()
-        self.groups = Groups()
+        self.id: str = process_id()
+        self.groups: Groups = Groups()
         self.limits = config.limits
-        self.figures = Figures()
-        self.shed = Rejections()
+        self.figures: Figures = Figures()
+        self.shed: Rejections = Rejections()
         self._access_log = config.access_log
         self._affinity = config.affinity
         self._readiness = readiness
@@ -95,7 +95,7 @@ class Forwarder:
         self.on_opened: Callable[[str], None] = ignored  # called with each connection; a hand-over counts them
         self.on_closed: Callable[[str], None] = ignored
         self._empty = asyncio.Event()  # set whenever the last socket has ended
-        self.is_fenced = False
+        self.is_fenced: bool = False
         self._dropped: set[str] = set()  # identities that others took for dead while this process had their sockets
         self._numbers = count(1)
         self._layer: EventLayer = make_layer(

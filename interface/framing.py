@@ -38,14 +38,14 @@ class ResponseWriter:
     closes: as decided once the head is encoded. is_delimited: whether a client can tell a whole body from a part of it.
     """
 
-    is_delimited = True
+    is_delimited: bool = True
     _is_chunked = False
     _left: int | None = None  # bytes of the body, as Content-Length has it
 
     def __init__(self, is_head: bool, is_old: bool, closes: bool) -> None:
         self._is_bodiless = is_head
         self._is_old = is_old
-        self.closes = closes
+        self.closes: bool = closes
 
     def head(self, status: int, headers: Headers, defaults: "Defaults", body: bytes, more: bool) -> bytes:
         """Encode the head and the first part of the body. Raises ValueError when the body is not as long as it says."""
@@ -92,8 +92,8 @@ class Defaults:
     def __init__(self, headers: Headers) -> None:
         """heeded: names of those, and of headers that say how a response is framed."""
         self.headers = headers
-        self.heeded = {b"content-length", b"connection"} | {name.lower() for name, _ in headers}
-        self.encoded = self.without(set())
+        self.heeded: set[bytes] = {b"content-length", b"connection"} | {name.lower() for name, _ in headers}
+        self.encoded: bytes = self.without(set())
 
     def without(self, names: set[bytes]) -> bytes:
         """Encode those that have other names."""

@@ -56,7 +56,7 @@ class Channel:
     __slots__ = ("bytes", "name", "open", "others", "waiting")
 
     def __init__(self, name: str) -> None:
-        self.name = name
+        self.name: str = name
         self.open = self.bytes = self.others = 0
         self.waiting: deque[Dispatched] = deque()
 
@@ -84,18 +84,18 @@ class Dispatched:
     )
 
     def __init__(self, event: Event, owner: Owner, channel: Channel, now: float) -> None:
-        self.event = event
-        self.owner = owner
-        self.channel = channel
+        self.event: Event = event
+        self.owner: Owner = owner
+        self.channel: Channel = channel
         self.entry: bytes | None = None
-        self.name = channel.name
+        self.name: str = channel.name
         self.size = self.refusals = 0
-        self.refused_at = 0.0  # since when the layer refuses it, 0 when it does not
-        self.stage = Stage.WAITING
+        self.refused_at: float = 0.0  # since when the layer refuses it, 0 when it does not
+        self.stage: Stage = Stage.WAITING
         self.on_its_way: OnItsWay | None = None
         self.skipped: Callable[[], None] | None = None  # to be called if no worker gets it, once nobody waits for it
-        self.audit_seconds = AUDIT_SECONDS
-        self.audit_at = now + AUDIT_SECONDS
+        self.audit_seconds: float = AUDIT_SECONDS
+        self.audit_at: float = now + AUDIT_SECONDS
 
 
 class InFlight:

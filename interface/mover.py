@@ -40,7 +40,7 @@ class Mover:
         self._run_dir = readiness.run_dir
         self._cannot = _cannot(config, self._run_dir)
         self._layer: RedisEventLayer
-        self.forwarder = Forwarder(config, readiness, self._make_layer, self._cannot)
+        self.forwarder: Forwarder = Forwarder(config, readiness, self._make_layer, self._cannot)
         self.forwarder.on_opened, self.forwarder.on_closed = self._opened, self._closed
         self._common = Common(self.forwarder, self._layer, readiness)
         self._givers: dict[str, Giver] = {}

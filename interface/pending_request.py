@@ -58,9 +58,9 @@ class PendingRequest:
         deadline_seconds: float,
         loop: asyncio.AbstractEventLoop,  # asking for it is a system call before Python 3.12
     ) -> None:
-        self.event = event
-        self.answer = Answer()
-        self.deadline = loop.time() + deadline_seconds
+        self.event: Request = event
+        self.answer: Answer = Answer()
+        self.deadline: float = loop.time() + deadline_seconds
         self._client = client
         self._deadline_seconds = deadline_seconds
         self._post = post

@@ -60,7 +60,7 @@ class StreamSocket:
     def __init__(self, id: str, scope: Scope, pool: str, host: Host, client: ClientSocket) -> None:
         self.id = id
         self.pool = pool
-        self.inbox = ""
+        self.inbox: str = ""
         self._entry = b""
         self._event = Connect(id, 1, 1, encode_scope(scope), b"")
         self._host = host

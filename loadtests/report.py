@@ -47,10 +47,10 @@ class Report:
         self.comparison, self.interrupted = comparison, interrupted
         self.settings = settings | {"rounds": comparison.rounds, "duration": comparison.duration}
         cores = {"servers": comparison.server_cores, "load": comparison.load_cores}
-        self.machine = surroundings()
+        self.machine: dict[str, Any] = surroundings()
         self.machine["cores"] = cores | {"machine": self.machine.pop("cores_of_machine")}
         decided = comparison.answers()
-        self.findings = [found for each in comparison.scenarios if (found := self._find(each, decided))]
+        self.findings: list[Finding] = [found for each in comparison.scenarios if (found := self._find(each, decided))]
 
     def _find(self, scenario: Scenario, decided: list[Answer]) -> Finding | None:
         runs = {

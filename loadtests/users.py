@@ -118,7 +118,7 @@ class Noted(Hello):
     """Gets --path with an ?id= that nobody else has: in the demo's file of notes it stands as often as it ran."""
 
     started = itertools.count()
-    number = 0
+    number: int = 0
 
     def on_start(self) -> None:
         self.me = next(Noted.started)
@@ -195,7 +195,7 @@ class SocketUser(FixedRate, User):
 
     abstract = True
     socket: Socket | None = None
-    url = ""
+    url: str = ""
 
     def on_start(self) -> None:
         self.url = self.address()
@@ -253,7 +253,7 @@ class SocketUser(FixedRate, User):
 class Echo(SocketUser):
     """Sends 1, 2, 3 ... and expects each back: anything lost, repeated or out of order is a failure."""
 
-    number = 0
+    number: int = 0
     prefix = ""
 
     def talk(self, ws: Socket) -> None:
@@ -306,7 +306,7 @@ class Idle(SocketUser):
 class Listener(Idle):
     """Hears what Talker says in a chat room, in order: each "delivery" is timed from when it was to be sent."""
 
-    heard = 0
+    heard: int = 0
 
     def connected(self) -> None:
         self.heard = 0
@@ -328,7 +328,7 @@ class Talker(SocketUser):
     """Says its number and the time to a chat room, --rate times a second (else once)."""
 
     fixed_count = 1
-    number = 0
+    number: int = 0
 
     def interval(self, rate: float) -> float:
         return 1 / (rate or 1)
@@ -345,7 +345,7 @@ class Room(SocketUser):
     """Is one of four in a chat room of examples/django_site: says something, and hears it, as the others do."""
 
     entered = itertools.count()
-    number = 0
+    number: int = 0
 
     def on_start(self) -> None:
         self.me = next(Room.entered)

@@ -45,7 +45,7 @@ class ASGIRuns:
         self._lifespans = {key: Lifespan(asgi3(each)) for key, each in mounted.items()}
         self._runs: dict[tuple[str, bytes], HTTPRun | WebSocketRun] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self.errors = 0
+        self.errors: int = 0
         events.on_letter = self._take
         events.on_forgotten = self._forgotten
 

@@ -40,7 +40,7 @@ class HTTPRun:
         depths: Depths | None = None,
     ) -> None:
         self._entry = entry
-        self.began = perf_counter()
+        self.began: float = perf_counter()
         self.name = partial(name_of, event)
         self._event = event
         self._scope = scope
@@ -60,13 +60,13 @@ class HTTPRun:
         self._is_gone = False
         self._commit: asyncio.Task[None] | None = None
         self._response = ResponseParts(event, entry.id, events.inbox, events.inbox)
-        self.code = UserCode(
+        self.code: UserCode = UserCode(
             *("%s %s failed", event.scope.method, event.scope.path),
             expected=ClientDisconnected,
             entry=entry.id,
             headers=event.scope.headers,
         )
-        self.has_failed = False
+        self.has_failed: bool = False
 
     async def run(self, application: Callable[..., Any]) -> None:
         """Run the application and commit; whatever it does, it ends with one response, or a connection that is cut."""

@@ -71,8 +71,8 @@ class WebSocketRun:
         self._denial = ResponseParts(event, entry.id, "")
         self._denial_body = b""
         # What it was told, and did not catch, is no failure.
-        self.code = UserCode("WebSocket %s failed", scope["path"], expected=ClientDisconnected)
-        self.has_failed = False
+        self.code: UserCode = UserCode("WebSocket %s failed", scope["path"], expected=ClientDisconnected)
+        self.has_failed: bool = False
 
     async def run(self, application: Callable[..., Any]) -> None:
         """Run the application; whatever it does, its handshake is answered and its socket closed when this returns."""

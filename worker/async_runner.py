@@ -55,8 +55,8 @@ class EventLoop:
     """
 
     def __init__(self, url: str, name: str, identity: str, reject: Reject = ignored) -> None:
-        self.keys = Keys(name)
-        self.inbox = f"{identity}.asgi"
+        self.keys: Keys = Keys(name)
+        self.inbox: str = f"{identity}.asgi"
         self.on_letter: Callable[[WorkerMessage], None] = ignored
         self.on_forgotten: Callable[[], None] = ignored
         self._loop = LastingLoop()
@@ -182,7 +182,7 @@ class AsyncTurns:
         self._timeout_seconds = timeout_seconds or None
         self._in_hand: dict[tuple[bytes, bytes], tuple[float, Entry]] = {}
         self._room = threading.Semaphore(CAPACITY)
-        self.errors = 0
+        self.errors: int = 0
 
     def holds(self, entry: Entry) -> bool:
         """Whether this event is in hand already, as after a lost connection, when pending events are read again."""

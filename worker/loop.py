@@ -57,13 +57,13 @@ class Loop:
         self.stranded: deque[Entry] = deque()
         self.running: Entry | None = None
         self.last: Entry | None = None
-        self.is_reading = False
+        self.is_reading: bool = False
         self.awake = threading.Event()
-        self.began = 0.0
-        self.since = 0.0
+        self.began: float = 0.0
+        self.since: float = 0.0
         self.events = self.errors = 0  # handled so far, and those of them that failed
-        self.busy_seconds = 0.0  # what they took, but for those that run on the event loop
-        self.thread = 0  # its ident, once it runs
+        self.busy_seconds: float = 0.0  # what they took, but for those that run on the event loop
+        self.thread: int = 0  # its ident, once it runs
         self._started = started
         self.application = application
         self._stopping = stopping

@@ -27,13 +27,13 @@ class ResponseParts:
     0 until begin(). left: how many bytes of the body the headers still promise, None when they say nothing.
     """
 
-    status = 0
+    status: int = 0
     left: int | None = None
     _has_body = False
     _sequence = 0
 
     def __init__(self, event: Request | Connect, entry: bytes, inbox: str, home: str = "") -> None:
-        self.began = perf_counter()
+        self.began: float = perf_counter()
         self._event = event
         self._entry = entry
         self._inbox = inbox

@@ -28,8 +28,8 @@ class LayerFlow:
 
     def __init__(self, entry: Entry, event: Request, layer: WorkerLayer, progressed: Callable[[], None]) -> None:
         self.event = event
-        self.entry = entry.id
-        self.inbox = layer.inbox
+        self.entry: bytes = entry.id
+        self.inbox: str = layer.inbox
         self._layer = layer
         self._progressed = progressed
         self._credit = flow_control.Credit(event.credit)

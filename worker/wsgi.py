@@ -99,7 +99,7 @@ class WSGIRun:
     """One request on its way through a WSGI application; what precedes the last part leaves at once, by its flow."""
 
     def __init__(self, flow: LayerFlow) -> None:
-        self.entry = flow.entry
+        self.entry: bytes = flow.entry
         self._event = flow.event
         self._flow = flow
         self._response = ResponseParts(flow.event, flow.entry, flow.inbox)

@@ -26,12 +26,14 @@ class Route:
         self, pattern: str, consumers: Mapping[str, Consumer | None], pool: str = "", at_most_once: bool = False
     ) -> None:
         self.pattern = pattern
-        self.pool = pool_suffix(pool)
+        self.pool: str = pool_suffix(pool)
         self.at_most_once = at_most_once
-        self.consumers = {kind: consumer for kind, consumer in consumers.items() if consumer is not None}
+        self.consumers: dict[str, Consumer] = {
+            kind: consumer for kind, consumer in consumers.items() if consumer is not None
+        }
         # A connect goes there for a disconnect consumer too: its commit leaves the farewell.
-        self.kinds = {*self.consumers, *(["connect"] if "disconnect" in self.consumers else [])}
-        self.async_kinds = {kind for kind, consumer in self.consumers.items() if is_async(consumer)}
+        self.kinds: set[str] = {*self.consumers, *(["connect"] if "disconnect" in self.consumers else [])}
+        self.async_kinds: set[str] = {kind for kind, consumer in self.consumers.items() if is_async(consumer)}
         self._match = compile_pattern(pattern).fullmatch
 
     def match(self, path: str) -> dict[str, str] | None:
@@ -97,13 +99,17 @@ class Application:
             if not prefix.startswith("/"):
                 raise TargetError(f"Application(pools={{{prefix!r}: ...}}): a prefix starts with /")
         self.http = longest_first(mounts)
-        self.pools = longest_first({prefix: pool_suffix(pool) for prefix, pool in (pools or {}).items()})
+        self.pools: dict[str, str] = longest_first(
+            {prefix: pool_suffix(pool) for prefix, pool in (pools or {}).items()}
+        )
         self.websocket = websocket if callable(websocket) else ()
         self.routes: tuple[Route, ...] = () if callable(websocket) else tuple(websocket)
         for route in self.routes:
             if not isinstance(route, Route):
                 raise TargetError(f"Application(websocket=[...]) takes path(...), not {route!r}")
-        self.background = {plain(name): consumer for name, consumer in (declared | dict(background or {})).items()}
+        self.background: dict[str, BackgroundConsumer] = {
+            plain(name): consumer for name, consumer in (declared | dict(background or {})).items()
+        }
         for name, consumer in self.background.items():
             try:
                 channel_name(name)
@@ -113,7 +119,7 @@ class Application:
                 raise TargetError(
                     f"Application(background={{{name!r}: ...}}): a consumer is a function, not {consumer!r}"
                 )
-        self.depths = Depths(self.background)
+        self.depths: Depths = Depths(self.background)
         self.route = lru_cache(maxsize=1024)(self._route)
 
     def mount(self, path: str) -> Callable[..., Any] | None:

@@ -50,7 +50,7 @@ class UserCode:
         self._expected = expected
         self._headers = headers
         self._joined: tracing.Joined | None = None
-        self.is_cancellable = is_cancellable
+        self.is_cancellable: bool = is_cancellable
 
     def __enter__(self) -> "UserCode":
         if watch.seconds and self._entry is not None:

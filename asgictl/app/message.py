@@ -35,8 +35,8 @@ class Turn:
         self.event = event
         self.outcome = outcome
         self.params: dict[str, str] = {}
-        self.scope = decode_scope(event.scope)
-        self.kind = event.kind
+        self.scope: Scope = decode_scope(event.scope)
+        self.kind: str = event.kind
 
     @cached_property
     def headers(self) -> dict[str, str]:
@@ -71,7 +71,7 @@ class Message:
     text: str | None = None
     data: bytes | None = None
     code: int | None = None
-    reason = ""
+    reason: str = ""
 
     def __init__(self, turn: Turn, position: int, frame: Frame | None) -> None:
         event = turn.event
@@ -81,8 +81,8 @@ class Message:
             self.text = frame
         else:
             self.data = frame
-        self.params = turn.params
-        self.attempt = event.attempt
+        self.params: dict[str, str] = turn.params
+        self.attempt: int = event.attempt
         if isinstance(event, Disconnect):
             self.code, self.reason = event.code, event.reason
 
@@ -215,7 +215,7 @@ class RetryLater(Exception):
 
     def __init__(self, seconds: float) -> None:
         super().__init__(seconds)
-        self.milliseconds = milliseconds(seconds)
+        self.milliseconds: int = milliseconds(seconds)
 
 
 class BackgroundMessage:
@@ -229,7 +229,7 @@ class BackgroundMessage:
 
     def __init__(self, job: Job) -> None:
         self.content: dict[str, Any] = decode_state(job.content)
-        self.channel = job.name
-        self.id = job.id
-        self.attempt = job.attempt
-        self.headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in job.headers}
+        self.channel: str = job.name
+        self.id: str = job.id
+        self.attempt: int = job.attempt
+        self.headers: dict[str, str] = {name.decode("latin-1"): value.decode("latin-1") for name, value in job.headers}

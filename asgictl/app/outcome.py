@@ -60,7 +60,7 @@ class Depths(dict[str, int]):
 
     def __init__(self, channels: Iterable[str]) -> None:
         super().__init__(dict.fromkeys(channels, 0))
-        self.bytes = dict(self)
+        self.bytes: dict[str, int] = dict(self)
 
     def add(self, channel: str, size: int) -> None:
         """Count a message of so many bytes that is sent; raises ChannelFull."""

@@ -48,7 +48,7 @@ class Run(Generic[R]):
 
     outcome: Outcome
     is_async = False
-    has_timed_out = False
+    has_timed_out: bool = False
     _began = 0.0
     _consumer: Callable[[Any], Any] | None = None
     _code: UserCode
@@ -121,7 +121,7 @@ class RunningTurn(Turn, Run[Done]):
         if found := application.route(self.scope.local_path):
             self._route, self.params = found
             self._consumer = self._route.consumers.get(self.kind)
-            self.is_async = self.kind in self._route.async_kinds
+            self.is_async: bool = self.kind in self._route.async_kinds
 
     def farewell(self) -> bytes:
         """Return the disconnect event to run should the interface die, when this turn makes it new; else b""."""
@@ -177,7 +177,7 @@ class RunningJob(Run[None]):
     """One job being run; its reply is None. Raises WireError. An exception ends its message."""
 
     def __init__(self, application: Application, job: Job, now: SendNow | None = None, entry: bytes = b"") -> None:
-        self.outcome = Outcome(now, application.depths, job.headers)
+        self.outcome: Outcome = Outcome(now, application.depths, job.headers)
         self._code = UserCode(
             *("%s failed with message %s", job.channel, job.id), expected=RetryLater, entry=entry, headers=job.headers
         )
@@ -186,7 +186,7 @@ class RunningJob(Run[None]):
         if job.name not in application.background:
             raise WireError(f"nobody has the channel {job.channel!r}")
         self._consumer = application.background[job.name]
-        self.is_async = is_async(self._consumer)
+        self.is_async: bool = is_async(self._consumer)
 
     def farewell(self) -> bytes:
         """No connection ends with it."""

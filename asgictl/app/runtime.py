@@ -50,7 +50,7 @@ class _Failures(logging.LoggerAdapter[logging.Logger]):
         return f"{_runtime.target}: {msg}", kwargs
 
 
-failures = _Failures(logger)  # for what the application raises: one line names TARGET and the event
+failures: _Failures = _Failures(logger)  # for what the application raises: one line names TARGET and the event
 
 
 def raise_file_limit() -> None:

@@ -20,7 +20,7 @@ class Group:
     """A named set of WebSockets. `message.join(name)` adds to it; `send` reaches every member."""
 
     def __init__(self, name: str) -> None:
-        self.name = group_name(name)
+        self.name: str = group_name(name)
 
     def send(
         self,
@@ -48,7 +48,7 @@ class Channel:
     """A background channel; Application(background={name: consumer}) says who is called with what is sent to it."""
 
     def __init__(self, name: str) -> None:
-        self.name = channel_name(name)
+        self.name: str = channel_name(name)
 
     def send(self, content: dict[str, Any], *, delay_seconds: float = 0, immediately: bool = False) -> None:
         """Send a dict to one of the workers, when the event being handled commits: once, however often it runs.

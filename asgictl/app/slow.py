@@ -23,8 +23,8 @@ class Running:
     """One event that runs, in this thread or task. waited_seconds: before, None where nobody knows."""
 
     def __init__(self, name: Callable[[], str], waited_seconds: float | None) -> None:
-        self.began = time.perf_counter()
-        self.stack = ""
+        self.began: float = time.perf_counter()
+        self.stack: str = ""
         self._name = name
         self._waited_seconds = waited_seconds
         self._thread = threading.get_ident()
@@ -62,7 +62,7 @@ class Watch:
     """Holds what runs, and samples it in a thread. seconds: past which an event is slow; 0 for never."""
 
     def __init__(self) -> None:
-        self.seconds = 0.0
+        self.seconds: float = 0.0
         self._running: dict[int, Running] = {}
 
     def start(self, seconds: float) -> None:
@@ -95,4 +95,4 @@ class Watch:
                 running.sample()
 
 
-watch = Watch()
+watch: Watch = Watch()

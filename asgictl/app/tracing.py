@@ -15,7 +15,7 @@ try:
     from opentelemetry import context, trace
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 except ImportError:
-    is_installed = False
+    is_installed: bool = False
 else:
     is_installed = True
     _propagator = TraceContextTextMapPropagator()

@@ -46,7 +46,7 @@ class Order(NamedTuple):
 class SharedLink(Link):
     """A link that is started by whoever first needs it."""
 
-    has_started = False
+    has_started: bool = False
     _starting: asyncio.Task[None] | None = None
 
     async def be_started(self) -> None:
@@ -78,7 +78,7 @@ class OrderSender:
     """
 
     def __init__(self, url: str, last: str, restored: Callable[[Link], None], ended: Callable[[], None]) -> None:
-        self.link = SharedLink(url, self._restored)
+        self.link: SharedLink = SharedLink(url, self._restored)
         self.links: set[Link] = {self.link}
         self._last = last + secrets.token_hex(8)
         self._on_restored = restored

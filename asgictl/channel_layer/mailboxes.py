@@ -45,12 +45,12 @@ class Mailbox:
     __slots__ = ("capacity", "channel", "counted", "groups", "has_freed", "messages", "unread_since", "waiters")
 
     def __init__(self, channel: str, capacity: int) -> None:
-        self.channel = channel
-        self.capacity = capacity
-        self.counted = 0
+        self.channel: str = channel
+        self.capacity: int = capacity
+        self.counted: int = 0
         self.groups: set[str] = set()
-        self.has_freed = False
-        self.unread_since = 0.0
+        self.has_freed: bool = False
+        self.unread_since: float = 0.0
         self.messages: deque[Message] = deque()
         self.waiters: deque[asyncio.Future[None]] = deque()
 
@@ -135,7 +135,7 @@ class Mailboxes:
     """
 
     def __init__(self, expiry_seconds: float, group_expiry_seconds: float, capacity_of: Callable[[str], int]) -> None:
-        self.shed = Rejections()
+        self.shed: Rejections = Rejections()
         self._expiry_seconds = expiry_seconds
         self._group_expiry_seconds = group_expiry_seconds
         self._capacity_of = capacity_of

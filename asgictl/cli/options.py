@@ -129,30 +129,36 @@ def several(*each: Decorator) -> Decorator:
     return decorate
 
 
-name = option("--name", default=DEFAULT_NAME, callback=_name, help="Name of the instance on this machine and in Redis.")
-running = option("--name", callback=_running, help="Name of the instance.  [default: the one that runs here]")
-threads = option(
+name: Decorator = option(
+    "--name", default=DEFAULT_NAME, callback=_name, help="Name of the instance on this machine and in Redis."
+)
+running: Decorator = option(
+    "--name", callback=_running, help="Name of the instance.  [default: the one that runs here]"
+)
+threads: Decorator = option(
     "--threads",
     type=click.IntRange(1, 1024),
     help="Threads of each process for sync code.  [default: 1; in-process as many as Python's pools]",
 )
 REDIS_URL = "redis://, rediss://, unix://, redis+sentinel:// or rediss+sentinel://"
-redis = option(
+redis: Decorator = option(
     "--redis",
     metavar="URL",
     is_eager=True,
     callback=_redis,
     help=f"URL of Redis: {REDIS_URL}. Without it, the instance runs its own Redis.",
 )
-needed_redis = option("--redis", metavar="URL", required=True, callback=_redis, help=f"URL of Redis: {REDIS_URL}.")
-app_dir = option(
+needed_redis: Decorator = option(
+    "--redis", metavar="URL", required=True, callback=_redis, help=f"URL of Redis: {REDIS_URL}."
+)
+app_dir: Decorator = option(
     "--app-dir",
     metavar="DIRECTORY",
     type=click.Path(exists=True, file_okay=False, resolve_path=True),
     default=".",
     help="Directory to import TARGET from.",
 )
-env_file = option(
+env_file: Decorator = option(
     "--env-file",
     metavar="FILE",
     type=click.Path(exists=True, dir_okay=False),
@@ -160,8 +166,10 @@ env_file = option(
     callback=_env_file,
     help="File of NAME=VALUE lines to set in the environment, where NAME is not set yet.",
 )
-target = several(click.argument("target", envvar="ASGICTL_TARGET", default="asgictl.demo:app"), app_dir, env_file)
-silent_seconds = option(
+target: Decorator = several(
+    click.argument("target", envvar="ASGICTL_TARGET", default="asgictl.demo:app"), app_dir, env_file
+)
+silent_seconds: Decorator = option(
     "--silent-seconds",
     type=Number(2),
     default=SILENT_SECONDS,
@@ -169,9 +177,11 @@ silent_seconds = option(
     " holds the GIL, such as one long re.match.",
 )
 LIMITS = Limits()
-log_format = option("--log-format", type=click.Choice(["human", "json"]), default="human", help="Log format.")
+log_format: Decorator = option(
+    "--log-format", type=click.Choice(["human", "json"]), default="human", help="Log format."
+)
 passed_on: dict[str, Any] = {"metavar": "NAME=VALUE", "multiple": True, "type": Words(), "callback": _server_options}
-of_interfaces = several(
+of_interfaces: Decorator = several(
     option("--uvicorn-option", help="Setting for uvicorn, such as ssl_keyfile=key.pem. Repeatable.", **passed_on),
     option("--server", type=click.Choice(SERVERS), default="uvicorn", help="Server that accepts connections."),
     option(
@@ -222,7 +232,7 @@ of_interfaces = several(
     ),
     option("--access-log", is_flag=True, help="Log each request and WebSocket, without query strings."),
 )
-of_workers = several(
+of_workers: Decorator = several(
     option("--timeout", type=Number(0), default=60.0, help="Seconds that a handler may run; 0 for no limit."),
     option(
         "--slow-seconds",
@@ -263,19 +273,19 @@ of_workers = several(
         help="Replace a worker that grows beyond this many MiB; 0 for never.",
     ),
 )
-drain_rate = option(
+drain_rate: Decorator = option(
     "--drain-rate",
     type=Number(0, min_open=True),
     default=DRAIN_RATE,
     help="WebSockets that a draining instance closes each second (1012), or more if its deadline demands it.",
 )
-shutdown_delay = option(
+shutdown_delay: Decorator = option(
     "--shutdown-delay",
     type=Number(0),
     default=0.0,
     help="Seconds to serve on after SIGTERM or `asgictl stop` while /readyz fails, so that load balancers leave first.",
 )
-probe_port = option(
+probe_port: Decorator = option(
     "--probe-port",
     metavar="[HOST:]PORT",
     default="",

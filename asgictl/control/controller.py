@@ -94,7 +94,7 @@ class Controller:
         self._impatient_until = 0.0  # with supervisord, which has just been silent
         self._unready: Counter[str] = Counter()  # by slot, how often in a row it has not become ready
         self._alarmed: dict[str, float] = {}  # by channel, when
-        self.history = History(run_dir / TOTALS)
+        self.history: History = History(run_dir / TOTALS)
         self._disk = Disk(run_dir)
         self.channels: dict[str, channel_depths.Channel] = {}
 

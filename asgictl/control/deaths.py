@@ -16,7 +16,7 @@ EXIT_SECONDS = 2.0  # that supervisord has to notice an end
 POLL_SECONDS = 0.05
 STOPPED = "was stopped before it had finished"
 
-servers = Exits()  # of gunicorn; look() is to be called each second
+servers: Exits = Exits()  # of gunicorn; look() is to be called each second
 
 
 def how_ended(run_dir: Path, process: str, pid: int) -> str:

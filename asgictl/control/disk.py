@@ -16,7 +16,7 @@ class Disk:
     def __init__(self, run_dir: Path) -> None:
         self._run_dir = run_dir
         self._full_at = 0.0
-        self.warning = ""
+        self.warning: str = ""
 
     def check(self) -> None:
         """Query the room that is left; log when there is none, which may be lost, and when there is some again."""

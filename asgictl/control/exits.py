@@ -130,4 +130,4 @@ def _kills(vmstat: Path) -> int:
         return 0
 
 
-exits = Exits()  # of this supervisord
+exits: Exits = Exits()  # of this supervisord

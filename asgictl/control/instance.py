@@ -49,10 +49,10 @@ class Instance:
     Raises RunDirectoryError when its run directory cannot be trusted; nothing was touched then.
     """
 
-    orphans = 0
+    orphans: int = 0
 
     def __init__(self, name: str, stopping: threading.Event | None = None) -> None:
-        self.run_dir = RunDir.of(name)
+        self.run_dir: RunDir = RunDir.of(name)
         self._name = name
         self._stopping = stopping or threading.Event()
         self._supervisor = Supervisor(self.run_dir.path)

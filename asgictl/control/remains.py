@@ -31,7 +31,7 @@ class Remains:
         self.supervisord = [process for process in found if is_supervisor(process) and is_alive(process)]
         sockets = {environment.get("ASGICTL_SOCKET", "") for environment in found.values()}
         paths = [socket.removeprefix("unix://") for socket in sorted(sockets) if socket.startswith("unix://")]
-        self.bind = Bind(f"unix:{paths[0]}") if paths else None
+        self.bind: Bind | None = Bind(f"unix:{paths[0]}") if paths else None
         self._names = [
             f"{environment.get('SUPERVISOR_PROCESS_NAME') or _name(process)} ({process.pid})"
             for process, environment in found.items()

@@ -27,7 +27,7 @@ class Stopping(NotRunning):
 class NotAnswering(NotRunning):
     """supervisord is there and stands still, as after SIGSTOP: what it supervises goes on, but nobody restarts it."""
 
-    exit_code = StartError.exit_code
+    exit_code: int = StartError.exit_code
 
 
 class Connection(UnixStreamHTTPConnection):  # type: ignore[misc]  # supervisor has no types

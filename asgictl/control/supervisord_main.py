@@ -52,7 +52,7 @@ class Groups:
             self.kill()
 
 
-groups = Groups()
+groups: Groups = Groups()
 
 
 class IPv6Socket(InetStreamSocketConfig):  # type: ignore[misc]  # supervisor has no types

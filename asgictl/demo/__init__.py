@@ -207,7 +207,7 @@ async def plain(scope: dict[str, Any], receive: Any, send: Any) -> None:
                 await send({"type": "websocket.send", **{key: event.get(key) for key in ("text", "bytes")}})
 
 
-app = Application(
+app: Application = Application(
     http={"/": site, "/async": async_sleep},
     websocket=[
         path("/ws/echo", connect=accept, receive=say_back),

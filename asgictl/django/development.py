@@ -29,4 +29,4 @@ def with_static_files(application: Application) -> Application:
     return application
 
 
-application = with_static_files(load_target(os.environ[TARGET], os.environ.get("ASGICTL_APP_DIR", "")))
+application: Application = with_static_files(load_target(os.environ[TARGET], os.environ.get("ASGICTL_APP_DIR", "")))

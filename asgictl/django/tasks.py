@@ -55,7 +55,9 @@ class AsgictlBackend(backends.BaseTaskBackend):  # type: ignore[name-defined,mis
         if not self.queues:
             raise ImproperlyConfigured(f"TASKS[{alias!r}]: name its queues, for each has channels that workers serve")
         try:
-            self.channels = [Channel(f"tasks.{each}.{band}") for each in sorted(self.queues) for band in BANDS]
+            self.channels: list[Channel] = [
+                Channel(f"tasks.{each}.{band}") for each in sorted(self.queues) for band in BANDS
+            ]
         except ConsumerError as error:
             raise ImproperlyConfigured(f"TASKS[{alias!r}]: {error}") from None
 

@@ -24,7 +24,7 @@ class ASGIRequest:
         self, scope: Scope, body: bytes, length: int, more: bool, client: ClientRequest, body_limit: int
     ) -> None:
         self.scope = scope
-        self.answer = Answer()
+        self.answer: Answer = Answer()
         self.has_ended = self.has_begun = self.is_cut_off = False
         self._code = UserCode(
             *("%s %s failed", scope.method, scope.path), is_cancellable=True, entry=b"", headers=scope.headers

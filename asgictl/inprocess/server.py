@@ -172,11 +172,13 @@ class InProcess:
         self._threads = threads
         self._release = release
         self._run_dir = run_dir
-        self.config = InterfaceConfig(name, "", Bind("fd://0"), replace(limits, inline_bytes=0), access_log=access_log)
+        self.config: InterfaceConfig = InterfaceConfig(
+            name, "", Bind("fd://0"), replace(limits, inline_bytes=0), access_log=access_log
+        )
         mounted = (*application.http.values(), *([application.websocket] if callable(application.websocket) else []))
         self._lifespans = {id(each): Lifespan(asgi3(each)) for each in mounted if kind_of(each) == "ASGI"}
-        self.limits = self.config.limits
-        self.figures = Figures()  # of what does not go by the forwarder
+        self.limits: Limits = self.config.limits
+        self.figures: Figures = Figures()  # of what does not go by the forwarder
         self._requests: set[ASGIRequest] = set()  # that run
         self._stopping = threading.Event()
         self._background: Worker | None = None

@@ -29,7 +29,7 @@ class Credit:
     __slots__ = ("left",)
 
     def __init__(self, size: int) -> None:
-        self.left = size
+        self.left: int = size
 
     @property
     def is_spent(self) -> bool:

@@ -307,7 +307,7 @@ class Added(NamedTuple):
 class MemoryEventLayer:
     """An interface's side, and that of groups whose members all live in this process; on one event loop."""
 
-    silent_seconds = 0.0
+    silent_seconds: float = 0.0
 
     def __init__(self, memory: Memory, interface: str, on_reply: OnReply, on_broadcast: OnBroadcast) -> None:
         self._memory = memory

@@ -25,7 +25,7 @@ class MemoryWorkerLayer:
         self.inbox = consumer
         self._read_seconds = READ_SECONDS if read_seconds is None else read_seconds
         self.settled = True  # a commit is answered at once
-        self.refused = 0  # commits that came too late
+        self.refused: int = 0  # commits that came too late
         self._memory = memory
         self._streams = [channel.encode() for channel in channels]
         self._waker = threading.Lock()

@@ -55,7 +55,7 @@ class _Step(NamedTuple):
     frame: FrameType | None  # of the task's own coroutine; a mere callback has none
 
 
-is_child = False  # a plain global: getpid() is a system call
+is_child: bool = False  # a plain global: getpid() is a system call
 _null = -1
 _held: WeakSet[Holder] = WeakSet()
 _addresses: set[Address] = set()

@@ -52,7 +52,7 @@ class RunDir:
 
     def __init__(self, where: Path) -> None:
         self._base = Path(os.path.realpath(where.parent.parent))
-        self.path = self._base / where.parent.name / where.name
+        self.path: Path = self._base / where.parent.name / where.name
         self._above = self._held = -1
         try:
             self._open(create=False)

@@ -12,7 +12,7 @@ AGAIN_SECONDS = 0.5  # within which a second one is the first once more, passed 
 class Ending(threading.Event):
     """Set by a signal. number: the first one's, 0 before. again: called when somebody asks once more, not by SIGHUP."""
 
-    number = 0
+    number: int = 0
     again: Callable[[], object] | None = None
     _heard_at = 0.0
 

@@ -18,11 +18,11 @@ class Answer:
     __slots__ = ("began", "bytes", "run_seconds", "seconds", "status", "worker")
 
     def __init__(self) -> None:
-        self.began = perf_counter()
-        self.status = 0
-        self.bytes = 0
+        self.began: float = perf_counter()
+        self.status: int = 0
+        self.bytes: int = 0
         self.seconds = self.run_seconds = 0.0
-        self.worker = ""
+        self.worker: str = ""
 
     def begin(self, status: int) -> None:
         """The response begins now."""

@@ -67,7 +67,7 @@ class Socket(Generic[R_co]):
     """
 
     def __init__(self, client: "_Client", run: Callable[[], R_co]) -> None:
-        self.frames = client.frames
+        self.frames: list[str | bytes] = client.frames
         self._client = client
         self._run = run
 
@@ -114,9 +114,9 @@ class _Client:
     waiting_bytes = 0
 
     def __init__(self, path: str) -> None:
-        self.is_open = True
-        self.is_accepted = False
-        self.accepted = Accept(None, [])
+        self.is_open: bool = True
+        self.is_accepted: bool = False
+        self.accepted: Accept = Accept(None, [])
         self.closed: Close | None = None
         self.frames: list[str | bytes] = []
         self._path = path
@@ -179,7 +179,7 @@ class _Instance(Generic[R_co]):
 
     def __init__(self, target: Application | str) -> None:
         """Take what is served: an Application, or a TARGET as `asgictl start` has it. Raises TargetError."""
-        self.application = load_target(target) if isinstance(target, str) else target
+        self.application: Application = load_target(target) if isinstance(target, str) else target
         if callable(self.application.websocket):
             raise TargetError("asgictl.testing runs consumers; test an ASGI application with its framework's client")
         self.errors: list[BaseException] = []

@@ -41,7 +41,7 @@ class Endpoint:
         self._options = _options(place.node)
         self._kind: type[redis.connection.AbstractConnection] = self._options.pop("connection_class", redis.Connection)
         self.user: str = self._options.get("username", "default")
-        self.shown = re.sub(r"^[^:]+://(.*@)?|\?.*", "", url)
+        self.shown: str = re.sub(r"^[^:]+://(.*@)?|\?.*", "", url)
         self._sentinels = None
         if place.sentinels:
             self._sentinels = Sentinels(place.service, [_sentinel(each) for each in place.sentinels])

@@ -187,7 +187,7 @@ class RedisEventLayer(RedisGroupLayer):
         super().__init__(url, name, on_broadcast, reject, record)
         self._on_forgotten = on_forgotten
         self._on_fenced = on_fenced
-        self.epoch = b""
+        self.epoch: bytes = b""
         self._renewing: asyncio.Task[None] | None = None
         self._own = OwnChannels(self._keys)
         self.manifest: bytes | None = None

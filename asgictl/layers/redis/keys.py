@@ -14,20 +14,22 @@ class Keys:
     def __init__(self, name: str) -> None:
         self._prefix = f"asgictl:{{{name}}}:"
         self.of_interface = lru_cache(64)(self._of_interface)
-        self.broadcast = self._prefix + "bc"
-        self.trimmed = self._prefix + "bc:trimmed"  # the newest broadcast that is kept no more
-        self.manifest = self._prefix + "manifest"
-        self.channels = self._prefix + "channels"  # every channel's stream that a worker has read
-        self.own = self._prefix + "own"  # zset: streams of workers' own channels, 1 while their workers take new events
-        self.dead = self._prefix + "dead"  # events that were given up
-        self.records = self._prefix + "records"  # what became of jobs whose senders want to know (keep.lua)
-        self.alive = self._prefix + "alive"  # who holds a lease, and until which Redis millisecond
-        self.epoch = self._prefix + "epoch"  # lost when Redis forgets all
-        self.clock = self._prefix + "clock"  # when anybody last beat
-        self.grace = self._prefix + "grace"  # until when nobody is taken for dead
-        self.heard = self._prefix + "heard"  # zset: processes that have a record, and at which Redis millisecond
-        self.check = self._prefix + "check"  # for a moment, before anything starts
-        self.layer = self._prefix + "layer:"  # what all keys of a Channels channel layer begin with
+        self.broadcast: str = self._prefix + "bc"
+        self.trimmed: str = self._prefix + "bc:trimmed"  # the newest broadcast that is kept no more
+        self.manifest: str = self._prefix + "manifest"
+        self.channels: str = self._prefix + "channels"  # every channel's stream that a worker has read
+        self.own: str = (
+            self._prefix + "own"
+        )  # zset: streams of workers' own channels, 1 while their workers take new events
+        self.dead: str = self._prefix + "dead"  # events that were given up
+        self.records: str = self._prefix + "records"  # what became of jobs whose senders want to know (keep.lua)
+        self.alive: str = self._prefix + "alive"  # who holds a lease, and until which Redis millisecond
+        self.epoch: str = self._prefix + "epoch"  # lost when Redis forgets all
+        self.clock: str = self._prefix + "clock"  # when anybody last beat
+        self.grace: str = self._prefix + "grace"  # until when nobody is taken for dead
+        self.heard: str = self._prefix + "heard"  # zset: processes that have a record, and at which Redis millisecond
+        self.check: str = self._prefix + "check"  # for a moment, before anything starts
+        self.layer: str = self._prefix + "layer:"  # what all keys of a Channels channel layer begin with
 
     def channel(self, channel: str) -> str:
         """The stream of a channel's events."""

@@ -60,10 +60,10 @@ class Call:
     __slots__ = ("again", "answered", "is_sent", "packed")
 
     def __init__(self, packed: bytes, answered: Callable[[Any], None] | None, again: int) -> None:
-        self.packed = packed
+        self.packed: bytes = packed
         self.answered = answered
-        self.again = again
-        self.is_sent = False
+        self.again: int = again
+        self.is_sent: bool = False
 
     @property
     def size(self) -> int:
@@ -101,7 +101,7 @@ class Link:
         self._loop: asyncio.AbstractEventLoop  # asking for it is a system call before Python 3.12
         self._replica: _Stream | None = None  # the last connection whose Redis said that it is one
         self._due_since = 0.0  # an answer, or when the last connection was last heard; by time.monotonic()
-        self.up = False
+        self.up: bool = False
 
     @property
     def heard(self) -> float:

@@ -114,7 +114,7 @@ class Reader(Generic[L]):
         reject: Reject = ignored,
     ) -> None:
         self.link: L = link(self._begin)
-        self.followed = list(followed)
+        self.followed: list[Followed] = list(followed)
         self._joining: list[Callable[[], None]] = []  # to be called with the next read
         self._on_begin = begin
         self._on_read = on_read

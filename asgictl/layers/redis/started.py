@@ -93,7 +93,7 @@ class Begun:
 
     def __init__(self, path: Path | None) -> None:
         self._map = mapped(path, 0, SLOTS * SLOT_BYTES) if path else None
-        self.is_noting = self._map is not None
+        self.is_noting: bool = self._map is not None
         self._count = 0
         self._owners = [0] * SLOTS
 

@@ -121,9 +121,9 @@ class RedisWorkerLayer:
     def __init__(
         self, url: str, name: str, consumer: str, channels: list[str], reject: Reject = ignored, *, is_own: bool = False
     ) -> None:
-        self.keys = Keys(name)
-        self.client_id = 0  # of the connection that reads, for CLIENT UNBLOCK
-        self.refused = 0  # commits that came too late
+        self.keys: Keys = Keys(name)
+        self.client_id: Any = 0  # of the connection that reads, for CLIENT UNBLOCK
+        self.refused: int = 0  # commits that came too late
         self._url = url
         self._consumer = consumer
         self._is_own = is_own
