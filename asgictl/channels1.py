@@ -97,7 +97,8 @@ class Message(UserDict[str, Any]):
     """What a consumer is called with: `content`, also by key; `channel_session`, `http_session` and `user`."""
 
     def __init__(self, content: Content, channel: str, message: OurMessage | None) -> None:
-        self.data = self.content = content
+        self.content: Content = content
+        self.data = content
         self.channel: Channel = Channel(channel)
         self.reply_channel: Channel | None = Channel(content["reply_channel"]) if "reply_channel" in content else None
         self._message = message

@@ -208,7 +208,8 @@ class Edge:
 
     def __init__(self, backend: Backend, trusted: str) -> None:
         self.backend = backend
-        self.limits = limits = backend.limits
+        limits = backend.limits
+        self.limits: Limits = limits
         self.trusted: Trusted = Trusted(trusted)
         self.requests = 0  # in hand
         self.unfinished_bytes = 0  # of headers

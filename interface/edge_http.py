@@ -78,7 +78,7 @@ class HTTPProtocol(EdgeConnection):
         super().connection_made(transport)
         edge = self.edge
         edge.arriving.stop(self)
-        self.is_secure = self.transport.get_extra_info("sslcontext") is not None
+        self.is_secure: bool = self.transport.get_extra_info("sslcontext") is not None
         if not edge.make_room():
             self._refuse(503, TOO_MANY_CONNECTIONS, limits.TOO_MANY_FILES)
             self._advance()

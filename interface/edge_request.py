@@ -54,8 +54,11 @@ class HTTPRequest:
     version = "1.1"
     hosts = length = 0
     expects: bool = False  # 100 Continue (RFC 9110, section 10.1.1)
-    has_head = is_complete = is_handshake = keeps_alive = False
-    has_begun = has_ended = has_written = False
+    has_head = is_complete = is_handshake = False
+    keeps_alive: bool = False
+    has_begun: bool = False
+    has_ended: bool = False
+    has_written: bool = False
     refusal: Refusal | None = None
     handler: RequestHandler | None = None
     grace: asyncio.TimerHandle | None = None  # for a small body that comes behind its head

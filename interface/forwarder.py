@@ -11,7 +11,7 @@ import signal
 from collections.abc import Callable
 from itertools import count
 
-from asgictl.config import InterfaceConfig
+from asgictl.config import InterfaceConfig, Limits
 from asgictl.errors import AsgictlError, WireError
 from asgictl.interface.affinity import route_of
 from asgictl.interface.consumer_socket import ConsumerSocket
@@ -82,7 +82,7 @@ class Forwarder:
     ) -> None:
         self.id: str = process_id()
         self.groups: Groups = Groups()
-        self.limits = config.limits
+        self.limits: Limits = config.limits
         self.figures: Figures = Figures()
         self.shed: Rejections = Rejections()
         self._access_log = config.access_log

@@ -24,7 +24,8 @@ class Common:
     make_protocol: Callable[[], WebSocketProtocol]
 
     def __init__(self, forwarder: Forwarder, layer: RedisEventLayer, readiness: Readiness) -> None:
-        self.forwarder, self.layer = forwarder, layer
+        self.forwarder: Forwarder = forwarder
+        self.layer: RedisEventLayer = layer
         self._readiness = readiness
         self._claimed = [*layer.identities]
         self._tasks: set[asyncio.Task[None]] = set()

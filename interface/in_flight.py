@@ -57,7 +57,9 @@ class Channel:
 
     def __init__(self, name: str) -> None:
         self.name: str = name
-        self.open = self.bytes = self.others = 0
+        self.open: int = 0
+        self.bytes: int = 0
+        self.others: int = 0
         self.waiting: deque[Dispatched] = deque()
 
 
@@ -89,7 +91,8 @@ class Dispatched:
         self.channel: Channel = channel
         self.entry: bytes | None = None
         self.name: str = channel.name
-        self.size = self.refusals = 0
+        self.size: int = 0
+        self.refusals: int = 0
         self.refused_at: float = 0.0  # since when the layer refuses it, 0 when it does not
         self.stage: Stage = Stage.WAITING
         self.on_its_way: OnItsWay | None = None

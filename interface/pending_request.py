@@ -38,7 +38,9 @@ class PendingRequest:
 
     pool = ""
     route: Route | None = None
-    is_answered = is_gone = waits_for_body = False
+    is_answered: bool = False
+    is_gone: bool = False
+    waits_for_body: bool = False
     _owner = ""  # the inbox of the worker that was heard, and the entry that it runs
     _entry = b""
     _sender: OrderedSender[Chunk | Credit] | None = None  # to it

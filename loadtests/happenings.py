@@ -20,7 +20,11 @@ FIRST_SECONDS = 2.5  # into the run
 APART_SECONDS = 5.0
 HOLD_SECONDS = 60
 DIES_SECONDS = 2.0  # that a server has to end of a signal which it does not understand
-ROLES = {"application": ("worker", "server"), "connections": ("interface", "server"), "redis": ("redis",)}
+ROLES: dict[str, tuple[str, ...]] = {
+    "application": ("worker", "server"),
+    "connections": ("interface", "server"),
+    "redis": ("redis",),
+}
 NAMES = {"interface": "an interface", "redis": "Redis", "master": "the master"}
 LACKS = {
     "application": "has no process that runs the application",

@@ -25,7 +25,7 @@ PAGE = {
     **{colour: f"var(--side-{number})" for number, colour in enumerate(SIDES)},
     **{colour: f"var(--role-{role})" for role, colour in ROLE_COLOURS.items()},
 }  # fmt: skip
-STYLE = {
+STYLE: dict[str, Any] = {
     "svg.fonttype": "none", "font.size": 10, "text.color": INK, "axes.labelcolor": SOFT, "axes.edgecolor": LINE,
     "xtick.color": SOFT, "ytick.color": SOFT, "axes.spines.top": False, "axes.spines.right": False,
     "axes.grid": True, "grid.color": LINE, "grid.linewidth": 0.6, "axes.titlesize": 11, "axes.titlelocation": "left",

@@ -44,8 +44,9 @@ class Report:
     """The findings of the scenarios that every side has runs of. settings: what was asked for, to be shown."""
 
     def __init__(self, comparison: Comparison, settings: dict[str, Any], *, interrupted: bool) -> None:
-        self.comparison, self.interrupted = comparison, interrupted
-        self.settings = settings | {"rounds": comparison.rounds, "duration": comparison.duration}
+        self.comparison: Comparison = comparison
+        self.interrupted: bool = interrupted
+        self.settings: dict[str, Any] = settings | {"rounds": comparison.rounds, "duration": comparison.duration}
         cores = {"servers": comparison.server_cores, "load": comparison.load_cores}
         self.machine: dict[str, Any] = surroundings()
         self.machine["cores"] = cores | {"machine": self.machine.pop("cores_of_machine")}

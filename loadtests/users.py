@@ -10,7 +10,7 @@ each answer's time counts from when its request should have been sent: a slow se
 import itertools
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from random import random
 from typing import Any
@@ -102,7 +102,8 @@ class FixedRate:
 class Hello(FixedRate, FastHttpUser):
     """Gets --path."""
 
-    connection_timeout = network_timeout = ANSWER_SECONDS
+    connection_timeout = ANSWER_SECONDS
+    network_timeout: float = ANSWER_SECONDS
 
     @task
     def get(self) -> None:
@@ -117,11 +118,11 @@ class Hello(FixedRate, FastHttpUser):
 class Noted(Hello):
     """Gets --path with an ?id= that nobody else has: in the demo's file of notes it stands as often as it ran."""
 
-    started = itertools.count()
+    started: Iterator[int] = itertools.count()
     number: int = 0
 
     def on_start(self) -> None:
-        self.me = next(Noted.started)
+        self.me: int = next(Noted.started)
         super().on_start()
 
     def pick(self) -> tuple[str, str]:
@@ -169,7 +170,7 @@ class Socket:
             self._socket = websocket.create_connection(url, ANSWER_SECONDS)
         except websocket.WebSocketBadStatusException as error:
             raise Closed(f"handshake answered {error.status_code}") from error
-        self.close = self._socket.close
+        self.close: Callable[..., None] = self._socket.close
 
     def drop(self) -> None:
         """End it without a word, as a network does."""
@@ -267,10 +268,10 @@ class Echo(SocketUser):
 class NotedEcho(Echo):
     """The same, with numbers that nobody else has, as Noted."""
 
-    started = itertools.count()
+    started: Iterator[int] = itertools.count()
 
     def on_start(self) -> None:
-        self.prefix = f"message-{next(NotedEcho.started)}-"
+        self.prefix: str = f"message-{next(NotedEcho.started)}-"
         super().on_start()
 
 
@@ -283,7 +284,7 @@ class Returning(SocketUser):
     def talk(self, ws: Socket) -> None:
         ws.drop()
         with self.reporting("return"):
-            self.socket = Socket(self.url)
+            self.socket: Socket | None = Socket(self.url)
             self.socket.send("again")
             self.socket.receive()
 
@@ -344,11 +345,11 @@ class Talker(SocketUser):
 class Room(SocketUser):
     """Is one of four in a chat room of examples/django_site: says something, and hears it, as the others do."""
 
-    entered = itertools.count()
+    entered: Iterator[int] = itertools.count()
     number: int = 0
 
     def on_start(self) -> None:
-        self.me = next(Room.entered)
+        self.me: int = next(Room.entered)
         super().on_start()
 
     def address(self) -> str:

@@ -41,7 +41,7 @@ class HTTPRun:
     ) -> None:
         self._entry = entry
         self.began: float = perf_counter()
-        self.name = partial(name_of, event)
+        self.name: Callable[[], str] = partial(name_of, event)
         self._event = event
         self._scope = scope
         self._events = events

@@ -58,10 +58,11 @@ class Loop:
         self.running: Entry | None = None
         self.last: Entry | None = None
         self.is_reading: bool = False
-        self.awake = threading.Event()
+        self.awake: threading.Event = threading.Event()
         self.began: float = 0.0
         self.since: float = 0.0
-        self.events = self.errors = 0  # handled so far, and those of them that failed
+        self.events: int = 0  # handled so far
+        self.errors: int = 0  # those of them that failed
         self.busy_seconds: float = 0.0  # what they took, but for those that run on the event loop
         self.thread: int = 0  # its ident, once it runs
         self._started = started

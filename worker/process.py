@@ -27,7 +27,7 @@ from asgictl.telemetry.controller_client import Readiness
 from asgictl.telemetry.logs import take_rest
 from asgictl.telemetry.metrics import Figures, longest
 from asgictl.telemetry.rejections import Rejections
-from asgictl.wire.manifest import encode_manifest, event_channels
+from asgictl.wire.manifest import Manifest, encode_manifest, event_channels
 from asgictl.wire.messages import BACKGROUND
 from asgictl.worker.asgi import ASGIRuns
 from asgictl.worker.async_runner import AsyncTurns, EventLoop
@@ -76,7 +76,8 @@ class Worker:
         run_dir: Path | None = None,
         record: Callable[[], bytes] = bytes,
     ) -> None:
-        self.channels = channels = consumed(channels_of(application, config.target), config)
+        channels = consumed(channels_of(application, config.target), config)
+        self.channels: list[str] = channels
         self.identity = identity
         self._config = config
         self._rejections = Rejections()
@@ -93,7 +94,7 @@ class Worker:
         ]
         self._threads = [threading.Thread(target=self._run, args=(loop,), name="worker") for loop in self._loops[1:]]
         release = release_of(config.target, config.release, run_dir, config.app_dir)
-        self.manifest = manifest_of(application, release, asgi_mounts(application))
+        self.manifest: Manifest = manifest_of(application, release, asgi_mounts(application))
         self._control = Watchdog(
             *(config, identity, self._loops, stopping, encode_manifest(self.manifest)),
             channels=channels,

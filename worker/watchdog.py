@@ -78,7 +78,7 @@ class Watchdog:
         # redis-py's own retries last longer than a lease.
         self._client = endpoint(config.redis_url).client(1, retries=1)
         # A daemon: a main thread that fails must not leave a process behind that beats and does nothing else.
-        self.thread = threading.Thread(target=self._serve, name="control", daemon=True)
+        self.thread: threading.Thread = threading.Thread(target=self._serve, name="control", daemon=True)
 
     def beat(self) -> bool:
         """Renew the lease; False where Redis refused it, so that it is worth trying again soon.

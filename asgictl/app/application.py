@@ -98,11 +98,11 @@ class Application:
         for prefix in pools or ():
             if not prefix.startswith("/"):
                 raise TargetError(f"Application(pools={{{prefix!r}: ...}}): a prefix starts with /")
-        self.http = longest_first(mounts)
+        self.http: dict[str, Callable[..., Any]] = longest_first(mounts)
         self.pools: dict[str, str] = longest_first(
             {prefix: pool_suffix(pool) for prefix, pool in (pools or {}).items()}
         )
-        self.websocket = websocket if callable(websocket) else ()
+        self.websocket: Callable[..., Any] | tuple[()] = websocket if callable(websocket) else ()
         self.routes: tuple[Route, ...] = () if callable(websocket) else tuple(websocket)
         for route in self.routes:
             if not isinstance(route, Route):
@@ -120,7 +120,7 @@ class Application:
                     f"Application(background={{{name!r}: ...}}): a consumer is a function, not {consumer!r}"
                 )
         self.depths: Depths = Depths(self.background)
-        self.route = lru_cache(maxsize=1024)(self._route)
+        self.route: Callable[[str], tuple[Route, dict[str, str]] | None] = lru_cache(maxsize=1024)(self._route)
 
     def mount(self, path: str) -> Callable[..., Any] | None:
         """Return the callable that serves this HTTP path."""

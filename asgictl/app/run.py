@@ -119,7 +119,8 @@ class RunningTurn(Turn, Run[Done]):
         self._code = UserCode("%s %s failed", event.channel, self.scope.path, entry=entry, headers=headers)
         self._route: Route | None = None
         if found := application.route(self.scope.local_path):
-            self._route, self.params = found
+            self._route = found[0]
+            self.params: dict[str, str] = found[1]
             self._consumer = self._route.consumers.get(self.kind)
             self.is_async: bool = self.kind in self._route.async_kinds
 
@@ -168,7 +169,7 @@ class RunningTurn(Turn, Run[Done]):
 
     def failed(self, _error: BaseException | None = None) -> Done:
         """Return an exception's reply: nothing of what was buffered leaves, and the connection ends."""
-        self.outcome = Outcome(is_over=True)
+        self.outcome: Outcome = Outcome(is_over=True)
         seconds = perf_counter() - self._began
         return failed_turn(self.event, 500 if isinstance(self.event, Connect) else 403, run_seconds=seconds)
 

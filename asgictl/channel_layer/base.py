@@ -5,7 +5,7 @@ receives from, so a consumer that reads slowly costs its neighbours nothing. Eve
 """
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -17,7 +17,7 @@ from asgictl.wire.messages import plain, plain_value
 
 MESSAGE_BYTES = 4 << 20  # what 1 MB of JSON can become: [1.0,1.0,...] grows by 9/4
 _encode = msgspec.msgpack.Encoder(enc_hook=plain_value).encode
-decode = msgspec.msgpack.Decoder().decode
+decode: Callable[[bytes], Any] = msgspec.msgpack.Decoder().decode
 
 
 class ChannelLayer(BaseChannelLayer):  # type: ignore[misc]  # Channels has no types
@@ -26,7 +26,7 @@ class ChannelLayer(BaseChannelLayer):  # type: ignore[misc]  # Channels has no t
     expiry, group_expiry: seconds. channel_capacity: by glob or compiled pattern of channel names; the first counts.
     """
 
-    extensions = ("groups", "flush")
+    extensions: tuple[str, ...] = ("groups", "flush")
     ChannelFull = ChannelFull
     MessageTooLarge = MessageTooLarge
 
@@ -38,7 +38,7 @@ class ChannelLayer(BaseChannelLayer):  # type: ignore[misc]  # Channels has no t
         channel_capacity: Mapping[Any, int] | None = None,
     ) -> None:
         super().__init__(expiry, capacity)
-        self.channel_capacity = self.compile_capacities(channel_capacity or {})
+        self.channel_capacity: Any = self.compile_capacities(channel_capacity or {})
         self.group_expiry = group_expiry
         self._client = secrets.token_hex(16)  # in the names of this process's channels
         self._mailboxes = Mailboxes(expiry, group_expiry, self.get_capacity)

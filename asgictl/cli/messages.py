@@ -17,8 +17,8 @@ def dead_letters() -> None:
     """
 
 
-ids_argument = click.argument("ids", metavar="[ID]...", nargs=-1)
-where = options.several(options.redis, options.running)
+ids_argument: options.Decorator = click.argument("ids", metavar="[ID]...", nargs=-1)
+where: options.Decorator = options.several(options.redis, options.running)
 
 
 @dead_letters.command("list")

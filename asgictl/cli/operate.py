@@ -23,7 +23,9 @@ LEVELS = ("debug", "info", "warning", "error", "critical")
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}  # seconds
 
 
-waits = click.option("--wait", "waits", is_flag=True, help="Return only once what is replaced has drained.")
+waits: options.Decorator = click.option(
+    "--wait", "waits", is_flag=True, help="Return only once what is replaced has drained."
+)
 
 
 @click.command()

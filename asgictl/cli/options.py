@@ -291,4 +291,4 @@ probe_port: Decorator = option(
     default="",
     help="Serve /livez, /readyz and /metrics of this process at this address; without HOST, on 127.0.0.1.",
 )
-release = click.option("--release", default="", help="Name of the release.  [default: a hash of the code]")
+release: Decorator = click.option("--release", default="", help="Name of the release.  [default: a hash of the code]")

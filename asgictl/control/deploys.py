@@ -30,7 +30,8 @@ from asgictl.machine.run_dir import DESCRIPTION, RunDir, successor_path
 
 CHANGING = "changing"  # the lock of a change
 REPORT_SECONDS = 5.0  # in which processes that live have reported to a controller that has just begun
-NEW_CODE = {"split": ("interface", "worker"), "inprocess": ("server",)}  # roles, in the order in which it reaches them
+# Roles, in the order in which new code reaches them.
+NEW_CODE: dict[str, tuple[str, ...]] = {"split": ("interface", "worker"), "inprocess": ("server",)}
 SUPERVISORD_STAYS = (
     "supervisord stays as it was started: asgictl stop, then start, replaces it; nothing is served meanwhile, and all"
     " WebSockets close (1012)"

@@ -27,8 +27,10 @@ class Remains:
     def __init__(self, run_dir: Path) -> None:
         ours = filter(_is_of_our_user, processes.orphans(run_dir))
         found: dict[psutil.Process, dict[str, str]] = {process: asked(process.environ, {}) for process in ours}
-        self.processes = list(found)
-        self.supervisord = [process for process in found if is_supervisor(process) and is_alive(process)]
+        self.processes: list[psutil.Process] = list(found)
+        self.supervisord: list[psutil.Process] = [
+            process for process in found if is_supervisor(process) and is_alive(process)
+        ]
         sockets = {environment.get("ASGICTL_SOCKET", "") for environment in found.values()}
         paths = [socket.removeprefix("unix://") for socket in sorted(sockets) if socket.startswith("unix://")]
         self.bind: Bind | None = Bind(f"unix:{paths[0]}") if paths else None

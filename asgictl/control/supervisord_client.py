@@ -35,7 +35,7 @@ class Connection(UnixStreamHTTPConnection):  # type: ignore[misc]  # supervisor 
 
     def connect(self) -> None:
         """Connect. Raises OSError."""
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock: socket.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
         self.sock.connect(self.socketfile)
 

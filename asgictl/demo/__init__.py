@@ -78,7 +78,7 @@ class Admin(HTTPConnection):
     """A connection to the controller of this instance."""
 
     def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock: socket.socket = socket.socket(socket.AF_UNIX)
         self.sock.settimeout(STATUS_SECONDS)
         self.sock.connect(os.path.join(os.environ["ASGICTL_RUN_DIR"], "admin.sock"))
 

@@ -25,7 +25,9 @@ class ASGIRequest:
     ) -> None:
         self.scope = scope
         self.answer: Answer = Answer()
-        self.has_ended = self.has_begun = self.is_cut_off = False
+        self.has_ended: bool = False
+        self.has_begun: bool = False
+        self.is_cut_off: bool = False
         self._code = UserCode(
             *("%s %s failed", scope.method, scope.path), is_cancellable=True, entry=b"", headers=scope.headers
         )

@@ -77,7 +77,7 @@ class Memory:
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         self._clock = clock
-        self.lock = threading.RLock()  # guards all that follows
+        self.lock: threading.RLock = threading.RLock()  # guards all that follows
         self.waiting: dict[str, Waiting] = {}  # by consumer
         self.listeners: list[MemoryEventLayer] = []
         self.interfaces: dict[str, MemoryEventLayer] = {}  # who may be replied to

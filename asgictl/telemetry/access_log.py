@@ -21,7 +21,8 @@ class Answer:
         self.began: float = perf_counter()
         self.status: int = 0
         self.bytes: int = 0
-        self.seconds = self.run_seconds = 0.0
+        self.seconds: float = 0.0
+        self.run_seconds: float = 0.0
         self.worker: str = ""
 
     def begin(self, status: int) -> None:

@@ -376,7 +376,7 @@ def plain_value(value: object) -> object:
     raise TypeError(f"a {type(value).__name__} cannot be encoded")
 
 
-encoder = msgspec.msgpack.Encoder(enc_hook=plain_value)
+encoder: msgspec.msgpack.Encoder = msgspec.msgpack.Encoder(enc_hook=plain_value)
 _events: msgspec.msgpack.Decoder[Event] = msgspec.msgpack.Decoder(Event)
 _replies: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
 _letters: msgspec.msgpack.Decoder[WorkerMessage] = msgspec.msgpack.Decoder(WorkerMessage)

@@ -3,6 +3,7 @@
 All stand under one hash tag, so that they share a slot and a cluster works; instances spread over its nodes.
 """
 
+from collections.abc import Callable
 from functools import lru_cache
 
 WORKERS = "workers"  # the consumer group through which workers compete for events
@@ -13,14 +14,12 @@ class Keys:
 
     def __init__(self, name: str) -> None:
         self._prefix = f"asgictl:{{{name}}}:"
-        self.of_interface = lru_cache(64)(self._of_interface)
+        self.of_interface: Callable[[str], tuple[str, str, str]] = lru_cache(64)(self._of_interface)
         self.broadcast: str = self._prefix + "bc"
         self.trimmed: str = self._prefix + "bc:trimmed"  # the newest broadcast that is kept no more
         self.manifest: str = self._prefix + "manifest"
         self.channels: str = self._prefix + "channels"  # every channel's stream that a worker has read
-        self.own: str = (
-            self._prefix + "own"
-        )  # zset: streams of workers' own channels, 1 while their workers take new events
+        self.own: str = self._prefix + "own"  # zset: workers' own channels, 1 while their workers take new events
         self.dead: str = self._prefix + "dead"  # events that were given up
         self.records: str = self._prefix + "records"  # what became of jobs whose senders want to know (keep.lua)
         self.alive: str = self._prefix + "alive"  # who holds a lease, and until which Redis millisecond

@@ -24,7 +24,7 @@ class Command(BaseCommand):  # type: ignore[misc]  # Django is untyped
         "Starts this project under asgictl for development: deploys on each change, and serves static files while DEBUG"
         " is on. All other options of `asgictl start` come from asgictl.toml, pyproject.toml and the environment."
     )
-    requires_system_checks = ()  # they are called below, with those of databases
+    requires_system_checks: tuple[str, ...] = ()  # they are called below, with those of databases
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Declare the arguments."""
