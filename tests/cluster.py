@@ -53,7 +53,7 @@ class Cluster:
         for port in self._ports[1:]:
             self.source.execute_command("CLUSTER MEET", "127.0.0.1", port)
         for node in self.nodes:
-            until(lambda node=node: self._is_whole(node), "the nodes know each other", 30)  # type: ignore[misc]
+            until(lambda node=node: self._is_whole(node), "the nodes know each other")  # type: ignore[misc]
 
     def _is_whole(self, node: Any) -> bool:
         info = node.execute_command("CLUSTER INFO")

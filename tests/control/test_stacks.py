@@ -23,6 +23,12 @@ wait_for_the_database()
 """
 
 
+@pytest.fixture(autouse=True)
+def _busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who answers may take its time."""
+    monkeypatch.setattr("asgictl.control.stacks.ANSWER_SECONDS", 60)
+
+
 @contextmanager
 def logging_process(run_dir: Path, name: str, source: str = SOURCE) -> Iterator[Process]:
     (run_dir / "log").mkdir(exist_ok=True)

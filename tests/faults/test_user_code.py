@@ -1,6 +1,5 @@
 """A7: user code ends however it likes. One event ends with it, is told once, and everything else goes on."""
 
-import json
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -207,7 +206,7 @@ class Site:
 
     def in_hand(self) -> int:
         """Return how many events are in flight, and how many connections are held."""
-        status = json.loads(self.machine.run("status", "--json").stdout)
+        status = self.machine.status()
         counts: list[Any] = [process.get(key, 0) for process in status["processes"] for key in KINDS]
         return sum(count or 0 for count in counts)
 

@@ -25,7 +25,7 @@ from pathlib import Path
 
 def app(environ, start_response):
     Path("taken").touch()
-    end = time.monotonic() + 30
+    end = time.monotonic() + 50
     while environ["PATH_INFO"] == "/slow" and not Path("go").exists() and time.monotonic() < end:
         time.sleep(0.01)
     start_response("500 Oh" if environ["PATH_INFO"] == "/fail" else "200 OK", [("Content-Type", "text/plain")])
@@ -55,7 +55,7 @@ def admin(machine: Machine, path: str) -> tuple[int, str]:
 
 
 def status(machine: Machine) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(machine.run("status", "--json").stdout)
+    found: dict[str, Any] = machine.status()
     return found
 
 
@@ -240,9 +240,8 @@ def test_a_status_is_as_the_published_schema_has_it(demo: Machine) -> None:
 
 def test_instances_are_listed_and_stopped_together(machine: Machine) -> None:
     machine.start("--workers", "1", "--name", "shop")
-    assert json.loads(machine.run("status", "--json").stdout)["name"] == "shop", "the only one needs no name"
-    listed = machine.run("ps").stdout.splitlines()
-    assert listed[1].split()[:2] == ["shop", "well"]
+    assert machine.status()["name"] == "shop", "the only one needs no name"
+    until(lambda: machine.run("ps").stdout.splitlines()[1].split()[:2] == ["shop", "well"], "it is listed")
     titles = [" ".join(psutil.Process(pid).cmdline()).strip() for pid in machine.pids()]
     for process in ("supervisord", "controller", "worker-00", "interface-00"):
         assert f"asgictl: {process} [shop]" in titles
