@@ -69,7 +69,7 @@ class Cluster:
         """Move one key, if it is there."""
         origin, _ = self._ways(back=back)
         port = self._ports[0 if back else 1]
-        assert origin.execute_command("MIGRATE", "127.0.0.1", port, key, 0, 5000) in {b"OK", b"NOKEY"}
+        assert origin.execute_command("MIGRATE", "127.0.0.1", port, key, 0, 60_000) in {b"OK", b"NOKEY"}
 
     def finish(self, *, back: bool = False) -> None:
         """Move the keys that are left; from then on the slot is the other node's."""

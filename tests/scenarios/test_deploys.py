@@ -244,7 +244,7 @@ def test_a_reload_does_not_wait_for_the_drain_of_the_one_before(site: Machine, m
     held = [each for each in found["processes"] if each["role"] == role and each["state"] == "STOPPING"]
     draining = {each["process"].partition("/")[0] for each in held}
     assert len(draining) == 3
-    assert site.run("status").stdout.count("draining") == len(held)
+    until(lambda: site.run("status").stdout.count("draining") == len(held), "each is shown to drain")
     broken = BROKEN["syntax"][0]
     deploy(site, "five", broken)
     done = site.run("reload", "--release", "five")
@@ -264,7 +264,7 @@ def test_sockets_move_with_every_deploy_of_interfaces(site: Machine) -> None:
     assert load.wrong == []
     assert load.frames
     assert "handing over" in done.stderr
-    assert "hands over" not in site.run("status").stdout
+    until(lambda: "hands over" not in site.run("status").stdout, "it is over")
 
 
 HELD = """
@@ -381,7 +381,7 @@ def test_scale_up_and_down_drops_nothing(site: Machine) -> None:
         for interfaces in (3, 1):
             assert site.run("scale", f"interface={interfaces}").returncode == 0
             assert len(processes(site, "interface")) == interfaces
-        assert "interface 1 ready" in site.run("status").stdout
+        until(lambda: "interface 1 ready" in site.run("status").stdout, "one is left")
     assert load.wrong == []
 
 
@@ -498,7 +498,7 @@ def test_a_process_that_cannot_start_again_is_given_up_and_the_rest_goes_on(site
     deploy(site, "two", BROKEN["lifespan"][0])
     os.kill(processes(site, "worker")["worker-00"], signal.SIGKILL)
     until(lambda: "worker-00 is given up" in site.run("status").stdout, "it is given up", 60)
-    assert "the cellar is flooded" in site.run("status").stdout
+    until(lambda: "the cellar is flooded" in site.run("status").stdout, "it is told why")
     assert set(processes(site, "worker")) == {"worker-01"}
     assert served(site) == b"one"
     deploy(site, "two")

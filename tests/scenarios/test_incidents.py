@@ -239,7 +239,7 @@ def test_a_pool_without_workers(tmp_path: Path) -> None:
     with instance(tmp_path, "--workers", "1", "--exclude-channels", "*.slow") as machine:
         post(machine, "/reports")
         names("pool", r"http\.request\.slow: .*no worker serves", logs(machine))
-        assert "http.request.slow: " in machine.run("status").stdout
+        until(lambda: "http.request.slow: " in machine.run("status").stdout, "status names it too")
 
 
 def test_the_lines_differ() -> None:

@@ -160,7 +160,7 @@ def test_what_may_not_run_twice_is_given_up_and_its_socket_lives(pooled: Machine
         for frame in ("one", "die", "three"):
             ws.send(frame)
         assert [str(ws.recv(SECONDS)).split()[0] for _ in range(2)] == ["one", "three"]
-    assert "its worker died, attempt 1" in pooled.run("dead-letters", "list").stdout
+    until(lambda: "its worker died, attempt 1" in pooled.run("dead-letters", "list").stdout, "it is kept")
 
 
 def test_a_worker_that_stops_hands_back_what_it_has_not_started(pooled: Machine) -> None:

@@ -44,4 +44,4 @@ def test_workers_come_with_a_load_and_go_after_it_and_no_request_fails(machine: 
         client.join()
     until(lambda: workers() == 1, "there are as few as may be", 90)
     assert failed == []
-    assert "workers: 1 to " in machine.log("controller")
+    until(lambda: "workers: 1 to " in machine.log("controller"), "it is logged")

@@ -91,7 +91,7 @@ def test_a_busy_process_is_alive_and_ready_and_is_shown_busy(machine: Machine, t
         if mode == "split":
             until(lambda: status(machine)["processes"][-1]["busy_share"] > 0.2, "its share grows while it runs")
         assert admin(machine, "/healthz")[0] == 200
-        assert admin(machine, "/readyz")[0] == 200
+        until(lambda: admin(machine, "/readyz")[0] == 200, "it is ready")
     until(lambda: running(machine) == ["ready"], "it is shown ready again")
 
 
@@ -137,7 +137,7 @@ def test_counts_survive_the_controllers_death(machine: Machine) -> None:
         until(lambda: status(machine)["turns"]["total"] == turns + 1, "and what came meanwhile")
         open_now = [each["websockets"] for each in status(machine)["processes"] if each["role"] == "interface"]
         assert open_now == [1]
-    assert admin(machine, "/readyz")[0] == 200
+    until(lambda: admin(machine, "/readyz")[0] == 200, "it is ready")
 
 
 def test_an_admin_port_that_is_taken_is_told_before_anything_starts(machine: Machine) -> None:
