@@ -26,7 +26,7 @@ from benchmarks import applications
 from benchmarks.closed_loop import Answer, ask
 
 ANSWER_SECONDS = 60
-LISTEN_SECONDS = 10  # after the end, for what is on its way to listeners
+LISTEN_SECONDS = 60  # after the end, for what is on its way to listeners
 SLOWLY_SECONDS = 0.4  # that a turn of /slowly takes, so that most sockets have one in flight
 CLIENT_RATE = 10  # requests a second of each client
 
@@ -179,7 +179,7 @@ class Load:
                 await asyncio.sleep(self.pace_seconds)
 
     async def _talk(self, name: str, path: str) -> None:
-        async with connect(self.url.replace("http", "ws") + path, open_timeout=30) as ws:
+        async with connect(self.url.replace("http", "ws") + path, open_timeout=60) as ws:
             while not self._stopping.is_set():
                 number = self._sent[name] + 1
                 self._sent[name] = number
@@ -200,7 +200,7 @@ class Load:
     async def _listen(self) -> None:
         heard: dict[str, int] = {}
         try:
-            async with connect(self.url.replace("http", "ws") + "/numbers?listen", open_timeout=30) as ws:
+            async with connect(self.url.replace("http", "ws") + "/numbers?listen", open_timeout=60) as ws:
                 while not self._stopping.is_set() or heard != self._sent:
                     try:
                         sender, _, number = (await asyncio.wait_for(ws.recv(decode=True), 1)).partition(" ")

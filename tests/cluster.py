@@ -53,7 +53,7 @@ class Cluster:
         for port in self._ports[1:]:
             self.source.execute_command("CLUSTER MEET", "127.0.0.1", port)
         for node in self.nodes:
-            until(lambda node=node: self._is_whole(node), "the nodes know each other", 30)  # type: ignore[misc]
+            until(lambda node=node: self._is_whole(node), "the nodes know each other")  # type: ignore[misc]
 
     def _is_whole(self, node: Any) -> bool:
         info = node.execute_command("CLUSTER INFO")
@@ -69,7 +69,7 @@ class Cluster:
         """Move one key, if it is there."""
         origin, _ = self._ways(back=back)
         port = self._ports[0 if back else 1]
-        assert origin.execute_command("MIGRATE", "127.0.0.1", port, key, 0, 5000) in {b"OK", b"NOKEY"}
+        assert origin.execute_command("MIGRATE", "127.0.0.1", port, key, 0, 60_000) in {b"OK", b"NOKEY"}
 
     def finish(self, *, back: bool = False) -> None:
         """Move the keys that are left; from then on the slot is the other node's."""

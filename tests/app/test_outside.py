@@ -88,7 +88,7 @@ def test_a_channel_is_full_too_when_its_messages_are_too_many_bytes(client: Any,
     Channel("thumbs").send({"small": 1})
     Channel("mail").send(MEGABYTE)
     client.delete(THUMBS, delayed)
-    until(lambda: is_taken(MEGABYTE), "room is known of within a second", 3)
+    until(lambda: is_taken(MEGABYTE), "room is known of within a second")
 
 
 def fill(delay: float) -> None:

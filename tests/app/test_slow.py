@@ -1,6 +1,7 @@
 """Events that take longer than they should, in this process."""
 
 import asyncio
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -39,8 +40,7 @@ def test_a_slow_event_is_logged_once_with_wait_run_and_where_it_was(
         compute(watch)
         compute(watch)
     (message,) = caplog.messages
-    assert "slow: GET /a waited 3." in message
-    assert " and ran 0.0" in message
+    assert re.search(r"slow: GET /a waited [3-9]\.\d+ s and ran \d+\.\d+ s", message)
     assert "in compute" in message
 
 
@@ -50,7 +50,7 @@ def test_in_memory_nobody_knows_how_long_an_event_has_waited(
 ) -> None:
     with UserCode("%s failed with message %s", "background.thumbs", "7", entry=entry):
         compute(watch)
-    assert "slow: background.thumbs ran 0.0" in caplog.text
+    assert re.search(r"slow: background\.thumbs ran \d+\.\d+ s", caplog.text)
 
 
 def test_what_is_fast_or_no_event_or_has_answered_is_not_logged(watch: Watch, caplog: pytest.LogCaptureFixture) -> None:
@@ -73,21 +73,25 @@ def test_of_a_deep_stack_the_innermost_frames_are_kept(watch: Watch, caplog: pyt
     assert 1 < caplog.messages[0].count('  File "') <= FRAMES
 
 
-async def waits() -> None:
-    await asyncio.sleep(0.05)
+async def waits(was_seen: threading.Event) -> None:
+    while not was_seen.is_set():  # noqa: ASYNC110 - what is seen is that it sleeps
+        await asyncio.sleep(0.05)
 
 
 def test_a_coroutine_that_waits_is_shown_down_to_what_it_waits_for(
     watch: Watch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    was_seen = threading.Event()
+
     async def main() -> None:
         async def handler() -> None:
             with UserCode("GET /waits failed", entry=b""):
-                await waits()
+                await waits(was_seen)
 
         task = asyncio.create_task(handler())
         await asyncio.sleep(0.02)
         await asyncio.to_thread(watch.sample)
+        was_seen.set()
         await task
 
     asyncio.run(main())
@@ -108,7 +112,7 @@ def test_a_thread_samples_by_itself(monkeypatch: pytest.MonkeyPatch, caplog: pyt
     monkeypatch.setattr(boundary, "watch", made)
     made.start(0.01)
     with UserCode("GET /a failed", entry=b""):
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while not any(running.stack for running in made._running.values()) and time.monotonic() < deadline:
             time.sleep(0.001)
     assert "slow: GET /a ran" in caplog.text

@@ -10,7 +10,6 @@ from benchmarks.database import SITE, at_hand, prepared
 from benchmarks.peers import OURS
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("side", OURS, ids=[side.name for side in OURS])
 def test_both_forms_of_the_site_keep_their_rows_in_postgresql(monkeypatch: pytest.MonkeyPatch, side: Side) -> None:
     if at_hand() is None:

@@ -450,13 +450,13 @@ def test_sync_code_sends_with_and_without_an_event_loop_of_its_own(make: Make) -
 
     server = threading.Thread(target=lambda: asyncio.run(serve()))
     server.start()
-    assert ready.wait(10)
+    assert ready.wait(60)
     layer.group_add_sync("g", channels[0])
     layer.send_sync(channels[0], {"n": 0})
     async_to_sync(layer.send)(channels[0], {"n": 1})
     layer.group_send_sync("g", {"n": 2})
     async_to_sync(layer.group_send)("g", {"n": 3})
-    server.join(10)
+    server.join(60)
     assert sorted(heard) == [0, 1, 2, 3]
     layer.group_discard_sync("g", channels[0])
 

@@ -114,7 +114,7 @@ def test_a_receiver_on_another_thread_is_woken_and_one_that_has_gone_is_passed_o
     thread.start()
     until(lambda: len(mailboxes["c"].waiters) == 2, "both wait")
     mailboxes.put("c", b"1")
-    thread.join(10)
+    thread.join(60)
     assert heard == [b"1"]
 
 

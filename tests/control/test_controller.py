@@ -38,7 +38,7 @@ def running_controller() -> Controller:
 
 
 async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110 - what it waits for is no event
             await asyncio.sleep(0.01)
 
@@ -54,7 +54,7 @@ async def running(redis_url: str | None, **options: Any) -> AsyncIterator[Path]:
         yield Path()
     finally:
         signal.raise_signal(signal.SIGTERM)
-        await asyncio.wait_for(serving, 10)
+        await asyncio.wait_for(serving, 60)
 
 
 async def reporting(**report: object) -> asyncio.StreamWriter:
@@ -73,7 +73,7 @@ async def reports() -> Status:
 
 
 async def status_when(condition: Callable[[Status], object]) -> Status:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while True:
             status = await reports()
             if condition(status):
@@ -145,7 +145,8 @@ def test_a_stranger_is_cut_off_and_the_controller_goes_on(line: bytes, caplog: p
         assert await reports() == NOTHING
 
     run(scenario)
-    assert [record.name for record in caplog.records] == ["asgictl.controller"]
+    own = [record for record in caplog.records if " died" not in record.getMessage()]  # the deaths of tests before
+    assert [record.name for record in own] == ["asgictl.controller"]
 
 
 def test_a_whole_traceback_fits_into_a_report() -> None:
@@ -287,7 +288,7 @@ def test_who_hangs_before_its_first_figures_is_ended_and_nobody_for_anothers_lin
         silent = await asyncio.create_subprocess_exec(
             sys.executable, "-c", SILENT, SOCKET, stdin=asyncio.subprocess.PIPE
         )
-        assert await asyncio.wait_for(silent.wait(), 10) == -signal.SIGKILL
+        assert await asyncio.wait_for(silent.wait(), 60) == -signal.SIGKILL
         await until(lambda: f"worker-00 (pid {silent.pid}) has said nothing for" in caplog.text)
         await until(lambda: not running_controller()._listened_to)
 
@@ -334,12 +335,12 @@ def test_a_dead_worker_is_reaped_with_what_it_had_started(monkeypatch: pytest.Mo
 
     async def scenario() -> None:
         (await reporting(pid=7, state="ready", id="h.7.aa")).close()
-        assert await asyncio.to_thread(heard.get, timeout=10) == ("worker/h.7.aa", True, ("ch 1-0",))
+        assert await asyncio.to_thread(heard.get, timeout=60) == ("worker/h.7.aa", True, ("ch 1-0",))
         (await reporting(pid=8, state="ready", role="interface", id="h.8.aa")).close()
-        assert await asyncio.to_thread(heard.get, timeout=10) == ("interface/h.8.aa", True, ("?",))
+        assert await asyncio.to_thread(heard.get, timeout=60) == ("interface/h.8.aa", True, ("?",))
         (await reporting(pid=9, state="ready", role="interface", ids=["h.9.aa", "h.9.aa.s"])).close()
         for id in ("h.9.aa", "h.9.aa.s"):
-            assert await asyncio.to_thread(heard.get, timeout=10) == (f"interface/{id}", True, ("?",))
+            assert await asyncio.to_thread(heard.get, timeout=60) == (f"interface/{id}", True, ("?",))
 
     run(scenario, "redis://127.0.0.1:1")
     assert not Path("started-7").exists()
@@ -400,7 +401,7 @@ def test_what_failed_in_a_slot_is_forgotten_when_another_process_starts_there() 
     async def scenario() -> None:
         lines = [await reporting(pid=7, state="failed", reason="of another", exit_code=3)]
         lines.append(await reporting(pid=8, process="worker-01", state="failed", reason="its own", exit_code=3))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while len((await reports())["failed"]) < 2:
                 pass
         found = await asyncio.to_thread(ask, Path(), "forget", ["worker-00"])

@@ -97,7 +97,7 @@ def test_what_a_target_has_started_keeps_nobody_waiting(
 ) -> None:
     (tmp_path / "busy_target.py").write_text(f"{source}\nfrom asgictl import Application\napp = Application()\n")
     monkeypatch.chdir(tmp_path)
-    asked = InstanceConfig("shop", "split", "busy_target:app", Bind("h:1"), 1, threads=1, start_seconds=20)
+    asked = InstanceConfig("shop", "split", "busy_target:app", Bind("h:1"), 1, threads=1, start_seconds=50)
     began = time.monotonic()
     assert has_background(asked, dict(os.environ), strict=True) is False
     assert time.monotonic() - began < asked.start_seconds

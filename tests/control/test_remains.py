@@ -69,7 +69,7 @@ def test_a_supervisord_that_lives_ends_the_others_in_order_and_their_socket_goes
     assert f"supervisord ({process.pid}) does not answer" in str(error)
     assert "asgictl stop" in str(error)
     remains.end()
-    assert process.wait(10) == 0
+    assert process.wait(60) == 0
     assert not Remains(tmp_path)
     assert not path.exists()
 

@@ -34,8 +34,8 @@ def test_who_leads_a_group_ends_with_it() -> None:
         assert leader.stdout
         child = psutil.Process(int(leader.stdout.readline()))
         end(psutil.Process(leader.pid))
-        assert leader.wait(10) == -signal.SIGKILL
-        psutil.wait_procs([child], timeout=10)
+        assert leader.wait(60) == -signal.SIGKILL
+        psutil.wait_procs([child], timeout=60)
         assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
 
 
@@ -43,4 +43,4 @@ def test_who_leads_none_ends_alone() -> None:
     with subprocess.Popen(["sleep", "1000"]) as process:
         assert os.getpgid(process.pid) == os.getpgid(0)
         end(psutil.Process(process.pid))
-        assert process.wait(10) == -signal.SIGKILL
+        assert process.wait(60) == -signal.SIGKILL

@@ -75,13 +75,17 @@ def soon() -> float:
     return time.monotonic() + 0.1
 
 
+def later() -> float:
+    return time.monotonic() + 60
+
+
 def test_free_slots_are_started_and_the_holder_of_the_socket_with_them(tmp_path: Path) -> None:
     slots = Supervised(tmp_path)
     slots.states["worker-01"] = "RUNNING"
-    assert slots.start("worker", 2, soon()) == ["worker-00", "worker-02"]
+    assert slots.start("worker", 2, later()) == ["worker-00", "worker-02"]
     assert slots.serving("worker") == ["worker-00", "worker-01", "worker-02"]
     slots.states["interface-01"] = "STOPPED"
-    assert slots.start("interface", 1, soon()) == ["interface-01"]
+    assert slots.start("interface", 1, later()) == ["interface-01"]
     assert slots.ordered[-1] == f"start interface:{HOLDERS['interface']}"
 
 
@@ -101,7 +105,7 @@ def test_one_that_ends_takes_those_beside_it_and_its_last_lines_are_told(
     monkeypatch.setattr("asgictl.control.slots.HOW_SECONDS", 0.05)  # nobody says how
     slots = Supervised(tmp_path, state)
     with pytest.raises(StartError, match=r"worker-00: ended before .*\nout of luck") as caught:
-        slots.start("worker", 2, time.monotonic() + 10)
+        slots.start("worker", 2, later())
     assert "of another" not in str(caught.value)
     assert slots.ordered[-2:] == ["stop worker:worker-00", "stop worker:worker-01"]
 
@@ -114,7 +118,7 @@ def test_how_a_process_ended_is_told_once_the_controller_knows(tmp_path: Path) -
     failing.start()
     knowing.start()
     with pytest.raises(StartError, match=r"worker-00: ended before it was ready: died: exit status 9.*\nout of luck"):
-        slots.start("worker", 1, time.monotonic() + 10)
+        slots.start("worker", 1, later())
     failing.join()
     knowing.join()
 
@@ -128,7 +132,7 @@ def test_what_a_process_said_before_it_gave_up_is_told_with_its_exit_status(tmp_
     )
     failing.start()
     with pytest.raises(StartError, match="the cellar is flooded") as caught:
-        slots.start("worker", 1, time.monotonic() + 10)
+        slots.start("worker", 1, later())
     failing.join()
     assert caught.value.exit_code == 3
 
@@ -145,7 +149,7 @@ def test_the_deadline_and_an_interruption_leave_nothing_that_had_started(tmp_pat
 
 def test_a_stop_counts_what_had_to_be_killed(tmp_path: Path) -> None:
     slots = Supervised(tmp_path)
-    names = slots.start("worker", 2, soon())
+    names = slots.start("worker", 2, later())
     stop = slots.play.stop
 
     def killing(group: str, name: str) -> None:

@@ -16,11 +16,17 @@ SOURCE = """
 import sys, time
 from asgictl.telemetry.logs import set_up
 set_up("human", "p")
-print("up", file=sys.stderr, flush=True)
 def wait_for_the_database():
+    print("up", file=sys.stderr, flush=True)
     time.sleep(100)
 wait_for_the_database()
 """
+
+
+@pytest.fixture(autouse=True)
+def _busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who answers may take its time."""
+    monkeypatch.setattr("asgictl.control.stacks.ANSWER_SECONDS", 60)
 
 
 @contextmanager

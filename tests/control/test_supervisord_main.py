@@ -84,7 +84,7 @@ print(os.WTERMSIG(os.waitpid(pid, 0)[1]))
 
 def test_a_child_that_is_told_to_end_before_it_runs_its_program_ends() -> None:
     """With supervisord's handlers it would go on, and supervisord wait for as long as a worker may drain."""
-    done = subprocess.run([sys.executable, "-c", STARTS], capture_output=True, text=True, check=True, timeout=30)
+    done = subprocess.run([sys.executable, "-c", STARTS], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout == f"{signal.SIGTERM.value}\n"
 
 
@@ -114,4 +114,4 @@ while True:  # until nothing holds the other end
 @pytest.mark.parametrize("how", ["finish", "go on"])
 def test_what_a_process_leaves_in_its_group_ends_although_it_ignores_sigterm(how: str) -> None:
     """While supervisord goes on, and when it ends itself."""
-    subprocess.run([sys.executable, "-c", LEAVES, how], check=True, timeout=30)
+    subprocess.run([sys.executable, "-c", LEAVES, how], check=True, timeout=60)

@@ -80,7 +80,7 @@ def test_roles_as_pods_run_them_answer_their_probes(machine: Machine, url_of_val
             for probe in ("livenessProbe", "readinessProbe"):
                 probed.append(f"http://127.0.0.1:{port}{container[probe]['httpGet']['path']}")
         for url in probed:
-            until(lambda: answers(url), f"{url} answers", 30)  # noqa: B023 - not kept
+            until(lambda: answers(url), f"{url} answers")  # noqa: B023 - not kept
     finally:
         for process in running:
             process.terminate()
@@ -90,7 +90,7 @@ def test_roles_as_pods_run_them_answer_their_probes(machine: Machine, url_of_val
 
 def answers(url: str) -> bool:
     try:
-        with urlopen(url, timeout=5) as response:
+        with urlopen(url, timeout=60) as response:
             return bool(response.status == 200)
     except OSError:
         return False

@@ -59,7 +59,7 @@ def worker() -> Iterator[Worker]:
         thread.start()
         yield made
         stopping.set()
-        thread.join(15)
+        thread.join(60)
         assert not thread.is_alive()
 
 
@@ -98,7 +98,7 @@ def test_awaited() -> None:
             await result.arefresh()
         return await samples.add_later.aget_result(result.id)
 
-    assert asyncio.run(asyncio.wait_for(main(), 15)).return_value == 3
+    assert asyncio.run(asyncio.wait_for(main(), 60)).return_value == 3
 
 
 def test_arguments_and_values_are_those_of_json() -> None:

@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted(path for path in (ROOT / "docs").rglob("*.md"))]
 FILES = {"python", "toml", "ini", "yaml", "nginx", "html", "dockerfile"}
 KINDS = FILES | {"sh", "console", "text", "shell", "json", "http", "py"}
-SECONDS = 30
+SECONDS = 60
 NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 
@@ -165,7 +165,7 @@ class Reader:
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=120,
         )
         assert done.returncode == 0, f"{where}: {command}: {done.returncode}\n{done.stdout}{done.stderr}"
         return done.stderr + done.stdout

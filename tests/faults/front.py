@@ -53,7 +53,7 @@ class nginx:  # noqa: N801
     def __exit__(self, *_: object) -> None:
         if self._process:
             self._process.terminate()
-            self._process.wait(10)
+            self._process.wait(60)
 
 
 def demand(way: str) -> None:

@@ -212,7 +212,7 @@ class Place:
         if where in ON_A_SOCKET:
             with connect(f"{self.machine.ws}/{where}") as client:
                 client.send(text)
-                return int(client.recv(10))
+                return int(client.recv(60))
         if "job" in where:
             told = self.directory / f"told-{next(names)}"
             content = json.dumps({"text": text, "to": str(told)})
@@ -221,7 +221,7 @@ class Place:
             until(told.exists, "the job has run")
             return int(told.read_text())
         prefix = "" if where == "wsgi" else f"/{where}"
-        with urllib.request.urlopen(f"{self.machine.url}{prefix}/{text}", timeout=10) as answer:
+        with urllib.request.urlopen(f"{self.machine.url}{prefix}/{text}", timeout=60) as answer:
             return int(answer.read())
 
 
@@ -335,7 +335,7 @@ def count_beside(place: Place, clients: int, messages: int, where: list[str]) ->
                 if expected > messages and len(children) > 3:
                     return
                 await client.send("count")
-                assert int(await asyncio.wait_for(client.recv(), 20)) == expected
+                assert int(await asyncio.wait_for(client.recv(), 60)) == expected
 
     async def fork() -> None:
         for each in itertools.cycle(where):
@@ -378,7 +378,7 @@ def test_stop_ends_what_handlers_have_started(arguments: list[str], tmp_path: Pa
         began = time.monotonic()
         stopped = place.machine.run("stop")
         assert stopped.returncode == 0, stopped.stderr
-        assert time.monotonic() - began < 20
+        assert time.monotonic() - began < 50
         assert not [pid for pid in pids if is_alive(pid)]
         assert not is_listening(place.machine.port)
 
@@ -394,7 +394,7 @@ def test_the_foreground_ends_them_too(tmp_path: Path) -> None:
             place = Place(machine, tmp_path)
             pids = [place.run("wsgi", f"lasting-{how}") for how in ("sleeping", "session")]
             foreground.send_signal(signal.SIGINT)
-            assert foreground.wait(30) == 0
+            assert foreground.wait(60) == 0
             foreground.communicate()
         assert not [pid for pid in pids if is_alive(pid)]
 
@@ -450,7 +450,7 @@ def test_stop_ends_them_without_supervisord(mode: str, how: signal.Signals, tmp_
 def test_stop_ends_within_its_time_although_a_process_stands_still(mode: str, role: str, tmp_path: Path) -> None:
     """A16: 40 s and 10 s, and the time of a command."""
     with running(tmp_path, "app:app", "--workers", "1", "--mode", mode) as place:
-        processes = json.loads(place.machine.run("status", "--json").stdout)["processes"]
+        processes = place.machine.status()["processes"]
         pid = next(each["pid"] for each in processes if each["role"] == role and each["ready"])
         os.kill(pid, signal.SIGSTOP)
         began = time.monotonic()

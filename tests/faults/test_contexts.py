@@ -85,7 +85,7 @@ def told(machine: Machine) -> str:
 def run(machine: Machine, kind: str, order: str) -> str:
     """Have an event of this kind run an order; return what it says, of a job nothing."""
     if kind in {"sync", "async"}:
-        with connect(f"{machine.ws}/{kind}", open_timeout=5, close_timeout=0.2) as client:
+        with connect(f"{machine.ws}/{kind}", open_timeout=60, close_timeout=0.2) as client:
             client.send(order)
             with contextlib.suppress(TimeoutError, ConnectionClosed):
                 return str(client.recv(HANG_SECONDS))
@@ -95,7 +95,7 @@ def run(machine: Machine, kind: str, order: str) -> str:
     assert status_of(answer) == 200
     said = body_of(answer).decode()
     if kind == "job":
-        until(lambda: order in told(machine), "the job ran", 5)
+        until(lambda: order in told(machine), "the job ran")
         return told(machine).rpartition(f"{order}: ")[2].partition("'")[0]
     return said
 

@@ -30,6 +30,6 @@ def test_the_oldest_version_that_is_declared_starts(machine: Machine, tmp_path: 
     paths = [str(tmp_path / "floor"), os.environ.get("PYTHONPATH", "")]
     machine.environment = machine.environment | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
     bind = f"127.0.0.1:{machine.port}"
-    done = machine.run("start", "app:app", "--workers", "1", "--start-seconds", "10", "--bind", bind, "-d")
+    done = machine.run("start", "app:app", "--workers", "1", "--start-seconds", "60", "--bind", bind, "-d")
     assert done.returncode == 0
     assert status_of(exchange(machine, request(b"/"))) == 200

@@ -1,15 +1,17 @@
 """What clients may cost an edge: bytes, connections and time."""
 
-import json
 import socket
 import subprocess
 import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
+import redis
 
+from asgictl.layers.redis.keys import Keys
 from tests.conftest import Machine, until
 from tests.faults.conftest import (
     HANG_SECONDS,
@@ -28,6 +30,7 @@ from tests.faults.conftest import (
 
 SOURCE = """
     import time
+    from pathlib import Path
 
     from asgictl import Application, path
 
@@ -37,7 +40,8 @@ SOURCE = """
     def site(environ, start_response):
         name = environ["PATH_INFO"]
         if name == "/slow":
-            time.sleep(2)  # the edge looks for who has left once a second
+            while not Path("go").exists():
+                time.sleep(0.02)
         elif name.startswith("/uploads"):
             ran.append(name)
             environ["wsgi.input"].read()
@@ -95,20 +99,34 @@ def test_too_many_headers_are_refused(site: Site, mode: str) -> None:
     assert status_of(exchange(site(mode), request(b"/", *headers), HANG_SECONDS)) in {400, 431}
 
 
+def held(machine: Machine) -> tuple[int, int]:
+    """Return how many requests run, and how many wait."""
+    stream = Keys("default").channel("http.request")
+    with redis.Redis(unix_socket_path=f"{machine.runtime}/asgictl/default/redis.sock") as client:
+        pending: Any = client.xpending(stream, "workers")
+        length: Any = client.xlen(stream)
+    return pending["pending"], length - pending["pending"]
+
+
 @pytest.mark.parametrize(("sent", "of"), [("1000", "1000"), ("1048576", "2097152")])
 def test_nothing_runs_for_a_client_that_left_before_a_worker_was_free(site: Site, sent: str, of: str) -> None:
     """A17; a client that sent so many bytes of a body of so many."""
     machine = site("split")
+    assert machine.directory
     path = f"/uploads/{sent}/{of}"
     with socket.create_connection(("127.0.0.1", machine.port)) as slow:
         slow.sendall(request(b"/slow"))
-        time.sleep(0.2)  # it runs, on the only worker
+        until(lambda: held(machine) == (1, 0), "it runs, on the only worker")
         with socket.create_connection(("127.0.0.1", machine.port)) as client:
             head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {of}\r\n\r\n".encode()
-            send_all(client, head + b"a" * int(sent), 0.2)
-        slow.settimeout(5)
+            client.sendall(head + b"a" * int(sent))
+            until(lambda: held(machine) == (1, 1), "the other waits")
+        until(lambda: held(machine) == (1, 0), "it is given up")
+        (machine.directory / "go").touch()
+        slow.settimeout(60)
         assert status_of(slow.recv(1 << 16)) == 200
     assert path not in body_of(exchange(machine, request(b"/"))).decode()
+    (machine.directory / "go").unlink()
 
 
 @both_modes
@@ -121,7 +139,7 @@ def test_a_unix_socket_trusts_its_proxy(machine: Machine, mode: str, tmp_path: P
     if done.returncode:
         raise RuntimeError(done.stderr)
     with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(5)
+        client.settimeout(60)
         client.connect(str(path))
         client.sendall(request(b"/", b"X-Forwarded-For: 1.1.1.1", b"X-Forwarded-Proto: https"))
         answer = b"".join(iter(lambda: client.recv(1 << 16), b""))
@@ -138,7 +156,7 @@ def test_a_root_path_that_no_request_can_have_is_refused(machine: Machine) -> No
 def server_of(machine: Machine) -> psutil.Process:
     """Return the process that holds the connections."""
     role = "interface" if machine.mode == "split" else "server"
-    found = json.loads(machine.run("status", "--json").stdout)["ready"]
+    found = machine.status()["ready"]
     return psutil.Process(next(each["pid"] for each in found if each["role"] == role))
 
 
@@ -151,7 +169,7 @@ def test_pings_of_a_client_that_reads_nothing_cost_no_memory(site: Site, mode: s
     before = server.memory_info().rss
     with socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # the kernel keeps little of what is not read
-        client.settimeout(10)
+        client.settimeout(60)
         client.connect(("127.0.0.1", machine.port))
         client.sendall(handshake(b"/ws"))
         client.recv(1 << 16)
@@ -219,7 +237,7 @@ def test_more_idle_connections_than_files(machine: Machine, mode: str, tmp_path:
             opened.enter_context(socket.create_connection(("127.0.0.1", machine.port)))
         answers = [status_of(exchange(machine, request(b"/"), HANG_SECONDS)) for _ in range(3)]
         assert answers == [200] * 3
-        until(lambda: json.loads(machine.run("status", "--json").stdout)["shed"], "the status knows it")
+        until(lambda: machine.status()["shed"], "the status knows it")
         told = machine.run("status").stdout + logged(machine)
     assert "files" in told.partition("a process")[2]
 

@@ -1,6 +1,5 @@
 """A5: Redis goes away without a word, as behind a partition, a firewall, or a host that stands still."""
 
-import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,9 +12,9 @@ from tests.conftest import new_machine, until
 from tests.faults.conftest import readiness
 from tests.faults.loaded import Loaded, loaded
 
-BACK_SECONDS = 10.0  # 6 promised, on a machine that may be busy
+BACK_SECONDS = 30.0  # 6 promised, on a machine that may be busy; without it, never
 STALL_SECONDS = 12.0
-AGAIN_SECONDS = 25.0  # in which a Redis that was away is heard again, and what waited has run
+AGAIN_SECONDS = 60.0  # in which a Redis that was away is heard again, and what waited has run
 READ = b"XREADGROUP"  # says the connection of a thread that runs sync code, and no other
 
 
@@ -105,8 +104,8 @@ def test_an_instance_is_not_ready_once_redis_was_silent_for_longer_than_its_leas
     with behind_proxy(url_of_valkey, notes, "app", "--silent-seconds", "3", clients=0) as (proxy, site):
         assert readiness(site.machine)[0] == 200
         proxy.stall()
-        until(lambda: readiness(site.machine)[0] == 503, "it is not ready", STALL_SECONDS)
-        warnings = json.loads(site.machine.run("status", "--json").stdout)["warnings"]
+        until(lambda: readiness(site.machine)[0] == 503, "it is not ready")
+        warnings = site.machine.status()["warnings"]
         proxy.go()
         until(lambda: readiness(site.machine)[0] == 200, "it is ready again", AGAIN_SECONDS)
         site.flows(AGAIN_SECONDS, "it flows again")

@@ -101,7 +101,7 @@ def post_fork(server, worker):
     done = started(project)
     assert done.returncode == 0, done.stderr
     assert "server 2 ready" in done.stdout
-    with urlopen(project.url + "/", timeout=10) as answered:
+    with urlopen(project.url + "/", timeout=60) as answered:
         assert answered.read() == b"given True"
     log = project.log("server-00")
     assert "gunicorn.conf.py: worker_class is not heeded: asgictl starts" in log

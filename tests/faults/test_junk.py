@@ -1,6 +1,5 @@
 """A9: what is none of ours in Redis spoils itself alone: no process dies of it, none spins, others notice nothing."""
 
-import json
 import os
 import random
 import signal
@@ -18,7 +17,7 @@ from websockets.sync.client import connect
 
 from asgictl.wire.messages import Connect, Job, Receive, encode
 from tests.conftest import Machine, new_machine, until
-from tests.faults.conftest import exchange, kill, request, status_of
+from tests.faults.conftest import HANG_SECONDS, exchange, kill, request, status_of
 from tests.faults.junk import LAST_ID, PREFIX, Junk
 from tests.faults.loaded import ROOT, loaded
 
@@ -26,11 +25,11 @@ SECONDS = 5.0
 SOAK_SECONDS = 60.0
 PAUSE_SECONDS = 0.005  # between two writes
 MOST_SHARE = 0.6  # of a core, that a process may use
-AGAIN_SECONDS = 15.0
+AGAIN_SECONDS = 60.0
 DEADLINE_SECONDS = 75.0  # in which a request ends whose body's parts were forgotten
 MOST_MOVED = 2000
 BEATS_SECONDS = 5.0  # some beats, some looks of the controller, and what a worker takes to end
-GRACE_SECONDS = 20.0  # more than is granted to all after a gap
+GRACE_SECONDS = 60.0  # more than is granted to all after a gap
 DEAD = "worker/none.1.x"
 LAST = 5  # writes that a failure shows
 SEED = "ASGICTL_SEED"  # of the longer runs
@@ -43,7 +42,7 @@ def client_of(machine: Machine) -> "redis.Redis":
 
 
 def processes(machine: Machine) -> dict[str, int]:
-    found = json.loads(machine.run("status", "--json").stdout)["processes"]
+    found = machine.status()["processes"]
     return {each["process"]: each["pid"] for each in found}
 
 
@@ -131,11 +130,12 @@ def well() -> Iterator[Callable[[str], Machine]]:
 
 
 def goes_on(machine: Machine) -> bool:
-    """Whether the instance serves a request and a frame, within a second each."""
+    """Whether the instance serves a request and a frame."""
     try:
-        with connect(machine.ws + "/numbers", open_timeout=1, close_timeout=0.2) as socket:
+        with connect(machine.ws + "/numbers", open_timeout=HANG_SECONDS, close_timeout=0.2) as socket:
             socket.send("s 1")
-            return socket.recv(1) == "1:1" and status_of(exchange(machine, request(b"/"), 1)) == 200
+            answer = exchange(machine, request(b"/"), HANG_SECONDS)
+            return socket.recv(HANG_SECONDS) == "1:1" and status_of(answer) == 200
     except (OSError, WebSocketException):  # a timeout is an OSError
         return False
 
@@ -306,7 +306,7 @@ RUNS = [  # seconds and seed
 ]
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(("mode", "target"), KINDS)
 @pytest.mark.parametrize(("seconds", "seed"), RUNS)
 def test_entries_of_no_sense_spoil_themselves_alone(
@@ -323,7 +323,7 @@ def test_entries_of_no_sense_spoil_themselves_alone(
     assert site.requests.statuses == {200}
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(("mode", "target"), KINDS)
 @pytest.mark.parametrize(("seconds", "seed"), RUNS)
 def test_keys_of_no_sense_end_no_process(

@@ -36,7 +36,7 @@ def tried(machine: Machine, *arguments: str, **environment: str) -> "subprocess.
     (machine.directory / "app.py").write_text(APP)
     machine.environment = machine.environment | environment
     bind = f"127.0.0.1:{machine.port}"
-    done = machine.run("start", "app:app", "--workers", "1", "--start-seconds", "5", "--bind", bind, "-d", *arguments)
+    done = machine.run("start", "app:app", "--workers", "1", "--start-seconds", "60", "--bind", bind, "-d", *arguments)
     machine.stop()
     (machine.directory / "app.py").unlink()
     return done

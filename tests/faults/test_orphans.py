@@ -52,7 +52,7 @@ def deploy(machine: Machine, content: str) -> None:
 
 
 def said(machine: Machine, path: str = "/") -> bytes:
-    with urllib.request.urlopen(machine.url + path, timeout=5) as answer:
+    with urllib.request.urlopen(machine.url + path, timeout=60) as answer:
         content: bytes = answer.read()
         return content
 
@@ -101,7 +101,7 @@ def test_a4_in_the_foreground_it_serves_on_too_and_the_next_command_cleans_up(
     with foreground(site, "--mode", mode, *arguments) as process:
         pid = int((run_dir(site) / "supervisord.pid").read_text())
         os.kill(pid, signal.SIGKILL)
-        output, _ = process.communicate(timeout=30)
+        output, _ = process.communicate(timeout=60)
     assert process.returncode == DIED, output
     line = output.splitlines()[-1]
     assert line.startswith("Error: supervisord was killed by SIGKILL; asgictl stop ends what serves on")
@@ -200,7 +200,7 @@ def test_a19_what_cannot_start_leaves_what_serves(orphaned: Machine) -> None:
     process = orphaned.popen("start", "slow:app", *mode, "--bind", f"127.0.0.1:{orphaned.port}", "-d")
     until((orphaned.directory / "importing").exists, "it is being imported")
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=30)
+    process.communicate(timeout=60)
     assert process.returncode == 130
     assert said(orphaned) == b"one"
     assert set(orphaned.pids()) == left

@@ -1,6 +1,5 @@
 """A2: a process that says nothing, for it stands still or its code holds the GIL, is killed; the rest goes on."""
 
-import json
 import os
 import re
 import signal
@@ -20,7 +19,7 @@ from benchmarks.numbered import Load
 from tests.conftest import MODES, Machine, new_machine, redis_server, until
 
 ROOT = Path(__file__).parents[2]
-SECONDS = 30.0
+SECONDS = 60.0
 SILENT_SECONDS = 3
 APPLICATION = """
 import os, re
@@ -82,7 +81,7 @@ def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 def ready(machine: Machine) -> dict[int, str]:
     """Return the role of each process that is ready, by pid."""
-    return {each["pid"]: each["role"] for each in json.loads(machine.run("status", "--json").stdout)["ready"]}
+    return {each["pid"]: each["role"] for each in machine.status()["ready"]}
 
 
 def status_of(url: str, method: str = "GET") -> int:
@@ -129,7 +128,7 @@ def test_code_that_holds_the_gil_costs_its_process_alone(served: Machine, kind: 
     assert status_of(served.url + "/") == 200
     until(lambda: sorted(ready(served).values()) == sorted(before.values()), "another takes its place")
     slots = ("worker-00", "worker-01") if served.mode == "split" else ("server-00",)
-    assert any("in hang" in served.log(slot) for slot in slots), "the stack of what holds the GIL"
+    until(lambda: any("in hang" in served.log(slot) for slot in slots), "the stack of what holds the GIL is logged")
 
 
 def test_processes_that_stand_still_are_replaced(served: Machine) -> None:
@@ -148,11 +147,7 @@ def test_processes_that_stand_still_are_replaced(served: Machine) -> None:
 def test_a_controller_that_stood_still_kills_nobody(served: Machine) -> None:
     before = ready(served)
     until(lambda: ready(served) == before, "nothing changes")
-    controller = next(
-        each["pid"]
-        for each in json.loads(served.run("status", "--json").stdout)["processes"]
-        if each["process"] == "controller"
-    )
+    controller = next(each["pid"] for each in served.status()["processes"] if each["process"] == "controller")
     logged = len(served.log("controller"))
     os.kill(controller, signal.SIGSTOP)
     with pytest.raises(subprocess.TimeoutExpired):  # for longer than anybody may be silent
@@ -250,7 +245,7 @@ def test_neighbours_of_a_worker_that_hangs_lose_nothing(machine: Machine, tmp_pa
         for _ in range(2):
             assert status_of(machine.url + "/hang", "GET") == 502
         goal = load.messages + 1000
-        until(lambda: load.messages > goal or load.wrong, "it flows on", 40)
+        until(lambda: load.messages > goal or load.wrong, "it flows on")
     assert load.wrong == []
     assert load.longest_stall_seconds < 8
     assert "it ran GET /hang" in machine.log("controller")

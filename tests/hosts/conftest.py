@@ -42,7 +42,7 @@ class Site:
             bind = f"{self.network.hosts[name].address}:{PORT}"
             self._keep(name, *self._machine.command("interface", "--redis", self.redis_url, "--bind", bind))
         for interface in self.interfaces:
-            until(lambda: serves(interface), f"{interface.space} serves", 40)  # noqa: B023 - not kept
+            until(lambda: serves(interface), f"{interface.space} serves")  # noqa: B023 - not kept
         self.until_living("worker", 2)
 
     def _keep(self, name: str, *command: str) -> None:
@@ -54,13 +54,13 @@ class Site:
     def living(self, role: str) -> int:
         """Return how many processes of a role hold a lease; -1 when Redis does not answer."""
         try:
-            with redis.Redis.from_url(self.redis_url, socket_timeout=5) as client:
+            with redis.Redis.from_url(self.redis_url, socket_timeout=10) as client:
                 return living(client, Keys("default"), role)
         except redis.RedisError:
             return -1
 
     def until_living(self, role: str, count: int) -> None:
-        until(lambda: self.living(role) == count, f"{count} of role {role} hold a lease", 40)
+        until(lambda: self.living(role) == count, f"{count} of role {role} hold a lease")
 
 
 def url_of(interface: Host) -> str:
@@ -70,7 +70,7 @@ def url_of(interface: Host) -> str:
 def serves(interface: Host) -> bool:
     """Whether a request to this interface is answered."""
     try:
-        with urlopen(f"{url_of(interface)}/", timeout=5) as response:
+        with urlopen(f"{url_of(interface)}/", timeout=10) as response:
             return bool(response.status == 200)
     except OSError:
         return False

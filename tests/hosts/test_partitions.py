@@ -15,7 +15,7 @@ from tests.hosts.network import Host
 
 SOCKETS = 20  # of each interface
 LEASE_SECONDS = 15  # of an interface
-PATIENCE_SECONDS = 20  # that recovery has beside other tests; alone it takes 6
+PATIENCE_SECONDS = 60  # that recovery has beside other tests; alone it takes 6
 CUTS = pytest.mark.parametrize(
     ("way", "seconds"),
     [
@@ -42,7 +42,7 @@ def flows(*each: Load) -> None:
     """Wait until more messages of each have made their way."""
     goals = [load.messages + 200 for load in each]
     ended = lambda: all(load.messages >= goal or load.wrong for load, goal in zip(each, goals, strict=True))  # noqa: E731
-    until(ended, "messages flow", 40)
+    until(ended, "messages flow")
 
 
 def cut(site: Site, host: Host, way: str, seconds: float) -> None:
@@ -109,7 +109,7 @@ def test_the_disconnects_of_an_interfaces_host_that_is_gone_run_once(site: Site)
         for number in range(SOCKETS):
             stack.enter_context(connect(f"{first}/named?s{number}", close_timeout=0.1))
         gone(site.network, site.interfaces[0])
-        heard = [str(listener.recv(40)) for _ in range(SOCKETS)]
+        heard = [str(listener.recv(60)) for _ in range(SOCKETS)]
         assert sorted(heard) == sorted(f"s{number} left with 1006" for number in range(SOCKETS))
         with pytest.raises(TimeoutError):
             listener.recv(3)  # nobody left twice

@@ -38,12 +38,12 @@ def test_jobs_run_in_the_servers_process_from_its_startup_to_its_shutdown(
         served = InProcess(Application(background={"thumbs": consume}), url, "shop", 1, READINESS)
         running = asyncio.ensure_future(ASGIEdge(served)({"type": "lifespan"}, incoming.get, sent.put))
         incoming.put_nowait({"type": "lifespan.startup"})
-        assert (await asyncio.wait_for(sent.get(), 15))["type"] == "lifespan.startup.complete"
+        assert (await asyncio.wait_for(sent.get(), 60))["type"] == "lifespan.startup.complete"
         job = Job("job.1", 1, "thumbs", encode_state({"id": 5}))
         await asyncio.to_thread(Sender(url, "shop").send, job)
         assert await asyncio.to_thread(done.wait, 15)
         incoming.put_nowait({"type": "lifespan.shutdown"})
-        assert (await asyncio.wait_for(sent.get(), 15))["type"] == "lifespan.shutdown.complete"
+        assert (await asyncio.wait_for(sent.get(), 60))["type"] == "lifespan.shutdown.complete"
         await running
 
     asyncio.run(main())

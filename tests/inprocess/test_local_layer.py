@@ -118,12 +118,12 @@ async def test_an_event_waits_for_a_thread_that_is_awake_and_wakes_another_when_
     local.memory.threads = 2
     workers = [MemoryWorkerLayer(local.memory, f"w.{number}", ["websocket.receive"], 30) for number in range(2)]
     asleep = asyncio.ensure_future(asyncio.to_thread(workers[0].read, 1))  # the other one is awake, and takes nothing
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not local.memory.waiting:  # noqa: ASYNC110 - what it waits for is no event
             await asyncio.sleep(0.01)
     local.layer.append("websocket.receive", turn(), lambda _answer: None, repeatable=True)
     assert local.memory.waiting, "nobody is woken at once"
-    (entry,) = await asyncio.wait_for(asleep, 10)
+    (entry,) = await asyncio.wait_for(asleep, 60)
     workers[0].commit(entry, done(1, connection="i/1"), [])
     assert (await local.heard.get())[0] == done(1, connection="i/1")
     await local.layer.stop()

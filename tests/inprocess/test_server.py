@@ -28,7 +28,7 @@ class Client:
         self.running = asyncio.ensure_future(ASGIEdge(served)(scope, self.incoming.get, self.sent.put))
 
     async def hears(self) -> ASGIMessage:
-        return await asyncio.wait_for(self.sent.get(), 10)
+        return await asyncio.wait_for(self.sent.get(), 60)
 
 
 def during_lifespan(
@@ -140,7 +140,7 @@ def test_fast_requests_do_not_wait_behind_slow_ones() -> None:
 
     def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         if environ["QUERY_STRING"] == "slow":
-            assert going.wait(30)
+            assert going.wait(60)
         return wsgi(environ, start_response)
 
     def get(served: InProcess, query: bytes) -> Client:
@@ -180,11 +180,11 @@ def test_a_frame_that_does_not_wait_for_the_commit_comes_while_the_consumer_runs
 
     def waiting(message: Message) -> None:
         consume(message)
-        assert heard.wait(10), "the first frame did not come before the consumer's end"
+        assert heard.wait(60), "the first frame did not come before the consumer's end"
 
     async def consume_async(message: Message) -> None:
         consume(message)
-        await asyncio.get_running_loop().run_in_executor(None, heard.wait, 10)
+        await asyncio.get_running_loop().run_in_executor(None, heard.wait, 60)
 
     application = Application(websocket=[path("/ws", receive=consume_async if is_async else waiting)])
 
@@ -207,7 +207,7 @@ def test_a_consumer_hears_of_the_end_of_a_client_that_left_during_the_handshake(
 
     def connect(message: Message) -> None:
         began.set()
-        assert went_on.wait(10)
+        assert went_on.wait(60)
         message.accept()
 
     def disconnect(message: Message) -> None:

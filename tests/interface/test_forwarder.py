@@ -198,7 +198,7 @@ def scenario(test: Callable[[Interface], Coroutine[Any, Any, None]]) -> Callable
 
     async def main() -> None:
         interface = Interface()
-        await asyncio.wait_for(test(interface), 30)
+        await asyncio.wait_for(test(interface), 60)
         await settled()
         assert interface.is_clean(), "something was left behind"
         assert asyncio.all_tasks() == {asyncio.current_task()}, "a task was left behind"

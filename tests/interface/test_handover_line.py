@@ -69,7 +69,7 @@ class Ends:
         self.new.close()
 
     async def until(self, condition: Callable[[], object]) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while not condition():  # noqa: ASYNC110 - nobody tells
                 await asyncio.sleep(0.001)
 

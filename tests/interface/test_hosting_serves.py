@@ -18,7 +18,7 @@ from tests.conftest import free_port, is_listening, until
 
 pytestmark = pytest.mark.slow
 
-SECONDS = 20
+SECONDS = 60
 BACKEND = """
     import logging, os, socket, sys
     from asgictl.config import Limits

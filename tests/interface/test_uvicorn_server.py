@@ -12,6 +12,7 @@ import uvicorn
 
 from asgictl.interface.edge import Edge
 from asgictl.interface.uvicorn_server import EdgeServer, Server
+from tests.conftest import until
 from tests.interface.edges import GET, Backend, hello
 
 
@@ -43,7 +44,7 @@ def served(tell: Any) -> tuple[Server, float]:
         await asyncio.sleep(0.05)  # it waits for its next tick
         began = asyncio.get_running_loop().time()
         tell(server)
-        await asyncio.wait_for(serving, 30)
+        await asyncio.wait_for(serving, 60)
         return asyncio.get_running_loop().time() - began
 
     return server, asyncio.run(main())
@@ -76,8 +77,12 @@ def test_the_date_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
             return ended
 
     monkeypatch.setattr("tests.interface.test_uvicorn_server.Server", Counting)
-    served(lambda server: threading.Timer(0.5, server.handle_exit, (signal.SIGTERM, None)).start())
-    assert len(dates) > 4
+
+    def tell(server: Server) -> None:
+        until(lambda: len(dates) > 4, "its Date has been set again and again")
+        server.handle_exit(signal.SIGTERM, None)
+
+    served(lambda server: threading.Thread(target=tell, args=(server,)).start())
 
 
 def edge_served(tell: Any, **limits: Any) -> tuple[bytes, float]:
@@ -100,9 +105,9 @@ def edge_served(tell: Any, **limits: Any) -> tuple[bytes, float]:
             await asyncio.sleep(0.005)
         seconds = asyncio.get_running_loop().time() - began
         writer.write(GET)
-        heard = await asyncio.wait_for(reader.read(), 10)
+        heard = await asyncio.wait_for(reader.read(), 60)
         writer.close()
-        await asyncio.wait_for(serving, 30)
+        await asyncio.wait_for(serving, 60)
         return heard, seconds
 
     return asyncio.run(main())
@@ -127,5 +132,6 @@ def test_what_was_accepted_before_a_drain_is_served_and_closed() -> None:
     [(terminate, True), (terminate_twice, False), (lambda server: server.handle_exit(signal.SIGINT, None), False)],
 )
 def test_sigterm_alone_waits_for_the_delay(tell: Any, waits: bool) -> None:
-    _, seconds = edge_served(tell, shutdown_delay_seconds=0.8)
-    assert (seconds >= 0.8) == waits
+    delay_seconds = 0.8 if waits else 60.0
+    _, seconds = edge_served(tell, shutdown_delay_seconds=delay_seconds)
+    assert (seconds >= delay_seconds) == waits

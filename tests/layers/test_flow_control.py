@@ -65,7 +65,7 @@ class Wire:
 
 def scenario(test: Callable[[Wire], Coroutine[Any, Any, None]]) -> Callable[[], None]:
     async def main() -> None:
-        await asyncio.wait_for(test(Wire()), 30)
+        await asyncio.wait_for(test(Wire()), 60)
 
     def run() -> None:
         asyncio.run(main())

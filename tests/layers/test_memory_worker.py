@@ -19,4 +19,4 @@ def test_an_event_ends_the_read_that_waits_for_it(monkeypatch: pytest.MonkeyPatc
         waiting = pool.submit(worker.read, 1)
         until(lambda: memory.waiting, "a worker waits for an event")
         memory.add(b"websocket.receive", receive(1, "x"))
-        assert [entry.event for entry in waiting.result(10)] == [receive(1, "x")]
+        assert [entry.event for entry in waiting.result(60)] == [receive(1, "x")]

@@ -40,7 +40,7 @@ def record(
         "--host",
         f"http://127.0.0.1:{port}",
     ]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(file.read_text())
     assert float((folder / "record.begun").read_text()) == found["begin"]
@@ -131,7 +131,7 @@ def test_an_echo_that_is_another_is_a_failure_and_so_is_a_close(tmp_path: Path) 
                 connection.close(1012)
 
     with websocket(handle) as port:
-        found = record(tmp_path, port, 1, "Echo", "--users", "1", "--rate", "20", "--ws-path", "/")
+        found = record(tmp_path, port, 1, "Echo", "--users", "1", "--rate", "100", "--ws-path", "/")
     failed = Counter[str]()
     for second in found["failed"].values():
         failed.update(second)

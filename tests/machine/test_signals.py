@@ -26,7 +26,7 @@ def test_a_signal_sets_the_event(number: signal.Signals) -> None:
     assert not ending.is_set()
     assert ending.number == 0
     os.kill(os.getpid(), number)
-    assert ending.wait(10)
+    assert ending.wait(60)
     assert ending.number == number
 
 
@@ -36,7 +36,7 @@ def test_a_signal_that_comes_while_the_main_thread_holds_the_events_lock_sets_it
     on_signal(lambda _number: event.set(), signal.SIGTERM)
     with event._cond:  # type: ignore[attr-defined]
         os.kill(os.getpid(), signal.SIGTERM)
-    assert event.wait(10)
+    assert event.wait(60)
 
 
 def test_who_asks_once_more_is_heard_unless_it_is_the_same_asking(monkeypatch: pytest.MonkeyPatch) -> None:

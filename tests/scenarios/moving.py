@@ -21,11 +21,12 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from asgictl import Application, Group, Message, channels1, path
 from asgictl.wire.messages import ABNORMAL_CLOSURE
 
+HELD = "MOVING_HELD"  # the file for which whoever is held waits
 NOTES = "MOVING_NOTES"  # the file of whose disconnect consumer ran, a line each
 PACE_SECONDS = 0.05
 ON_THEIR_WAY = 4  # numbers of a client that are not echoed
-ANSWER_SECONDS = 60.0  # for an echo
-SETTLE_SECONDS = 10.0  # after the end, for what is on its way
+ANSWER_SECONDS = 100.0  # for an echo
+SETTLE_SECONDS = 60.0  # after the end, for what is on its way
 LARGE = 50_000
 
 
@@ -41,10 +42,15 @@ def enter(message: Message) -> None:
 
 
 def count(message: Message) -> None:
-    """Take NAME NUMBER, and echo; NAME NUMBER PAUSE takes so many seconds; `large NUMBER` echoes much more."""
+    """Take NAME NUMBER, and echo; NAME NUMBER PAUSE takes so many seconds; `large NUMBER` echoes much more.
+
+    `held NUMBER` waits for the file HELD.
+    """
     name, number, *pause = str(message.text).split()
     for seconds in pause:
         time.sleep(float(seconds))
+    while name == "held" and not Path(os.environ[HELD]).exists():
+        time.sleep(0.02)
     message.state["count"] = message.state.get("count", 0) + 1
     if message.query_string != b"alone":
         Group("room").send(text=f"said {name} {number}")
@@ -109,7 +115,7 @@ class Clients:
 
     def __enter__(self) -> "Clients":
         self._thread.start()
-        assert self._ready.wait(30), "the clients have not opened"
+        assert self._ready.wait(60), "the clients have not opened"
         return self
 
     def __exit__(self, *_raised: object) -> None:
@@ -138,7 +144,7 @@ class Clients:
 
     async def _open(self, query: str = "") -> ClientConnection:
         url = f"ws://127.0.0.1:{self._port}/room{query}"
-        return await connect(url, compression=None, proxy=None, open_timeout=30, ping_interval=None)
+        return await connect(url, compression=None, proxy=None, open_timeout=60, ping_interval=None)
 
     async def _talk(self, client: Client, ws: ClientConnection) -> None:
         sending = asyncio.create_task(self._send(client, ws))

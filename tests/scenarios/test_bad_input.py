@@ -96,7 +96,7 @@ class Server:
 
     def __exit__(self, *_: object) -> None:
         self._process.terminate()
-        self._process.wait(10)
+        self._process.wait(60)
 
 
 def test_redis_that_cannot_be_reached(machine: Machine) -> None:

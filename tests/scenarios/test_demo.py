@@ -12,7 +12,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from tests.conftest import Machine
 
-SECONDS = 20
+SECONDS = 60
 
 
 def get(url: str, data: bytes | None = None, content_type: str = "text/plain") -> tuple[int, str, bytes]:

@@ -211,7 +211,7 @@ def test_runasgictl_serves_static_files_and_tasks_and_deploys_changes(with_tasks
         count_words(machine)
         until(change, "the change is seen")
         found = f"{machine.url}/published/{json.loads(answer(machine.url + '/publish?text=x')[1])['id']}"
-        until(lambda: b"count" in answer(found)[1], "it is deployed", 30)
+        until(lambda: b"count" in answer(found)[1], "it is deployed")
     assert process.returncode == 0
     assert "System check identified no issues" in log.read_text()
 

@@ -1,6 +1,5 @@
 """Groups through real processes: one member that does not read, and pages of other origins."""
 
-import json
 import socket
 from contextlib import ExitStack
 from itertools import count
@@ -39,7 +38,7 @@ def talk(request: pytest.FixtureRequest, machine: Machine, tmp_path: Path) -> Ma
 
 
 def shed(machine: Machine) -> dict[str, int]:
-    found: dict[str, int] = json.loads(machine.run("status", "--json").stdout)["shed"]
+    found: dict[str, int] = machine.status()["shed"]
     return found
 
 

@@ -18,13 +18,13 @@ from asgictl.layers.redis.send_commands import Broadcasts
 from asgictl.wire.messages import SERVICE_RESTART, Broadcast
 from tests.conftest import Machine, until
 from tests.faults.conftest import frames, handshake, is_closed
-from tests.scenarios.moving import LARGE, Clients
+from tests.scenarios.moving import HELD, LARGE, Clients
 from tests.scenarios.test_deploys import processes
 
 ROOT = Path(__file__).parents[2]
 HALTED = Path(__file__).parent / "halted"
-SECONDS = 20.0
-MOVED_SECONDS = 15.0  # in which sockets without anything special have moved, and their process has ended
+SECONDS = 60.0
+MOVED_SECONDS = 45.0  # in which sockets without anything special have moved, and their process has ended
 SOCKETS = 12
 FRAME, FRAGMENTS = frames("raw 1"), b"\x01\x83\0\0\0\0raw\x80\x82\0\0\0\0 1"
 SPEAKER = """
@@ -116,13 +116,16 @@ def test_a_reload_moves_each_socket_and_nobody_notices(site: Machine) -> None:
     assert clients.requests > SOCKETS
 
 
-def test_a_second_reload_before_the_first_has_moved_all(site: Machine) -> None:
+def test_a_second_reload_before_the_first_has_moved_all(machine: Machine, tmp_path: Path) -> None:
+    machine.environment |= {HELD: str(tmp_path / "go")}
+    site = start(machine)
     with raw(site) as held, Clients(site.port, SOCKETS) as clients:
-        held.sendall(frames("slow 1 10", "slow 2 0"))
+        held.sendall(frames("held 1", "slow 2 0"))
         first = change(site, "reload", "--interfaces")
         second = change(site, "reload", "--interfaces")
         assert any(map(is_alive, first)), "it holds a socket whose turn runs"
         flow(clients)
+        (tmp_path / "go").touch()
         hears(held, b"2:2:")
         gone(first | second)
         held.sendall(frames("slow 3"))
@@ -191,14 +194,15 @@ def test_a_handler_that_runs_for_long_is_waited_for(site: Machine) -> None:
 
 def test_a_handler_that_runs_past_the_deadline_costs_its_own_socket_alone(machine: Machine, tmp_path: Path) -> None:
     machine.environment |= {
-        "HALTING": str(tmp_path), "HANDOVER_SECONDS": "3", "PYTHONPATH": f"{HALTED}:{ROOT}"
+        "HALTING": str(tmp_path), "HANDOVER_SECONDS": "6", HELD: str(tmp_path / "go"), "PYTHONPATH": f"{HALTED}:{ROOT}"
     }  # fmt: skip
     site = start(machine)
     with raw(site) as slow, Clients(site.port, SOCKETS) as clients:
-        slow.sendall(frames("slow 1 6"))
+        slow.sendall(frames("held 1"))
         old = change(site, "reload", "--interfaces")
         received = hears(slow, SERVICE_RESTART.to_bytes(2, "big"))
         assert b"1:1:" not in received, "it was not closed at the deadline"
+        (tmp_path / "go").touch()
         slow.sendall(b"\x88\x82\0\0\0\0" + SERVICE_RESTART.to_bytes(2, "big"))
         assert is_closed(slow)
         gone(old)

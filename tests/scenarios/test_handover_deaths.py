@@ -22,10 +22,11 @@ from tests.scenarios.test_handover import HALTED, ROOT, SECONDS, flow, interface
 
 SOCKETS = 4
 MANY = 120
-SILENT_SECONDS = 4
-HANG_SECONDS = 10.0  # in which each client is served again, or has ended
+SILENT_SECONDS = 4  # where somebody is to be
+NEVER_SECONDS = 20
+HANG_SECONDS = 40.0  # in which each client is served again, or has ended
 WAKES_SECONDS = 1.5  # less than what is silent for too long
-LEASE_SECONDS = 15.0  # of an identity that nobody claims, as both of its processes are dead or have just exchanged it
+LEASE_SECONDS = 30.0  # of an identity that nobody claims, as both of its processes are dead or have just exchanged it
 REPEAT_SECONDS = 1.0  # in which a disconnect consumer would run twice
 COMMAND_SECONDS = 60.0
 KILL, STOP, WAKE = "kill", "stop", "wake"  # SIGKILL; SIGSTOP, for good and for a while
@@ -101,7 +102,7 @@ def test_a_halt_after_any_step(machine: Machine, tmp_path: Path, end: str, step:
     name, _, nth = step.partition(" ")
     notes = tmp_path / "notes"
     machine.environment |= {"HALTING": str(tmp_path), "PYTHONPATH": f"{HALTED}:{ROOT}", NOTES: str(notes)}
-    start(machine, "--silent-seconds", str(SILENT_SECONDS), "--start-seconds", "15")
+    start(machine, "--silent-seconds", str(SILENT_SECONDS if how == STOP else NEVER_SECONDS))
     pid = 0 if whom == "self" else processes(machine, whom)[whom]
     with Clients(machine.port, SOCKETS) as clients:
         before = interfaces(machine)
@@ -109,7 +110,7 @@ def test_a_halt_after_any_step(machine: Machine, tmp_path: Path, end: str, step:
         (tmp_path / "planned").write_text(f"{end} {name} {nth or 1} {number:d} {pid}")
         (tmp_path / "planned").rename(tmp_path / "plan")
         with machine.popen("reload", "--interfaces") as command:
-            until((tmp_path / "halted").exists, "the step is taken", 30)
+            until((tmp_path / "halted").exists, "the step is taken")
             since = time.monotonic()
             if how == WAKE:
                 time.sleep(WAKES_SECONDS)
@@ -118,7 +119,9 @@ def test_a_halt_after_any_step(machine: Machine, tmp_path: Path, end: str, step:
             patience = HANG_SECONDS + (SILENT_SECONDS if how == STOP else 0)
             until(lambda: clients.flowed(since + 0.1), "each client is served, or has ended", patience)
             command.communicate(timeout=COMMAND_SECONDS)
-        until(lambda: not any(is_alive(each) for each in before), "those that are replaced have ended", patience + 15)
+        until(
+            lambda: not any(is_alive(each) for each in before), "those that are replaced have ended", patience + SECONDS
+        )
         flow(clients)
         living = {each.connection for each in clients.each if not each.code}
         judge(clients, must_live(tmp_path, end, whom, how), living)
@@ -140,7 +143,7 @@ def test_a_death_among_many(machine: Machine, tmp_path: Path, end: str) -> None:
             f"{end} {'Forget' if end == 'old' else 'Begin'} {MANY // 3} {signal.SIGKILL:d} 0"
         )
         machine.run("reload", "--interfaces")
-        until((tmp_path / "halted").exists, "the step is taken", 30)
+        until((tmp_path / "halted").exists, "the step is taken")
         since = time.monotonic()
         until(lambda: clients.flowed(since), "each client is served, or has ended", HANG_SECONDS)
         living = {each.connection for each in clients.each if not each.code}

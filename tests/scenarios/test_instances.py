@@ -1,6 +1,5 @@
 """Two instances of one application on one external Redis never meet, on each server that is promised."""
 
-import json
 import os
 import signal
 from collections.abc import Iterator
@@ -65,7 +64,7 @@ def client(pair: Pair) -> Iterator[Any]:
 
 
 def processes(instance: Machine) -> dict[str, int]:
-    found = json.loads(instance.run("status", "--json").stdout)["processes"]
+    found = instance.status()["processes"]
     return {process["process"]: process["pid"] for process in found}
 
 

@@ -1,6 +1,5 @@
 """What becomes of an event whose worker or interface dies with it."""
 
-import json
 import os
 import signal
 from contextlib import ExitStack
@@ -96,7 +95,7 @@ def test_the_disconnects_of_a_killed_interface_run_once(fragile: Machine) -> Non
         until(lambda: answers(f"http://127.0.0.1:{port}/"), "the second interface serves")
         with connect(f"ws://127.0.0.1:{port}/ws?listener") as listener, ExitStack() as stack:
             sockets = [stack.enter_context(connect(f"{fragile.ws}/ws?s{n}")) for n in range(12)]
-            ready = json.loads(fragile.run("status", "--json").stdout)["ready"]
+            ready = fragile.status()["ready"]
             os.kill(next(report["pid"] for report in ready if report["role"] == "interface"), signal.SIGKILL)
             assert [closed_with(ws) for ws in sockets] == [1006] * 12
             heard = sorted(str(listener.recv(SECONDS)) for _ in sockets)
@@ -105,7 +104,7 @@ def test_the_disconnects_of_a_killed_interface_run_once(fragile: Machine) -> Non
             assert listener.recv(SECONDS) == "any more?, attempt 1, id 0"
     finally:
         second.send_signal(signal.SIGTERM)
-        second.communicate(timeout=40)
+        second.communicate(timeout=60)
 
 
 def answers(url: str) -> bool:
@@ -126,14 +125,14 @@ def test_an_interface_that_stood_still_past_its_lease_ends_its_sockets_once(frag
         with connect(f"{fragile.ws}/ws?listener") as listener, ExitStack() as stack:
             sockets = [stack.enter_context(connect(f"ws://127.0.0.1:{port}/ws?s{n}")) for n in range(5)]
             second.send_signal(signal.SIGSTOP)
-            heard = sorted(str(listener.recv(40)) for _ in sockets)
+            heard = sorted(str(listener.recv(60)) for _ in sockets)
             assert heard == sorted(f"s{n} left with 1006" for n in range(5))
             second.send_signal(signal.SIGCONT)
             assert [closed_with(ws) for ws in sockets] == [1012] * 5
-            second.communicate(timeout=40)
+            second.communicate(timeout=60)
             assert second.returncode == FENCED_STATUS
             listener.send("any more?")
             assert listener.recv(SECONDS) == "any more?, attempt 1, id 0"
     finally:
         second.kill()
-        second.communicate(timeout=40)
+        second.communicate(timeout=60)

@@ -1,6 +1,5 @@
 """Workers come and go with the load, with real processes."""
 
-import json
 import threading
 from pathlib import Path
 
@@ -34,7 +33,7 @@ def test_workers_come_with_a_load_and_go_after_it_and_no_request_fails(machine: 
                 failed.append(status)
 
     def workers() -> int:
-        return int(json.loads(machine.run("status", "--json").stdout)["workers"])
+        return int(machine.status()["workers"])
 
     clients = [threading.Thread(target=load) for _ in range(CLIENTS)]
     for client in clients:
@@ -45,4 +44,4 @@ def test_workers_come_with_a_load_and_go_after_it_and_no_request_fails(machine: 
         client.join()
     until(lambda: workers() == 1, "there are as few as may be", 90)
     assert failed == []
-    assert "workers: 1 to " in machine.log("controller")
+    until(lambda: "workers: 1 to " in machine.log("controller"), "it is logged")

@@ -99,7 +99,7 @@ def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 def server_of(site: Machine) -> str:
-    return str(json.loads(site.run("status", "--json").stdout)["server"])
+    return str(site.status()["server"])
 
 
 def by_server(site: Machine, uvicorn: Any, daphne: Any, hypercorn: Any) -> Any:
@@ -216,7 +216,7 @@ def test_too_large_a_message_closes_with_1009(site: Machine) -> None:
 
 def holder(site: Machine) -> int:
     """The process that supervisord knows as the one that holds connections; 0 while it is not ready."""
-    status = json.loads(site.run("status", "--json").stdout)
+    status = site.status()
     if not any(report["role"] in ("interface", "server") for report in status["ready"]):
         return 0
     return next(int(p["pid"]) for p in status["processes"] if p["role"] in ("interface", "server"))

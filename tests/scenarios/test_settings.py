@@ -55,17 +55,17 @@ def test_tls_from_a_file_serves_https_and_wss(project: Machine, mode: str) -> No
     assert project.directory
     assert f"https://127.0.0.1:{project.port}" in project.start("shop:app", "--mode", mode)
     trust = ssl.create_default_context(cafile=project.directory / "my cert.pem")
-    with urllib.request.urlopen(f"https://127.0.0.1:{project.port}/", context=trust, timeout=15) as response:
+    with urllib.request.urlopen(f"https://127.0.0.1:{project.port}/", context=trust, timeout=60) as response:
         assert (response.read(), response.headers["X-From"]) == (b"https", "file")
 
     async def echo() -> str | bytes:
         async with websockets.connect(f"wss://127.0.0.1:{project.port}/echo", ssl=trust) as socket:
             await socket.send("hello")
-            return await asyncio.wait_for(socket.recv(), 15)
+            return await asyncio.wait_for(socket.recv(), 60)
 
     assert asyncio.run(echo()) == "hello"
     with pytest.raises((urllib.error.URLError, OSError)):
-        urllib.request.urlopen(project.url, timeout=15)
+        urllib.request.urlopen(project.url, timeout=60)
     status = project.run("status", "--json").stdout
     assert "hunter2" not in status
     limits = {report["file_limit"] for report in json.loads(status)["ready"]}
@@ -91,7 +91,7 @@ def test_every_line_of_a_foreground_start_that_a_process_logged_is_json(project:
 
     def logged() -> bool:
         context = ssl._create_unverified_context()  # noqa: S323
-        urllib.request.urlopen(f"https://127.0.0.1:{project.port}/", context=context, timeout=15).close()
+        urllib.request.urlopen(f"https://127.0.0.1:{project.port}/", context=context, timeout=60).close()
         log = project.log("worker-00" if mode == "split" else "server-00")
         return "seen at" in log
 

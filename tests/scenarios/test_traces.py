@@ -52,11 +52,11 @@ def test_requests_sockets_and_jobs_join_the_trace_of_their_client(machine: Machi
         found = [json.loads(line) for line in lines if line.endswith("}")]
         return {(each["name"], each["attributes"]["asgictl.event"]): each for each in found}
 
-    with urllib.request.urlopen(urllib.request.Request(f"{machine.url}/a", headers=HEADERS), timeout=20) as answer:
+    with urllib.request.urlopen(urllib.request.Request(f"{machine.url}/a", headers=HEADERS), timeout=60) as answer:
         assert answer.read() == b"ok"
     with connect(machine.ws + "/ws", additional_headers=HEADERS) as ws:
         ws.send("x")
-        assert ws.recv(20) == "x"
+        assert ws.recv(60) == "x"
     events = ["GET /a", "websocket.receive /ws", "background.thumbs"]
     wanted = {("run", event) for event in events}
     wanted |= {("wait", event) for event in (events if mode == "split" else events[2:])}

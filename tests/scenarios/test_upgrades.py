@@ -1,7 +1,6 @@
 """An upgrade of asgictl itself, under load: `pip install -U`, then `asgictl reload --all`."""
 
 import io
-import json
 import shutil
 import subprocess
 import sys
@@ -14,7 +13,7 @@ from websockets.sync.client import connect
 
 import asgictl
 from asgictl.wire.handover import VERSION
-from tests.conftest import MODES, Machine
+from tests.conftest import MODES, Machine, until
 from tests.scenarios.test_demo import SECONDS, closed_with
 from tests.scenarios.test_deploys import SITE, Load, deploy, served
 
@@ -45,7 +44,7 @@ def upgrade(installed: Path) -> None:
 
 
 def status(machine: Machine) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(machine.run("status", "--json").stdout)
+    found: dict[str, Any] = machine.status()
     return found
 
 
@@ -84,7 +83,7 @@ def test_an_upgrade_replaces_all_but_supervisord_and_redis(machine: Machine, ins
     found = status(machine)
     assert found["version"] == NEXT
     assert {each["release"] for each in found["ready"] if each["role"] == "worker"} == {"second"}
-    assert found["warnings"] == []
+    until(lambda: status(machine)["warnings"] == [], "all is well")
     assert served(machine) == b"two"
 
 
@@ -135,7 +134,7 @@ def before(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return next(folder.glob("asgictl-*.whl"))
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_sockets_move_to_the_next_release_and_back(before: Path, machine: Machine, tmp_path: Path) -> None:
     """Adjacent versions of a record, by an upgrade and by a return to the release before."""
     site, current = tmp_path / "site", tmp_path / "current"

@@ -31,7 +31,7 @@ def test_the_wheel_holds_every_module_and_file(wheel: Path) -> None:
     assert {name.split("/")[0] for name in held} == {"asgictl", wheel.name.rpartition("-py3")[0] + ".dist-info"}
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_the_wheel_serves_in_a_clean_environment(wheel: Path, machine: Machine, tmp_path: Path) -> None:
     environment = tmp_path / "environment"
     venv.create(environment, with_pip=True)

@@ -26,7 +26,7 @@ def listener(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as made:
         made.bind(SOCKET)
         made.listen()
-        made.settimeout(10)
+        made.settimeout(60)
         yield made
 
 
@@ -134,7 +134,7 @@ Readiness(None, "worker", "worker", silent_seconds=1.0).ready()
 
 def alone(code: str) -> subprocess.CompletedProcess[str]:
     """Run code in a process that is ready and that nobody supervises."""
-    return subprocess.run([sys.executable, "-c", ALONE.format(code)], capture_output=True, text=True, timeout=30)
+    return subprocess.run([sys.executable, "-c", ALONE.format(code)], capture_output=True, text=True, timeout=60)
 
 
 def test_a_process_that_is_alone_ends_when_its_code_holds_the_gil() -> None:

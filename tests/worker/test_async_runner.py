@@ -107,7 +107,7 @@ def letters(*entries: tuple[bytes, WorkerMessage]) -> list[Any]:
 
 def scenario(test: Callable[[Loop], Coroutine[Any, Any, None]]) -> Callable[[], None]:
     async def main() -> None:
-        await asyncio.wait_for(test(Loop()), 30)
+        await asyncio.wait_for(test(Loop()), 60)
 
     def run() -> None:
         asyncio.run(main())
@@ -254,7 +254,7 @@ class Events(EventLoop):
 
     def stop(self) -> None:
         if self._thread:
-            self.submit(self._loop.shutdown_default_executor()).result(10)
+            self.submit(self._loop.shutdown_default_executor()).result(60)
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
         self._loop.close()
@@ -316,13 +316,13 @@ def test_many_turns_run_at_a_time_and_no_more_than_there_is_room_for(events: Eve
     for number in range(CAPACITY):
         begin(turns, wait, number)
     for _ in range(CAPACITY):
-        assert running.acquire(timeout=10)
+        assert running.acquire(timeout=60)
     one_more = threading.Thread(target=begin, args=(turns, wait, CAPACITY))
     one_more.start()
     assert events.commits == []
     assert not running.acquire(blocking=False)
     events.call(go_on.set)
-    one_more.join(10)
+    one_more.join(60)
     turns.finish()
     assert len(events.commits) == CAPACITY + 1
 

@@ -53,7 +53,7 @@ def test_every_thread_works_until_the_worker_is_told_to_stop(url: str) -> None:
     send(url, *range(10), -1)
     until(lambda: worker.figures().events == 11, "eleven events")
     stopping.set()
-    running.join(15)
+    running.join(60)
     assert not running.is_alive()
     assert sorted(done) == [-1, *range(10)], "an exception ends its job alone"
     assert worker.figures().running == 0

@@ -360,7 +360,7 @@ def test_a_reader_that_leaves_ends_the_list_quietly(url: str, client: Any) -> No
         assert b"background.thumbs" in process.stdout.readline()
         process.stdout.close()
         said = process.stderr.read()
-        process.wait(10)
+        process.wait(60)
     assert (process.returncode, said) == (1, b"")
 
 

@@ -88,7 +88,7 @@ def test_what_comes_of_a_dead_worker_after_its_reaper_is_seen_to(members: Member
         client.xadd(stream, {"1": "x"})
         client.xreadgroup(WORKERS, consumer, {stream: ">"})
     dead = [member("worker", A)]
-    until(lambda: members.beat(B, channels=["http.request"]).dead == dead, "a beat looks at consumers", 30)
+    until(lambda: members.beat(B, channels=["http.request"]).dead == dead, "a beat looks at consumers")
     members.reap(dead[0])
     assert [each["name"] for each in client.xinfo_consumers(stream, WORKERS)] == [f"{B}.0".encode(), b"nobody's"]
 

@@ -111,8 +111,8 @@ class Proxy:
 class Linked:
     """A link through a proxy to a real Redis, with short times."""
 
-    def __init__(self, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        for name, seconds in (("SILENT_SECONDS", 0.3), ("LOOK_SECONDS", 0.05), ("PROBE_SECONDS", 0.3)):
+    def __init__(self, url: str, monkeypatch: pytest.MonkeyPatch, probe_seconds: float = 30) -> None:
+        for name, seconds in (("SILENT_SECONDS", 0.3), ("LOOK_SECONDS", 0.05), ("PROBE_SECONDS", probe_seconds)):
             monkeypatch.setattr(module, name, seconds)
         self.proxy = Proxy(url)
         self.heard: list[object] = []
@@ -130,7 +130,7 @@ class Linked:
         return self.link.call(*command, answered=self.heard.append, again=again)
 
     async def hears(self, count: int) -> list[object]:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while len(self.heard) < count:  # noqa: ASYNC110 - what it waits for is no event
                 await asyncio.sleep(0.01)
         return self.heard
@@ -160,7 +160,7 @@ async def test_a_connection_that_is_silent_is_replaced_and_what_it_owed_is_sent_
 async def test_a_connection_that_nobody_uses_is_replaced_too(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async with Linked(url, monkeypatch) as linked:
         linked.proxy.freeze()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while linked.proxy.connections == 1 or not linked.link.up:  # noqa: ASYNC110 - what it waits for is no event
                 await asyncio.sleep(0.01)
         assert await linked.link.ask("ECHO", "a", again=ALWAYS) == b"a"
@@ -172,7 +172,7 @@ async def test_a_redis_that_stalls_keeps_its_connection(
     url: str, client: Any, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was sent once is not lost, however long it takes."""
-    async with Linked(url, monkeypatch) as linked:
+    async with Linked(url, monkeypatch, probe_seconds=0.3) as linked:
         linked.proxy.is_stalled.set()
         linked.call("RPUSH", name, "x", again=UNSENT)
         await asyncio.sleep(1.5)
@@ -245,7 +245,7 @@ async def test_what_waits_is_bounded_and_what_is_left_at_the_end_is_told(
     url: str, client: Any, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "QUEUE_BYTES", 100)
-    async with Linked(url, monkeypatch) as linked:
+    async with Linked(url, monkeypatch, probe_seconds=0.3) as linked:
         linked.proxy.is_stalled.set()
         linked.call("SET", name, "x" * 40, again=ALWAYS)
         linked.call("SET", name, "y" * 40, again=ALWAYS)

@@ -70,8 +70,8 @@ def test_who_stops_waiting_for_an_answer_costs_the_others_nothing() -> None:
     sentinels = Sentinels("s", [sentinel(OLD)])
     asked: list[Future[Node]] = [sentinels.ask() for _ in range(2)]
     asked[0].cancel()
-    assert asked[1].result(5) == OLD
-    assert sentinels.ask().result(5) == OLD
+    assert asked[1].result(60) == OLD
+    assert sentinels.ask().result(60) == OLD
 
 
 def test_a_connection_to_another_node_is_cut_and_one_to_the_master_is_not() -> None:
@@ -81,7 +81,7 @@ def test_a_connection_to_another_node_is_cut_and_one_to_the_master_is_not() -> N
     for connection in held.values():
         sentinels.hold(connection)
     sentinels.discover_master("s")
-    pairs[NEW][1].settimeout(5)
+    pairs[NEW][1].settimeout(60)
     assert pairs[NEW][1].recv(1) == b""
     pairs[OLD][0].sendall(b"x")
     assert pairs[OLD][1].recv(1) == b"x"

@@ -77,7 +77,7 @@ def test_a_silence_is_cut_by_another_thread_and_none_while_nothing_is_due(
     thread.start()
     until(lambda: connection._silent_since > 0, "an answer is waited for")
     connection.end_silence()
-    thread.join(5)
+    thread.join(60)
     assert len(ended) == 1
     connection.close()
 

@@ -285,7 +285,7 @@ def test_a_reply_whose_answer_a_cut_takes_is_sent_again(name: str, worker: Worke
         until(lambda: client.info("clients")["blocked_clients"], "a worker waits for a letter")
         kill_mail(client, layer)
         post(client, layer, LETTERS[0])
-        assert waiting.result(20) == (True, [LETTERS[0]])
+        assert waiting.result(60) == (True, [LETTERS[0]])
     assert client.xlen(replies) == 1 + 2
 
 
