@@ -185,7 +185,7 @@ class Forwarder:
             return
         self._budget += event.credit
         if pending.is_gone:
-            self.shed.add("requests whose client left before the response")
+            self.shed.add("requests dropped: the client left before the response")
             self._in_flight.skip(event.connection, lambda: None)
         self._in_flight.complete(event.connection)
         answer = pending.answer
@@ -225,7 +225,7 @@ class Forwarder:
         path = router.match(scope.local_path) if router else None
         if path is None or self._in_flight.full(Connect.channel + path.pool):
             if path or not router:
-                self.shed.add("handshakes refused with 503")
+                self.shed.add("handshakes rejected with 503: no worker ready, or channel full")
             client.close(Close(1000, "", 404 if router and not path else 503))
             return None
         socket: ConsumerSocket | StreamSocket
@@ -304,7 +304,7 @@ class Forwarder:
 
     def give_up(self, socket: ConsumerSocket, event: TurnEvent, reason: str) -> None:
         """An event that is not run again is kept for somebody to look at."""
-        self.shed.add("events given up: see asgictl dead-letters")
+        self.shed.add("events dead-lettered: see asgictl dead-letters list")
         self._layer.dead_letter(event.channel + socket.pool, event, reason)
 
     def _on_reply(self, reply: Reply, position: Position | None) -> None:

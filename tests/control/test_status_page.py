@@ -181,7 +181,7 @@ def test_a_summary_says_what_is_missing_and_what_was_refused() -> None:
     assert "interface 0 of 1 ready" in found
     assert "worker 1 of 2 ready" in found
     assert "WebSockets: none" in found
-    assert found.endswith("shed: 3 × late")
+    assert found.endswith("rejected: 3 × late")
 
 
 def test_a_summary_says_how_many_files_a_process_may_open() -> None:

@@ -357,7 +357,7 @@ async def test_a_post_that_may_have_run_is_a_502_and_one_that_redis_refused_a_50
     interface.layer.answer = RuntimeError("OOM")
     assert (await interface.requests(method="POST")).status == 503
     assert len(interface.layer.added) == 2
-    assert interface.forwarder.shed.tell()["events refused by Redis: OOM"] == 1
+    assert interface.forwarder.shed.tell()["events rejected by Redis: OOM"] == 1
 
 
 @pytest.mark.parametrize("limits", [{"channel_events": 1}, {"channel_bytes": 1}], ids=["events", "bytes"])

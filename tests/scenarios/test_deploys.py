@@ -291,7 +291,7 @@ def test_a_hand_over_under_way_is_shown_until_its_handler_is_done(site: Machine)
         assert slow.recv(SECONDS) == "2 0"
     status, metrics = admin(site, "/metrics")
     assert status == 200
-    assert 'asgictl_sockets_moved_total{process="interface-00",role="interface"} 2.0' in metrics
+    assert 'asgictl_websockets_handed_over_total{process="interface-00",role="interface"} 2.0' in metrics
 
 
 def test_sockets_that_cannot_move_are_said_at_start_and_close(site: Machine) -> None:

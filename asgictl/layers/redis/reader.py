@@ -31,7 +31,7 @@ READ_AGAIN_SECONDS = 1.0  # until a read that Redis has refused is tried again
 TELL_SECONDS = 10.0  # between two lines about entries of one stream
 LAST_ID = b"18446744073709551615-18446744073709551615"  # after which a stream takes no other
 ID = re.compile(rb"[0-9]{1,20}(-[0-9]{1,20})?")
-PASSED_OVER = "entries in Redis that cannot be read"
+PASSED_OVER = "Redis entries skipped: malformed"
 _RENEW = """
 redis.call('XTRIM', KEYS[1], 'MAXLEN', 0)
 return redis.call('XSETID', KEYS[1], '0-1')

@@ -18,7 +18,7 @@ from asgictl.wire.messages import INTERNAL_ERROR, Close, Done, LastReply, Respon
 
 AGAIN_SECONDS = 0.5  # between two attempts
 REFUSED_BYTES = 16 << 20  # of refused commits that a thread keeps; then those that are refused next end at once
-REFUSED = "commits that Redis refused"
+REFUSED = "commits rejected by Redis"
 
 
 class Commit(NamedTuple):
