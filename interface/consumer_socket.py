@@ -146,7 +146,7 @@ class ConsumerSocket:
     def _done(self, reply: Done, position: Position | None) -> None:
         """Apply what a turn produced; a reply to any turn but the one in flight is passed over."""
         if not self.connection.done(reply):
-            logger.info("connection %s: a late reply to turn %d", reply.connection, reply.number)
+            logger.info("connection %s: dropped a late reply to turn %d", reply.connection, reply.number)
             return
         self._host.figures.turn(perf_counter() - self._turn_since, reply.run_seconds)
         if not self.client.is_accepted and self._deadline:
@@ -171,7 +171,7 @@ class ConsumerSocket:
         again = self.connection.lost(started)
         if again is None and event is not None:
             reason = f"its worker died, attempt {event.attempt}"
-            logger.error("connection %s: its turn is given up: %s", self.connection.id, reason)
+            logger.error("connection %s: dead-lettered a turn: %s", self.connection.id, reason)
             self._host.give_up(self, event, reason)
             if self.repeatable or not self.client.is_accepted:
                 self._close(Close(INTERNAL_ERROR, "", 500))
@@ -187,7 +187,7 @@ class ConsumerSocket:
     def refused(self, for_good: bool) -> bool:
         """Redis takes none: a frame waits, and a handshake until its deadline. For good: it ends the socket."""
         if for_good and (event := self.connection.event):
-            self._host.give_up(self, event, "Redis refused it")
+            self._host.give_up(self, event, "Redis rejected it")
             self._close(Close(INTERNAL_ERROR, "", 500))
             self.skipped()
         return not for_good

@@ -143,7 +143,7 @@ class Forwarder:
             self._empty.clear()
             await asyncio.wait([asyncio.ensure_future(self._empty.wait())], timeout=self.limits.drain_seconds)
         if self.sockets:
-            logger.warning("stopped with the last turns of %d connections not run", len(self.sockets))
+            logger.warning("stopped before the last turns of %d connections had run", len(self.sockets))
         else:
             await self._layer.goodbye()
         if self._sweeper:
@@ -161,7 +161,7 @@ class Forwarder:
             try:
                 self._router = Router.decode(self._routed)
             except WireError as error:
-                logger.error("kept the manifest before: %s", error)
+                logger.error("kept the previous manifest: %s", error)
         return self._router
 
     def http(self, scope: Scope, body: bytes, length: int, more: bool, client: ClientRequest) -> PendingRequest:
@@ -342,7 +342,7 @@ class Forwarder:
         """We stood still for so long that others took us for dead: our connections are theirs to end. Stop."""
         if self.is_fenced:  # a second SIGINT would cut sockets off
             return
-        logger.error("fenced: this interface was taken for dead; it closes its sockets and ends")
+        logger.error("fenced: the lease of this interface expired; it closes its sockets and ends")
         self.is_fenced = True
         self._in_flight.clear()
         self.sockets.clear()

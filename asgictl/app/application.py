@@ -65,7 +65,7 @@ def path(
     consumers = {"connect": connect, "receive": receive, "disconnect": disconnect}
     for kind, consumer in consumers.items():
         if consumer is not None and not callable(consumer):
-            raise TargetError(f"path({pattern!r}, {kind}=...): a consumer is a function, not {consumer!r}")
+            raise TargetError(f"path({pattern!r}, {kind}=...): a consumer must be a function, not {consumer!r}")
     return Route(pattern, consumers, pool, at_most_once)
 
 
@@ -91,11 +91,11 @@ class Application:
         for prefix, mounted in mounts.items():
             if not prefix.startswith("/") or not callable(mounted):
                 raise TargetError(
-                    f"Application(http={{{prefix!r}: {mounted!r}}}): a prefix starts with / and is callable"
+                    f"Application(http={{{prefix!r}: {mounted!r}}}): a prefix must start with / and name a callable"
                 )
         for prefix in pools or ():
             if not prefix.startswith("/"):
-                raise TargetError(f"Application(pools={{{prefix!r}: ...}}): a prefix starts with /")
+                raise TargetError(f"Application(pools={{{prefix!r}: ...}}): a prefix must start with /")
         self.http = longest_first(mounts)
         self.pools = longest_first({prefix: pool_suffix(pool) for prefix, pool in (pools or {}).items()})
         self.websocket = websocket if callable(websocket) else ()
@@ -111,7 +111,7 @@ class Application:
                 raise TargetError(f"Application(background=...): {error}") from None
             if not callable(consumer):
                 raise TargetError(
-                    f"Application(background={{{name!r}: ...}}): a consumer is a function, not {consumer!r}"
+                    f"Application(background={{{name!r}: ...}}): a consumer must be a function, not {consumer!r}"
                 )
         self.depths = Depths(self.background)
         self.route = lru_cache(maxsize=1024)(self._route)

@@ -65,7 +65,7 @@ class Lifespan:
             if ended.error is not None and self._heard:
                 failures.error("lifespan failed", exc_info=ended.error)
             elif ended.error is not None:
-                logger.info("the application has no lifespan: %r", ended.error)
+                logger.info("the application does not support lifespan: %r", ended.error)
         finally:
             self._answer.set()
 

@@ -167,7 +167,7 @@ class Message:
         frame = frame_of(text, data)
         if isinstance(self._turn.event, Disconnect):
             raise ConsumerError(
-                "reply() in a disconnect consumer: the connection has gone; send to a group, or nothing"
+                "reply() cannot be used in a disconnect consumer: the connection is closed; send to a group"
             )
         if not immediately:
             self._outcome.frames.append(frame)
@@ -201,7 +201,7 @@ class Message:
                 f"close code {code!r:.60} may not be sent; use 1000, 1001, 1007 to 1014 or 3000 to 4999"
             )
         if not isinstance(reason, str) or len((reason := encodable(reason)).encode()) > CLOSE_REASON_BYTES:
-            raise ConsumerError(f"a close reason is a str of at most {CLOSE_REASON_BYTES} bytes of UTF-8")
+            raise ConsumerError(f"a close reason must be a str of at most {CLOSE_REASON_BYTES} bytes of UTF-8")
         self._outcome.close = Close(number, reason)
 
 

@@ -19,7 +19,7 @@ _current: ContextVar["Outcome"] = ContextVar("asgictl_outcome")
 def frame_of(text: str | None, data: bytes | None) -> Frame:
     """Return the one frame that text= or data= asks for; raises ConsumerError for neither or both."""
     if (text is None) == (data is None):
-        raise ConsumerError("give either text= or data=, not both and not neither")
+        raise ConsumerError("give exactly one of text= and data=")
     frame = data if text is None else text
     if not isinstance(frame, bytes if text is None else str):
         raise ConsumerError(f"text= takes str and data= takes bytes, not {type(frame).__name__}")
@@ -34,7 +34,7 @@ def encodable(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise ConsumerError(f"text that UTF-8 cannot carry: {error}") from None
+        raise ConsumerError(f"text that cannot be encoded as UTF-8: {error}") from None
     return text
 
 
@@ -46,9 +46,9 @@ def encoded(what: str, content: dict[str, Any], most_bytes: int, known: bytes = 
     try:
         data = encode_state(content, known)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise ConsumerError(f"{what} holds what MessagePack cannot carry: {error}") from error
+        raise ConsumerError(f"{what} cannot be encoded as MessagePack: {error}") from error
     if len(data) > most_bytes:
-        raise ConsumerError(f"{what} is {len(data)} bytes encoded; {most_bytes} is the most")
+        raise ConsumerError(f"{what} is {len(data)} bytes when encoded; the limit is {most_bytes}")
     return data
 
 

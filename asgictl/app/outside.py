@@ -12,7 +12,7 @@ from asgictl.machine.run_dir import RunDir
 from asgictl.wire.messages import Job, Sent
 from asgictl.wire.records import is_current
 
-NOWHERE = "outside of a consumer or view send() needs to know where to: set ASGICTL_REDIS to the URL of Redis, or {}"
+NOWHERE = "send() outside of a consumer or view needs a Redis: set ASGICTL_REDIS to its URL, or {}"
 
 _stand_in: Callable[[Sent], None] | None = None
 
@@ -34,7 +34,7 @@ class Sender:
         try:
             return cls(os.environ.get("ASGICTL_REDIS") or redis_url_of(name), name)
         except (NotRunning, RedisError) as error:
-            raise RedisError(NOWHERE.format(f"ASGICTL_NAME to an instance with one of its own ({error})")) from None
+            raise RedisError(NOWHERE.format(f"ASGICTL_NAME to an instance with an embedded Redis ({error})")) from None
 
     def send(self, sent: Sent) -> None:
         """Send now. Raises UnknownChannel when a worker that was ready had no such channel, and ChannelFull.
@@ -79,7 +79,7 @@ def redis_url_of(name: str) -> str:
     try:
         described = run_dir.description()
     except OSError:
-        raise NotRunning(f"no instance {name!r} runs; start one with asgictl start") from None
+        raise NotRunning(f"no instance {name!r} is running; start one with asgictl start") from None
     if described["redis"] != "embedded":
-        raise RedisError(f"instance {name!r} has no Redis of its own: say which with --redis")
+        raise RedisError(f"instance {name!r} has no embedded Redis: give the URL of its Redis with --redis")
     return run_dir.redis_url

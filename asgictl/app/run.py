@@ -184,7 +184,7 @@ class RunningJob(Run[None]):
         self._job = job
         self._message = BackgroundMessage(job)
         if job.name not in application.background:
-            raise WireError(f"nobody has the channel {job.channel!r}")
+            raise WireError(f"no consumer for the channel {job.channel!r}")
         self._consumer = application.background[job.name]
         self.is_async = is_async(self._consumer)
 

@@ -53,9 +53,9 @@ def reload(interfaces: bool, everything: bool, release: str, waits: bool, name: 
         return
     split = Instance(name).described()["mode"] == "split"
     if interfaces and not split:
-        raise click.UsageError("--interfaces means nothing in --mode=inprocess: there are none")
+        raise click.UsageError("--interfaces does not apply to --mode=inprocess, which has no interfaces")
     if interfaces and release:
-        raise click.UsageError("--release means nothing with --interfaces, which run no code of yours")
+        raise click.UsageError("--release does not apply to --interfaces, which run none of your code")
     role = "interface" if interfaces else "worker" if split else "server"
     _change(name, f"reloaded {role}s", methodcaller("replace", role, release, tell, waits=waits))
 
@@ -107,12 +107,14 @@ def _change(name: str, done: str, change: Callable[["Deploys"], "Cost"]) -> None
     try:
         cost = change(Deploys(name, ending))
     except Interrupted:
-        raise click.ClickException("given up before all was ready: what had started stops") from None
+        raise click.ClickException(
+            "interrupted before all processes were ready: those that had started are stopped"
+        ) from None
     closed = f"; {cost.closed} WebSockets were closed with 1012" if cost.closed else ""
     killed = f"; {cost.killed} processes did not drain in time and were killed" if cost.killed else ""
     click.echo(done + closed + killed)
     if ending.is_set():
-        tell("what drains goes on to do so: asgictl status")
+        tell("the old processes go on draining: asgictl status shows them")
 
 
 def _since(ctx: click.Context, param: click.Parameter, value: str | None) -> float:
@@ -148,7 +150,7 @@ def logs(role: str, lines: int | None, since: float, level: str, follow: bool, f
     as_json = instance.described()["options"].get("ASGICTL_LOG_FORMAT") == "json"
     shown = Logs(instance.run_dir.path / "log", role, logging.getLevelNamesMapping()[level.upper()], as_json=as_json)
     if not shown.files():
-        raise click.UsageError(f"no process {role} has a log; asgictl status names them")
+        raise click.UsageError(f"process {role} has no log; asgictl status lists the processes")
     if files:
         click.echo("\n".join(map(str, shown.files())))
         return
@@ -177,5 +179,5 @@ def stacks(process: str, name: str) -> None:
     redis_url = run_dir.redis_url if has_own_redis(run_dir.path) else None
     texts = list(stacks(run_dir.path, redis_url, asked))
     if not texts:
-        raise click.UsageError(f"no process {process} runs Python; asgictl status names them")
+        raise click.UsageError(f"no process {process} runs Python; asgictl status lists the processes")
     click.echo("\n\n".join(texts))

@@ -35,7 +35,7 @@ class Number(click.FloatRange):
 
 def _name(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
     if not re.fullmatch(NAME, value):
-        raise click.BadParameter("1 to 32 letters, digits, - and _")
+        raise click.BadParameter("use 1 to 32 letters, digits, - and _")
     return value
 
 
@@ -82,7 +82,7 @@ def _origins(_ctx: click.Context, _param: click.Parameter, value: tuple[str, ...
 
 def _root_path(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
     if not re.fullmatch(r"(/[A-Za-z0-9._~!$&'()*+,;=:@-]+)*/?", value):
-        raise click.BadParameter(f"{value}: no path that a request can have; as /site, other characters as in no URL")
+        raise click.BadParameter(f"{value}: not the path of a URL; write it as /site")
     return value
 
 
@@ -115,7 +115,7 @@ def _env_file(_ctx: click.Context, _param: click.Parameter, value: str | None) -
 
 def check_server(server: str, *passed_on: tuple[str, ...]) -> None:
     if server != "uvicorn" and any(passed_on):  # TLS that was asked for must not be lost
-        raise click.UsageError(f"--uvicorn-option and --gunicorn-option mean nothing on --server={server}")
+        raise click.UsageError(f"--uvicorn-option and --gunicorn-option do not apply to --server={server}")
 
 
 def several(*each: Decorator) -> Decorator:

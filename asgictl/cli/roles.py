@@ -68,12 +68,12 @@ def _alone(role: str, name: str, redis_url: str, bind: str, report: dict[str, An
     from asgictl.layers.redis.leases import living
 
     what = Bind(bind).url if bind else ", ".join(report["channels"])
-    logger.info("this %s of instance %r serves %s by Redis at %s", role, name, what, masked(redis_url))
+    logger.info("this %s of instance %r serves %s through Redis at %s", role, name, what, masked(redis_url))
     other = "worker" if role == "interface" else "interface"
     with suppress(RedisError), endpoint(redis_url).client(ANSWER_SECONDS) as client:  # others say why
         if not living(client, Keys(name), other):
-            nothing = "no %s of instance %r is there: nothing is served until one runs with this --redis and --name"
-            logger.warning(nothing, other, name)
+            nothing = "instance %r has no %s: nothing is served until one runs with this --redis and --name"
+            logger.warning(nothing, name, other)
 
 
 def _run_dir() -> Path | None:

@@ -40,7 +40,7 @@ from asgictl.telemetry.logs import masked
 SIGNALLED = 128  # and the signal's number: the exit status of what a signal ended, as shells have it
 SHOWN_FILES = 5  # of those that a change has changed
 DEVELOPMENT_DRAIN_SECONDS = 1  # where each edit is a deploy
-NO_AFFINITY = "--affinity=client means nothing in --mode=inprocess, whose servers share one listening socket"
+NO_AFFINITY = "--affinity=client does not apply to --mode=inprocess, whose servers share one listening socket"
 KILLED = "{} processes did not end in time and were killed"
 
 
@@ -100,12 +100,12 @@ def start(
     other = "interfaces" if mode == "inprocess" else "gunicorn_option"
     source = click.get_current_context().get_parameter_source(other)
     if source == ParameterSource.COMMANDLINE:  # a file or the environment may serve both modes
-        raise click.UsageError(f"--{other.replace('_', '-')} means nothing in --mode={mode}")
+        raise click.UsageError(f"--{other.replace('_', '-')} does not apply to --mode={mode}")
     if mode == "inprocess" and given["affinity"] == "client" and given["workers"] > 1:
         _refuse_affinity()
     check_server(given["server"], given["uvicorn_option"], given["gunicorn_option"])
     if watches and detach:
-        raise click.UsageError("--reload watches files from the foreground: leave -d away")
+        raise click.UsageError("--reload works in the foreground only: leave out -d")
     if bind.startswith("fd:"):
         raise click.UsageError("--bind fd://N is for a process that runs alone; use host:port or unix:/path")
     drains = click.get_current_context().get_parameter_source("drain_seconds")
@@ -130,7 +130,9 @@ def _workers(given: int | str, mode: str) -> tuple[int, tuple[int, int] | None]:
     """Return how many workers there are to be at first, and between which numbers; None where that is fixed."""
     least, _, most = str(given).partition("..")
     if most and mode == "inprocess":
-        raise click.UsageError("--workers N..M means nothing in --mode=inprocess: gunicorn has a fixed number")
+        raise click.UsageError(
+            "--workers N..M does not apply to --mode=inprocess: gunicorn's number of workers is fixed"
+        )
     return int(least), (int(least), int(most)) if most else None
 
 
@@ -174,7 +176,7 @@ def _run(config: InstanceConfig, detach: bool, watches: bool) -> None:
             stopping.set()
             instance.conclude()
             return
-    click.echo("draining; once more to kill what has not ended", err=True)
+    click.echo("draining; press Ctrl-C again to kill the processes that are left", err=True)
     if killed := instance.stop(delays=stopping.number != signal.SIGINT):
         click.echo(KILLED.format(killed), err=True)
 
@@ -183,7 +185,7 @@ def _force(run_dir: Path) -> None:
     """Kill all that runs: what drains is lost. Whoever waits for it cleans up."""
     from asgictl.control.remains import Remains
 
-    click.echo("killing what has not ended", err=True)
+    click.echo("killing the processes that are left", err=True)
     kill(Remains(run_dir).processes)
 
 

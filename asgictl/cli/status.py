@@ -93,7 +93,7 @@ def ps() -> None:
     """
     rows = [_row(name) for name in instance_names()]
     if not rows:
-        click.echo("no instance runs here; start one with asgictl start")
+        click.echo("no instance is running here; start one with asgictl start")
         return
     heading, *lines = table(INSTANCES, rows, width())
     styles = ["" if row[1] == WELL else WRONG for row in rows]

@@ -197,11 +197,12 @@ def _labels(pid: int, report: dict[str, Any]) -> list[str]:
 def listeners(run_dir: Path, port: int | None) -> list[socket.socket]:
     """Return where a controller is asked. A port that is taken is logged: the socket is there all the same."""
     found: list[socket.socket] = []
-    for bind in (f"unix:{run_dir.absolute() / SOCKET}", *([f"127.0.0.1:{port}"] if port else [])):
+    local = [Bind(f"127.0.0.1:{port}", "--admin-port")] if port else []
+    for bind in (Bind(f"unix:{run_dir.absolute() / SOCKET}"), *local):
         try:
-            found.append(Bind(bind).listen())
+            found.append(bind.listen())
         except AddressError as error:
-            logger.error("the admin endpoint: %s", error)
+            logger.error("no admin endpoint: %s", error)
     return found
 
 

@@ -43,7 +43,9 @@ class LastExit(TypedDict):
 
     pid: int
     seconds_ago: float
-    reason: Annotated[str, Meta(description="For people, as `SIGSEGV` or `killed by the kernel: memory (SIGKILL)`.")]
+    reason: Annotated[
+        str, Meta(description="For people, as `SIGSEGV` or `killed by the kernel: out of memory (SIGKILL)`.")
+    ]
     signal: Annotated[str, Meta(description="As SIGKILL; empty unless a signal ended it.")]
     status: Annotated[int | None, Meta(description="Its exit status; null when a signal ended it.")]
 

@@ -110,11 +110,11 @@ def test_what_runs_for_long_is_named_the_longest_first() -> None:
 def test_last_exits_have_their_reasons_the_newest_first() -> None:
     found = status(
         process("worker-00", last_exit=end("exit status 9", 130.0)),
-        process("worker-01", last_exit=end("killed by the kernel: memory (SIGKILL)", 3.2)),
+        process("worker-01", last_exit=end("killed by the kernel: out of memory (SIGKILL)", 3.2)),
     )
     block = text(found).partition("last exits")[2].split("\n\n")[0].splitlines()[1:]
     assert block == [
-        "worker-01    77  3.2 s  killed by the kernel: memory (SIGKILL)",
+        "worker-01    77  3.2 s  killed by the kernel: out of memory (SIGKILL)",
         "worker-00    77  2 min  exit status 9",
     ]
 

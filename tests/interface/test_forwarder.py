@@ -263,7 +263,7 @@ async def test_a_body_that_a_worker_asked_for_and_that_does_not_come_in_time_is_
     await settled()
     assert client.status == 408
     assert interface.layer.letters[-1] == (WORKER, Gone(interface.event.connection, b"1-0"))
-    assert interface.forwarder.shed.tell() == {"requests answered 408: The body did not come in time.": 1}
+    assert interface.forwarder.shed.tell() == {"requests answered 408: The body was not received in time.": 1}
 
 
 @scenario
