@@ -5,12 +5,12 @@ import click
 # Each option by its parameter's name; what stands nowhere comes last.
 SECTIONS = {
     "What runs": "app_dir env_file mode server name watches detach",
-    "Network": "bind probe_port redis root_path forwarded_allow_ips allowed_origins affinity"
+    "Network": "bind admin_port probe_port redis root_path forwarded_allow_ips allowed_origins affinity"
     " uvicorn_option gunicorn_option",
     "Limits": "timeout max_message_bytes max_body_bytes capacity limit silent_seconds",
     "Workers": "workers threads interfaces only_channels exclude_channels max_events max_memory_mib",
     "Deploys": "release start_seconds drain_seconds drain_rate shutdown_delay",
-    "Logs": "access_log slow_seconds log_format log_file_mib admin_port",
+    "Logs": "access_log slow_seconds log_format log_file_mib",
 }
 
 

@@ -1,4 +1,4 @@
-"""What an operator does with an instance that runs: reload, restart, scale, logs."""
+"""asgictl reload, restart, scale, logs and stacks."""
 
 import logging
 import sys
@@ -23,28 +23,26 @@ LEVELS = ("debug", "info", "warning", "error", "critical")
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}  # seconds
 
 
-waits = click.option("--wait", "waits", is_flag=True, help="Return only once what is replaced has drained.")
+waits = click.option("--wait", "waits", is_flag=True, help="Return only once the old processes have drained.")
 
 
 @click.command()
-@click.option(
-    "--interfaces", is_flag=True, help="Replace interface servers, one by one: each hands its WebSockets over."
-)
+@click.option("--interfaces", is_flag=True, help="Replace interfaces one by one; each hands its WebSockets over.")
 @click.option(
     "--all",
     "everything",
     is_flag=True,
-    help="Replace the controller, interfaces and workers, as after pip install -U asgictl. supervisord and Redis stay.",
+    help="Replace all processes except supervisord and Redis, as after pip install -U asgictl.",
 )
 @options.release
 @waits
 @options.running
 def reload(interfaces: bool, everything: bool, release: str, waits: bool, name: str) -> None:
-    """Deploy the code as it is now.
+    """Deploy the current code.
 
-    New processes start, and the old ones drain once all of the new are ready. It returns once the new serve; asgictl
-    status shows what still drains. Should the new not start, they are removed and the old go on. In split mode the
-    sockets of consumers notice nothing; in-process all close (1012).
+    New processes start, and the old ones drain once all new ones are ready. The command returns once the new ones
+    serve; asgictl status shows those that still drain. If the new ones do not start, they are removed and the old ones
+    go on. In split mode the WebSockets of consumers stay open; in-process all WebSockets close (1012).
     """
     from asgictl.control.instance import Instance
 
@@ -65,9 +63,9 @@ def reload(interfaces: bool, everything: bool, release: str, waits: bool, name: 
 @waits
 @options.running
 def restart(role: str, waits: bool, name: str) -> None:
-    """Replace the processes of a role by new ones.
+    """Replace the processes of a role with new ones.
 
-    It works as reload does; Redis and the controller stop first.
+    The new ones start before the old ones drain, as with reload; only Redis and the controller stop first.
     """
     _change(name, f"restarted {role}", methodcaller("replace", role, None, tell, waits=waits))
 
@@ -80,8 +78,8 @@ def restart(role: str, waits: bool, name: str) -> None:
 def scale(ctx: click.Context, counts: tuple[str, ...], waits: bool, name: str) -> None:
     """Set the number of processes of a role.
 
-    For example: asgictl scale worker=8 interface=2. Those that are too many drain; interfaces hand their WebSockets
-    over to those that stay.
+    For example: asgictl scale worker=8 interface=2. Processes in excess drain; interfaces hand their WebSockets over
+    to those that stay.
     """
     wanted = []
     for each in counts:
@@ -130,19 +128,23 @@ def _since(ctx: click.Context, param: click.Parameter, value: str | None) -> flo
 
 @click.command()
 @click.argument("role", default="")
-@click.option("-n", "--lines", type=click.IntRange(0), help="Show so many lines.  [default: 100; with --since all]")
+@click.option("-n", "--lines", type=options.Whole(0), help="Number of lines to show.  [default: 100; with --since all]")
+@click.option("--since", metavar="TIME", callback=_since, help="Show lines since then: 10m, 2h, '2026-01-31 17:00'.")
 @click.option(
-    "--since", metavar="TIME", callback=_since, help="Show what was logged since: 10m, 2h, '2026-01-31 17:00'."
+    "--level",
+    type=click.Choice(LEVELS),
+    default=LEVELS[0],
+    show_default=True,
+    help="Show lines of this level or above.",
 )
-@click.option("--level", type=click.Choice(LEVELS), default=LEVELS[0], help="Show lines that are at least as grave.")
-@click.option("-f", "--follow", is_flag=True, help="Go on with what is logged from now on.")
-@click.option("--files", is_flag=True, help="Show where the logs are instead.")
+@click.option("-f", "--follow", is_flag=True, help="Keep showing new lines.")
+@click.option("--files", is_flag=True, help="Show the paths of the log files instead.")
 @options.running
 def logs(role: str, lines: int | None, since: float, level: str, follow: bool, files: bool, name: str) -> None:
-    """Show what processes have logged, by time.
+    """Show the logs of processes, ordered by time.
 
-    ROLE is a role, or one process; without it, all are shown. supervisord's ends of processes and Redis's warnings
-    are among them; --files has the rest that these two write.
+    ROLE is a role or one process; without it, all logs are shown. They include processes' ends, as supervisord logs
+    them, and Redis's warnings; --files names the whole logs of both.
     """
     from asgictl.control.instance import Instance
 
@@ -164,10 +166,10 @@ def logs(role: str, lines: int | None, since: float, level: str, follow: bool, f
 @click.argument("process", default="")
 @options.running
 def stacks(process: str, name: str) -> None:
-    """Show where each thread is now.
+    """Show the current stack of each thread.
 
-    PROCESS is a role, or one process; without it, all are shown. The stacks stand in the logs too. Code that holds
-    the GIL is shown; where py-spy is installed and may look, who holds it.
+    PROCESS is a role or one process; without it, all processes are shown. The stacks are logged too. They can be had
+    while C code holds the GIL; py-spy, where it is installed and permitted, names the thread that holds it.
     """
     from asgictl.control.stacks import Process, stacks
     from asgictl.control.status import status

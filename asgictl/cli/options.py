@@ -18,13 +18,26 @@ DEFAULT_NAME = "default"
 DEFAULT_BIND = Platform("PORT", "0.0.0.0:{}", "127.0.0.1:8000")
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 DEFAULT_WORKERS = Platform("WEB_CONCURRENCY", "{}", str(CORES))
-COUNTS = {"worker": click.IntRange(1, 64), "interface": click.IntRange(1, 16)}
 MOST_SECONDS = 1e9  # 31 years; a thread's wait overflows at ten times as much
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
+class Whole(click.IntRange):
+    """A whole number, N in help."""
+
+    name = "whole number"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        return "N"
+
+
+COUNTS = {"worker": Whole(1, 64), "interface": Whole(1, 16)}
+
+
 class Number(click.FloatRange):
     """A number that clocks can count: nan, inf and more than MOST_SECONDS are none."""
+
+    name = "number"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         number: float = super().convert(value, param, ctx)
@@ -51,7 +64,8 @@ def _running(ctx: click.Context, param: click.Parameter, value: str | None) -> s
 
 def option(*names: str, **settings: Any) -> Decorator:
     """An option that the environment can give too, as ASGICTL_ and its name."""
-    settings = {"show_default": getattr(settings.get("default"), "shown", True)} | settings
+    default = settings.get("default")
+    settings = {"show_default": getattr(default, "shown", default != "")} | settings
     return click.option(*names, envvar=variable(names[-1]), show_envvar=True, **settings)
 
 
@@ -130,10 +144,10 @@ def several(*each: Decorator) -> Decorator:
 
 
 name = option("--name", default=DEFAULT_NAME, callback=_name, help="Name of the instance on this machine and in Redis.")
-running = option("--name", callback=_running, help="Name of the instance.  [default: the one that runs here]")
+running = option("--name", callback=_running, help="Name of the instance.  [default: the instance that runs here]")
 threads = option(
     "--threads",
-    type=click.IntRange(1, 1024),
+    type=Whole(1, 1024),
     help="Threads of each process for sync code.  [default: 1; in-process as many as Python's pools]",
 )
 REDIS_URL = "redis://, rediss://, unix://, redis+sentinel:// or rediss+sentinel://"
@@ -142,7 +156,14 @@ redis = option(
     metavar="URL",
     is_eager=True,
     callback=_redis,
-    help=f"URL of Redis: {REDIS_URL}. Without it, the instance runs its own Redis.",
+    help=f"URL of Redis: {REDIS_URL}. Without it, the instance starts its own Redis.",
+)
+its_redis = option(
+    "--redis",
+    metavar="URL",
+    is_eager=True,
+    callback=_redis,
+    help=f"URL of Redis: {REDIS_URL}.  [default: the Redis of the instance]",
 )
 needed_redis = option("--redis", metavar="URL", required=True, callback=_redis, help=f"URL of Redis: {REDIS_URL}.")
 app_dir = option(
@@ -158,15 +179,14 @@ env_file = option(
     type=click.Path(exists=True, dir_okay=False),
     is_eager=True,  # it may set what other options read
     callback=_env_file,
-    help="File of NAME=VALUE lines to set in the environment, where NAME is not set yet.",
+    help="File of NAME=VALUE lines to add to the environment; variables that are set already stay.",
 )
 target = several(click.argument("target", envvar="ASGICTL_TARGET", default="asgictl.demo:app"), app_dir, env_file)
 silent_seconds = option(
     "--silent-seconds",
     type=Number(2),
     default=SILENT_SECONDS,
-    help="Kill a process that gives no sign of life for this many seconds, because it is stopped or runs C code that"
-    " holds the GIL, such as one long re.match.",
+    help="Kill a process that sends no heartbeat for this many seconds, as when it is stopped or C code holds the GIL.",
 )
 LIMITS = Limits()
 log_format = option("--log-format", type=click.Choice(["human", "json"]), default="human", help="Log format.")
@@ -176,13 +196,13 @@ of_interfaces = several(
     option("--server", type=click.Choice(SERVERS), default="uvicorn", help="Server that accepts connections."),
     option(
         "--max-message-bytes",
-        type=click.IntRange(1),
+        type=Whole(1),
         default=LIMITS.message_bytes,
         help="Largest WebSocket message. A larger one closes its WebSocket with 1009.",
     ),
     option(
         "--max-body-bytes",
-        type=click.IntRange(0),
+        type=Whole(0),
         default=LIMITS.body_bytes,
         help="Largest request body. A larger one is answered 413.",
     ),
@@ -192,16 +212,18 @@ of_interfaces = several(
         multiple=True,
         type=Words(),
         callback=_limits,
-        help="Limit for clients, such as header_bytes=65536; the documentation lists the names. Repeatable.",
+        help="Change a limit for clients, such as header_bytes=65536; docs/reference/limits.md lists them. Repeatable.",
     ),
     option(
         "--capacity",
-        type=click.IntRange(1),
+        type=Whole(1),
         default=LIMITS.channel_events,
-        help="Events that a channel holds. Further requests are answered 503.",
+        help="Most events that wait in a channel. Further requests are answered 503.",
     ),
     option(
-        "--forwarded-allow-ips", default="127.0.0.1", help="Proxies whose X-Forwarded headers are trusted; * for any."
+        "--forwarded-allow-ips",
+        default="127.0.0.1",
+        help="Addresses of proxies whose X-Forwarded headers are trusted; * for any.",
     ),
     option(
         "--allowed-origins",
@@ -209,56 +231,63 @@ of_interfaces = several(
         multiple=True,
         type=Words(),
         callback=_origins,
-        help="Origin whose pages may open consumers' WebSockets, such as https://*.example.com. Repeatable."
+        help="Origin whose pages may open WebSockets of consumers, such as https://*.example.com. Repeatable."
         "  [default: the same host]",
     ),
-    option("--root-path", default="", callback=_root_path, help="Path below which a proxy serves the application."),
+    option(
+        "--root-path",
+        default="",
+        callback=_root_path,
+        help="Path under which a proxy serves the application, such as /site.",
+    ),
     option(
         "--affinity",
         type=click.Choice(AFFINITIES),
         default="connection",
-        help="Requests that stay with one worker of an ASGI application: those of a keep-alive connection, or those of"
-        " a client's address (split).",
+        help="Send the requests of a keep-alive connection, or of a client address, to one worker of an ASGI"
+        " application (split).",
     ),
     option("--access-log", is_flag=True, help="Log each request and WebSocket, without query strings."),
 )
 of_workers = several(
-    option("--timeout", type=Number(0), default=60.0, help="Seconds that a handler may run; 0 for no limit."),
+    option(
+        "--timeout",
+        type=Number(0),
+        default=60.0,
+        help="Seconds that a handler may run before it is ended; 0 for no limit.",
+    ),
     option(
         "--slow-seconds",
         type=Number(0),
         default=0.0,
-        help="Log events that take longer than this many seconds, with a stack; 0 for none.",
+        help="Log each event that takes longer than this many seconds, with a stack; 0 for none.",
     ),
     option(
         "--only-channels",
         metavar="GLOB",
         multiple=True,
         type=Words(),
-        help="Serve only channels that match. Repeatable.",
+        help="Serve only channels that match this pattern. Repeatable.",
     ),
     option(
         "--exclude-channels",
         metavar="GLOB",
         multiple=True,
         type=Words(),
-        help="Do not serve channels that match. Repeatable.",
+        help="Do not serve channels that match this pattern. Repeatable.",
     ),
     option(
-        "--max-events",
-        type=click.IntRange(0),
-        default=0,
-        help="Replace a worker after about this many events; 0 for never.",
+        "--max-events", type=Whole(0), default=0, help="Replace a worker after about this many events; 0 for never."
     ),
     option(
         "--drain-seconds",
         type=Number(0),
         default=600.0,
-        help="Seconds that a stopping worker keeps ASGI WebSockets and streams; in-process at most 30.",
+        help="Seconds that a stopping worker keeps ASGI WebSockets and streams open; in-process at most 30.",
     ),
     option(
         "--max-memory-mib",
-        type=click.IntRange(0),
+        type=Whole(0),
         default=0,
         help="Replace a worker that grows beyond this many MiB; 0 for never.",
     ),
@@ -267,13 +296,13 @@ drain_rate = option(
     "--drain-rate",
     type=Number(0, min_open=True),
     default=DRAIN_RATE,
-    help="WebSockets that a draining instance closes each second (1012), or more if its deadline demands it.",
+    help="WebSockets that a draining instance closes each second (1012); more if its deadline requires it.",
 )
 shutdown_delay = option(
     "--shutdown-delay",
     type=Number(0),
     default=0.0,
-    help="Seconds to serve on after SIGTERM or `asgictl stop` while /readyz fails, so that load balancers leave first.",
+    help="Seconds to keep serving after SIGTERM or `asgictl stop` while /readyz fails, so that load balancers leave.",
 )
 probe_port = option(
     "--probe-port",

@@ -90,7 +90,7 @@ def _process(role: str) -> str:
 @option(
     "--bind",
     default=DEFAULT_BIND,
-    help="Address: host:port, [IPv6]:port, unix:/path (0600), or fd://N, an inherited socket.",
+    help="Address to listen on: host:port, [IPv6]:port, unix:/path (0600), or fd://N, an inherited socket.",
 )
 @options.needed_redis
 @options.of_interfaces
@@ -140,8 +140,8 @@ def worker(target: str, app_dir: str, redis: str, threads: int | None, release: 
     """Run one worker in the foreground, as in a container.
 
     Channels are http.request, websocket.connect, websocket.receive and websocket.disconnect, each followed by .POOL
-    where the application names a pool, and background.NAME. A pool of its own: --only-channels '*.slow' here, and
-    --exclude-channels '*.slow' for the others.
+    where the application names a pool, and background.NAME. For a pool with workers of its own, start those with
+    --only-channels '*.slow', and the others with --exclude-channels '*.slow'.
     """
     from asgictl.app.runtime import Runtime, enter
     from asgictl.app.slow import watch

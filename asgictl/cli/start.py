@@ -20,6 +20,7 @@ from asgictl.cli.options import (
     DEFAULT_BIND,
     DEFAULT_WORKERS,
     Number,
+    Whole,
     check_server,
     option,
     passed_on,
@@ -50,15 +51,15 @@ KILLED = "{} processes did not end in time and were killed"
     "--mode",
     type=click.Choice(["split", "inprocess"]),
     default="split",
-    help="Run the application in workers behind interfaces, or inside the server.",
+    help="Run the application in workers behind interfaces (split), or inside the server.",
 )
-@option("--bind", default=DEFAULT_BIND, help="Address: host:port, [IPv6]:port or unix:/path (0600).")
+@option("--bind", default=DEFAULT_BIND, help="Address to listen on: host:port, [IPv6]:port or unix:/path (0600).")
 @option("--interfaces", type=COUNTS["interface"], default=1, help="Number of interfaces (split).")
 @option(
     "--workers",
     type=Span(COUNTS["worker"]),
     default=DEFAULT_WORKERS,
-    help="Number of workers, or a range such as 2..8 that follows the load (split).",
+    help="Number of workers, or a range such as 2..8 within which it follows the load (split).",
 )
 @options.threads
 @options.redis
@@ -71,20 +72,21 @@ KILLED = "{} processes did not end in time and were killed"
 @options.log_format
 @option(
     "--log-file-mib",
-    type=click.IntRange(0),
+    type=Whole(0),
     default=50,
-    help="Rotate a log file at this many MiB; ten old files are kept.",
+    help="Rotate each log file at this many MiB, and keep ten old ones; 0 for never.",
 )
 @option("--start-seconds", type=Number(1), default=60.0, help="Seconds to wait for each role to become ready.")
 @options.release
 @option(
-    "--admin-port",
-    type=click.IntRange(1, 65535),
-    help="Serve /metrics, /status and the probes on this port of 127.0.0.1, too.",
+    "--admin-port", type=Whole(1, 65535), help="Also serve /metrics, /status and the probes on this port of 127.0.0.1."
 )
 @options.name
 @click.option(
-    "--reload", "watches", is_flag=True, help="Deploy whenever a Python file changes, for development; drains for 1 s."
+    "--reload",
+    "watches",
+    is_flag=True,
+    help="Deploy whenever a Python file changes, for development; a drain takes at most 1 s.",
 )
 @click.option("-d", "--detach", is_flag=True, help="Return once the instance is ready, and leave it running.")
 def start(
@@ -245,9 +247,9 @@ def config() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def show_config(ctx: click.Context, flags: tuple[str, ...], as_json: bool) -> None:
-    """Show each setting of `start`, and who gives it.
+    """Show each setting of `start` and its source.
 
-    That is a flag, a variable, a file or its default.
+    The source is a flag, a variable, a file or the default.
     """
     found = told(start.make_context("start", list(flags), parent=ctx.find_root()))
     if as_json:
