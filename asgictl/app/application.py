@@ -1,4 +1,4 @@
-"""What a user declares: an Application and its WebSocket paths; and what it sends to: groups and channels."""
+"""What a user declares: an Application and its WebSocket paths."""
 
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -20,7 +20,7 @@ declared: dict[str, BackgroundConsumer] = {}
 
 
 class Route:
-    """One WebSocket path and its consumers; made by path(). kinds: of its events, those that go to a worker."""
+    """One WebSocket path and its consumers; made by path(). kinds: its events that go to a worker."""
 
     def __init__(
         self, pattern: str, consumers: Mapping[str, Consumer | None], pool: str = "", at_most_once: bool = False
@@ -35,7 +35,7 @@ class Route:
         self._match = compile_pattern(pattern).fullmatch
 
     def match(self, path: str) -> dict[str, str] | None:
-        """Return the parameters that `path` gives, or None when it is another path."""
+        """Return the parameters in `path`, or None if it does not match."""
         found = self._match(path)
         return found.groupdict() if found else None
 

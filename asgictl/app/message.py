@@ -1,4 +1,4 @@
-"""What consumers are called with: a Message for each event of a WebSocket, a BackgroundMessage for each job."""
+"""The arguments of consumers: a Message for each WebSocket event, a BackgroundMessage for each job."""
 
 from functools import cached_property
 from operator import index
@@ -29,7 +29,7 @@ CLOSE_REASON_BYTES = 123
 
 
 class Turn:
-    """What all messages of one turn share. Each part is decoded when a consumer first looks at it."""
+    """The data that all messages of one turn share. Each part is decoded on first access."""
 
     def __init__(self, event: TurnEvent, outcome: Outcome) -> None:
         self.event = event
@@ -61,7 +61,7 @@ class Turn:
 
 
 class Message:
-    """What a consumer is called with: one event of one WebSocket, and the ways to answer it.
+    """The argument of a consumer: one event of one WebSocket, with methods to answer it.
 
     text or data: the frame (receive only; the other is None). params: what the path's pattern matched.
     state: a dict that travels with the connection, at most 64 KiB encoded. id: stable over reruns of the same

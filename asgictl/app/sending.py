@@ -45,7 +45,7 @@ class Group:
 
 
 class Channel:
-    """A background channel; Application(background={name: consumer}) says who is called with what is sent to it."""
+    """A background channel, whose consumer Application(background={name: consumer}) names."""
 
     def __init__(self, name: str) -> None:
         self.name = channel_name(name)
@@ -70,14 +70,14 @@ class Channel:
 
 
 def encoded(content: dict[str, Any]) -> bytes:
-    """Encode a job's content; raises ConsumerError unless it is a dict that can travel."""
+    """Encode a job's content; raises ConsumerError unless it is a dict that can be encoded."""
     if not isinstance(content, dict):
         raise ConsumerError(f"a background message must be a dict, not {type(content).__name__}")
     return outcome.encoded("a background message", content, CONTENT_BYTES)
 
 
 def milliseconds(seconds: float) -> int:
-    """Return a delay, rounded up; raises ConsumerError for one that is none."""
+    """Return a delay in milliseconds, rounded up; raises ConsumerError if it is invalid."""
     if not isinstance(seconds, (int, float)) or not 0 <= seconds <= MOST_DELAY_SECONDS:
         raise ConsumerError(f"a delay must be a number of seconds from 0 to {MOST_DELAY_SECONDS}, not {seconds!r:.60}")
     return math.ceil(seconds * 1000)

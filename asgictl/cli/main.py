@@ -20,7 +20,7 @@ from asgictl.telemetry.logs import masked
 
 
 class Commands(click.Group):
-    """Turns an AsgictlError into its one clear message and its exit status (listed in asgictl.errors)."""
+    """Turns an AsgictlError into its message and exit status (listed in asgictl.errors)."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

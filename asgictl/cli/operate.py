@@ -97,7 +97,7 @@ def tell(step: str) -> None:
 
 
 def _change(name: str, done: str, change: Callable[["Deploys"], "Cost"]) -> None:
-    """Make a change, and say what was done and what it cost; what asks this command to end asks it to give up."""
+    """Make a change, and print what was done and what it cost; SIGINT or SIGTERM interrupts it."""
     from asgictl.control.deploys import Deploys
     from asgictl.control.slots import Interrupted
 
@@ -116,7 +116,7 @@ def _change(name: str, done: str, change: Callable[["Deploys"], "Cost"]) -> None
 
 
 def _since(ctx: click.Context, param: click.Parameter, value: str | None) -> float:
-    """Return when that is, by time.time(): 90s, 10m, 2h, 1d ago, or a time as logs have it."""
+    """Return the epoch seconds of a time given as 90s, 10m, 2h, 1d (ago) or as in logs."""
     try:
         if value and value[-1] in UNITS:
             ago = options.Number(0).convert(value[:-1], param, ctx)

@@ -35,7 +35,7 @@ COUNTS = {"worker": Whole(1, 64), "interface": Whole(1, 16)}
 
 
 class Number(click.FloatRange):
-    """A number that clocks can count: nan, inf and more than MOST_SECONDS are none."""
+    """A number within MOST_SECONDS; neither nan nor inf."""
 
     name = "number"
 
@@ -53,7 +53,7 @@ def _name(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
 
 
 def _running(ctx: click.Context, param: click.Parameter, value: str | None) -> str:
-    """Return the name that was given, else that of the only instance that runs here."""
+    """Return the given name, else that of the only instance that is running here."""
     if value is not None:
         return _name(ctx, param, value)
     names = [] if ctx.params.get("redis") or ctx.params.get("every") else instance_names()
@@ -63,7 +63,7 @@ def _running(ctx: click.Context, param: click.Parameter, value: str | None) -> s
 
 
 def option(*names: str, **settings: Any) -> Decorator:
-    """An option that the environment can give too, as ASGICTL_ and its name."""
+    """Make an option that has an environment variable too: ASGICTL_ and its name."""
     default = settings.get("default")
     settings = {"show_default": getattr(default, "shown", default != "")} | settings
     return click.option(*names, envvar=variable(names[-1]), show_envvar=True, **settings)
@@ -74,12 +74,12 @@ def variable(name: str) -> str:
 
 
 def text(value: Any) -> str:
-    """Return a value as the environment gives it to click."""
+    """Return a value as text for an environment variable."""
     return shlex.join(value) if isinstance(value, tuple) else str(value)
 
 
 def _server_options(_ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
-    """Check what is passed on, while it can still be said in which option."""
+    """Check the settings of uvicorn or gunicorn, so that an error names their option."""
     if value:
         from asgictl.interface.server_options import gunicorn_settings, uvicorn_options
 
@@ -115,7 +115,7 @@ def _redis(_ctx: click.Context, _param: click.Parameter, value: str | None) -> s
 
 
 def _env_file(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
-    """Set its variables here, once: the processes that `start` starts inherit them."""
+    """Set the file's variables in this process, whose children inherit them."""
     os.environ.pop("ASGICTL_ENV_FILE", None)
     if value is not None:
         from dotenv import load_dotenv
@@ -133,7 +133,7 @@ def check_server(server: str, *passed_on: tuple[str, ...]) -> None:
 
 
 def several(*each: Decorator) -> Decorator:
-    """Several options as one decorator, so that `start` takes what the roles that it starts take."""
+    """Combine several options into one decorator, so that `start` has the options of its roles."""
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         for decorator in reversed(each):

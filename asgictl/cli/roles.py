@@ -1,4 +1,4 @@
-"""One process in the foreground: what runs in containers, and what supervisor.conf starts."""
+"""asgictl interface and worker: one process in the foreground, as in containers and supervisor.conf."""
 
 import logging
 import os
@@ -38,7 +38,7 @@ def _reporting(
     probe_port: str,
     **_others: Any,
 ) -> Iterator[Readiness]:
-    """Log, and tell the controller that this process starts, then whether it is ready or why it never will be."""
+    """Set up logging, and report to the controller: starting, ready, or the reason of a failure."""
     from asgictl.layers.redis.leases import leases_of, set_leases
 
     set_title(_process(role), name)  # first: it finds its room by an environment that is as it was
@@ -60,7 +60,7 @@ def _reporting(
 
 
 def _alone(role: str, name: str, redis_url: str, bind: str, report: dict[str, Any]) -> None:
-    """Log what a role that runs alone serves and where, and warn when the other role is missing there."""
+    """Log the address or channels of a role that runs alone; warn if the other role is missing."""
     from redis import RedisError
 
     from asgictl.layers.redis.endpoint import endpoint
@@ -77,7 +77,7 @@ def _alone(role: str, name: str, redis_url: str, bind: str, report: dict[str, An
 
 
 def _run_dir() -> Path | None:
-    """Return the run directory that `start` gave this process, proven; None where nobody did."""
+    """Return the checked run directory that `start` gave this process; None without one."""
     run_dir = os.environ.get("ASGICTL_RUN_DIR")
     return RunDir(Path(run_dir)).path if run_dir else None
 

@@ -129,7 +129,7 @@ def default_threads(mode: str) -> int:
 
 
 def _workers(given: int | str, mode: str) -> tuple[int, tuple[int, int] | None]:
-    """Return how many workers there are to be at first, and between which numbers; None where that is fixed."""
+    """Return the first number of workers, and its range; None if the number is fixed."""
     least, _, most = str(given).partition("..")
     if most and mode == "inprocess":
         raise click.UsageError(
@@ -184,7 +184,7 @@ def _run(config: InstanceConfig, detach: bool, watches: bool) -> None:
 
 
 def _force(run_dir: Path) -> None:
-    """Kill all that runs: what drains is lost. Whoever waits for it cleans up."""
+    """Kill all processes at once, those that drain included. The waiting `start` cleans up."""
     from asgictl.control.remains import Remains
 
     click.echo("killing the processes that are left", err=True)
@@ -192,7 +192,7 @@ def _force(run_dir: Path) -> None:
 
 
 def _watch(deploys: Any, role: str, app_dir: str, stopping: threading.Event) -> None:
-    """Deploy on each change, until it is to stop; a change that does not start leaves what runs."""
+    """Deploy each change until stopped; if the new code does not start, the old goes on."""
     from watchfiles import PythonFilter, watch
 
     from asgictl.control.slots import Interrupted

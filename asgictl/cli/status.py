@@ -1,4 +1,4 @@
-"""How instances are: status, ps."""
+"""asgictl status and ps."""
 
 import json
 import os
@@ -33,7 +33,7 @@ HOME = "\x1b[H\x1b[J"  # of a terminal: begin anew
 
 
 def _elsewhere(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
-    """Return a URL that is meant: what an instance here was started with does not lead away from it."""
+    """Return a given URL; the one with which an instance here was started is ignored."""
     is_flag = ctx.get_parameter_source(str(param.name)) is ParameterSource.COMMANDLINE
     return value if is_flag or not instance_names() else None
 
@@ -113,7 +113,7 @@ def _row(name: str) -> tuple[object, ...]:
 
 
 def width() -> int:
-    """Return how many columns there are: COLUMNS, else the terminal's."""
+    """Return the width of the output: COLUMNS, else the terminal's."""
     return shutil.get_terminal_size((WIDTH, 0)).columns
 
 
