@@ -33,7 +33,7 @@ HOME = "\x1b[H\x1b[J"  # of a terminal: begin anew
 
 
 def _elsewhere(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
-    """Return a given URL; the one with which an instance here was started is ignored."""
+    """Return a URL given as a flag; one from the environment or a file only if no instance runs here."""
     is_flag = ctx.get_parameter_source(str(param.name)) is ParameterSource.COMMANDLINE
     return value if is_flag or not instance_names() else None
 
