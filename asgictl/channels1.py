@@ -140,7 +140,9 @@ def route(channel: str, consumer: Callable[..., Any] | str, **filters: str) -> R
     """Route a channel's messages to a function, or the dotted name of one. filters: regular expressions, by field."""
     found = _resolved(consumer)
     if not callable(found) or isinstance(found, type) or ours.is_async(found):
-        raise TargetError(f"route({channel!r}, {consumer!r}): a consumer is a function, not a class or an async def")
+        raise TargetError(
+            f"route({channel!r}, {consumer!r}): a consumer must be a function, not a class or an async def"
+        )
     return Route(channel, found, _compiled(filters))
 
 
@@ -239,7 +241,7 @@ def _own(channel: Channel | str) -> OurMessage:
 
 def _send_to(group: str, content: Content, immediately: bool) -> None:
     if not _frame(content) or content.get("close") or content.get("accept"):
-        raise ConsumerError(f"what can be sent to others is text or bytes, not {sorted(content)}")
+        raise ConsumerError(f"other connections can be sent text or bytes, not {sorted(content)}")
     sending.Group(group).send(**_frame(content), immediately=immediately)
 
 
@@ -259,4 +261,4 @@ def _compiled(filters: Mapping[str, str]) -> tuple[tuple[str, re.Pattern[str]], 
     try:
         return tuple((name, re.compile(pattern)) for name, pattern in filters.items())
     except re.error as error:
-        raise TargetError(f"a routing list has a pattern that is none: {error.pattern!r}: {error}") from None
+        raise TargetError(f"a routing list has an invalid pattern: {error.pattern!r}: {error}") from None

@@ -79,7 +79,7 @@ def edge_limits(given: Iterable[str]) -> dict[str, Any]:
         if name not in EDGE_LIMITS:
             raise ValueError(f"there is no {name}: the names are {', '.join(EDGE_LIMITS)}")
         if not re.fullmatch(r"0*[1-9]\d{0,11}", value):
-            raise ValueError(f"{name}: {value!r} is no whole number from 1 on")
+            raise ValueError(f"{name}: {value!r} is not a whole number of at least 1")
         found[name] = int(value)
     return found
 

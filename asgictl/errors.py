@@ -1,20 +1,20 @@
 """Every error that asgictl raises on purpose, in one tree.
 
     AsgictlError
-    ├── TargetError           the user's module or attribute cannot serve               exit 3
-    ├── AddressError          the address to listen on cannot be had                    exit 4
-    ├── RedisError            Redis cannot be reached, or is not fit to carry events    exit 5
-    ├── AlreadyRunning        an instance of this name runs                             exit 6
-    ├── NotRunning            no instance of this name runs                             exit 7
-    ├── StartError            a process of ours did not become ready                    exit 8
-    ├── RunDirectoryError     the run directory is not ours alone, or cannot be written exit 13
-    ├── SupervisordDied       supervisord ended, and what it ran serves on              exit 14
-    ├── ComparisonError       compare cannot be made, or not be written down            exit 12
-    ├── WireError             bytes from Redis are not a message that we know
-    ├── TransitionError       a connection was told what its state does not allow
-    ├── ConsumerError         a consumer, or a command, asked for what cannot be done   exit 9
+    ├── TargetError           TARGET cannot be imported or served                       exit 3
+    ├── AddressError          the address to listen on cannot be used                   exit 4
+    ├── RedisError            Redis cannot be reached, or is unsuitable                 exit 5
+    ├── AlreadyRunning        an instance of this name is already running               exit 6
+    ├── NotRunning            no instance of this name is running                       exit 7
+    ├── StartError            a process did not become ready                            exit 8
+    ├── RunDirectoryError     the run directory is unsafe or not writable               exit 13
+    ├── SupervisordDied       supervisord died; its processes still serve               exit 14
+    ├── ComparisonError       a comparison cannot be made or written                    exit 12
+    ├── WireError             bytes from Redis are not a known message
+    ├── TransitionError       an event reached a connection in the wrong state
+    ├── ConsumerError         a consumer or command asked for something impossible      exit 9
     ├── UnknownChannel        the application has no background channel of this name    exit 10
-    └── ChannelFull           too many messages wait in a background channel            exit 11
+    └── ChannelFull           a background channel is full                              exit 11
 
 Exit status 0 is success, 1 a fault of asgictl's own, 2 a mistake on the command line (click's), 15 a `status --check`
 that has found something, 128 + N a start that signal N has ended: 130 for Ctrl-C, 143 for SIGTERM. A process that ends
@@ -25,96 +25,96 @@ import difflib
 from collections.abc import Iterable
 
 NEEDS_ATTENTION_STATUS = 15
-TIMEOUT_STATUS = 75  # sysexits.h, EX_TEMPFAIL: a handler took too long
-FENCED_STATUS = 76  # sysexits.h, EX_PROTOCOL: this process was taken for dead
+TIMEOUT_STATUS = 75  # sysexits.h, EX_TEMPFAIL: a handler exceeded --timeout
+FENCED_STATUS = 76  # sysexits.h, EX_PROTOCOL: the lease of this process expired
 
 
 class AsgictlError(Exception):
-    """Base of all; its text says what was wrong, where, and what to do."""
+    """Base class; the message says what was wrong, where, and what to do."""
 
     exit_code = 1
 
 
 class TargetError(AsgictlError):
-    """The user's TARGET cannot be imported, or is of a kind that this mode does not serve."""
+    """TARGET cannot be imported, or is not an application that this mode serves."""
 
     exit_code = 3
 
 
 class AddressError(AsgictlError):
-    """The address to listen on is malformed, taken, or not ours to bind."""
+    """The address to listen on is malformed, in use, or not permitted."""
 
     exit_code = 4
 
 
 class RedisError(AsgictlError):
-    """Redis cannot be reached, refuses us, is too old, or would evict events."""
+    """Redis cannot be reached, denies access, is too old, or could evict events."""
 
     exit_code = 5
 
 
 class AlreadyRunning(AsgictlError):
-    """An instance of this name runs already."""
+    """An instance of this name is already running."""
 
     exit_code = 6
 
 
 class NotRunning(AsgictlError):
-    """No instance of this name runs."""
+    """No instance of this name is running."""
 
     exit_code = 7
 
 
 class StartError(AsgictlError):
-    """A process of the instance ended, or was not ready in time; the text holds its last lines."""
+    """A process of the instance ended or was not ready in time; the message has its last log lines."""
 
     exit_code = 8
 
 
 class RunDirectoryError(AsgictlError):
-    """Somebody else could change the run directory, or it cannot be written; nothing in it was touched."""
+    """The run directory is not writable, or other users could change it; nothing in it was changed."""
 
     exit_code = 13
 
 
 class SupervisordDied(AsgictlError):
-    """supervisord was killed under a `start` in the foreground; what it ran serves on."""
+    """supervisord was killed under a `start` in the foreground; its processes still serve."""
 
     exit_code = 14
 
 
 class ComparisonError(AsgictlError):
-    """What compare needs is missing, or what it was told cannot be."""
+    """`compare` lacks something that it needs, or its options contradict each other."""
 
     exit_code = 12
 
 
 class WireError(AsgictlError):
-    """Bytes read from Redis are malformed, or of a version that is neither ours nor adjacent."""
+    """Bytes read from Redis are malformed, or of an incompatible wire version."""
 
 
 class VersionError(WireError):
-    """Bytes read from Redis are of a version that is neither ours nor adjacent."""
+    """Bytes read from Redis are of a wire version that is neither this one nor adjacent."""
 
 
 class TransitionError(AsgictlError):
-    """Our own fault: a connection was told of something that its state does not allow; nothing changed."""
+    """A bug in asgictl: an event reached a connection in a state that does not allow it; nothing changed."""
 
 
 class ConsumerError(AsgictlError):
-    """The application's fault, or a command's: it asked for what cannot be done (the text names it)."""
+    """The application, or a command, asked for something impossible; the message names it."""
 
     exit_code = 9
 
 
 class UnknownChannel(AsgictlError):
-    """The sender's fault: it named a background channel for which the application has no consumer."""
+    """The sender named a background channel for which the application has no consumer."""
 
     exit_code = 10
 
 
 class ChannelFull(AsgictlError):
-    """A background channel holds as much as it may; nothing was sent, and the sender decides what now.
+    """A background channel is full; nothing was sent, and the sender may try again later.
 
     held: what it holds, as "10000 messages".
     """
@@ -129,6 +129,6 @@ class ChannelFull(AsgictlError):
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """Return which of `known` may have been meant, to be put behind an error."""
+    """Return a hint for the end of an error message: which of `known` may have been meant."""
     near = difflib.get_close_matches(name, known, 1)
     return f"; did you mean {near[0]}?" if near else ""

@@ -97,7 +97,7 @@ class ConsumerSocket:
     def open(self) -> None:
         """Have the handshake answered; the socket's last turns may outlive its client."""
         if self._is_foreign:
-            self._host.shed.add("handshakes refused with 403: their Origin is not allowed")
+            self._host.shed.add("handshakes rejected with 403: Origin not allowed")
             self._close(REFUSAL)
         elif self._path.connect:
             loop = asyncio.get_running_loop()
@@ -124,7 +124,7 @@ class ConsumerSocket:
         self._leave(code, reason)
 
     def _no_room(self) -> None:
-        self._host.shed.add("sockets closed with 1013: no worker took their frames in time")
+        self._host.shed.add("sockets closed with 1013: no worker took the frames in time")
         self._close(Close(TRY_AGAIN_LATER, "no worker took your messages"))
 
     @property
@@ -146,7 +146,7 @@ class ConsumerSocket:
     def _done(self, reply: Done, position: Position | None) -> None:
         """Apply what a turn produced; a reply to any turn but the one in flight is passed over."""
         if not self.connection.done(reply):
-            logger.info("connection %s: a late reply to turn %d", reply.connection, reply.number)
+            logger.info("connection %s: dropped a late reply to turn %d", reply.connection, reply.number)
             return
         self._host.figures.turn(perf_counter() - self._turn_since, reply.run_seconds)
         if not self.client.is_accepted and self._deadline:
@@ -171,7 +171,7 @@ class ConsumerSocket:
         again = self.connection.lost(started)
         if again is None and event is not None:
             reason = f"its worker died, attempt {event.attempt}"
-            logger.error("connection %s: its turn is given up: %s", self.connection.id, reason)
+            logger.error("connection %s: dead-lettered a turn: %s", self.connection.id, reason)
             self._host.give_up(self, event, reason)
             if self.repeatable or not self.client.is_accepted:
                 self._close(Close(INTERNAL_ERROR, "", 500))
@@ -187,7 +187,7 @@ class ConsumerSocket:
     def refused(self, for_good: bool) -> bool:
         """Redis takes none: a frame waits, and a handshake until its deadline. For good: it ends the socket."""
         if for_good and (event := self.connection.event):
-            self._host.give_up(self, event, "Redis refused it")
+            self._host.give_up(self, event, "Redis rejected it")
             self._close(Close(INTERNAL_ERROR, "", 500))
             self.skipped()
         return not for_good
@@ -205,9 +205,9 @@ class ConsumerSocket:
         waiting = self.client.waiting_bytes
         if waiting and waiting + len(frame) > self._host.limits.outbox_bytes and self.client.is_open:
             if may_drop:
-                self._host.shed.add("group frames dropped: their sockets read too slowly")
+                self._host.shed.add("group frames dropped: the client reads too slowly")
                 return
-            self._host.shed.add("sockets closed with 1013: they read too slowly")
+            self._host.shed.add("sockets closed with 1013: the client reads too slowly")
             self._close(Close(TRY_AGAIN_LATER, "reading too slowly"))
         self.client.frame(frame)
 
@@ -324,7 +324,7 @@ class ConsumerSocket:
 
     def _too_late(self) -> None:
         """Nobody answered the handshake in time: refuse it, and pass over an answer that comes later."""
-        self._host.shed.add("handshakes that no worker answered in time, refused with 503")
+        self._host.shed.add("handshakes rejected with 503: no worker answered in time")
         self._close(Close(TRY_AGAIN_LATER, "", 503))
 
     def _leave(self, code: int, reason: str) -> None:

@@ -375,7 +375,7 @@ class WebSocketProtocol(EdgeConnection):
         try:
             payload = CloseFrame(code, reason).serialize()
         except ProtocolError as error:
-            logger.error("a WebSocket was to be closed with %s: %s", code, error)
+            logger.error("a WebSocket cannot be closed with %s: %s", code, error)
             payload = CloseFrame(INTERNAL_ERROR, "").serialize()
         self.write(frame(CLOSE, payload))
         self._stop_pings()

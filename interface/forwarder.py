@@ -143,7 +143,7 @@ class Forwarder:
             self._empty.clear()
             await asyncio.wait([asyncio.ensure_future(self._empty.wait())], timeout=self.limits.drain_seconds)
         if self.sockets:
-            logger.warning("stopped with the last turns of %d connections not run", len(self.sockets))
+            logger.warning("stopped before the last turns of %d connections had run", len(self.sockets))
         else:
             await self._layer.goodbye()
         if self._sweeper:
@@ -161,7 +161,7 @@ class Forwarder:
             try:
                 self._router = Router.decode(self._routed)
             except WireError as error:
-                logger.error("kept the manifest before: %s", error)
+                logger.error("kept the previous manifest: %s", error)
         return self._router
 
     def http(self, scope: Scope, body: bytes, length: int, more: bool, client: ClientRequest) -> PendingRequest:
@@ -185,7 +185,7 @@ class Forwarder:
             return
         self._budget += event.credit
         if pending.is_gone:
-            self.shed.add("requests whose client left before the response")
+            self.shed.add("requests dropped: the client left before the response")
             self._in_flight.skip(event.connection, lambda: None)
         self._in_flight.complete(event.connection)
         answer = pending.answer
@@ -225,7 +225,7 @@ class Forwarder:
         path = router.match(scope.local_path) if router else None
         if path is None or self._in_flight.full(Connect.channel + path.pool):
             if path or not router:
-                self.shed.add("handshakes refused with 503")
+                self.shed.add("handshakes rejected with 503: no worker ready, or channel full")
             client.close(Close(1000, "", 404 if router and not path else 503))
             return None
         socket: ConsumerSocket | StreamSocket
@@ -304,7 +304,7 @@ class Forwarder:
 
     def give_up(self, socket: ConsumerSocket, event: TurnEvent, reason: str) -> None:
         """An event that is not run again is kept for somebody to look at."""
-        self.shed.add("events given up: see asgictl dead-letters")
+        self.shed.add("events dead-lettered: see asgictl dead-letters list")
         self._layer.dead_letter(event.channel + socket.pool, event, reason)
 
     def _on_reply(self, reply: Reply, position: Position | None) -> None:
@@ -342,7 +342,7 @@ class Forwarder:
         """We stood still for so long that others took us for dead: our connections are theirs to end. Stop."""
         if self.is_fenced:  # a second SIGINT would cut sockets off
             return
-        logger.error("fenced: this interface was taken for dead; it closes its sockets and ends")
+        logger.error("fenced: the lease of this interface expired; it closes its sockets and ends")
         self.is_fenced = True
         self._in_flight.clear()
         self.sockets.clear()

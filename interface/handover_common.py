@@ -65,4 +65,4 @@ class Common:
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()):
-            logger.error("a hand-over went wrong", exc_info=error)
+            logger.error("a hand-over failed", exc_info=error)

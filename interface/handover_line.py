@@ -98,7 +98,7 @@ class Line(Generic[M]):
             self._loop.call_soon(self._read)
             return
         except (OSError, WireError) as error:
-            logger.warning("the line of a hand-over broke: %s", error)
+            logger.warning("lost the connection of a hand-over: %s", error)
         self.close()
         self._on_ended()
 
@@ -127,7 +127,7 @@ class Line(Generic[M]):
         try:
             self._on_heard(self._decode(content), descriptor)
         except Exception:
-            logger.exception("a message of a hand-over is passed over")
+            logger.exception("skipped a message of a hand-over")
 
     def _drop_descriptor(self) -> None:
         if self._descriptor is not None:

@@ -234,7 +234,7 @@ class InFlight:
             if route := dispatched.owner.route:
                 route.refused(partial(self._dispatch_again, dispatched))
         elif not isinstance(reply, ConnectionError):  # refused, so it is certain that Redis has not taken it
-            self._shed(f"events refused by Redis: {reply}")
+            self._shed(f"events rejected by Redis: {reply}")
             now = asyncio.get_running_loop().time()
             dispatched.refused_at = dispatched.refused_at or now
             # A Redis without room may find some.

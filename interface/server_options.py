@@ -100,5 +100,5 @@ def _pairs(given: Iterable[str], known: Iterable[str]) -> Iterable[tuple[str, st
         if name in _REASONS:
             raise click.BadParameter(f"{name} cannot be set: {_REASONS[name]}")
         if name not in known:
-            raise click.BadParameter(f"there is no {name}" + suggestion(name, {*known} - {*_REASONS}))
+            raise click.BadParameter(f"there is no option {name}" + suggestion(name, {*known} - {*_REASONS}))
         yield name, value

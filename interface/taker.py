@@ -70,7 +70,7 @@ class Taker:
         try:
             taken = ConsumerSocket.of(record, self._forwarder, protocol)
         except WireError as error:
-            logger.warning("a socket is not taken: %s", error)
+            logger.warning("rejected a socket in a hand-over: %s", error)
             taken = None
         if taken is None or len(edge.connections) + len(self._kept) >= edge.capacity:
             connection.close()

@@ -44,7 +44,7 @@ def check(sides: Iterable[Side], scenarios: Iterable[Scenario]) -> None:
         with serving(side) as server:
             asked = {path: ask(server, path) for path in sorted(paths | {MISSING})}
             if DEBUG in asked.pop(MISSING).body:
-                raise ComparisonError(f"{side.name} runs with DEBUG on, which nobody deploys: turn it off")
+                raise ComparisonError(f"{side.name} runs with DEBUG on: turn it off")
             heard[side.name] = {path: str(said) for path, said in asked.items()}
             heard[side.name] |= {path: echo(server, path) for path in sorted(sockets)}
     (first, wanted), *others = heard.items()

@@ -267,7 +267,7 @@ def _check_locustfile(locustfile: str, rate: float | None) -> None:
     said = (done.stderr or done.stdout).strip().splitlines()
     theirs = max((number for number, line in enumerate(said) if locustfile in line), default=-TAIL_LINES)
     if done.returncode:
-        raise ComparisonError(f"-f {locustfile} is no locustfile that works:\n" + "\n".join(said[theirs:]))
+        raise ComparisonError(f"-f {locustfile} does not work:\n" + "\n".join(said[theirs:]))
     keeps_to_rate = dict(line.split() for line in done.stdout.splitlines())
     if not keeps_to_rate:
         raise ComparisonError(f"-f {locustfile} has no class of users")

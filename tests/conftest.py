@@ -235,7 +235,9 @@ class Machine:
                 client.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
                 text = b"".join(iter(partial(client.recv, 1 << 16), b"")).decode()
                 server = json.loads((place.parent / "instance.json").read_text())["server"]
-                found[server] = [float(each) for each in re.findall(r"^asgictl_adapted_total{.*} (.*)$", text, re.M)]
+                found[server] = [
+                    float(each) for each in re.findall(r"^asgictl_asgi_server_scopes_total{.*} (.*)$", text, re.M)
+                ]
         return found
 
     def pids(self) -> list[int]:

@@ -204,7 +204,7 @@ def test_what_does_not_is_background_work() -> None:
         (lambda m: Channel(m["to"]).send({"close": True}), "text or bytes, not ['close']"),
         (lambda m: Channel(m["to"]).send({"text": "x", "close": True}), "text or bytes, not"),
         (lambda m: Group("g" * 101).send({"text": "x"}), "1 to 100 characters"),
-        (lambda m: Channel("a!b").send({}), "a channel's name is"),
+        (lambda m: Channel("a!b").send({}), "a channel's name must be"),
         (lambda m: Channel("chats").send({}), "no background channel 'chats', it has chat"),
     ],
 )
@@ -220,7 +220,7 @@ def test_what_a_job_cannot_do_is_an_error_that_says_what_to_do(
     ("event", "consumer", "says"),
     [
         (CONNECT, lambda m: None, "called neither accept() nor close()"),
-        (DISCONNECT, lambda m: m.reply_channel.send({"text": "bye"}), "the connection has gone"),
+        (DISCONNECT, lambda m: m.reply_channel.send({"text": "bye"}), "the connection is closed"),
         (DISCONNECT, lambda m: Channel("chats").send({"reply_channel": OWN}), "no background channel 'chats'"),
         (DISCONNECT, lambda m: Group("g").add("reply!i/9"), "only a consumer of the connection reply!i/9"),
         (DISCONNECT, lambda m: m.user, "it needs django.contrib.sessions"),
@@ -242,11 +242,11 @@ async def coroutine(message: Any) -> None:
     [
         (lambda: [route("http.request", print)], "no consumer takes requests"),
         (lambda: [route("websocket.connect", "nowhere.at_all")], "'nowhere.at_all' in a routing list"),
-        (lambda: [route("websocket.connect", Message)], "a consumer is a function, not a class"),
+        (lambda: [route("websocket.connect", Message)], "a consumer must be a function, not a class"),
         (lambda: [route("websocket.connect", coroutine)], "or an async def"),
-        (lambda: [route("websocket.connect", print, path="(")], "has a pattern that is none"),
+        (lambda: [route("websocket.connect", print, path="(")], "has an invalid pattern"),
         (lambda: [("websocket.connect", print)], "holds route(...) and include(...)"),
-        (lambda: [route("a b", print)], "a channel's name is"),
+        (lambda: [route("a b", print)], "a channel's name must be"),
         (lambda: "nowhere.at_all", "cannot be imported"),
     ],
 )

@@ -149,10 +149,10 @@ def test_each_limit_of_the_edge_is_one_of_an_interface(name: str) -> None:
         ("=1", "there is no : "),
         ("", "there is no : "),
         *[
-            (f"fragments={value}", f"fragments: '{value}' is no whole number from 1 on")
+            (f"fragments={value}", f"fragments: '{value}' is not a whole number of at least 1")
             for value in ("", "0", "-1", "1.5", "many", "1 ", "1e3", "1" * 13)
         ],
-        ("fragments", "fragments: '' is no whole number"),
+        ("fragments", "fragments: '' is not a whole number"),
     ],
 )
 def test_what_is_no_limit_of_the_edge_is_told(text: str, said: str) -> None:

@@ -98,8 +98,7 @@ def _values(option: click.Parameter, context: click.Context) -> str:
         return ", ".join(map(str, kind.choices))
     if option.metavar:
         return option.metavar
-    kinds = {"integer range": "N", "float range": "NUMBER", "integer": "N", "float": "NUMBER"}
-    return kinds.get(kind.name, kind.name.upper().replace("|", " or "))
+    return "N" if kind.name == "whole number" else kind.name.upper().replace("|", " or ")
 
 
 def settings() -> str:

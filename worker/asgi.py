@@ -140,7 +140,7 @@ class ASGIRuns:
         return deque(run for run in self._runs.values() if isinstance(run, WebSocketRun))
 
     async def _drain(self, drain_seconds: float, drain_rate: float) -> None:
-        logger.info("draining: %d connections in hand", len(self._runs))
+        logger.info("draining: %d connections are open", len(self._runs))
         end, sockets = asyncio.get_running_loop().time() + drain_seconds, self._sockets()
         if self._tasks:
             seconds = min(len(sockets) / drain_rate, drain_seconds * SPREAD_SHARE)

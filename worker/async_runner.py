@@ -132,7 +132,7 @@ class EventLoop:
                 break
             await asyncio.sleep(AGAIN_SECONDS)
         entry = commit.entry
-        logger.error("Redis refused the commit of %s: %s", entry, words)
+        logger.error("Redis rejected the commit of %s: %s", entry, words)
         *once, acknowledge = end_commands(self.keys, commit, words)
         for command in once:
             self._link.call(*command, answered=ignored, again=UNSENT | CUT)
@@ -159,7 +159,7 @@ class EventLoop:
 
     def _created(self, is_new: bool) -> None:
         if is_new and self._has_inbox:
-            logger.error("Redis has forgotten everything: what runs on the event loop is lost to it")
+            logger.error("Redis has lost its data: the interfaces send again what the event loop of this worker runs")
             self._reader.rewind()
             self.on_forgotten()
         self._has_inbox = True

@@ -108,4 +108,4 @@ class LayerFlow:
                     self._chunks.append(letter.data)
 
     def _miss(self) -> None:
-        raise ConnectionResetError("a part of what the interface said of this request was lost")
+        raise ConnectionResetError("a message of the interface about this request was lost")

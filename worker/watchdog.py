@@ -95,7 +95,7 @@ class Watchdog:
             )
             self._epoch = answer.epoch
             if answer.fenced:
-                logger.error("fenced: this worker was taken for dead; it drops what it has in hand and ends")
+                logger.error("fenced: the lease of this worker expired; it drops its events and ends")
                 reap(self._client, self._keys, member("worker", self._identity), seen=True)
                 os._exit(FENCED_STATUS)
             self._answered_at = time.monotonic()
@@ -103,7 +103,7 @@ class Watchdog:
             for loop in self._loops:  # Redis answers: whatever keeps silent has lost its connection
                 loop.layer.end_silence()
         except redis.RedisError as error:
-            logger.warning("no beat: %s", error)
+            logger.warning("could not send a heartbeat: %s", error)
             return not isinstance(error, redis.ResponseError)
         return True
 
@@ -133,7 +133,7 @@ class Watchdog:
             reap(self._client, self._keys, member("worker", self._identity), seen=True)
             self._client.execute_command(*record_command(self._keys, self._identity, b""))
         except redis.RedisError as error:
-            logger.warning("left Redis without a goodbye: %s", error)
+            logger.warning("could not deregister from Redis: %s", error)
         self._client.close()
 
     def _serve(self) -> None:
@@ -191,7 +191,7 @@ class Watchdog:
                 if held:
                     self._client.execute_command(*give_back_command(self._keys, held))
             except redis.RedisError as error:  # whether it was done is not known; to do it twice is harmless
-                logger.warning("%d events could not be given back yet: %s", len(held), error)
+                logger.warning("could not release %d prefetched events yet: %s", len(held), error)
                 loop.stranded.extend(held)
 
     def _end(self, loop: Loop, culprit: Entry) -> None:
@@ -201,14 +201,14 @@ class Watchdog:
         """
         reason = f"its handler took longer than {self._config.timeout_seconds:g} s"
         stack = "".join(traceback.format_stack(sys._current_frames().get(loop.thread)))
-        failures.error("%s: %s; it is a dead letter, and this worker ends\n%s", culprit, reason, stack)
+        failures.error("%s: %s; the event is dead-lettered, and this worker ends\n%s", culprit, reason, stack)
         channel, payload = culprit.stream.decode().partition("}:ch:")[2], encode(culprit.event)[1]
         arguments = commit_arguments(self._keys, culprit, loop.failure(culprit, 504, APPLICATION_TOO_SLOW), [])
         try:
             self._client.execute_command(*dead_letter_command(self._keys, channel, payload, reason))
             self._client.execute_command("EVAL", COMMIT, *arguments)
         except redis.RedisError as error:
-            logger.warning("the culprit could not be answered for: %s", error)
+            logger.warning("could not end the event that took longer than --timeout: %s", error)
         self._give_back(*self._loops)
         logging.shutdown()
         os._exit(TIMEOUT_STATUS)
@@ -226,7 +226,7 @@ class Watchdog:
             for loop in self._loops:
                 self._client.client_unblock(loop.layer.client_id)
         except redis.RedisError as error:
-            logger.warning("reads end by themselves: %s", error)
+            logger.warning("could not unblock reads; they end at their deadline: %s", error)
 
     def _insist(self, seconds: float) -> None:
         """End a handler that keeps its worker from stopping; what it ran counts as lost."""
@@ -241,10 +241,14 @@ class Watchdog:
         events = sum(loop.events for loop in self._loops)
         peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MAXRSS_BYTES
         if 0 < self._max_events <= events:
-            logger.info("served %d events: ends to be replaced", events)
+            logger.info("served %d events (--max-events): this worker ends and is replaced", events)
         elif 0 < self._config.max_memory_bytes <= peak_bytes:
             last = max(self._loops, key=lambda loop: loop.began).last
-            logger.warning("grew to %d MiB, last with %s: ends to be replaced", peak_bytes >> 20, last or "nothing")
+            logger.warning(
+                "grew to %d MiB (--max-memory-mib), last with %s: this worker ends and is replaced",
+                peak_bytes >> 20,
+                last or "nothing",
+            )
         else:
             return
         self._stopping.set()

@@ -1,4 +1,4 @@
-"""What a user declares: an Application and its WebSocket paths; and what it sends to: groups and channels."""
+"""What a user declares: an Application and its WebSocket paths."""
 
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -20,7 +20,7 @@ declared: dict[str, BackgroundConsumer] = {}
 
 
 class Route:
-    """One WebSocket path and its consumers; made by path(). kinds: of its events, those that go to a worker."""
+    """One WebSocket path and its consumers; made by path(). kinds: its events that go to a worker."""
 
     def __init__(
         self, pattern: str, consumers: Mapping[str, Consumer | None], pool: str = "", at_most_once: bool = False
@@ -37,7 +37,7 @@ class Route:
         self._match = compile_pattern(pattern).fullmatch
 
     def match(self, path: str) -> dict[str, str] | None:
-        """Return the parameters that `path` gives, or None when it is another path."""
+        """Return the parameters in `path`, or None if it does not match."""
         found = self._match(path)
         return found.groupdict() if found else None
 
@@ -67,7 +67,7 @@ def path(
     consumers = {"connect": connect, "receive": receive, "disconnect": disconnect}
     for kind, consumer in consumers.items():
         if consumer is not None and not callable(consumer):
-            raise TargetError(f"path({pattern!r}, {kind}=...): a consumer is a function, not {consumer!r}")
+            raise TargetError(f"path({pattern!r}, {kind}=...): a consumer must be a function, not {consumer!r}")
     return Route(pattern, consumers, pool, at_most_once)
 
 
@@ -93,11 +93,11 @@ class Application:
         for prefix, mounted in mounts.items():
             if not prefix.startswith("/") or not callable(mounted):
                 raise TargetError(
-                    f"Application(http={{{prefix!r}: {mounted!r}}}): a prefix starts with / and is callable"
+                    f"Application(http={{{prefix!r}: {mounted!r}}}): a prefix must start with / and name a callable"
                 )
         for prefix in pools or ():
             if not prefix.startswith("/"):
-                raise TargetError(f"Application(pools={{{prefix!r}: ...}}): a prefix starts with /")
+                raise TargetError(f"Application(pools={{{prefix!r}: ...}}): a prefix must start with /")
         self.http: dict[str, Callable[..., Any]] = longest_first(mounts)
         self.pools: dict[str, str] = longest_first(
             {prefix: pool_suffix(pool) for prefix, pool in (pools or {}).items()}
@@ -117,7 +117,7 @@ class Application:
                 raise TargetError(f"Application(background=...): {error}") from None
             if not callable(consumer):
                 raise TargetError(
-                    f"Application(background={{{name!r}: ...}}): a consumer is a function, not {consumer!r}"
+                    f"Application(background={{{name!r}: ...}}): a consumer must be a function, not {consumer!r}"
                 )
         self.depths: Depths = Depths(self.background)
         self.route: Callable[[str], tuple[Route, dict[str, str]] | None] = lru_cache(maxsize=1024)(self._route)

@@ -1,4 +1,4 @@
-"""The boundary around user code: whatever it raises ends one event, and nothing else.
+"""The boundary around user code: any exception ends one event, and nothing else.
 
 CancelledError, SystemExit, KeyboardInterrupt and GeneratorExit are no Exceptions: asyncio and threads let them through
 to whoever runs them. Raised by a consumer, a view or a job they say only that this one has failed.
@@ -24,7 +24,7 @@ _imported = Context()  # as TARGET's module has left it
 
 
 class UserCode:
-    """Stands around every call of user code: `with UserCode("%s %s failed", channel, path) as ended:`.
+    """Wrap a call of user code: `with UserCode("%s %s failed", channel, path) as ended:`.
 
     error: what the code raised, None when it returned. It is logged once, unless it is one of `expected`, and goes no
     further. is_cancellable: somebody else than the code itself may cancel this task; that cancellation alone passes.
@@ -63,7 +63,7 @@ class UserCode:
         return (self._text % self._arguments).partition(" failed")[0]
 
     def has_answered(self) -> None:
-        """Stop watching: the response has begun, and what follows, such as a stream, may take any time."""
+        """Stop watching: the response has begun, and its body, such as a stream, may take any time."""
         if watch.seconds:
             watch.end(id(self))
 
@@ -87,7 +87,7 @@ class UserCode:
 
 
 def is_cancelled(error: BaseException) -> bool:
-    """Whether an exception is the running task's own cancellation, not that of something which it awaited."""
+    """Return whether the running task itself was cancelled, not something that it awaited."""
     task = None
     with suppress(RuntimeError):  # no event loop runs in this thread
         task = asyncio.current_task()
@@ -95,13 +95,13 @@ def is_cancelled(error: BaseException) -> bool:
 
 
 def keep_context() -> None:
-    """Have each event begin with the context variables of now; called once TARGET is imported."""
+    """Keep the current context variables for all events; called once TARGET is imported."""
     global _imported
     _imported = copy_context()
 
 
 def fresh_context() -> Context:
-    """Return the context of one event: nobody sees what another event has set."""
+    """Return the context of one event, which sees nothing that other events have set."""
     return _imported.copy()
 
 

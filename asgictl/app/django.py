@@ -1,4 +1,4 @@
-"""Django's session and user of a WebSocket, by the cookie of its handshake; for where Django is configured."""
+"""Django's session and user of a WebSocket, found by the cookie of its handshake."""
 
 from importlib import import_module
 from types import SimpleNamespace

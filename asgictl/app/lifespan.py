@@ -42,7 +42,7 @@ class Lifespan:
             raise TargetError(f"the application's lifespan failed: {self._reason}{hint}")
 
     async def stop(self, seconds: float = STOP_SECONDS) -> None:
-        """Wait until the application has shut down, or its time to do so is over."""
+        """Wait until the application has shut down, or its deadline has passed."""
         if self._task and not self._task.done():
             try:
                 async with asyncio.timeout(seconds):
@@ -65,7 +65,7 @@ class Lifespan:
             if ended.error is not None and self._heard:
                 failures.error("lifespan failed", exc_info=ended.error)
             elif ended.error is not None:
-                logger.info("the application has no lifespan: %r", ended.error)
+                logger.info("the application does not support lifespan: %r", ended.error)
         finally:
             self._answer.set()
 

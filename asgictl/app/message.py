@@ -1,4 +1,4 @@
-"""What consumers are called with: a Message for each event of a WebSocket, a BackgroundMessage for each job."""
+"""The arguments of consumers: a Message for each WebSocket event, a BackgroundMessage for each job."""
 
 from functools import cached_property
 from operator import index
@@ -29,7 +29,7 @@ CLOSE_REASON_BYTES = 123
 
 
 class Turn:
-    """What all messages of one turn share. Each part is decoded when a consumer first looks at it."""
+    """The data that all messages of one turn share. Each part is decoded on first access."""
 
     def __init__(self, event: TurnEvent, outcome: Outcome) -> None:
         self.event = event
@@ -61,7 +61,7 @@ class Turn:
 
 
 class Message:
-    """What a consumer is called with: one event of one WebSocket, and the ways to answer it.
+    """The argument of a consumer: one event of one WebSocket, with methods to answer it.
 
     text or data: the frame (receive only; the other is None). params: what the path's pattern matched.
     state: a dict that travels with the connection, at most 64 KiB encoded. id: stable over reruns of the same
@@ -167,7 +167,7 @@ class Message:
         frame = frame_of(text, data)
         if isinstance(self._turn.event, Disconnect):
             raise ConsumerError(
-                "reply() in a disconnect consumer: the connection has gone; send to a group, or nothing"
+                "reply() cannot be used in a disconnect consumer: the connection is closed; send to a group"
             )
         if not immediately:
             self._outcome.frames.append(frame)
@@ -201,7 +201,7 @@ class Message:
                 f"close code {code!r:.60} may not be sent; use 1000, 1001, 1007 to 1014 or 3000 to 4999"
             )
         if not isinstance(reason, str) or len((reason := encodable(reason)).encode()) > CLOSE_REASON_BYTES:
-            raise ConsumerError(f"a close reason is a str of at most {CLOSE_REASON_BYTES} bytes of UTF-8")
+            raise ConsumerError(f"a close reason must be a str of at most {CLOSE_REASON_BYTES} bytes of UTF-8")
         self._outcome.close = Close(number, reason)
 
 

@@ -1,4 +1,4 @@
-"""All that one event produces, buffered until its commit: nothing leaves before, everything leaves together."""
+"""The effects of one event, buffered until its commit, which sends all of them together."""
 
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar, Token
@@ -17,9 +17,9 @@ _current: ContextVar["Outcome"] = ContextVar("asgictl_outcome")
 
 
 def frame_of(text: str | None, data: bytes | None) -> Frame:
-    """Return the one frame that text= or data= asks for; raises ConsumerError for neither or both."""
+    """Return the frame given as text= or data=; raises ConsumerError for neither or both."""
     if (text is None) == (data is None):
-        raise ConsumerError("give either text= or data=, not both and not neither")
+        raise ConsumerError("give exactly one of text= and data=")
     frame = data if text is None else text
     if not isinstance(frame, bytes if text is None else str):
         raise ConsumerError(f"text= takes str and data= takes bytes, not {type(frame).__name__}")
@@ -34,7 +34,7 @@ def encodable(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise ConsumerError(f"text that UTF-8 cannot carry: {error}") from None
+        raise ConsumerError(f"text that cannot be encoded as UTF-8: {error}") from None
     return text
 
 
@@ -46,9 +46,9 @@ def encoded(what: str, content: dict[str, Any], most_bytes: int, known: bytes = 
     try:
         data = encode_state(content, known)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise ConsumerError(f"{what} holds what MessagePack cannot carry: {error}") from error
+        raise ConsumerError(f"{what} cannot be encoded as MessagePack: {error}") from error
     if len(data) > most_bytes:
-        raise ConsumerError(f"{what} is {len(data)} bytes encoded; {most_bytes} is the most")
+        raise ConsumerError(f"{what} is {len(data)} bytes when encoded; the limit is {most_bytes}")
     return data
 
 
@@ -74,7 +74,7 @@ class Depths(dict[str, int]):
 
 @dataclass(slots=True)
 class Outcome:
-    """What an event's handler asked for. Handlers fill it; the worker commits it.
+    """The effects that an event's handler asked for. Handlers fill it; the worker commits it.
 
     now: sends something outside of the commit, at once; a handler that runs again sends it again.
     depths: of the application's background channels; None when nobody knows. headers: of the event.
@@ -93,23 +93,23 @@ class Outcome:
     _token: Token["Outcome"] | None = None
 
     def send(self, sent: Sent) -> None:
-        """Send something with the commit."""
+        """Add a message to the commit."""
         self.sends.append(sent)
         self.moved.append(len(self.memberships))
 
     def drop(self) -> None:
-        """Forget what was to be sent with the commit."""
+        """Remove all messages from the commit."""
         self.sends.clear()
         self.moved.clear()
 
     def send_now(self, sent: Frames | Sent) -> None:
-        """Send at once what cannot wait for the commit. Raises ConnectionResetError when Redis stays away."""
+        """Send a message before the commit. Raises ConnectionResetError if Redis stays unavailable."""
         if self.now is None:
             raise ConsumerError("immediately=True works in a consumer or a view that asgictl runs")
         self.now(sent)
 
     def groups(self, *, joined: bool) -> list[str]:
-        """Return the groups that the connection joins, or those that it leaves: for each the last call counts."""
+        """Return the groups that the connection joins, or leaves; the last call for each group counts."""
         if not self.memberships:
             return []
         last = dict(self.memberships)
@@ -139,7 +139,7 @@ class Outcome:
         return [] if cut_off or status in {500, 504} else self.sends
 
     def __enter__(self) -> None:
-        """From here on what this thread or task sends to groups and channels lands here."""
+        """Collect here what this thread or task sends to groups and channels."""
         self._token = _current.set(self)
 
     def __exit__(self, *_: object) -> None:

@@ -1,4 +1,4 @@
-"""Sends from outside of any event: from a script, a shell, `asgictl send`."""
+"""Send from outside of any event: from a script, a shell, or `asgictl send`."""
 
 import os
 from collections.abc import Callable
@@ -12,13 +12,13 @@ from asgictl.machine.run_dir import RunDir
 from asgictl.wire.messages import Job, Sent
 from asgictl.wire.records import is_current
 
-NOWHERE = "outside of a consumer or view send() needs to know where to: set ASGICTL_REDIS to the URL of Redis, or {}"
+NOWHERE = "send() outside of a consumer or view needs a Redis: set ASGICTL_REDIS to its URL, or {}"
 
 _stand_in: Callable[[Sent], None] | None = None
 
 
 class Sender:
-    """To one instance, from any thread. Every method raises RedisError when its Redis cannot be used."""
+    """Sends to one instance, from any thread. Every method raises RedisError if Redis cannot be used."""
 
     def __init__(self, redis_url: str, name: str) -> None:
         self._url = redis_url
@@ -26,7 +26,7 @@ class Sender:
 
     @classmethod
     def of_environment(cls) -> "Sender":
-        """To the instance ASGICTL_NAME, in the Redis of ASGICTL_REDIS or, on this machine, in its own.
+        """Return a Sender to the instance ASGICTL_NAME, in ASGICTL_REDIS or else in its embedded Redis.
 
         Raises RunDirectoryError for an instance whose run directory is not ours alone.
         """
@@ -34,7 +34,7 @@ class Sender:
         try:
             return cls(os.environ.get("ASGICTL_REDIS") or redis_url_of(name), name)
         except (NotRunning, RedisError) as error:
-            raise RedisError(NOWHERE.format(f"ASGICTL_NAME to an instance with one of its own ({error})")) from None
+            raise RedisError(NOWHERE.format(f"ASGICTL_NAME to an instance with an embedded Redis ({error})")) from None
 
     def send(self, sent: Sent) -> None:
         """Send now. Raises UnknownChannel when a worker that was ready had no such channel, and ChannelFull.
@@ -64,14 +64,14 @@ def send(sent: Sent) -> None:
 
 
 def use(stand_in: Callable[[Sent], None] | None) -> Callable[[Sent], None] | None:
-    """Have another take what is sent, as in tests; None for Redis. Returns who had it before."""
+    """Replace Redis as the receiver of sends, as in tests; None restores it. Returns the last one."""
     global _stand_in
     before, _stand_in = _stand_in, stand_in
     return before
 
 
 def redis_url_of(name: str) -> str:
-    """Return where the instance of this name has its own Redis.
+    """Return the URL of the embedded Redis of the instance of this name.
 
     Raises NotRunning, RedisError when it was given one, and RunDirectoryError when its directory is not ours alone.
     """
@@ -79,7 +79,7 @@ def redis_url_of(name: str) -> str:
     try:
         described = run_dir.description()
     except OSError:
-        raise NotRunning(f"no instance {name!r} runs; start one with asgictl start") from None
+        raise NotRunning(f"no instance {name!r} is running; start one with asgictl start") from None
     if described["redis"] != "embedded":
-        raise RedisError(f"instance {name!r} has no Redis of its own: say which with --redis")
+        raise RedisError(f"instance {name!r} has no embedded Redis: give the URL of its Redis with --redis")
     return run_dir.redis_url

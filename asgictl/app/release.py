@@ -12,7 +12,7 @@ FILE = "release"  # in the run directory: the name that `start` or `reload` gave
 
 
 def release_of(target: str, name: str = "", run_dir: Path | None = None, app_dir: str = "") -> str:
-    """Return the name that this process's instance was given, or else its own, or else a hash of the code.
+    """Return the release: the instance's --release, else this process's, else a hash of the code.
 
     The hash is of what was imported from the current directory and app_dir, and of TARGET's own package: the same code
     has the same on every machine. To be called once TARGET is imported. Raises RunDirectoryError.

@@ -1,4 +1,4 @@
-"""Runs one event of a WebSocket, a turn, or one job: calls its consumer, and has the reply that they add up to.
+"""Runs one turn of a WebSocket or one job: calls its consumers and returns the reply.
 
 Both modes run turns through here, so a consumer behaves the same in a worker and in the server's own process.
 """
@@ -56,11 +56,11 @@ class Run(Generic[R]):
 
     @property
     def error(self) -> BaseException | None:
-        """Return what the consumer has raised."""
+        """Return the exception that the consumer raised."""
         return self._code.error
 
     def _messages(self) -> Iterable[Message | BackgroundMessage]:
-        """Return what the consumer is called with, one after another."""
+        """Return the messages with which the consumer is called."""
         raise NotImplementedError
 
     def _done(self) -> R:
@@ -68,7 +68,7 @@ class Run(Generic[R]):
         raise NotImplementedError
 
     def failed(self, error: BaseException | None = None) -> R:
-        """Return an exception's reply: nothing of what was buffered leaves."""
+        """Return the reply after an exception, without the buffered effects."""
         raise NotImplementedError
 
     def run(self) -> R:
@@ -84,7 +84,7 @@ class Run(Generic[R]):
         return reply
 
     async def run_async(self, timeout_seconds: float | None = None) -> R:
-        """The same for an `async def` consumer, which is cancelled when its time is over: an exception like others."""
+        """Await an `async def` consumer, which is cancelled at --timeout; returns the reply to commit."""
         self._reply = await in_its_own_task(self._run_async(timeout_seconds), self.failed)
         return self._reply
 
@@ -102,7 +102,7 @@ class Run(Generic[R]):
         return reply
 
     def _end(self) -> R:
-        """Return the reply, for there is always one, whatever the consumer did."""
+        """Return the reply; there is one even if the consumer failed."""
         if self._code.error is not None:
             self._reply = self.failed(self._code.error)
         return self._reply
@@ -168,7 +168,7 @@ class RunningTurn(Turn, Run[Done]):
         )
 
     def failed(self, _error: BaseException | None = None) -> Done:
-        """Return an exception's reply: nothing of what was buffered leaves, and the connection ends."""
+        """Return the reply after an exception, which closes the connection without the buffered effects."""
         self.outcome: Outcome = Outcome(is_over=True)
         seconds = perf_counter() - self._began
         return failed_turn(self.event, 500 if isinstance(self.event, Connect) else 403, run_seconds=seconds)
@@ -185,7 +185,7 @@ class RunningJob(Run[None]):
         self._job = job
         self._message = BackgroundMessage(job)
         if job.name not in application.background:
-            raise WireError(f"nobody has the channel {job.channel!r}")
+            raise WireError(f"no consumer for the channel {job.channel!r}")
         self._consumer = application.background[job.name]
         self.is_async: bool = is_async(self._consumer)
 
@@ -207,7 +207,7 @@ class RunningJob(Run[None]):
 
 
 def close_old_connections() -> None:
-    """Around every event, as Django does around every request; only where Django's ORM is loaded."""
+    """Close stale database connections around every event, if Django's ORM is loaded."""
     if "django.db" in sys.modules:
         with UserCode("Django's old database connections could not be closed"):
             sys.modules["django.db"].close_old_connections()

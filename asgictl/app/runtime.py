@@ -1,4 +1,4 @@
-"""What an application may ask about where it runs, and what is logged when it fails."""
+"""The runtime as an application sees it, and the log of its failures."""
 
 import contextlib
 import logging
@@ -29,7 +29,7 @@ _runtime = Runtime("inprocess", "python")  # an application imported by somethin
 
 
 def current() -> Runtime:
-    """Return where this process's application runs."""
+    """Return the Runtime of this process."""
     return _runtime
 
 
@@ -54,7 +54,7 @@ failures: _Failures = _Failures(logger)  # for what the application raises: one 
 
 
 def raise_file_limit() -> None:
-    """Let this process have as many files and sockets open as it may: the soft limit is often 1,024."""
+    """Raise the soft limit of open files, often 1,024, to the hard limit."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):  # macOS says unlimited, and refuses it
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

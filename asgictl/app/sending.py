@@ -39,13 +39,13 @@ class Group:
         Raises ConsumerError unless exactly one of text and data is given, and if_slow is one of the two.
         """
         if if_slow not in {"close", "drop"}:
-            raise ConsumerError(f"if_slow= is 'close' or 'drop', not {if_slow!r:.60}")
+            raise ConsumerError(f"if_slow= must be 'close' or 'drop', not {if_slow!r:.60}")
         frame = outcome.frame_of(text, data)
         send(Broadcast(self.name, frame, if_slow == "drop"), immediately=immediately)
 
 
 class Channel:
-    """A background channel; Application(background={name: consumer}) says who is called with what is sent to it."""
+    """A background channel, whose consumer Application(background={name: consumer}) names."""
 
     def __init__(self, name: str) -> None:
         self.name: str = channel_name(name)
@@ -70,30 +70,32 @@ class Channel:
 
 
 def encoded(content: dict[str, Any]) -> bytes:
-    """Encode a job's content; raises ConsumerError unless it is a dict that can travel."""
+    """Encode a job's content; raises ConsumerError unless it is a dict that can be encoded."""
     if not isinstance(content, dict):
-        raise ConsumerError(f"a background message is a dict, not {type(content).__name__}")
+        raise ConsumerError(f"a background message must be a dict, not {type(content).__name__}")
     return outcome.encoded("a background message", content, CONTENT_BYTES)
 
 
 def milliseconds(seconds: float) -> int:
-    """Return a delay, rounded up; raises ConsumerError for one that is none."""
+    """Return a delay in milliseconds, rounded up; raises ConsumerError if it is invalid."""
     if not isinstance(seconds, (int, float)) or not 0 <= seconds <= MOST_DELAY_SECONDS:
-        raise ConsumerError(f"a delay is a number of seconds from 0 to {MOST_DELAY_SECONDS}, not {seconds!r:.60}")
+        raise ConsumerError(f"a delay must be a number of seconds from 0 to {MOST_DELAY_SECONDS}, not {seconds!r:.60}")
     return math.ceil(seconds * 1000)
 
 
 def channel_name(name: str) -> str:
     """Return the name; raises ConsumerError for one that the Channels specification does not allow."""
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_.-]{1,99}", plain(name)):
-        raise ConsumerError(f"a channel's name is 1 to 99 of a-z, A-Z, 0-9, -, _ and ., not {name!r:.120}")
+        raise ConsumerError(
+            f"a channel's name must be 1 to 99 characters of a-z, A-Z, 0-9, -, _ and ., not {name!r:.120}"
+        )
     return plain(name)
 
 
 def group_name(name: str) -> str:
     """Return the name; raises ConsumerError unless it is 1 to 100 characters."""
     if not isinstance(name, str) or not 0 < len(plain(name)) <= NAME_LENGTH:
-        raise ConsumerError(f"a group's name is a str of 1 to {NAME_LENGTH} characters, not {name!r:.120}")
+        raise ConsumerError(f"a group's name must be a str of 1 to {NAME_LENGTH} characters, not {name!r:.120}")
     return outcome.encodable(name)
 
 

@@ -1,4 +1,4 @@
-"""Events that take longer than --slow-seconds: each is logged once it has ended, with a stack of while it ran.
+"""Logs each event that takes longer than --slow-seconds, with a stack taken while it ran.
 
 A thread samples what runs, four times in --slow-seconds. Without the option nothing is registered and no thread runs.
 """
@@ -20,7 +20,7 @@ FRAMES = 20  # of a stack, the innermost
 
 
 class Running:
-    """One event that runs, in this thread or task. waited_seconds: before, None where nobody knows."""
+    """One running event of this thread or task. waited_seconds: its wait before, None if unknown."""
 
     def __init__(self, name: Callable[[], str], waited_seconds: float | None) -> None:
         self.began: float = time.perf_counter()
@@ -59,7 +59,7 @@ def frames_of(coroutine: Any) -> list[FrameType]:
 
 
 class Watch:
-    """Holds what runs, and samples it in a thread. seconds: past which an event is slow; 0 for never."""
+    """Holds the running events, and samples their stacks. seconds: past which one is slow; 0 for never."""
 
     def __init__(self) -> None:
         self.seconds: float = 0.0

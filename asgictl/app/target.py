@@ -1,4 +1,4 @@
-"""Loads what TARGET names and says what kind of thing it is."""
+"""Loads TARGET and finds out its kind."""
 
 import ast
 import glob
@@ -29,7 +29,7 @@ PATCHED = ("os", "queue", "select", "signal", "socket", "ssl", "subprocess", "th
 
 
 class Expression(NamedTuple):
-    """What follows the colon. name: dotted; arguments: positional and by keyword, None where nothing is called."""
+    """The part of TARGET after the colon. name: dotted; arguments: of a call, None without one."""
 
     name: str
     arguments: tuple[list[Any], dict[Any, Any]] | None
@@ -133,7 +133,7 @@ def _named(path: str, attribute: str) -> str:
 
 
 def _elsewhere(module: str, app_dir: Path) -> str:
-    """Return a hint if a module is one folder up or down, to be put behind an error."""
+    """Return a hint for an error message if a module is one folder up or down."""
     name = glob.escape(module)
     for place in (app_dir.parent, *sorted(each for each in app_dir.glob("*") if each.is_dir())):
         if (place / f"{module}.py").is_file() or any(place.glob(f"{name}/*.py")):
@@ -142,7 +142,7 @@ def _elsewhere(module: str, app_dir: Path) -> str:
 
 
 def _meant(module: ModuleType, name: str) -> str:
-    """Return which attribute may have been meant, to be put behind an error."""
+    """Return a hint for an error message: which attribute may have been meant."""
     usual = next((f"; did you mean {each}?" for each in USUAL if hasattr(module, each)), "")
     found = suggestion(name, vars(module)) or usual
     return found.replace("mean ", f"mean {module.__name__}:") if found else f", {EXAMPLES}"
@@ -160,7 +160,7 @@ def _refuse_patched(spec: str) -> None:
 
 
 def kind_of(target: Any, spec: str = "") -> str:
-    """Return "WSGI" or "ASGI"; raises TargetError for what can be neither."""
+    """Return "WSGI" or "ASGI"; raises TargetError if the object is neither."""
     count = _argument_count(target)
     if count is None:
         raise TargetError(

@@ -116,7 +116,7 @@ class ChannelLayer(BaseChannelLayer):  # type: ignore[misc]  # Channels has no t
 def encode(message: dict[str, Any]) -> bytes:
     """Raises TypeError, which says what cannot be sent, and MessageTooLarge."""
     if not isinstance(message, dict):
-        raise TypeError(f"a message is a dict, not {type(message).__name__}")
+        raise TypeError(f"a message must be a dict, not {type(message).__name__}")
     try:
         data: bytes = _encode(message)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
@@ -124,7 +124,9 @@ def encode(message: dict[str, Any]) -> bytes:
             f"this message cannot be sent: {error}; it may hold bytes, str, int64, float, list, dict, bool, None"
         ) from None
     if len(data) > MESSAGE_BYTES:
-        raise MessageTooLarge(f"a message of {len(data)} bytes; at most {MESSAGE_BYTES} are sent, so send it in parts")
+        raise MessageTooLarge(
+            f"a message of {len(data)} bytes is too large: the limit is {MESSAGE_BYTES}; send it in parts"
+        )
     return data
 
 

@@ -63,7 +63,9 @@ class SharedLink(Link):
                 await self.stop()
                 if pause_seconds is None:
                     self._starting = None
-                    raise RedisError(f"Redis cannot be used: {error}; is it running, are hosts right?") from error
+                    raise RedisError(
+                        f"Redis cannot be used: {error}; check that it is running and that `hosts` is right"
+                    ) from error
                 await asyncio.sleep(pause_seconds)
             else:
                 self.has_started = True
@@ -107,9 +109,9 @@ class OrderSender:
             async with asyncio.timeout(ANSWER_SECONDS):
                 return await self.link.ask(*self._command(order), again=UNSENT | CUT)
         except TimeoutError:
-            raise RedisError(f"Redis has not answered for {ANSWER_SECONDS} s: is it running?") from None
+            raise RedisError(f"Redis has not answered for {ANSWER_SECONDS} s; check that it is running") from None
         except (OSError, hiredis.ReplyError) as error:
-            raise RedisError(f"Redis refused a message: {error}") from error
+            raise RedisError(f"Redis rejected a message: {error}") from error
 
     def post(self, order: Order, answered: Callable[[Any], None] = ignored) -> None:
         """Send it; `answered` gets what Redis says, or an exception."""

@@ -215,7 +215,7 @@ class Mailboxes:
                 else:
                     dropped += 1
         if dropped:
-            self.shed.add("group messages dropped: their channels are full", dropped)
+            self.shed.add("group messages dropped: channel full", dropped)
 
     def counted(self) -> dict[str, int]:
         """Return how many counted messages wait, by channel."""
@@ -287,7 +287,7 @@ class Mailboxes:
                 for group in list(mailbox.groups):
                     self._remove(group, mailbox)
                 self._forget_if_idle(mailbox)
-            self.shed.add("channels taken out of their groups: nobody receives from them", surplus)
+            self.shed.add("channels removed from groups: nobody receives", surplus)
 
     def _end_memberships(self, now: float) -> None:
         for group, members in list(self._groups.items()):

@@ -42,15 +42,17 @@ def url_of(hosts: Sequence[Any] | None) -> str:
     if not hosts:
         return os.environ.get("ASGICTL_REDIS", DEFAULT_HOST)
     if isinstance(hosts, str) or len(hosts) > 1:
-        raise InvalidChannelLayerError("hosts is a list of one: this layer keeps all that it has in one Redis")
+        raise InvalidChannelLayerError(
+            "hosts must name exactly one Redis: this layer does not spread its channels over several"
+        )
     match hosts[0]:
         case str(url) | {"address": str(url)}:
             return url
         case (str(host), int(port)):
             return f"redis://{host}:{port}"
     raise InvalidChannelLayerError(
-        "a host is a URL as redis://:password@host:6379/0 or redis+sentinel://host1,host2/SERVICE, (host, port) or"
-        ' {"address": URL}'
+        "a host must be a URL such as redis://:password@host:6379/0 or redis+sentinel://host1,host2/SERVICE,"
+        ' (host, port) or {"address": URL}'
     )
 
 
@@ -104,7 +106,9 @@ class RedisChannelLayer(ChannelLayer):
             if received.is_counted:
                 self._tell_left(channel, (await self._sender()).link)
         elif "!" in channel:
-            raise ValueError(f"{channel} is a channel of another process: receive from what new_channel() returned")
+            raise ValueError(
+                f"{channel} belongs to another process: receive from a name that new_channel() returned here"
+            )
         else:
             sender = await self._sender()
             self._waiting[channel] += 1

@@ -1,24 +1,24 @@
-"""Lays --help out: options by what they are about."""
+"""Groups the options of --help by subject."""
 
 import click
 
-# Each option by its parameter's name; what stands nowhere comes last.
+# The parameter names of each group; any other option comes last.
 SECTIONS = {
     "What runs": "app_dir env_file mode server name watches detach",
-    "Network": "bind probe_port redis root_path forwarded_allow_ips allowed_origins affinity"
+    "Network": "bind admin_port probe_port redis root_path forwarded_allow_ips allowed_origins affinity"
     " uvicorn_option gunicorn_option",
     "Limits": "timeout max_message_bytes max_body_bytes capacity limit silent_seconds",
     "Workers": "workers threads interfaces only_channels exclude_channels max_events max_memory_mib",
     "Deploys": "release start_seconds drain_seconds drain_rate shutdown_delay",
-    "Logs": "access_log slow_seconds log_format log_file_mib admin_port",
+    "Logs": "access_log slow_seconds log_format log_file_mib",
 }
 
 
 class Command(click.Command):
-    """A command whose options stand in sections."""
+    """A command whose --help groups its options."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write a section for each subject that has options here."""
+        """Write a section for each group that has options here."""
         options = [each for each in self.get_params(ctx) if isinstance(each, click.Option)]
         rest = {str(each.name): record for each in options if (record := each.get_help_record(ctx))}
         for title, names in SECTIONS.items():

@@ -20,7 +20,7 @@ from asgictl.telemetry.logs import masked
 
 
 class Commands(click.Group):
-    """Turns an AsgictlError into its one clear message and its exit status (listed in asgictl.errors)."""
+    """Turns an AsgictlError into its message and exit status (listed in asgictl.errors)."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -44,15 +44,15 @@ def main(ctx: click.Context) -> None:
 
     \b
     Exit status:
-      0  success                         9  cannot be sent, or requeued
-      1  a fault of asgictl's own       10  no such background channel
-      2  usage                          11  the channel is full
-      3  TARGET                         12  compare
-      4  address                        13  run directory unsafe, or unwritable
-      5  Redis                          14  supervisord died; the rest serves on
-      6  already running                15  status --check found something
-      7  not running                   130  Ctrl-C during start
-      8  a process not ready           143  SIGTERM during start
+      0  success                         9  message cannot be sent or requeued
+      1  internal error                 10  no such background channel
+      2  wrong usage                    11  background channel full
+      3  TARGET cannot be served        12  comparison failed
+      4  cannot listen on the address   13  run directory unsafe or not writable
+      5  Redis cannot be used           14  supervisord died; others still serve
+      6  instance already running       15  status --check found something
+      7  instance not running          130  Ctrl-C during start
+      8  process not ready in time     143  SIGTERM during start
     """
     if "ASGICTL_RUN_DIR" in os.environ:  # `start` has told its processes what it read; the file may have changed
         return

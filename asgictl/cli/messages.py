@@ -1,4 +1,4 @@
-"""Messages that an operator sends, or that were given up."""
+"""Commands that send messages, and that show dead letters."""
 
 import json
 import os
@@ -11,14 +11,14 @@ from asgictl.cli import options
 
 @click.group("dead-letters")
 def dead_letters() -> None:
-    """Look at events that were given up, or requeue them.
+    """List, show, delete or requeue dead-lettered events.
 
-    Their workers died of them, or they took too long.
+    An event is dead-lettered if its workers died or it took longer than --timeout.
     """
 
 
 ids_argument: options.Decorator = click.argument("ids", metavar="[ID]...", nargs=-1)
-where: options.Decorator = options.several(options.redis, options.running)
+where: options.Decorator = options.several(options.its_redis, options.running)
 
 
 @dead_letters.command("list")
@@ -52,7 +52,7 @@ def purge(ids: tuple[str, ...], **instance: Any) -> None:
 @ids_argument
 @where
 def requeue(ids: tuple[str, ...], **instance: Any) -> None:
-    """Send background messages again: these, or all."""
+    """Send the background messages with these IDs, or all, again."""
     click.echo(f"{_dead_letters(**instance).requeue(ids)} sent again")
 
 
@@ -65,12 +65,14 @@ def _dead_letters(redis: str | None, name: str) -> Any:
 
 @click.command()
 @click.option("--channel", metavar="NAME", help="Background channel to send to; needs --json.")
-@click.option("--json", "content", metavar="OBJECT", help="Content of the message, a JSON object.")
-@click.option("--delay-seconds", type=options.Number(0), default=0.0, help="Seconds to wait before it is delivered.")
-@click.option("--group", metavar="NAME", help="Group of WebSockets to send to; needs --text or --data-file.")
-@click.option("--text", help="Text frame for each member.")
+@click.option("--json", "content", metavar="OBJECT", help="Message to send, a JSON object.")
 @click.option(
-    "--data-file", type=click.File("rb"), help="File with a binary frame for each member; - for standard input."
+    "--delay-seconds", type=options.Number(0), default=0.0, help="Seconds to wait before the message is delivered."
+)
+@click.option("--group", metavar="NAME", help="Group of WebSockets to send to; needs --text or --data-file.")
+@click.option("--text", help="Text frame to send to each member.")
+@click.option(
+    "--data-file", type=click.File("rb"), help="File with a binary frame to send to each member; - for standard input."
 )
 @where
 def send(

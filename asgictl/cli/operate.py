@@ -1,4 +1,4 @@
-"""What an operator does with an instance that runs: reload, restart, scale, logs."""
+"""asgictl reload, restart, scale, logs and stacks."""
 
 import logging
 import sys
@@ -24,29 +24,27 @@ UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}  # seconds
 
 
 waits: options.Decorator = click.option(
-    "--wait", "waits", is_flag=True, help="Return only once what is replaced has drained."
+    "--wait", "waits", is_flag=True, help="Return only once the old processes have drained."
 )
 
 
 @click.command()
-@click.option(
-    "--interfaces", is_flag=True, help="Replace interface servers, one by one: each hands its WebSockets over."
-)
+@click.option("--interfaces", is_flag=True, help="Replace interfaces one by one; each hands its WebSockets over.")
 @click.option(
     "--all",
     "everything",
     is_flag=True,
-    help="Replace the controller, interfaces and workers, as after pip install -U asgictl. supervisord and Redis stay.",
+    help="Replace all processes except supervisord and Redis, as after pip install -U asgictl.",
 )
 @options.release
 @waits
 @options.running
 def reload(interfaces: bool, everything: bool, release: str, waits: bool, name: str) -> None:
-    """Deploy the code as it is now.
+    """Deploy the current code.
 
-    New processes start, and the old ones drain once all of the new are ready. It returns once the new serve; asgictl
-    status shows what still drains. Should the new not start, they are removed and the old go on. In split mode the
-    sockets of consumers notice nothing; in-process all close (1012).
+    New processes start, and the old ones drain once all new ones are ready. The command returns once the new ones
+    serve; asgictl status shows those that still drain. If the new ones do not start, they are removed and the old ones
+    go on. In split mode the WebSockets of consumers stay open; in-process all WebSockets close (1012).
     """
     from asgictl.control.instance import Instance
 
@@ -55,9 +53,9 @@ def reload(interfaces: bool, everything: bool, release: str, waits: bool, name: 
         return
     split = Instance(name).described()["mode"] == "split"
     if interfaces and not split:
-        raise click.UsageError("--interfaces means nothing in --mode=inprocess: there are none")
+        raise click.UsageError("--interfaces does not apply to --mode=inprocess, which has no interfaces")
     if interfaces and release:
-        raise click.UsageError("--release means nothing with --interfaces, which run no code of yours")
+        raise click.UsageError("--release does not apply to --interfaces, which run none of your code")
     role = "interface" if interfaces else "worker" if split else "server"
     _change(name, f"reloaded {role}s", methodcaller("replace", role, release, tell, waits=waits))
 
@@ -67,9 +65,9 @@ def reload(interfaces: bool, everything: bool, release: str, waits: bool, name: 
 @waits
 @options.running
 def restart(role: str, waits: bool, name: str) -> None:
-    """Replace the processes of a role by new ones.
+    """Replace the processes of a role with new ones.
 
-    It works as reload does; Redis and the controller stop first.
+    The new ones start before the old ones drain, as with reload; only Redis and the controller stop first.
     """
     _change(name, f"restarted {role}", methodcaller("replace", role, None, tell, waits=waits))
 
@@ -82,8 +80,8 @@ def restart(role: str, waits: bool, name: str) -> None:
 def scale(ctx: click.Context, counts: tuple[str, ...], waits: bool, name: str) -> None:
     """Set the number of processes of a role.
 
-    For example: asgictl scale worker=8 interface=2. Those that are too many drain; interfaces hand their WebSockets
-    over to those that stay.
+    For example: asgictl scale worker=8 interface=2. Processes in excess drain; interfaces hand their WebSockets over
+    to those that stay.
     """
     wanted = []
     for each in counts:
@@ -101,7 +99,7 @@ def tell(step: str) -> None:
 
 
 def _change(name: str, done: str, change: Callable[["Deploys"], "Cost"]) -> None:
-    """Make a change, and say what was done and what it cost; what asks this command to end asks it to give up."""
+    """Make a change, and print what was done and what it cost; SIGINT or SIGTERM interrupts it."""
     from asgictl.control.deploys import Deploys
     from asgictl.control.slots import Interrupted
 
@@ -109,16 +107,18 @@ def _change(name: str, done: str, change: Callable[["Deploys"], "Cost"]) -> None
     try:
         cost = change(Deploys(name, ending))
     except Interrupted:
-        raise click.ClickException("given up before all was ready: what had started stops") from None
+        raise click.ClickException(
+            "interrupted before all processes were ready: those that had started are stopped"
+        ) from None
     closed = f"; {cost.closed} WebSockets were closed with 1012" if cost.closed else ""
     killed = f"; {cost.killed} processes did not drain in time and were killed" if cost.killed else ""
     click.echo(done + closed + killed)
     if ending.is_set():
-        tell("what drains goes on to do so: asgictl status")
+        tell("the old processes go on draining: asgictl status shows them")
 
 
 def _since(ctx: click.Context, param: click.Parameter, value: str | None) -> float:
-    """Return when that is, by time.time(): 90s, 10m, 2h, 1d ago, or a time as logs have it."""
+    """Return the epoch seconds of a time given as 90s, 10m, 2h, 1d (ago) or as in logs."""
     try:
         if value and value[-1] in UNITS:
             ago = options.Number(0).convert(value[:-1], param, ctx)
@@ -130,19 +130,23 @@ def _since(ctx: click.Context, param: click.Parameter, value: str | None) -> flo
 
 @click.command()
 @click.argument("role", default="")
-@click.option("-n", "--lines", type=click.IntRange(0), help="Show so many lines.  [default: 100; with --since all]")
+@click.option("-n", "--lines", type=options.Whole(0), help="Number of lines to show.  [default: 100; with --since all]")
+@click.option("--since", metavar="TIME", callback=_since, help="Show lines since then: 10m, 2h, '2026-01-31 17:00'.")
 @click.option(
-    "--since", metavar="TIME", callback=_since, help="Show what was logged since: 10m, 2h, '2026-01-31 17:00'."
+    "--level",
+    type=click.Choice(LEVELS),
+    default=LEVELS[0],
+    show_default=True,
+    help="Show lines of this level or above.",
 )
-@click.option("--level", type=click.Choice(LEVELS), default=LEVELS[0], help="Show lines that are at least as grave.")
-@click.option("-f", "--follow", is_flag=True, help="Go on with what is logged from now on.")
-@click.option("--files", is_flag=True, help="Show where the logs are instead.")
+@click.option("-f", "--follow", is_flag=True, help="Keep showing new lines.")
+@click.option("--files", is_flag=True, help="Show the paths of the log files instead.")
 @options.running
 def logs(role: str, lines: int | None, since: float, level: str, follow: bool, files: bool, name: str) -> None:
-    """Show what processes have logged, by time.
+    """Show the logs of processes, ordered by time.
 
-    ROLE is a role, or one process; without it, all are shown. supervisord's ends of processes and Redis's warnings
-    are among them; --files has the rest that these two write.
+    ROLE is a role or one process; without it, all logs are shown. They include processes' ends, as supervisord logs
+    them, and Redis's warnings; --files names the whole logs of both.
     """
     from asgictl.control.instance import Instance
 
@@ -150,7 +154,7 @@ def logs(role: str, lines: int | None, since: float, level: str, follow: bool, f
     as_json = instance.described()["options"].get("ASGICTL_LOG_FORMAT") == "json"
     shown = Logs(instance.run_dir.path / "log", role, logging.getLevelNamesMapping()[level.upper()], as_json=as_json)
     if not shown.files():
-        raise click.UsageError(f"no process {role} has a log; asgictl status names them")
+        raise click.UsageError(f"process {role} has no log; asgictl status lists the processes")
     if files:
         click.echo("\n".join(map(str, shown.files())))
         return
@@ -164,10 +168,10 @@ def logs(role: str, lines: int | None, since: float, level: str, follow: bool, f
 @click.argument("process", default="")
 @options.running
 def stacks(process: str, name: str) -> None:
-    """Show where each thread is now.
+    """Show the current stack of each thread.
 
-    PROCESS is a role, or one process; without it, all are shown. The stacks stand in the logs too. Code that holds
-    the GIL is shown; where py-spy is installed and may look, who holds it.
+    PROCESS is a role or one process; without it, all processes are shown. The stacks are logged too. They can be had
+    while C code holds the GIL; py-spy, where it is installed and permitted, names the thread that holds it.
     """
     from asgictl.control.stacks import Process, stacks
     from asgictl.control.status import status
@@ -179,5 +183,5 @@ def stacks(process: str, name: str) -> None:
     redis_url = run_dir.redis_url if has_own_redis(run_dir.path) else None
     texts = list(stacks(run_dir.path, redis_url, asked))
     if not texts:
-        raise click.UsageError(f"no process {process} runs Python; asgictl status names them")
+        raise click.UsageError(f"no process {process} runs Python; asgictl status lists the processes")
     click.echo("\n\n".join(texts))

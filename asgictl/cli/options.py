@@ -18,13 +18,26 @@ DEFAULT_NAME = "default"
 DEFAULT_BIND = Platform("PORT", "0.0.0.0:{}", "127.0.0.1:8000")
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 DEFAULT_WORKERS = Platform("WEB_CONCURRENCY", "{}", str(CORES))
-COUNTS = {"worker": click.IntRange(1, 64), "interface": click.IntRange(1, 16)}
 MOST_SECONDS = 1e9  # 31 years; a thread's wait overflows at ten times as much
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
+class Whole(click.IntRange):
+    """A whole number, N in help."""
+
+    name = "whole number"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        return "N"
+
+
+COUNTS = {"worker": Whole(1, 64), "interface": Whole(1, 16)}
+
+
 class Number(click.FloatRange):
-    """A number that clocks can count: nan, inf and more than MOST_SECONDS are none."""
+    """A number within MOST_SECONDS; neither nan nor inf."""
+
+    name = "number"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         number: float = super().convert(value, param, ctx)
@@ -35,12 +48,12 @@ class Number(click.FloatRange):
 
 def _name(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
     if not re.fullmatch(NAME, value):
-        raise click.BadParameter("1 to 32 letters, digits, - and _")
+        raise click.BadParameter("use 1 to 32 letters, digits, - and _")
     return value
 
 
 def _running(ctx: click.Context, param: click.Parameter, value: str | None) -> str:
-    """Return the name that was given, else that of the only instance that runs here."""
+    """Return the given name, else that of the only instance that is running here."""
     if value is not None:
         return _name(ctx, param, value)
     names = [] if ctx.params.get("redis") or ctx.params.get("every") else instance_names()
@@ -50,8 +63,9 @@ def _running(ctx: click.Context, param: click.Parameter, value: str | None) -> s
 
 
 def option(*names: str, **settings: Any) -> Decorator:
-    """An option that the environment can give too, as ASGICTL_ and its name."""
-    settings = {"show_default": getattr(settings.get("default"), "shown", True)} | settings
+    """Make an option that has an environment variable too: ASGICTL_ and its name."""
+    default = settings.get("default")
+    settings = {"show_default": getattr(default, "shown", default != "")} | settings
     return click.option(*names, envvar=variable(names[-1]), show_envvar=True, **settings)
 
 
@@ -60,12 +74,12 @@ def variable(name: str) -> str:
 
 
 def text(value: Any) -> str:
-    """Return a value as the environment gives it to click."""
+    """Return a value as text for an environment variable."""
     return shlex.join(value) if isinstance(value, tuple) else str(value)
 
 
 def _server_options(_ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
-    """Check what is passed on, while it can still be said in which option."""
+    """Check the settings of uvicorn or gunicorn, so that an error names their option."""
     if value:
         from asgictl.interface.server_options import gunicorn_settings, uvicorn_options
 
@@ -82,7 +96,7 @@ def _origins(_ctx: click.Context, _param: click.Parameter, value: tuple[str, ...
 
 def _root_path(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
     if not re.fullmatch(r"(/[A-Za-z0-9._~!$&'()*+,;=:@-]+)*/?", value):
-        raise click.BadParameter(f"{value}: no path that a request can have; as /site, other characters as in no URL")
+        raise click.BadParameter(f"{value}: not the path of a URL; write it as /site")
     return value
 
 
@@ -101,7 +115,7 @@ def _redis(_ctx: click.Context, _param: click.Parameter, value: str | None) -> s
 
 
 def _env_file(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
-    """Set its variables here, once: the processes that `start` starts inherit them."""
+    """Set the file's variables in this process, whose children inherit them."""
     os.environ.pop("ASGICTL_ENV_FILE", None)
     if value is not None:
         from dotenv import load_dotenv
@@ -115,11 +129,11 @@ def _env_file(_ctx: click.Context, _param: click.Parameter, value: str | None) -
 
 def check_server(server: str, *passed_on: tuple[str, ...]) -> None:
     if server != "uvicorn" and any(passed_on):  # TLS that was asked for must not be lost
-        raise click.UsageError(f"--uvicorn-option and --gunicorn-option mean nothing on --server={server}")
+        raise click.UsageError(f"--uvicorn-option and --gunicorn-option do not apply to --server={server}")
 
 
 def several(*each: Decorator) -> Decorator:
-    """Several options as one decorator, so that `start` takes what the roles that it starts take."""
+    """Combine several options into one decorator, so that `start` has the options of its roles."""
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         for decorator in reversed(each):
@@ -133,11 +147,11 @@ name: Decorator = option(
     "--name", default=DEFAULT_NAME, callback=_name, help="Name of the instance on this machine and in Redis."
 )
 running: Decorator = option(
-    "--name", callback=_running, help="Name of the instance.  [default: the one that runs here]"
+    "--name", callback=_running, help="Name of the instance.  [default: the instance that runs here]"
 )
 threads: Decorator = option(
     "--threads",
-    type=click.IntRange(1, 1024),
+    type=Whole(1, 1024),
     help="Threads of each process for sync code.  [default: 1; in-process as many as Python's pools]",
 )
 REDIS_URL = "redis://, rediss://, unix://, redis+sentinel:// or rediss+sentinel://"
@@ -146,7 +160,14 @@ redis: Decorator = option(
     metavar="URL",
     is_eager=True,
     callback=_redis,
-    help=f"URL of Redis: {REDIS_URL}. Without it, the instance runs its own Redis.",
+    help=f"URL of Redis: {REDIS_URL}. Without it, the instance starts its own Redis.",
+)
+its_redis = option(
+    "--redis",
+    metavar="URL",
+    is_eager=True,
+    callback=_redis,
+    help=f"URL of Redis: {REDIS_URL}.  [default: the Redis of the instance]",
 )
 needed_redis: Decorator = option(
     "--redis", metavar="URL", required=True, callback=_redis, help=f"URL of Redis: {REDIS_URL}."
@@ -164,7 +185,7 @@ env_file: Decorator = option(
     type=click.Path(exists=True, dir_okay=False),
     is_eager=True,  # it may set what other options read
     callback=_env_file,
-    help="File of NAME=VALUE lines to set in the environment, where NAME is not set yet.",
+    help="File of NAME=VALUE lines to add to the environment; variables that are set already stay.",
 )
 target: Decorator = several(
     click.argument("target", envvar="ASGICTL_TARGET", default="asgictl.demo:app"), app_dir, env_file
@@ -173,8 +194,7 @@ silent_seconds: Decorator = option(
     "--silent-seconds",
     type=Number(2),
     default=SILENT_SECONDS,
-    help="Kill a process that gives no sign of life for this many seconds, because it is stopped or runs C code that"
-    " holds the GIL, such as one long re.match.",
+    help="Kill a process that sends no heartbeat for this many seconds, as when it is stopped or C code holds the GIL.",
 )
 LIMITS = Limits()
 log_format: Decorator = option(
@@ -186,13 +206,13 @@ of_interfaces: Decorator = several(
     option("--server", type=click.Choice(SERVERS), default="uvicorn", help="Server that accepts connections."),
     option(
         "--max-message-bytes",
-        type=click.IntRange(1),
+        type=Whole(1),
         default=LIMITS.message_bytes,
         help="Largest WebSocket message. A larger one closes its WebSocket with 1009.",
     ),
     option(
         "--max-body-bytes",
-        type=click.IntRange(0),
+        type=Whole(0),
         default=LIMITS.body_bytes,
         help="Largest request body. A larger one is answered 413.",
     ),
@@ -202,16 +222,18 @@ of_interfaces: Decorator = several(
         multiple=True,
         type=Words(),
         callback=_limits,
-        help="Limit for clients, such as header_bytes=65536; the documentation lists the names. Repeatable.",
+        help="Change a limit for clients, such as header_bytes=65536; docs/reference/limits.md lists them. Repeatable.",
     ),
     option(
         "--capacity",
-        type=click.IntRange(1),
+        type=Whole(1),
         default=LIMITS.channel_events,
-        help="Events that a channel holds. Further requests are answered 503.",
+        help="Most events that wait in a channel. Further requests are answered 503.",
     ),
     option(
-        "--forwarded-allow-ips", default="127.0.0.1", help="Proxies whose X-Forwarded headers are trusted; * for any."
+        "--forwarded-allow-ips",
+        default="127.0.0.1",
+        help="Addresses of proxies whose X-Forwarded headers are trusted; * for any.",
     ),
     option(
         "--allowed-origins",
@@ -219,56 +241,63 @@ of_interfaces: Decorator = several(
         multiple=True,
         type=Words(),
         callback=_origins,
-        help="Origin whose pages may open consumers' WebSockets, such as https://*.example.com. Repeatable."
+        help="Origin whose pages may open WebSockets of consumers, such as https://*.example.com. Repeatable."
         "  [default: the same host]",
     ),
-    option("--root-path", default="", callback=_root_path, help="Path below which a proxy serves the application."),
+    option(
+        "--root-path",
+        default="",
+        callback=_root_path,
+        help="Path under which a proxy serves the application, such as /site.",
+    ),
     option(
         "--affinity",
         type=click.Choice(AFFINITIES),
         default="connection",
-        help="Requests that stay with one worker of an ASGI application: those of a keep-alive connection, or those of"
-        " a client's address (split).",
+        help="Send the requests of a keep-alive connection, or of a client address, to one worker of an ASGI"
+        " application (split).",
     ),
     option("--access-log", is_flag=True, help="Log each request and WebSocket, without query strings."),
 )
 of_workers: Decorator = several(
-    option("--timeout", type=Number(0), default=60.0, help="Seconds that a handler may run; 0 for no limit."),
+    option(
+        "--timeout",
+        type=Number(0),
+        default=60.0,
+        help="Seconds that a handler may run before it is ended; 0 for no limit.",
+    ),
     option(
         "--slow-seconds",
         type=Number(0),
         default=0.0,
-        help="Log events that take longer than this many seconds, with a stack; 0 for none.",
+        help="Log each event that takes longer than this many seconds, with a stack; 0 for none.",
     ),
     option(
         "--only-channels",
         metavar="GLOB",
         multiple=True,
         type=Words(),
-        help="Serve only channels that match. Repeatable.",
+        help="Serve only channels that match this pattern. Repeatable.",
     ),
     option(
         "--exclude-channels",
         metavar="GLOB",
         multiple=True,
         type=Words(),
-        help="Do not serve channels that match. Repeatable.",
+        help="Do not serve channels that match this pattern. Repeatable.",
     ),
     option(
-        "--max-events",
-        type=click.IntRange(0),
-        default=0,
-        help="Replace a worker after about this many events; 0 for never.",
+        "--max-events", type=Whole(0), default=0, help="Replace a worker after about this many events; 0 for never."
     ),
     option(
         "--drain-seconds",
         type=Number(0),
         default=600.0,
-        help="Seconds that a stopping worker keeps ASGI WebSockets and streams; in-process at most 30.",
+        help="Seconds that a stopping worker keeps ASGI WebSockets and streams open; in-process at most 30.",
     ),
     option(
         "--max-memory-mib",
-        type=click.IntRange(0),
+        type=Whole(0),
         default=0,
         help="Replace a worker that grows beyond this many MiB; 0 for never.",
     ),
@@ -277,13 +306,13 @@ drain_rate: Decorator = option(
     "--drain-rate",
     type=Number(0, min_open=True),
     default=DRAIN_RATE,
-    help="WebSockets that a draining instance closes each second (1012), or more if its deadline demands it.",
+    help="WebSockets that a draining instance closes each second (1012); more if its deadline requires it.",
 )
 shutdown_delay: Decorator = option(
     "--shutdown-delay",
     type=Number(0),
     default=0.0,
-    help="Seconds to serve on after SIGTERM or `asgictl stop` while /readyz fails, so that load balancers leave first.",
+    help="Seconds to keep serving after SIGTERM or `asgictl stop` while /readyz fails, so that load balancers leave.",
 )
 probe_port: Decorator = option(
     "--probe-port",

@@ -1,4 +1,4 @@
-"""One process in the foreground: what runs in containers, and what supervisor.conf starts."""
+"""asgictl interface and worker: one process in the foreground, as in containers and supervisor.conf."""
 
 import logging
 import os
@@ -38,7 +38,7 @@ def _reporting(
     probe_port: str,
     **_others: Any,
 ) -> Iterator[Readiness]:
-    """Log, and tell the controller that this process starts, then whether it is ready or why it never will be."""
+    """Set up logging, and report to the controller: starting, ready, or the reason of a failure."""
     from asgictl.layers.redis.leases import leases_of, set_leases
 
     set_title(_process(role), name)  # first: it finds its room by an environment that is as it was
@@ -60,7 +60,7 @@ def _reporting(
 
 
 def _alone(role: str, name: str, redis_url: str, bind: str, report: dict[str, Any]) -> None:
-    """Log what a role that runs alone serves and where, and warn when the other role is missing there."""
+    """Log the address or channels of a role that runs alone; warn if the other role is missing."""
     from redis import RedisError
 
     from asgictl.layers.redis.endpoint import endpoint
@@ -68,16 +68,16 @@ def _alone(role: str, name: str, redis_url: str, bind: str, report: dict[str, An
     from asgictl.layers.redis.leases import living
 
     what = Bind(bind).url if bind else ", ".join(report["channels"])
-    logger.info("this %s of instance %r serves %s by Redis at %s", role, name, what, masked(redis_url))
+    logger.info("this %s of instance %r serves %s through Redis at %s", role, name, what, masked(redis_url))
     other = "worker" if role == "interface" else "interface"
     with suppress(RedisError), endpoint(redis_url).client(ANSWER_SECONDS) as client:  # others say why
         if not living(client, Keys(name), other):
-            nothing = "no %s of instance %r is there: nothing is served until one runs with this --redis and --name"
-            logger.warning(nothing, other, name)
+            nothing = "instance %r has no %s: nothing is served until one runs with this --redis and --name"
+            logger.warning(nothing, name, other)
 
 
 def _run_dir() -> Path | None:
-    """Return the run directory that `start` gave this process, proven; None where nobody did."""
+    """Return the checked run directory that `start` gave this process; None without one."""
     run_dir = os.environ.get("ASGICTL_RUN_DIR")
     return RunDir(Path(run_dir)).path if run_dir else None
 
@@ -90,7 +90,7 @@ def _process(role: str) -> str:
 @option(
     "--bind",
     default=DEFAULT_BIND,
-    help="Address: host:port, [IPv6]:port, unix:/path (0600), or fd://N, an inherited socket.",
+    help="Address to listen on: host:port, [IPv6]:port, unix:/path (0600), or fd://N, an inherited socket.",
 )
 @options.needed_redis
 @options.of_interfaces
@@ -140,8 +140,8 @@ def worker(target: str, app_dir: str, redis: str, threads: int | None, release: 
     """Run one worker in the foreground, as in a container.
 
     Channels are http.request, websocket.connect, websocket.receive and websocket.disconnect, each followed by .POOL
-    where the application names a pool, and background.NAME. A pool of its own: --only-channels '*.slow' here, and
-    --exclude-channels '*.slow' for the others.
+    where the application names a pool, and background.NAME. For a pool with workers of its own, start those with
+    --only-channels '*.slow', and the others with --exclude-channels '*.slow'.
     """
     from asgictl.app.runtime import Runtime, enter
     from asgictl.app.slow import watch

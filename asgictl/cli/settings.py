@@ -1,4 +1,4 @@
-"""What `start` is told: by flags, the environment, asgictl.toml or [tool.asgictl] of pyproject.toml, in this order.
+"""Settings of `start`: from flags, the environment, asgictl.toml or [tool.asgictl] of pyproject.toml, in this order.
 
 click does the rest: a file is a context's `default_map`, and click knows where it has a value from.
 """
@@ -18,7 +18,7 @@ from asgictl.telemetry.logs import masked
 
 
 class SettingsError(click.ClickException):
-    """The user's file of settings cannot be used."""
+    """The settings file cannot be used."""
 
     exit_code = 2  # as a mistake on the command line
 
@@ -83,7 +83,7 @@ def defaults(group: click.Group, settings: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Platform:
-    """A default that hosts give by a number in a variable, as Heroku does, put into `form`; else `otherwise`."""
+    """A default from a number in a variable that hosts set, as Heroku does, put into `form`; else `otherwise`."""
 
     variable: str
     form: str
@@ -101,7 +101,7 @@ class Platform:
 
 
 def source(ctx: click.Context, param: click.Parameter) -> str:
-    """Return who gave a parameter its value: a file, a variable, "flag" or "default". ctx: the command's."""
+    """Return the source of a parameter's value: a file, a variable, "flag" or "default". ctx: the command's."""
     platform = param.default.variable if isinstance(param.default, Platform) else ""
     sources = {
         ParameterSource.ENVIRONMENT: str(param.envvar),
@@ -113,7 +113,7 @@ def source(ctx: click.Context, param: click.Parameter) -> str:
 
 
 def told(ctx: click.Context) -> dict[str, dict[str, Any]]:
-    """Return {key: {"value", "source"}} of what a command was told, as JSON has it, without secrets."""
+    """Return {key: {"value", "source"}} of a command's settings for JSON, without secrets."""
     return {
         str(param.name).replace("_", "-"): {"value": _shown(ctx.params[str(param.name)]), "source": source(ctx, param)}
         for param in ctx.command.params
@@ -156,7 +156,7 @@ class Span(click.types.StringParamType):
 
 
 def _types(parameter: click.Parameter) -> tuple[type, ...]:
-    """Return the types of TOML that a parameter takes: click by itself would make 1 of 1.5, and text of anything."""
+    """Return the TOML types that a parameter takes: click itself would make 1 of 1.5, and text of anything."""
     if isinstance(parameter.type, click.types.IntParamType):
         return (int,)
     if isinstance(parameter.type, Span):

@@ -20,6 +20,7 @@ from asgictl.cli.options import (
     DEFAULT_BIND,
     DEFAULT_WORKERS,
     Number,
+    Whole,
     check_server,
     option,
     passed_on,
@@ -40,7 +41,7 @@ from asgictl.telemetry.logs import masked
 SIGNALLED = 128  # and the signal's number: the exit status of what a signal ended, as shells have it
 SHOWN_FILES = 5  # of those that a change has changed
 DEVELOPMENT_DRAIN_SECONDS = 1  # where each edit is a deploy
-NO_AFFINITY = "--affinity=client means nothing in --mode=inprocess, whose servers share one listening socket"
+NO_AFFINITY = "--affinity=client does not apply to --mode=inprocess, whose servers share one listening socket"
 KILLED = "{} processes did not end in time and were killed"
 
 
@@ -50,15 +51,15 @@ KILLED = "{} processes did not end in time and were killed"
     "--mode",
     type=click.Choice(["split", "inprocess"]),
     default="split",
-    help="Run the application in workers behind interfaces, or inside the server.",
+    help="Run the application in workers behind interfaces (split), or inside the server.",
 )
-@option("--bind", default=DEFAULT_BIND, help="Address: host:port, [IPv6]:port or unix:/path (0600).")
+@option("--bind", default=DEFAULT_BIND, help="Address to listen on: host:port, [IPv6]:port or unix:/path (0600).")
 @option("--interfaces", type=COUNTS["interface"], default=1, help="Number of interfaces (split).")
 @option(
     "--workers",
     type=Span(COUNTS["worker"]),
     default=DEFAULT_WORKERS,
-    help="Number of workers, or a range such as 2..8 that follows the load (split).",
+    help="Number of workers, or a range such as 2..8 within which it follows the load (split).",
 )
 @options.threads
 @options.redis
@@ -71,20 +72,21 @@ KILLED = "{} processes did not end in time and were killed"
 @options.log_format
 @option(
     "--log-file-mib",
-    type=click.IntRange(0),
+    type=Whole(0),
     default=50,
-    help="Rotate a log file at this many MiB; ten old files are kept.",
+    help="Rotate each log file at this many MiB, and keep ten old ones; 0 for never.",
 )
 @option("--start-seconds", type=Number(1), default=60.0, help="Seconds to wait for each role to become ready.")
 @options.release
 @option(
-    "--admin-port",
-    type=click.IntRange(1, 65535),
-    help="Serve /metrics, /status and the probes on this port of 127.0.0.1, too.",
+    "--admin-port", type=Whole(1, 65535), help="Also serve /metrics, /status and the probes on this port of 127.0.0.1."
 )
 @options.name
 @click.option(
-    "--reload", "watches", is_flag=True, help="Deploy whenever a Python file changes, for development; drains for 1 s."
+    "--reload",
+    "watches",
+    is_flag=True,
+    help="Deploy whenever a Python file changes, for development; a drain takes at most 1 s.",
 )
 @click.option("-d", "--detach", is_flag=True, help="Return once the instance is ready, and leave it running.")
 def start(
@@ -100,12 +102,12 @@ def start(
     other = "interfaces" if mode == "inprocess" else "gunicorn_option"
     source = click.get_current_context().get_parameter_source(other)
     if source == ParameterSource.COMMANDLINE:  # a file or the environment may serve both modes
-        raise click.UsageError(f"--{other.replace('_', '-')} means nothing in --mode={mode}")
+        raise click.UsageError(f"--{other.replace('_', '-')} does not apply to --mode={mode}")
     if mode == "inprocess" and given["affinity"] == "client" and given["workers"] > 1:
         _refuse_affinity()
     check_server(given["server"], given["uvicorn_option"], given["gunicorn_option"])
     if watches and detach:
-        raise click.UsageError("--reload watches files from the foreground: leave -d away")
+        raise click.UsageError("--reload works in the foreground only: leave out -d")
     if bind.startswith("fd:"):
         raise click.UsageError("--bind fd://N is for a process that runs alone; use host:port or unix:/path")
     drains = click.get_current_context().get_parameter_source("drain_seconds")
@@ -127,10 +129,12 @@ def default_threads(mode: str) -> int:
 
 
 def _workers(given: int | str, mode: str) -> tuple[int, tuple[int, int] | None]:
-    """Return how many workers there are to be at first, and between which numbers; None where that is fixed."""
+    """Return the first number of workers, and its range; None if the number is fixed."""
     least, _, most = str(given).partition("..")
     if most and mode == "inprocess":
-        raise click.UsageError("--workers N..M means nothing in --mode=inprocess: gunicorn has a fixed number")
+        raise click.UsageError(
+            "--workers N..M does not apply to --mode=inprocess: gunicorn's number of workers is fixed"
+        )
     return int(least), (int(least), int(most)) if most else None
 
 
@@ -174,21 +178,21 @@ def _run(config: InstanceConfig, detach: bool, watches: bool) -> None:
             stopping.set()
             instance.conclude()
             return
-    click.echo("draining; once more to kill what has not ended", err=True)
+    click.echo("draining; press Ctrl-C again to kill the processes that are left", err=True)
     if killed := instance.stop(delays=stopping.number != signal.SIGINT):
         click.echo(KILLED.format(killed), err=True)
 
 
 def _force(run_dir: Path) -> None:
-    """Kill all that runs: what drains is lost. Whoever waits for it cleans up."""
+    """Kill all processes at once, those that drain included. The waiting `start` cleans up."""
     from asgictl.control.remains import Remains
 
-    click.echo("killing what has not ended", err=True)
+    click.echo("killing the processes that are left", err=True)
     kill(Remains(run_dir).processes)
 
 
 def _watch(deploys: Any, role: str, app_dir: str, stopping: threading.Event) -> None:
-    """Deploy on each change, until it is to stop; a change that does not start leaves what runs."""
+    """Deploy each change until stopped; if the new code does not start, the old goes on."""
     from watchfiles import PythonFilter, watch
 
     from asgictl.control.slots import Interrupted
@@ -243,9 +247,9 @@ def config() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def show_config(ctx: click.Context, flags: tuple[str, ...], as_json: bool) -> None:
-    """Show each setting of `start`, and who gives it.
+    """Show each setting of `start` and its source.
 
-    That is a flag, a variable, a file or its default.
+    The source is a flag, a variable, a file or the default.
     """
     found = told(start.make_context("start", list(flags), parent=ctx.find_root()))
     if as_json:

@@ -1,4 +1,4 @@
-"""How instances are: status, ps."""
+"""asgictl status and ps."""
 
 import json
 import os
@@ -33,7 +33,7 @@ HOME = "\x1b[H\x1b[J"  # of a terminal: begin anew
 
 
 def _elsewhere(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
-    """Return a URL that is meant: what an instance here was started with does not lead away from it."""
+    """Return a URL given as a flag; one from the environment or a file only if no instance runs here."""
     is_flag = ctx.get_parameter_source(str(param.name)) is ParameterSource.COMMANDLINE
     return value if is_flag or not instance_names() else None
 
@@ -49,24 +49,22 @@ def _asked(redis: str | None, name: str) -> "Status":
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, as docs/status.schema.json describes it.")
-@click.option(
-    "--check", "checks", is_flag=True, help="Show only what needs attention, and exit with 15 if anything does."
-)
-@click.option("--watch", "watches", is_flag=True, help="Show it again each second, until Ctrl-C.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON; docs/status.schema.json describes it.")
+@click.option("--check", "checks", is_flag=True, help="Show only warnings, and exit with status 15 if there are any.")
+@click.option("--watch", "watches", is_flag=True, help="Refresh each second, until Ctrl-C.")
 @option(
     "--redis",
     metavar="URL",
     is_eager=True,
     callback=_elsewhere,
-    help="Show the processes on all hosts that share this Redis.  [default: ASGICTL_REDIS where no instance runs]",
+    help="Show the processes of all hosts that share this Redis.  [default: ASGICTL_REDIS, if no instance runs here]",
 )
 @options.running
 @click.pass_context
 def status(ctx: click.Context, as_json: bool, checks: bool, watches: bool, redis: str | None, name: str) -> None:
-    """Show how an instance is.
+    """Show the state of an instance.
 
-    What needs attention comes first, then processes, channels, requests and turns of the last seconds.
+    Warnings come first, then processes, channels, and the requests and turns of the last ten seconds.
     """
     if as_json + checks + watches > 1:
         raise click.UsageError("give one of --json, --check, --watch")
@@ -89,11 +87,11 @@ def status(ctx: click.Context, as_json: bool, checks: bool, watches: bool, redis
 def ps() -> None:
     """List the instances that run here.
 
-    They are those of this user and this XDG_RUNTIME_DIR.
+    An instance belongs to one user and one XDG_RUNTIME_DIR.
     """
     rows = [_row(name) for name in instance_names()]
     if not rows:
-        click.echo("no instance runs here; start one with asgictl start")
+        click.echo("no instance is running here; start one with asgictl start")
         return
     heading, *lines = table(INSTANCES, rows, width())
     styles = ["" if row[1] == WELL else WRONG for row in rows]
@@ -115,7 +113,7 @@ def _row(name: str) -> tuple[object, ...]:
 
 
 def width() -> int:
-    """Return how many columns there are: COLUMNS, else the terminal's."""
+    """Return the width of the output: COLUMNS, else the terminal's."""
     return shutil.get_terminal_size((WIDTH, 0)).columns
 
 

@@ -37,35 +37,40 @@ logger = logging.getLogger("asgictl.controller")
 SOCKET = "admin.sock"
 MOST_CONNECTIONS = 100  # past it 503
 WHO = ("role", "process")
-FIGURES: dict[str, Any] = {  # by field: the kind of family, its name, what it is, and the label of a count by something
-    "events": (Counter, "events", "Events that the application has handled, and requests and turns in-process."),
-    "errors": (Counter, "errors", "Of them, those that ended with 5xx or 1011."),
-    "busy_seconds": (Counter, "busy_seconds", "Seconds that threads for sync code have run it."),
-    "cpu_seconds": (Counter, "cpu_seconds", "CPU seconds of the process."),
-    "requests": (Counter, "requests", "Requests; 499 when the client left before the response.", "status"),
-    "shed": (Counter, "shed", "What was refused or dropped.", "reason"),
-    "http": (Gauge, "open_requests", "Requests open now; of a worker an ASGI application's."),
-    "websockets": (Gauge, "open_websockets", "WebSockets open now; of a worker an ASGI application's."),
-    "adapted": (Counter, "adapted", "Requests and WebSockets that came from a server with protocols of its own."),
-    "full": (Gauge, "full", "1 while there are as many connections as open files allow."),
-    "running": (Gauge, "running_events", "Events that the application runs now."),
-    "redis_silent_seconds": (Gauge, "redis_silent_seconds", "Since Redis last answered, which it does each second."),
+FIGURES: dict[str, Any] = {  # by field: the kind of family, its name, its help, and the label of a count by something
+    "events": (Counter, "events", "Events that the application has handled; in-process requests and turns."),
+    "errors": (Counter, "events_failed", "Events that ended with 5xx or 1011."),
+    "busy_seconds": (Counter, "thread_busy_seconds", "Seconds that threads have run sync code, all threads together."),
+    "cpu_seconds": (Counter, "cpu_seconds", "CPU seconds of the process, user and system."),
+    "requests": (Counter, "requests", "Requests answered; 499 if the client left before the response.", "status"),
+    "shed": (Counter, "rejections", "Requests, sockets and messages rejected or dropped.", "reason"),
+    "http": (Gauge, "open_requests", "Requests open; in a worker those of an ASGI application."),
+    "websockets": (Gauge, "open_websockets", "WebSockets open; in a worker those of an ASGI application."),
+    "adapted": (Counter, "asgi_server_scopes", "Requests and WebSockets that daphne or hypercorn passed on by ASGI."),
+    "full": (Gauge, "open_files_exhausted", "1 while the open file limit leaves no room for a connection, else 0."),
+    "running": (Gauge, "running_events", "Events that the application is handling."),
+    "redis_silent_seconds": (
+        Gauge,
+        "redis_silent_seconds",
+        "Seconds since Redis last answered; it answers each second.",
+    ),
 }
 MOVES = {
-    "moved": "WebSockets that were handed over to another process.",
-    "refused": "WebSockets that another process refused to take over.",
-    "overdue": "WebSockets that were to be handed over, and were closed: at the deadline, or without a successor.",
+    "moved": ("handed_over", "WebSockets handed over to another process."),
+    "refused": ("handover_rejected", "WebSockets that another process rejected in a hand-over."),
+    "overdue": ("handover_closed", "WebSockets closed because no process took them over before the deadline."),
 }
 CHANNELS = {
-    "depth": "Events in the channel.",
-    "taken": "Of them, those that workers have.",
-    "oldest_seconds": "Age of the one that waits longest.",
+    "depth": ("depth", "Events in the channel, those in flight included."),
+    "taken": ("in_flight", "Events that workers have taken and not acknowledged."),
+    "oldest_seconds": ("oldest_event_age_seconds", "Age of the oldest event that no worker has taken; 0 if none."),
 }
 TIMES = {
-    "seconds": ("duration_seconds", "From receipt until the response, or the turn's reply, began."),
-    "wait_seconds": ("wait_seconds", "Of that, what the application did not take."),
-    "run_seconds": ("run_seconds", "Of that, what the application took."),
+    "seconds": ("duration_seconds", "Seconds from receipt until the {} began."),
+    "wait_seconds": ("wait_seconds", "Seconds of them outside of the application."),
+    "run_seconds": ("run_seconds", "Seconds of them in the application."),
 }
+ANSWERS = {"request": "response", "turn": "reply"}
 
 
 LOCAL_HOST = r"(?i)(localhost|127\.0\.0\.1|\[::1\])(:\d+)?"
@@ -145,20 +150,24 @@ class Admin(Collector):
             kind, _, rest = field.partition("_")
             filled = [(labels, counts) for labels, each in named if any(counts := getattr(each, field))]
             times = [(labels, _buckets(counts), counts[-1]) for labels, counts in filled]
-            yield _family(Histogram, f"{kind}_{TIMES[rest][0]}", TIMES[rest][1], WHO, times)
-        for field, text in MOVES.items():  # of processes that have ended, too: all of these have, a moment later
+            name, text = TIMES[rest]
+            yield _family(Histogram, f"{kind}_{name}", text.format(ANSWERS[kind]), WHO, times)
+        for field, (
+            name,
+            text,
+        ) in MOVES.items():  # of processes that have ended, too: all of these have, a moment later
             moves = [([slot.partition("-")[0], slot], each[field]) for slot, each in self._controller.moves().items()]
-            yield _family(Counter, f"sockets_{field}", text, WHO, moves)
-        for field, text in CHANNELS.items():
-            depths = [([name], getattr(channel, field)) for name, channel in self._controller.channels.items()]
-            yield _family(Gauge, f"channel_{field}", text, ("channel",), depths)
+            yield _family(Counter, f"websockets_{name}", text, WHO, moves)
+        for field, (name, text) in CHANNELS.items():
+            depths = [([each], getattr(channel, field)) for each, channel in self._controller.channels.items()]
+            yield _family(Gauge, f"channel_{name}", text, ("channel",), depths)
         threads = [(_labels(pid, each), each["threads"]) for pid, each in who.items() if "threads" in each]
-        yield _family(Gauge, "threads", "For sync code: the most database connections.", WHO, threads)
+        yield _family(Gauge, "threads", "Threads for sync code, each with at most a database connection.", WHO, threads)
         memory = []
         for pid, report in who.items():
             with suppress(psutil.Error):  # it has just ended
                 memory.append((_labels(pid, report), psutil.Process(pid).memory_info().rss))
-        yield _family(Gauge, "resident_memory_bytes", "Of the process.", WHO, memory)
+        yield _family(Gauge, "resident_memory_bytes", "Resident memory of the process.", WHO, memory)
 
 
 def _samples(labels: list[str], value: Any) -> list[tuple[list[str], float]]:
@@ -188,11 +197,12 @@ def _labels(pid: int, report: dict[str, Any]) -> list[str]:
 def listeners(run_dir: Path, port: int | None) -> list[socket.socket]:
     """Return where a controller is asked. A port that is taken is logged: the socket is there all the same."""
     found: list[socket.socket] = []
-    for bind in (f"unix:{run_dir.absolute() / SOCKET}", *([f"127.0.0.1:{port}"] if port else [])):
+    local = [Bind(f"127.0.0.1:{port}", "--admin-port")] if port else []
+    for bind in (Bind(f"unix:{run_dir.absolute() / SOCKET}"), *local):
         try:
-            found.append(Bind(bind).listen())
+            found.append(bind.listen())
         except AddressError as error:
-            logger.error("the admin endpoint: %s", error)
+            logger.error("no admin endpoint: %s", error)
     return found
 
 

@@ -152,7 +152,7 @@ class Controller:
         except ConnectionError:
             has_ended = True
         except (ValueError, LookupError, TypeError) as error:  # a stranger, or another version: it comes again
-            logger.warning("a line to the controller broke: %s", error)
+            logger.warning("lost the connection of a process: %s", error)
         except asyncio.CancelledError:
             pass  # it is we who end
         finally:
@@ -220,10 +220,10 @@ class Controller:
         deaf -= {report["role"] for report in heard if not self._has_lost_redis(report)}
         full = {report["role"] for report in heard if self._is_full(report)}
         full -= {report["role"] for report in heard if not self._is_full(report)}
-        reasons = ["the instance is about to stop"] if self._stopping else []
+        reasons = ["the instance is shutting down"] if self._stopping else []
         reasons += [f"no {role} is ready" for role in missing]
-        reasons += [f"no {role} has heard of Redis for its lease" for role in sorted(deaf)]
-        return ", ".join([*reasons, *(f"no {role} has open files left" for role in sorted(full))])
+        reasons += [f"no {role} has had an answer from Redis within its lease" for role in sorted(deaf)]
+        return ", ".join([*reasons, *(f"every {role} has reached its open file limit" for role in sorted(full))])
 
     def late(self) -> dict[str, str]:
         """Say by channel which events have waited too long for a worker, and what to do."""
@@ -242,7 +242,7 @@ class Controller:
 
     def _hear(self, report: dict[str, Any]) -> None:
         if not (isinstance(report["pid"], int) and report["role"] in ROLES and isinstance(report["process"], str)):
-            raise ValueError("no process of ours")
+            raise ValueError("not a process of this instance")
         if report["state"] == "ready":
             self._ready[report["pid"]] = report
             self._failed.pop(report["process"], None)
@@ -273,7 +273,11 @@ class Controller:
 
     def _give_up(self, supervisor: Supervisor, process: str) -> None:
         """Stop a slot whose process does not start, however often it is tried; the rest goes on."""
-        logger.error("%s is given up: it has not started %d times in a row", process, START_BUDGET)
+        logger.error(
+            "%s failed to start %d times in a row and is not started again: fix it, then asgictl reload",
+            process,
+            START_BUDGET,
+        )
         self._failed[process]["is_given_up"] = True
         for slot in supervisor.processes():
             if slot["name"] == process and slot["statename"] in SERVING:
@@ -317,7 +321,7 @@ class Controller:
                 for id in ids:
                     reap(client, self._keys, member(role, id), seen=True, started=started)
         except redis.RedisError as error:
-            logger.warning("what %s held waits for its lease to lapse: %s", report["process"], error)
+            logger.warning("could not reap %s; its lease will expire: %s", report["process"], error)
 
     async def _keep_listening(self) -> None:
         """End whoever is silent. Never waits for Redis or supervisord."""
@@ -340,7 +344,7 @@ class Controller:
 
     def _log_silence(self, report: dict[str, Any], seconds: float, ran: Future[list[Ran]]) -> None:
         """Log that a silent process was ended, once it is known what it ran."""
-        how = f"has said nothing for {seconds:.1f} s and was killed (--silent-seconds {self._silent_seconds:g})"
+        how = f"was silent for {seconds:.1f} s and was killed (--silent-seconds {self._silent_seconds:g})"
         logger.error("%s", death(report, how, ran.result()))
 
     def _described(self) -> dict[str, Any]:
@@ -361,7 +365,7 @@ class Controller:
             largest = max((asked(psutil.Process(pid).memory_info, None) or (0,))[0] for pid in pids) if pids else 0
             step = scaling.decide(load, workers, room(*free_and_total_bytes(), largest), time.monotonic())
             if step and workers:
-                logger.info("workers: %d to %d: %s", workers, *step)
+                logger.info("scaling from %d to %d workers: %s", workers, *step)
                 await asyncio.to_thread(self._scale, step.workers)
 
     def _scale(self, workers: int) -> None:
@@ -370,7 +374,7 @@ class Controller:
         try:
             Deploys(self._name).scale("worker", workers)
         except AsgictlError as error:  # as while a reload is under way: the next look tries again
-            logger.warning("workers cannot be %d: %s", workers, error)
+            logger.warning("could not scale to %d workers: %s", workers, error)
 
     async def _keep_looking(self) -> None:
         while True:
@@ -412,12 +416,12 @@ class Controller:
         for channel, line in self.late().items():
             if now - self._alarmed.get(channel, -ALARM_AGAIN_SECONDS) >= ALARM_AGAIN_SECONDS:
                 self._alarmed[channel] = now
-                logger.warning("%s (next such line: in %.0f s)", line, ALARM_AGAIN_SECONDS)
+                logger.warning("%s (logged at most every %.0f s)", line, ALARM_AGAIN_SECONDS)
 
 
 def _acted(action: Future[object]) -> None:
     if not action.cancelled() and (error := action.exception()):
-        logger.error("what ended could not be seen to: %s", error)
+        logger.error("could not handle the end of a process: %s", error)
 
 
 def _peer(writer: asyncio.StreamWriter) -> int:

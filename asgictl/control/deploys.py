@@ -33,10 +33,10 @@ REPORT_SECONDS = 5.0  # in which processes that live have reported to a controll
 # Roles, in the order in which new code reaches them.
 NEW_CODE: dict[str, tuple[str, ...]] = {"split": ("interface", "worker"), "inprocess": ("server",)}
 SUPERVISORD_STAYS = (
-    "supervisord stays as it was started: asgictl stop, then start, replaces it; nothing is served meanwhile, and all"
-    " WebSockets close (1012)"
+    "supervisord is not replaced: asgictl stop and start do that; meanwhile nothing is served, and all WebSockets close"
+    " (1012)"
 )
-REDIS_STAYS = "Redis stays too: asgictl restart redis replaces it; events wait meanwhile, and no WebSocket closes"
+REDIS_STAYS = "Redis is not replaced: asgictl restart redis does that; meanwhile events wait, and no WebSocket closes"
 
 Tell = Callable[[str], None]
 
@@ -124,7 +124,7 @@ class Deploys:
         """Have so many processes of a role: start more, or drain the last ones. Returns and raises as replace()."""
         with self._changing() as described:
             if described["mode"] != "split":
-                raise StartError("in-process there is one server, whose --workers are gunicorn's: restart it instead")
+                raise StartError("--mode=inprocess has one server, whose --workers are gunicorn's: use asgictl restart")
             serving = self._slots.serving(role)
             more = count - len(serving)
             started = self._start(described, role, more, tell) if more > 0 else []
@@ -152,7 +152,7 @@ class Deploys:
     def _restart(self, described: dict[str, Any], role: str, tell: Tell) -> Cost:
         """Restart what there is only one of, or start it should it have ended; connections wait for it."""
         if role == "redis" and described["redis"] != "embedded":
-            raise NotRunning("no redis of this instance's own runs")
+            raise NotRunning("this instance has no embedded Redis")
         killed = self._slots.stop(role, self._slots.serving(role))
         self._start(described, role, 1, tell)
         return Cost(0, killed)
@@ -189,7 +189,7 @@ class Deploys:
         except (AsgictlError, Interrupted):
             named = self._slots.release(left)
             changed = f"{', '.join(replaced)} had been replaced" if replaced else "nothing has changed"
-            tell(f"{changed}: {named or ', '.join(left)} serve{'s' if named or len(left) == 1 else ''} on")
+            tell(f"{changed}: {named or ', '.join(left)} still serve{'s' if named or len(left) == 1 else ''}")
             raise
 
     @contextlib.contextmanager

@@ -19,7 +19,7 @@ from asgictl.errors import FENCED_STATUS, TIMEOUT_STATUS
 VMSTAT = Path("/proc/vmstat")
 LOOK_SECONDS = 1.0  # between two looks at how often the kernel has killed for memory
 MEMORY_SECONDS = 5.0  # that a process which it has killed may take to end: its memory goes first
-WORDS = {FENCED_STATUS: "fenced: others have its work", TIMEOUT_STATUS: "timeout: a handler ran too long"}
+WORDS = {FENCED_STATUS: "fenced: its lease expired", TIMEOUT_STATUS: "timeout: a handler ran too long"}
 
 
 class Exit(NamedTuple):
@@ -109,8 +109,8 @@ def reason(end: Exit, *, is_silent: bool = False) -> str:
     if end.signal:
         name = signal_name(end.signal)
         if is_silent:
-            return f"silent: it gave no sign of life ({name})"
-        return f"killed by the kernel: memory ({name})" if end.is_memory else name
+            return f"silent: it sent no heartbeat ({name})"
+        return f"killed by the kernel: out of memory ({name})" if end.is_memory else name
     return WORDS.get(end.status, f"exit status {end.status}")
 
 

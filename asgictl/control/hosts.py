@@ -23,7 +23,7 @@ from asgictl.telemetry.logs import masked
 from asgictl.telemetry.process_record import ProcessRecord
 from asgictl.wire.manifest import Router, event_channels
 
-UNREADABLE = "{} processes have records that cannot be read: their release of asgictl may be another one"
+UNREADABLE = "{} process records cannot be decoded: those processes may run another version of asgictl"
 
 
 class Known(NamedTuple):

@@ -39,7 +39,7 @@ from asgictl.telemetry.controller_client import asking
 
 CONFIGURATION = Path(__file__).with_name("supervisor.conf")
 END_SECONDS = 1.0  # that a supervisord which is gone has to have ended
-RUNNING = "an instance {!r} runs already; asgictl stop, or another --name"
+RUNNING = "instance {!r} is already running; run asgictl stop, or give another --name"
 
 
 class Instance:
@@ -173,7 +173,11 @@ class Instance:
         if status == 0 or not remains:
             self.clean()
         if status != 0:
-            left = "asgictl stop ends what serves on, asgictl start replaces it" if remains else "nothing is left"
+            left = (
+                "asgictl stop ends the processes that still serve, asgictl start replaces them"
+                if remains
+                else "nothing is left"
+            )
             raise SupervisordDied(f"supervisord {ended(status)}; {left}" + (f": {remains}" if remains else ""))
 
     def clean(self, bind: Bind | None = None) -> None:
@@ -190,7 +194,7 @@ class Instance:
             raise AlreadyRunning(RUNNING.format(self._name))
         remains = Remains(self.run_dir.path)
         if remains.supervisord:
-            raise AlreadyRunning(f"an instance {self._name!r} serves, but {remains.mute(self.run_dir.path)}")
+            raise AlreadyRunning(f"instance {self._name!r} is serving, but {remains.mute(self.run_dir.path)}")
         return remains
 
     def _check(self, config: InstanceConfig, remains: Remains) -> InstanceConfig:
@@ -282,7 +286,7 @@ class Instance:
         if isinstance(error, NotRunning) and self._process is not None:
             with contextlib.suppress(subprocess.TimeoutExpired):  # its socket closes a little before it has ended
                 status = self._process.wait(END_SECONDS)
-                cause = cause or StartError(f"supervisord {ended(status)} before all was ready")
+                cause = cause or StartError(f"supervisord {ended(status)} before all processes were ready")
         try:
             self.stop(delays=False)
         except NotRunning:  # it has ended by itself, and nothing is left

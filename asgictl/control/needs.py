@@ -21,8 +21,8 @@ def needs(status: Status, failed: list[dict[str, Any]]) -> list[str]:
     """Return one line for each: what is wrong, then what to do. failed: reports of processes that did not start."""
     names, tried = {each["process"] for each in status["processes"]}, {each["process"] for each in failed}
     found = [
-        f"{each['process']} {'is given up: it does' if 'is_given_up' in each else 'does'} not start:"
-        f" {each['reason'].rpartition(chr(10))[2] or 'see asgictl logs'}; mend that, then asgictl reload"
+        f"{each['process']} {'is not started again: it did' if 'is_given_up' in each else 'does'} not start:"
+        f" {each['reason'].rpartition(chr(10))[2] or 'see asgictl logs'}; fix that, then asgictl reload"
         for each in failed
         if "is_given_up" in each or each["process"] in names
     ]
@@ -100,9 +100,9 @@ def _of_process(process: Process, *, has_ended: bool) -> Iterator[str]:
         what = "it or its host is gone, or cut off from Redis" if "host" in process else "--silent-seconds will end it"
         yield f"{name} has not reported for {process['heard_seconds_ago']:.0f} s; {what}"
     if process.get("redis_silent_seconds", 0.0) > REDIS_SILENT_SECONDS:
-        yield f"{name} last heard of Redis {process['redis_silent_seconds']:.0f} s ago; see whether Redis answers"
+        yield f"{name} last heard from Redis {process['redis_silent_seconds']:.0f} s ago; check that Redis answers"
     if process.get("full"):
-        yield f"{name} has no more open files and closes connections; raise ulimit -n"
+        yield f"{name} has reached its open file limit and closes connections; raise ulimit -n"
 
 
 def _missing(status: Status) -> Iterator[str]:

@@ -41,7 +41,7 @@ def check_files() -> None:
     """Raise StartError unless processes may have as many files open as supervisord and a few connections need."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < LEAST_FILES:
-        raise StartError(f"a process may have {hard} open files here, asgictl needs {LEAST_FILES}: raise ulimit -n")
+        raise StartError(f"the open file limit is {hard} here, and asgictl needs {LEAST_FILES}: raise ulimit -n")
 
 
 def has_background(
@@ -69,7 +69,7 @@ def _ask(config: InstanceConfig, environment: dict[str, str], stopping: threadin
                 if stopping and stopping.is_set():
                     raise Interrupted
                 if time.monotonic() > deadline:
-                    raise TargetError(f"TARGET {config.target!r} was not imported in {config.start_seconds} s")
+                    raise TargetError(f"TARGET {config.target!r} was not imported within {config.start_seconds} s")
                 time.sleep(POLL_SECONDS)
         finally:
             with suppress(ProcessLookupError):  # what it has started ends with it

@@ -44,10 +44,10 @@ class Probed:
         """Say why nothing should be sent here; "" when there is no reason."""
         figures = self._readiness.counted()
         reasons = {
-            "it starts": self._readiness.report["state"] != "ready",
-            "it is about to stop": figures.draining,
+            "it is starting": self._readiness.report["state"] != "ready",
+            "it is shutting down": figures.draining,
             "Redis has been silent for longer than the lease": figures.redis_silent_seconds > self._lease_seconds,
-            "it has no open files left": figures.full,
+            "it has reached its open file limit": figures.full,
         }
         return ", ".join(reason for reason, holds in reasons.items() if holds)
 

@@ -114,11 +114,11 @@ def not_running(name: str, run_dir: Path) -> NotRunning:
     """Return what is to be raised where supervisord does not answer: it says what runs nevertheless."""
     remains = Remains(run_dir)
     if not remains:
-        return NotRunning(f"no instance {name!r} runs; start one with asgictl start")
+        return NotRunning(f"no instance {name!r} is running; start one with asgictl start")
     if remains.supervisord:
-        return NotRunning(f"instance {name!r} cannot be asked: {remains.mute(run_dir)}; what serves on: {remains}")
+        return NotRunning(f"instance {name!r} does not answer: {remains.mute(run_dir)}; still serving: {remains}")
     return NotRunning(
-        f"no instance {name!r} runs; its supervisord is gone, and what that left goes on until asgictl start, or stop:"
+        f"no instance {name!r} is running; its supervisord has died; asgictl start or stop ends its processes:"
         f" {remains}"
     )
 

@@ -60,7 +60,7 @@ class Scaling:
             return self._grow(load, needed, workers, room)
         lately = max(count for _, count in self._needed)
         if lately < workers and now - self._needed[0][0] > CALM_SECONDS - 1:
-            return Step(lately, f"{lately} would have been enough for {CALM_SECONDS:.0f} s")
+            return Step(lately, f"{lately} would have been enough in the last {CALM_SECONDS:.0f} s")
         return None
 
     def _within(self, workers: int) -> int:
@@ -77,7 +77,7 @@ class Scaling:
     def _grow(self, load: Load, needed: int, workers: int, room: int) -> Step | None:
         reason = f"an event has waited for {load.oldest_seconds:.1f} s"
         if needed > workers + room:
-            needed, reason = workers + room, f"{reason}; free memory has no room for {needed}"
+            needed, reason = workers + room, f"{reason}; free memory is too small for {needed}"
         return Step(needed, reason) if needed > workers else None
 
 

@@ -24,7 +24,7 @@ ANSWER_SECONDS = 2.0  # that a process has to write its stacks
 QUIET_SECONDS = 0.2  # without a further byte, after which they are whole
 POLL_SECONDS = 0.02
 SPY_SECONDS = 5.0  # that py-spy has
-NOTHING = "  nothing was written: it stands still (SIGSTOP), or has just begun"
+NOTHING = "  no stacks: the process is stopped (SIGSTOP), or has just started"
 _is_stack = re.compile(r'(Current thread|Thread) 0x|  File "|  \.\.\.').match
 
 

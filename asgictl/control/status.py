@@ -22,8 +22,8 @@ from asgictl.telemetry.controller_client import ask
 STATUS_SECONDS = 2.6  # for the controller and, where it is silent, supervisord
 ANSWER_SECONDS = 1.0  # for supervisord, when it is the controller that asks
 LEAST_ANSWER_SECONDS = 0.5  # of it for supervisord
-SILENT = "the controller does not answer: it stands still, and nobody knows what is ready; asgictl restart controller"
-AWAY = "the controller is away, and nobody knows what is ready; supervisord starts it again: asgictl logs controller"
+SILENT = "the controller does not answer, so it is not known what is ready; run asgictl restart controller"
+AWAY = "the controller has ended, so it is not known what is ready; supervisord restarts it: asgictl logs controller"
 
 
 def status(name: str) -> Status:

@@ -67,7 +67,7 @@ def summary(status: Status, width: int) -> list[Line]:
         lines += [Line(each, WRONG) for warning in status["warnings"] for each in _wrapped(f"- {warning}", width)]
     lines += [Line(each) for each in _joined(_counts(status), width)]
     lines += [Line(f"  closed when their interface is replaced: {reason}") for reason in _keeps(status)]
-    return lines + [Line(f"  shed: {times} × {reason}") for reason, times in sorted(status["shed"].items())]
+    return lines + [Line(f"  rejected: {times} × {reason}") for reason, times in sorted(status["shed"].items())]
 
 
 def _counts(status: Status) -> Iterator[str]:

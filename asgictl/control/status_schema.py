@@ -43,7 +43,9 @@ class LastExit(TypedDict):
 
     pid: int
     seconds_ago: float
-    reason: Annotated[str, Meta(description="For people, as `SIGSEGV` or `killed by the kernel: memory (SIGKILL)`.")]
+    reason: Annotated[
+        str, Meta(description="For people, as `SIGSEGV` or `killed by the kernel: out of memory (SIGKILL)`.")
+    ]
     signal: Annotated[str, Meta(description="As SIGKILL; empty unless a signal ended it.")]
     status: Annotated[int | None, Meta(description="Its exit status; null when a signal ended it.")]
 
@@ -81,8 +83,8 @@ class Process(TypedDict):
     redis_silent_seconds: NotRequired[float]
     full: NotRequired[Annotated[int, Meta(description="1 while it has as many connections as open files allow.")]]
     moved: NotRequired[Annotated[int, Meta(description="WebSockets that another process took over.")]]
-    refused: NotRequired[Annotated[int, Meta(description="WebSockets that another process refused to take over.")]]
-    overdue: NotRequired[Annotated[int, Meta(description="WebSockets that were to move, and were closed instead.")]]
+    refused: NotRequired[Annotated[int, Meta(description="WebSockets that another process rejected in a hand-over.")]]
+    overdue: NotRequired[Annotated[int, Meta(description="WebSockets closed because no process took them over.")]]
     waiting: NotRequired[Annotated[int, Meta(description="WebSockets that are still to move.")]]
     until: NotRequired[Annotated[float, Meta(description="Epoch seconds by which they have to; 0 when none is.")]]
 
@@ -124,7 +126,7 @@ class Status(TypedDict):
     requests: Times | None
     turns: Times | None
     channels: dict[str, Channel]
-    shed: Annotated[dict[str, int], Meta(description="What was refused or dropped, by reason.")]
+    shed: Annotated[dict[str, int], Meta(description="Requests, sockets and messages rejected or dropped, by reason.")]
     database_connections_at_most: int
     warnings: Annotated[list[str], Meta(description="What needs attention, and what to do; --check counts them.")]
 

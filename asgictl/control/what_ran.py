@@ -62,9 +62,9 @@ def _ran(channel: str, fields: dict[bytes, bytes]) -> Ran:
         return Ran(channel, "")
     deaths = 1 + (int(fields.get(b"retries", 0)) if isinstance(event, Job) else event.attempt - 1)
     if not may_repeat(event):
-        fate = "its client is answered 502" if isinstance(event, Request) else "given up, as it may not run twice"
+        fate = "its client is answered 502" if isinstance(event, Request) else "not run again: it may run only once"
     elif isinstance(event, Request):
         fate = "it runs once more" if deaths == 1 else "its client is answered 502"
     else:
-        fate = "it runs again" if deaths < DEATHS else "given up, a dead letter"
+        fate = "it runs again" if deaths < DEATHS else "dead-lettered"
     return Ran(name_of(event), fate)

@@ -98,7 +98,7 @@ class OrderedSender(Generic[Message]):
         try:
             self._add(message, self._answered)
         except Exception:  # what cannot be added now never can be, and its number is missing from the sequence
-            logger.exception("a message of an ordered sender could not be sent; its socket ends")
+            logger.exception("could not send a message of an ordered sender; its socket is closed")
             asyncio.get_running_loop().call_soon(self._answered, None)
 
     async def settle(self) -> None:
@@ -113,7 +113,7 @@ class OrderedSender(Generic[Message]):
         self._unanswered -= 1
         if reply is None or isinstance(reply, Exception):
             if reply is not None:
-                logger.error("a message of an ordered sender was refused; its socket ends: %s", reply)
+                logger.error("Redis rejected a message of an ordered sender; its socket is closed: %s", reply)
             self._is_over = True
             self._lost()
         if self._settled and not self._settled.done() and (self._is_over or not self._unanswered):

@@ -251,7 +251,7 @@ def _wrong_owner(found: os.stat_result, *others: int) -> str:
 def _wrong(found: os.stat_result) -> str:
     """Say what keeps a level from being ours alone; "" when nothing does."""
     if not stat.S_ISDIR(found.st_mode):
-        return "is a symbolic link" if stat.S_ISLNK(found.st_mode) else "is no directory"
+        return "is a symbolic link" if stat.S_ISLNK(found.st_mode) else "is not a directory"
     mode = stat.S_IMODE(found.st_mode)
     return _wrong_owner(found) or (f"is open to others (mode {mode:04o} instead of 0700)" if mode & 0o077 else "")
 
@@ -259,7 +259,7 @@ def _wrong(found: os.stat_result) -> str:
 def _wrong_above(found: os.stat_result) -> str:
     """Say why somebody else could rename what lies in a directory; "" when nobody can."""
     if not stat.S_ISDIR(found.st_mode):
-        return "is no directory"
+        return "is not a directory"
     mode = stat.S_IMODE(found.st_mode)
     is_shared = mode & 0o022 and not mode & stat.S_ISVTX
     return _wrong_owner(found, ROOT) or (f"can be written by others (mode {mode:04o}, not sticky)" if is_shared else "")

@@ -135,7 +135,7 @@ class Readiness:
         try:
             self._figures = self._count()
         except Exception:
-            logger.exception("the figures of this process cannot be had")
+            logger.exception("could not count the metrics of this process")
         return self._figures
 
     def record(self) -> bytes:
@@ -158,7 +158,7 @@ class Readiness:
             line = {**self._who, "pid": os.getpid(), **report}
             self._socket.sendall(json.dumps(line).encode() + b"\n")
         except OSError as error:
-            logger.warning("the controller is away: %s", error)
+            logger.warning("could not reach the controller: %s", error)
             self._close()
 
     def _keep(self) -> None:

@@ -18,7 +18,7 @@ ours = logging.getLogger("asgictl")
 _ROOMS = ("access", "application", "controller", "edge", "handover", "hosting", "inprocess", "interface", "layers")
 OURS = (
     "asgictl",
-    *(f"asgictl.{each}" for each in (*_ROOMS, "lifespan", "readiness", "roles", "shed", "worker", "wsgi")),
+    *(f"asgictl.{each}" for each in (*_ROOMS, "lifespan", "readiness", "rejections", "roles", "worker", "wsgi")),
 )
 SERVERS = ("uvicorn", "hypercorn", "daphne")  # gunicorn's loggers have handlers of its own
 STDERR = 2

@@ -69,7 +69,7 @@ class Figures(msgspec.Struct):
     def __post_init__(self) -> None:
         for name in HISTOGRAMS:
             if len(getattr(self, name)) != _LENGTH:
-                raise ValueError(f"{name} is no histogram of ours")
+                raise ValueError(f"{name} has the wrong number of buckets")
 
     def answer(self, status: int, seconds: float, run_seconds: float) -> None:
         """A request was answered so long after it came, CLIENT_GONE after none. run_seconds: 0 when it is not known."""

@@ -1,11 +1,11 @@
-"""What was refused, dropped or given up: counted by reason, and told in the log without flooding it."""
+"""Counts by reason what was rejected or dropped, and logs each reason at most every 10 s."""
 
 import logging
 import threading
 import time
 from collections import Counter
 
-logger = logging.getLogger("asgictl.shed")
+logger = logging.getLogger("asgictl.rejections")
 LOG_SECONDS = 10.0  # between two lines about one reason
 
 
@@ -19,7 +19,7 @@ class Rejections:
         self._lock = threading.Lock()
 
     def add(self, reason: str, count: int = 1) -> None:
-        """Count something that was shed; the log tells of it now, or of all together later."""
+        """Count something that was rejected or dropped, and log it: now, or with later ones of its reason."""
         with self._lock:
             self._counts[reason] += count
             self._quiet[reason] += count
@@ -27,7 +27,7 @@ class Rejections:
                 self._log(reason)
 
     def tell(self) -> dict[str, int]:
-        """Return what was counted so far; to be called each second, whatever is done with it."""
+        """Return the counts, and log those that are due. Call it each second."""
         with self._lock:
             for reason in [reason for reason, count in self._quiet.items() if count]:
                 if time.monotonic() - self._logged[reason] >= LOG_SECONDS:
@@ -37,4 +37,4 @@ class Rejections:
     def _log(self, reason: str) -> None:
         count, self._quiet[reason] = self._quiet[reason], 0
         self._logged[reason] = time.monotonic()
-        logger.warning("shed: %s (%d times; the next such line is at least %.0f s away)", reason, count, LOG_SECONDS)
+        logger.warning("%s (count %d; logged at most every %.0f s)", reason, count, LOG_SECONDS)

@@ -60,11 +60,11 @@ def headers_of(status: int, headers: Iterable[Any], *, is_text: bool = False) ->
         else:
             name, value = _name(bytes_of(name)), bytes_of(value)
         if _has_control(value):
-            raise ValueError(f"{name!r}: {value!r} is no value that a header can have")
+            raise ValueError(f"{name!r}: {value!r} is not a valid header value")
         if name == b"content-length":
             known, length = length, int(value) if value.isdigit() else -1
             if length < 0 or known not in (None, length):
-                raise ValueError(f"{value!r} is no Content-Length, or not the only one")
+                raise ValueError(f"{value!r} is not a valid Content-Length, or not the only one")
             if known is not None or status in BODILESS:
                 continue
         elif name in HOP_BY_HOP:
@@ -88,7 +88,7 @@ def left_of(left: int | None, size: int, *, more: bool) -> int | None:
 @lru_cache(maxsize=256)
 def _name(name: bytes) -> bytes:
     if not _is_token(name):
-        raise ValueError(f"{name!r} is no name that a header can have")
+        raise ValueError(f"{name!r} is not a valid header name")
     return name.lower()
 
 
@@ -106,17 +106,17 @@ def _end_to_end(status: int, headers: Headers) -> Headers:
 def status_of(status: Any, most: int = 999) -> int:
     """Return the status of a response; raises ValueError for what is none, or not that of a final one."""
     if not isinstance(status, int) or not 200 <= status <= most:
-        raise ValueError(f"{status!r:.60} is no status from 200 to {most}")
+        raise ValueError(f"{status!r:.60} is not a status from 200 to {most}")
     return int.__int__(status)
 
 
 def accept_of(subprotocol: str | None, headers: Iterable[Any] | None) -> Accept:
     """Return the answer that accepts a handshake; raises TypeError or ValueError for what cannot be sent in it."""
     if not isinstance(subprotocol, str | None):
-        raise TypeError(f"a subprotocol is a str, not {type(subprotocol).__name__}")
+        raise TypeError(f"a subprotocol must be a str, not {type(subprotocol).__name__}")
     subprotocol = plain(subprotocol)
     if subprotocol and not _is_token(subprotocol.encode()):
-        raise ValueError(f"{subprotocol!r:.60} is no name of a subprotocol")  # RFC 6455, section 4.2.2
+        raise ValueError(f"{subprotocol!r:.60} is not a valid subprotocol")  # RFC 6455, section 4.2.2
     return Accept(subprotocol, headers_of(101, headers or ())[0])
 
 

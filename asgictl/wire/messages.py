@@ -373,7 +373,7 @@ def plain_value(value: object) -> object:
         return int.__int__(value)
     if isinstance(value, float):
         return float.__float__(value)
-    raise TypeError(f"a {type(value).__name__} cannot be encoded")
+    raise TypeError(f"the type {type(value).__name__} cannot be encoded")
 
 
 encoder: msgspec.msgpack.Encoder = msgspec.msgpack.Encoder(enc_hook=plain_value)

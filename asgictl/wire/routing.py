@@ -15,7 +15,7 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
     Raises TargetError for a malformed pattern.
     """
     if not pattern.startswith("/"):
-        raise TargetError(f"path({pattern!r}): a path starts with /")
+        raise TargetError(f"path({pattern!r}): a path must start with /")
     parts = re.split(r"(\{\w+(?::path)?\})", pattern)
     source = "".join(_parameter(part[1:-1]) if index % 2 else re.escape(part) for index, part in enumerate(parts))
     try:
@@ -32,7 +32,7 @@ def _parameter(spelled: str) -> str:
 def pool_suffix(pool: str) -> str:
     """Return what a pool adds to the names of its channels; raises TargetError for a name that is none."""
     if not isinstance(pool, str) or not re.fullmatch(r"[a-z0-9_-]{0,32}", pool):
-        raise TargetError(f"pool={pool!r}: up to 32 of a-z, 0-9, - and _")
+        raise TargetError(f"pool={pool!r}: use up to 32 characters of a-z, 0-9, - and _")
     return pool and f".{pool}"
 
 

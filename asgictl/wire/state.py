@@ -29,7 +29,7 @@ def _check_keys(value: object) -> None:
     if isinstance(value, dict):
         for key, each in value.items():
             if not isinstance(key, str):
-                raise TypeError(f"the key {key!r:.60} is no str")
+                raise TypeError(f"the key {key!r:.60} is not a str")
             _check_keys(each)
     elif isinstance(value, list):
         for each in value:

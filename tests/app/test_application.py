@@ -69,7 +69,7 @@ def test_a_path_that_nothing_is_mounted_on_is_served_by_nobody() -> None:
 
 @pytest.mark.parametrize("http", [{"api": view}, {"/": "view"}])
 def test_a_mount_that_cannot_serve_is_refused(http: Any) -> None:
-    with pytest.raises(TargetError, match="prefix starts with /"):
+    with pytest.raises(TargetError, match="prefix must start with /"):
         Application(http=http)
 
 

@@ -129,7 +129,7 @@ def test_a_lifespan_that_ends_ends_nothing_else_and_is_told_once(
         await lifespan.stop()
 
     run()
-    said = "the application has no lifespan" if where == "startup" else "the application: lifespan failed"
+    said = "the application does not support lifespan" if where == "startup" else "the application: lifespan failed"
     assert [record.getMessage()[: len(said)] for record in caplog.records] == [said]
 
 

@@ -250,7 +250,7 @@ def test_a_message_whose_event_is_over_says_what_to_do(late: Consumer, fails: bo
 
 def test_a_reply_to_a_connection_that_has_gone_is_an_error(caplog: pytest.LogCaptureFixture) -> None:
     ran(Disconnect("i/1", 4, 1, SCOPE, b"", 1006, ""), lambda message: message.reply(text="bye")).run()
-    assert "the connection has gone; send to a group" in caplog.text
+    assert "the connection is closed; send to a group" in caplog.text
 
 
 def test_a_session_without_django_says_what_it_needs() -> None:

@@ -79,7 +79,7 @@ def main(arguments: list[str]) -> int:
     sys.path.append(str(PLACE.absolute() / "helpers"))
     channels_redis.core.RedisChannelLayer = Layer
     # Two tests end with the text that channels_redis logs of a full member; what comes before that is ours to hold.
-    logging.getLogger("asgictl.shed").setLevel(logging.ERROR)
+    logging.getLogger("asgictl.rejections").setLevel(logging.ERROR)
     settings = ["-o", "asyncio_default_fixture_loop_scope=function", "-ra", f"--rootdir={directory}"]
     settings += [f"--config-file={directory}/setup.cfg", f"{directory}/tests/test_core.py"]
     statuses = []

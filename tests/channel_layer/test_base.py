@@ -433,7 +433,9 @@ async def test_names_that_are_none(make: Make, name: Any) -> None:
 async def test_messages_that_are_none(make: Make, message: Any) -> None:
     layer = make()
     for send in (layer.send, layer.group_send):
-        with pytest.raises(TypeError, match=r"a message is a dict, not|this message cannot be sent: .*; it may hold"):
+        with pytest.raises(
+            TypeError, match=r"a message must be a dict, not|this message cannot be sent: .*; it may hold"
+        ):
             await send("work", message)
 
 

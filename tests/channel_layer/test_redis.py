@@ -106,7 +106,7 @@ def test_a_restarted_redis_is_found_again(name: str, tmp_path: Path) -> None:
 
     async def main() -> None:
         layer, other = RedisChannelLayer([f"unix://{sockets}"], name), RedisChannelLayer([f"unix://{sockets}"], name)
-        with pytest.raises(RedisError, match="is it running"):
+        with pytest.raises(RedisError, match="check that it is running"):
             await layer.new_channel()
         for n in range(3):
             with redis_server("valkey-8") as url:
@@ -305,7 +305,7 @@ def test_two_processes(url: str, name: str) -> None:
             await layer.send(channel, {"n": n, "to": ours})
             assert await layer.receive(ours) == {"n": -n}
         await layer.group_send("g", {"n": 0})
-        with pytest.raises(ValueError, match="is a channel of another process"):
+        with pytest.raises(ValueError, match="belongs to another process"):
             await layer.receive(channel)
 
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
@@ -332,7 +332,7 @@ def test_hosts(monkeypatch: pytest.MonkeyPatch, hosts: Any, url: str) -> None:
 
 @pytest.mark.parametrize("hosts", ["redis://h", ["redis://a", "redis://b"], [6379], [{"host": "h"}]])
 def test_hosts_that_are_none(hosts: Any) -> None:
-    with pytest.raises(InvalidChannelLayerError, match=r"hosts is a list of one|a host is a URL"):
+    with pytest.raises(InvalidChannelLayerError, match=r"hosts must name exactly one|a host must be a URL"):
         RedisChannelLayer(hosts)
 
 

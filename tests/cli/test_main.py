@@ -61,19 +61,25 @@ def run(*arguments: str) -> Result:
         (["start", "a:b", "c:d"], "c:d"),
         (["start", "--allowed-origins", "example.com"], "use scheme://host"),
         (["interface", "--redis", "redis://h", "--allowed-origins", "https://example.com/"], "no path"),
-        (["start", "--mode", "inprocess", "--interfaces", "2"], "--interfaces means nothing"),
-        (["start", "--mode", "inprocess", "--affinity", "client", "--workers", "2"], "--affinity=client means nothing"),
+        (["start", "--mode", "inprocess", "--interfaces", "2"], "--interfaces does not apply"),
+        (
+            ["start", "--mode", "inprocess", "--affinity", "client", "--workers", "2"],
+            "--affinity=client does not apply",
+        ),
         (["start", "--affinity", "cookie"], "'connection', 'client'"),
         (["start", "--server", "apache"], "'uvicorn', 'daphne', 'hypercorn'"),
         (["interface"], "--redis"),
         (["worker"], "--redis"),
         (["worker", "--redis", "redis://h", "--timeout", "-1"], "--timeout"),
-        (["start", "--gunicorn-option", "timeout=3"], "--gunicorn-option means nothing in --mode=split"),
+        (["start", "--gunicorn-option", "timeout=3"], "--gunicorn-option does not apply to --mode=split"),
         (["start", "--uvicorn-option", "port=3"], "port cannot be set: --bind says where"),
         (["start", "--log-format", "xml"], "--log-format"),
         (["start", "--limit", "headers=3"], "there is no headers: the names are header_bytes, "),
-        (["start", "--limit", "fragments=9", "--limit", "header_seconds=soon"], "'soon' is no whole number from 1 on"),
-        (["interface", "--redis", "redis://h", "--limit", "fragments"], "fragments: '' is no whole number"),
+        (
+            ["start", "--limit", "fragments=9", "--limit", "header_seconds=soon"],
+            "'soon' is not a whole number of at least 1",
+        ),
+        (["interface", "--redis", "redis://h", "--limit", "fragments"], "fragments: '' is not a whole number"),
         (["config", "show", "--frobnicate"], "--frobnicate"),
         (["start", "--timeout", "soon"], "--timeout"),
         (["start", "--max-events", "-1"], "--max-events"),
@@ -105,7 +111,7 @@ def test_an_instance_that_does_not_run_is_one_clear_line_and_exits_with_7(comman
     assert result.exit_code == 7
     assert result.stdout == ""
     assert result.stderr.count("\n") == 1
-    assert "no instance 'shop' runs" in result.stderr
+    assert "no instance 'shop' is running" in result.stderr
     assert "asgictl start" in result.stderr
 
 
@@ -206,7 +212,7 @@ def test_an_instance_hands_limits_on(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_is_for_uvicorn_is_refused_on_another_server(arguments: list[str]) -> None:
     result = run(*arguments, "--server", "daphne")
     assert result.exit_code == 2
-    assert "mean nothing on --server=daphne" in result.output
+    assert "do not apply to --server=daphne" in result.output
 
 
 def test_an_instance_hands_the_options_of_its_roles_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -242,7 +248,7 @@ def test_workers_may_be_as_many_as_the_load_needs(given: str, told: object, monk
 def test_gunicorn_has_a_fixed_number_of_workers() -> None:
     result = run("start", "--mode", "inprocess", "--workers", "2..8")
     assert result.exit_code == 2
-    assert "gunicorn has a fixed number" in result.output
+    assert "gunicorn's number of workers is fixed" in result.output
 
 
 @pytest.mark.parametrize("command", ["status", "stop"])
@@ -409,7 +415,7 @@ def test_beside_a_mistake_in_the_file_a_named_instance_can_be_operated(text: str
     assert refused.exit_code == 2
     assert refused.stderr.startswith("Error: asgictl.toml: ")
     assert "; --name does without the file" in refused.stderr
-    assert "no instance 'shop' runs" in run("stop", "--name", "shop").stderr
+    assert "no instance 'shop' is running" in run("stop", "--name", "shop").stderr
     assert run("status", "--help").exit_code == 0
     assert run("start").exit_code == run("config", "show").exit_code == 2
 
@@ -429,7 +435,7 @@ def test_a_process_of_an_instance_does_not_read_the_file_again(
     [
         ("workers = 99", "'--workers' (env var: 'ASGICTL_WORKERS'): asgictl.toml: 99 is not in the range"),
         ("mode = 'both'", "asgictl.toml: 'both' is not one of"),
-        ("name = 'a b'", "asgictl.toml: 1 to 32 letters"),
+        ("name = 'a b'", "asgictl.toml: use 1 to 32 letters"),
         ("uvicorn-option = ['port=1']", "asgictl.toml: port cannot be set"),
         ("limit = ['fragment=1']", "asgictl.toml: there is no fragment"),
     ],

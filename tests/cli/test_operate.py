@@ -90,7 +90,7 @@ def test_a_change_that_was_given_up_is_an_error(stand: type[Stand], monkeypatch:
     monkeypatch.setattr(stand, "replace", replace)
     result = run("reload")
     assert result.exit_code == 1
-    assert "given up before all was ready" in result.output
+    assert "interrupted before all processes were ready" in result.output
 
 
 @pytest.mark.parametrize("change", [["reload"], ["restart", "worker"], ["scale", "worker=3"]])
@@ -127,7 +127,7 @@ def test_logs_are_those_of_a_role(stand: type[Stand]) -> None:
     assert run("logs", "*").exit_code == run("logs", "[").exit_code == 2
     refused = run("logs", "redis")
     assert refused.exit_code == 2
-    assert "no process redis has a log" in refused.output
+    assert "process redis has no log" in refused.output
 
 
 @pytest.mark.parametrize("since", ["nans", "infd", "1e10m", "-1h", "d", "0001-01-01", "yesterday"])

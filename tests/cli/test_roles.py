@@ -27,8 +27,8 @@ def test_it_names_what_it_serves_and_warns_while_the_other_role_is_missing(
     report = WORKER if role == "worker" else {}
     _alone(role, "shop", url, bind, report)
     said, warned = caplog.messages
-    assert said == f"this {role} of instance 'shop' serves {served} by Redis at {url}"
-    assert warned.startswith(f"no {other} of instance 'shop' is there")
+    assert said == f"this {role} of instance 'shop' serves {served} through Redis at {url}"
+    assert warned.startswith(f"instance 'shop' has no {other}")
     beat(client, Keys("other"), other, "a", b"")
     _alone(role, "shop", url, bind, report)
     assert len(caplog.messages) == 4, "that one is another instance's"

@@ -35,7 +35,7 @@ class Instances:
     def status(self, name: str) -> Status:
         if found := self.found.get(name):
             return found
-        raise NotRunning(f"no instance {name!r} runs")
+        raise NotRunning(f"no instance {name!r} is running")
 
 
 @pytest.fixture
@@ -151,7 +151,7 @@ def test_ps_lists_instances_and_how_they_are(instances: Instances) -> None:
 
 
 def test_ps_without_instances_says_how_to_start_one(instances: Instances) -> None:
-    assert "no instance runs here" in run("ps").output
+    assert "no instance is running here" in run("ps").output
 
 
 def test_the_only_instance_needs_no_name(instances: Instances) -> None:
@@ -174,7 +174,7 @@ def test_of_several_the_default_one_is_meant_else_the_name_is_demanded(instances
 def test_the_file_s_name_is_meant_where_one_is_there(instances: Instances, tmp_path: Path) -> None:
     (tmp_path / "asgictl.toml").write_text('name = "blog"\n')
     instances.add("shop")
-    assert "no instance 'blog' runs" in run("status").output
+    assert "no instance 'blog' is running" in run("status").output
 
 
 def test_all_are_stopped_and_one_that_cannot_be_keeps_no_other(instances: Instances) -> None:
@@ -188,7 +188,7 @@ def test_all_are_stopped_and_one_that_cannot_be_keeps_no_other(instances: Instan
 
 
 def test_where_nothing_runs_the_default_instance_is_missing(instances: Instances) -> None:
-    assert "no instance 'default' runs" in run("status").output
+    assert "no instance 'default' is running" in run("status").output
 
 
 @pytest.fixture

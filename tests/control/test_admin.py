@@ -138,13 +138,14 @@ def test_metrics_are_what_processes_have_counted() -> None:
         assert samples["asgictl_events_total", *who] == 7
         assert samples["asgictl_events_total", ("process", "server/8"), ("role", "server")] == 1
         assert samples["asgictl_requests_total", *who, ("status", "200")] == 3
-        assert samples["asgictl_shed_total", who[0], ("reason", 'a "late" one'), who[1]] == 2
+        assert samples["asgictl_rejections_total", who[0], ("reason", 'a "late" one'), who[1]] == 2
         assert samples["asgictl_open_websockets", *who] == 4
-        counts = [samples[f"asgictl_sockets_{kind}_total", *who] for kind in ("moved", "refused", "overdue")]
+        kinds = ("handed_over", "handover_rejected", "handover_closed")
+        counts = [samples[f"asgictl_websockets_{kind}_total", *who] for kind in kinds]
         assert counts == [5, 2, 1]
         assert samples["asgictl_threads", *who] == 3
         assert samples["asgictl_channel_depth", ("channel", "http.request")] == 5
-        assert samples["asgictl_channel_oldest_seconds", ("channel", "http.request")] == 1.5
+        assert samples["asgictl_channel_oldest_event_age_seconds", ("channel", "http.request")] == 1.5
         assert samples["asgictl_resident_memory_bytes", *who] > 1 << 20
         name = "asgictl_request_duration_seconds"
         assert samples[f"{name}_bucket", ("le", "0.1"), *who] == 2

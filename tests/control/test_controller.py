@@ -228,7 +228,7 @@ def test_an_instance_is_not_ready_while_somebody_is_about_to_stop_it() -> None:
         await until(lambda: not controller.unready())
         _, line = await asyncio.open_unix_connection(SOCKET)
         line.write(b'{"ask": "stopping"}\n')
-        await until(lambda: controller.unready() == "the instance is about to stop")
+        await until(lambda: controller.unready() == "the instance is shutting down")
         line.close()
         await until(lambda: not controller.unready())
         server.close()
@@ -247,7 +247,7 @@ def test_who_has_no_open_files_left_is_not_ready_unless_another_has_some() -> No
         controller.history.add(8, Figures(full=1))
         assert controller.unready() == ""
         controller.history.add(9, Figures(full=1))
-        assert controller.unready() == "no interface has open files left"
+        assert controller.unready() == "every interface has reached its open file limit"
         controller.history.add(8, Figures(full=0))
         assert controller.unready() == ""
         for line in lines:
@@ -289,7 +289,7 @@ def test_who_hangs_before_its_first_figures_is_ended_and_nobody_for_anothers_lin
             sys.executable, "-c", SILENT, SOCKET, stdin=asyncio.subprocess.PIPE
         )
         assert await asyncio.wait_for(silent.wait(), 60) == -signal.SIGKILL
-        await until(lambda: f"worker-00 (pid {silent.pid}) has said nothing for" in caplog.text)
+        await until(lambda: f"worker-00 (pid {silent.pid}) was silent for" in caplog.text)
         await until(lambda: not running_controller()._listened_to)
 
     run(scenario, silent_seconds=1.0)
@@ -380,7 +380,7 @@ def test_what_an_interface_has_moved_is_known_after_its_end() -> None:
 def test_what_a_dead_worker_held_waits_while_redis_is_away(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     controller = Controller(Path(), f"unix://{tmp_path}/absent", "test")
     controller._reap({"role": "worker", "process": "worker-00", "pid": 7, "id": "h.7.aa"})
-    assert "what worker-00 held waits for its lease to lapse" in caplog.text
+    assert "could not reap worker-00; its lease will expire" in caplog.text
 
 
 def test_a_controller_that_ends_takes_nobody_for_dead(monkeypatch: pytest.MonkeyPatch) -> None:

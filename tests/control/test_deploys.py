@@ -166,10 +166,10 @@ def test_what_serves_on_is_told_with_what_had_been_replaced(stage: Stage, error:
     stage.slots.broken = {f"interface-0{number}": error for number in (4, 6)}
     with pytest.raises(type(error)):
         stage.deploys.replace("interface", "", stage.tell)
-    assert stage.told[-1] == "nothing has changed: interface-00, interface-01 serve on"
+    assert stage.told[-1] == "nothing has changed: interface-00, interface-01 still serve"
     with pytest.raises(type(error)):
         stage.deploys.replace("interface", "", stage.tell)
-    assert stage.told[-1] == "interface-00 had been replaced: interface-01 serves on"
+    assert stage.told[-1] == "interface-00 had been replaced: interface-01 still serves"
     assert stage.deploys._run_dir.read("release") == "one"
 
 
@@ -189,7 +189,7 @@ def test_a_worker_that_does_not_start_is_told_with_what_had_been_replaced(stage:
     stage.slots.broken = {"worker-06": StartError("out of luck")}
     with pytest.raises(StartError, match="out of luck"):
         stage.deploys.replace_all("two", stage.tell)
-    assert stage.told[-1] == "controller, interface-00, interface-01 had been replaced: worker-00 serves on"
+    assert stage.told[-1] == "controller, interface-00, interface-01 had been replaced: worker-00 still serves"
     assert stage.deploys._run_dir.read("release") == "one"
 
 
@@ -202,7 +202,7 @@ def test_roles_are_those_of_the_mode(stage: Stage) -> None:
 def test_a_redis_of_somebody_elses_is_not_restarted(stage: Stage) -> None:
     run_dir = stage.deploys._run_dir
     run_dir.write(DESCRIPTION, json.dumps({**run_dir.description(), "redis": "external"}))
-    with pytest.raises(NotRunning, match="no redis of this instance's own runs"):
+    with pytest.raises(NotRunning, match="this instance has no embedded Redis"):
         stage.deploys.replace("redis")
     assert stage.slots.order == []
 

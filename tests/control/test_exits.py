@@ -79,10 +79,10 @@ def test_a_kernel_that_tells_nothing_has_killed_nothing(tmp_path: Path) -> None:
     [
         (Exit(7, 0, 9, 0.0, is_memory=False), False, "exit status 9"),
         (Exit(7, 0, TIMEOUT_STATUS, 0.0, is_memory=False), False, "timeout: a handler ran too long"),
-        (Exit(7, 0, FENCED_STATUS, 0.0, is_memory=False), False, "fenced: others have its work"),
+        (Exit(7, 0, FENCED_STATUS, 0.0, is_memory=False), False, "fenced: its lease expired"),
         (Exit(7, signal.SIGSEGV, -1, 0.0, is_memory=False), False, "SIGSEGV"),
-        (Exit(7, signal.SIGKILL, -1, 0.0, is_memory=True), False, "killed by the kernel: memory (SIGKILL)"),
-        (Exit(7, signal.SIGKILL, -1, 0.0, is_memory=False), True, "silent: it gave no sign of life (SIGKILL)"),
+        (Exit(7, signal.SIGKILL, -1, 0.0, is_memory=True), False, "killed by the kernel: out of memory (SIGKILL)"),
+        (Exit(7, signal.SIGKILL, -1, 0.0, is_memory=False), True, "silent: it sent no heartbeat (SIGKILL)"),
     ],
 )
 def test_each_kind_of_end_has_its_words(end: Exit, is_silent: bool, said: str) -> None:

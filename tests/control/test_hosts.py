@@ -140,7 +140,7 @@ def test_a_record_that_cannot_be_read_spoils_itself_alone(hosts: Hosts, junk: by
     found = hosts.status()
     assert len(found["processes"]) == 3
     assert found["warnings"] == [
-        "1 processes have records that cannot be read: their release of asgictl may be another one"
+        "1 process records cannot be decoded: those processes may run another version of asgictl"
     ]
     hosts.records = hosts.records[:1]
     assert hosts.status()["processes"] == []
@@ -155,5 +155,5 @@ def test_an_instance_without_processes_does_not_run(client: Any, url: str, hosts
 
 
 def test_a_redis_that_is_away_is_one_clear_line() -> None:
-    with pytest.raises(RedisError, match="cannot be had of Redis"):
+    with pytest.raises(RedisError, match="Redis did not answer"):
         status_of(f"unix:///nowhere/{os.getpid()}", "shop")

@@ -21,12 +21,12 @@ def test_a_healthy_instance_needs_nothing() -> None:
 
 def test_what_does_not_start_says_why_unless_it_is_gone() -> None:
     failed = [{"process": f"worker-0{number}", "reason": "Traceback\nSyntaxError"} for number in (0, 1)]
-    assert of(*GOOD, failed=tuple(failed)) == ["worker-00 does not start: SyntaxError; mend that, then asgictl reload"]
+    assert of(*GOOD, failed=tuple(failed)) == ["worker-00 does not start: SyntaxError; fix that, then asgictl reload"]
 
 
 def test_what_is_given_up_is_told_though_it_is_gone() -> None:
     (line,) = of(*GOOD, failed=({"process": "worker-01", "reason": "", "is_given_up": True},))
-    assert line == "worker-01 is given up: it does not start: see asgictl logs; mend that, then asgictl reload"
+    assert line == "worker-01 is not started again: it did not start: see asgictl logs; fix that, then asgictl reload"
 
 
 @pytest.mark.parametrize(
@@ -39,8 +39,8 @@ def test_what_is_given_up_is_told_though_it_is_gone() -> None:
             "worker-00 ended 3 s ago for the 12th time: x; asgictl logs worker-00",
         ),
         ({"heard_seconds_ago": 4.2}, "worker-00 has not reported for 4 s; --silent-seconds will end it"),
-        ({"redis_silent_seconds": 5.0}, "worker-00 last heard of Redis 5 s ago; see whether Redis answers"),
-        ({"full": 1}, "worker-00 has no more open files and closes connections; raise ulimit -n"),
+        ({"redis_silent_seconds": 5.0}, "worker-00 last heard from Redis 5 s ago; check that Redis answers"),
+        ({"full": 1}, "worker-00 has reached its open file limit and closes connections; raise ulimit -n"),
     ],
 )
 def test_what_is_wrong_with_a_process(fields: dict[str, Any], line: str) -> None:

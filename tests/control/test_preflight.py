@@ -39,7 +39,7 @@ def test_whether_a_target_has_background_channels_is_asked_of_a_process_of_its_o
         ("other = 1", "no attribute 'app'"),
         ("import os; os._exit(0)", "ended with status 0"),
         ("import os; os.kill(os.getpid(), 9)", "was killed by SIGKILL"),
-        ("import time; time.sleep(60)", "was not imported in 1 s"),
+        ("import time; time.sleep(60)", "was not imported within 1 s"),
     ],
 )
 def test_where_it_must_be_importable_it_is_told_why_it_is_not(
@@ -111,7 +111,7 @@ def test_as_many_files_as_are_needed_are_enough(hard: int, monkeypatch: pytest.M
 
 def test_too_few_files_are_named_with_their_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("resource.getrlimit", lambda which: (64, LEAST_FILES - 1))
-    with pytest.raises(StartError, match=r"^a process may have 1023 open files here, asgictl needs 1024: .*ulimit -n"):
+    with pytest.raises(StartError, match=r"^the open file limit is 1023 here, and asgictl needs 1024: .*ulimit -n"):
         check_files()
 
 

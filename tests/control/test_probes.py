@@ -47,7 +47,7 @@ def role() -> Role:
 
 def test_it_lives_before_it_is_ready(role: Role) -> None:
     assert role.get("/livez") == (200, "ok\n")
-    assert role.get("/readyz") == (503, "it starts\n")
+    assert role.get("/readyz") == (503, "it is starting\n")
     role.readiness.ready(lambda: role.figures)
     assert role.get("/readyz") == (200, "ok\n")
 
@@ -55,9 +55,9 @@ def test_it_lives_before_it_is_ready(role: Role) -> None:
 @pytest.mark.parametrize(
     ("figures", "reason"),
     [
-        (Figures(draining=1), "it is about to stop\n"),
+        (Figures(draining=1), "it is shutting down\n"),
         (Figures(redis_silent_seconds=LEASE_SECONDS + 1), "Redis has been silent for longer than the lease\n"),
-        (Figures(full=1), "it has no open files left\n"),
+        (Figures(full=1), "it has reached its open file limit\n"),
         (Figures(redis_silent_seconds=LEASE_SECONDS - 1, running=9), ""),
     ],
 )

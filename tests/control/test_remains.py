@@ -75,7 +75,7 @@ def test_a_supervisord_that_lives_ends_the_others_in_order_and_their_socket_goes
 
 
 def test_without_any_it_is_said_how_to_start_one(tmp_path: Path) -> None:
-    assert str(not_running("shop", tmp_path)) == "no instance 'shop' runs; start one with asgictl start"
+    assert str(not_running("shop", tmp_path)) == "no instance 'shop' is running; start one with asgictl start"
 
 
 def test_what_is_no_socket_is_not_removed_as_one(play: Play, tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def test_it_shrinks_only_to_what_was_needed_lately(instance: Instance) -> None:
 def test_it_grows_no_further_than_free_memory(instance: Instance) -> None:
     surge = Load(events=100, busy=2.0, waiting=200, oldest_seconds=2.0)
     step = instance.after(surge, room=3)
-    assert step == Step(5, "an event has waited for 2.0 s; free memory has no room for 8")
+    assert step == Step(5, "an event has waited for 2.0 s; free memory is too small for 8")
     assert instance.after(surge, room=0) is None
 
 

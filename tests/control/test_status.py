@@ -81,7 +81,7 @@ def test_what_the_controller_has_killed_for_silence_is_known_by_its_pid(
 ) -> None:
     last = Exit(77, 9, -1, time.time(), is_memory=False)._asdict()
     has_slots(monkeypatch, {"name": "worker-00", "statename": "RUNNING", "pid": PID, "restarts": 1, "last_exit": last})
-    for silenced, said in (([], "SIGKILL"), ([77], "silent: it gave no sign of life (SIGKILL)")):
+    for silenced, said in (([], "SIGKILL"), ([77], "silent: it sent no heartbeat (SIGKILL)")):
         (worker,) = look(run_dir, known() | {"silenced": silenced})["processes"]
         assert worker["last_exit"] is not None
         assert worker["last_exit"]["reason"] == said

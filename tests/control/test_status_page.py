@@ -110,11 +110,11 @@ def test_what_runs_for_long_is_named_the_longest_first() -> None:
 def test_last_exits_have_their_reasons_the_newest_first() -> None:
     found = status(
         process("worker-00", last_exit=end("exit status 9", 130.0)),
-        process("worker-01", last_exit=end("killed by the kernel: memory (SIGKILL)", 3.2)),
+        process("worker-01", last_exit=end("killed by the kernel: out of memory (SIGKILL)", 3.2)),
     )
     block = text(found).partition("last exits")[2].split("\n\n")[0].splitlines()[1:]
     assert block == [
-        "worker-01    77  3.2 s  killed by the kernel: memory (SIGKILL)",
+        "worker-01    77  3.2 s  killed by the kernel: out of memory (SIGKILL)",
         "worker-00    77  2 min  exit status 9",
     ]
 
@@ -181,7 +181,7 @@ def test_a_summary_says_what_is_missing_and_what_was_refused() -> None:
     assert "interface 0 of 1 ready" in found
     assert "worker 1 of 2 ready" in found
     assert "WebSockets: none" in found
-    assert found.endswith("shed: 3 × late")
+    assert found.endswith("rejected: 3 × late")
 
 
 def test_a_summary_says_how_many_files_a_process_may_open() -> None:

@@ -77,14 +77,14 @@ def test_a_server_ran_what_it_had_begun(tmp_path: Path) -> None:
         (Request("i/1", 2, SCOPE, b""), 0, "its client is answered 502"),
         (Request("i/1", 1, replace(SCOPE, method="POST"), b""), 0, "its client is answered 502"),
         (Receive("i/1", 1, 2, encode_scope(SCOPE), b"", ["x"], 0), 0, "it runs again"),
-        (Receive("i/1", 1, 3, encode_scope(SCOPE), b"", ["x"], 0), 0, "given up, a dead letter"),
+        (Receive("i/1", 1, 3, encode_scope(SCOPE), b"", ["x"], 0), 0, "dead-lettered"),
         (
             Receive("i/1", 1, 1, encode_scope(SCOPE), b"", ["x"], 0, at_most_once=True),
             0,
-            "given up, as it may not run twice",
+            "not run again: it may run only once",
         ),
         (Job("1", 1, "thumbs", encode_state({})), 1, "it runs again"),
-        (Job("1", 1, "thumbs", encode_state({})), 2, "given up, a dead letter"),
+        (Job("1", 1, "thumbs", encode_state({})), 2, "dead-lettered"),
     ],
 )
 def test_what_becomes_of_an_event_depends_on_what_it_is_and_how_often_it_died(

@@ -13,9 +13,8 @@ DOCS = ROOT / "docs"
 UNITS = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 LIMITS = re.findall(r"`--(?:limit )?([\w-]+)`, ([\d,]+)(?: (\w+))?", (DOCS / "reference" / "limits.md").read_text())
 SOURCES = [path for folder in ("interface", "worker", "asgictl") for path in (ROOT / folder).rglob("*.py")]
-REASON = re.compile(
-    r'shed\.add\(\s*"([^"{]+)"|^(?:[A-Z_]+) = "([a-z][^"{]* (?:closed|answered|refused|Redis)\b[^"{]*)"', re.M
-)
+ENDS = "closed|answered|dropped|rejected|removed|skipped"
+REASON = re.compile(rf'shed\.add\(\s*"([^"{{]+)"|^(?:[A-Z_]+) = "([a-z][^"{{]* (?:{ENDS})\b[^"{{]*)"', re.M)
 
 
 @pytest.mark.parametrize(("name", "number", "unit"), LIMITS)

@@ -237,7 +237,7 @@ def test_a_stop_waits_for_balancers(serve: Serve, mode: str) -> None:
     machine = serve(ASGI, "--workers", "1", "--shutdown-delay", "3", mode=mode)
     assert readiness(machine)[0] == 200
     with machine.popen("stop") as stopping:
-        until(lambda: readiness(machine) == (503, "the instance is about to stop\n"), "it is not ready")
+        until(lambda: readiness(machine) == (503, "the instance is shutting down\n"), "it is not ready")
         assert is_served(machine, 1)
         stopping.communicate(timeout=60)
     assert stopping.returncode == 0

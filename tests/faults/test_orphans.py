@@ -104,7 +104,7 @@ def test_a4_in_the_foreground_it_serves_on_too_and_the_next_command_cleans_up(
         output, _ = process.communicate(timeout=60)
     assert process.returncode == DIED, output
     line = output.splitlines()[-1]
-    assert line.startswith("Error: supervisord was killed by SIGKILL; asgictl stop ends what serves on")
+    assert line.startswith("Error: supervisord was killed by SIGKILL; asgictl stop ends the processes that still serve")
     assert run_dir(site).is_dir()
     left = set(site.pids())
     assert said(site) == b"one"
@@ -159,7 +159,7 @@ def test_a4_killed_while_it_starts_nothing_is_left(site: Machine, mode: str, det
     os.kill(int((run_dir(site) / "supervisord.pid").read_text()), signal.SIGKILL)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 8
-    assert output == "Error: supervisord was killed by SIGKILL before all was ready\n"
+    assert output == "Error: supervisord was killed by SIGKILL before all processes were ready\n"
     assert site.pids() == []
     assert not run_dir(site).exists()
 

@@ -197,7 +197,7 @@ def test_a22_without_directory_and_supervisord_the_next_start_takes_its_place(ma
     supervisord = int((machine.runtime / "asgictl" / "default" / "supervisord.pid").read_text())
     with removed(machine, "all") as run_dir:
         os.kill(supervisord, signal.SIGKILL)
-        until(lambda: "its supervisord is gone" in machine.run("status").stderr, "it is seen to be dead")
+        until(lambda: "its supervisord has died" in machine.run("status").stderr, "it is seen to be dead")
         assert not run_dir.exists()
         before = set(machine.pids())
         assert hello(machine) == b"Hello, world!"

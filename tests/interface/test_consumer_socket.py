@@ -241,7 +241,7 @@ async def test_a_slow_reader_is_closed_with_1013() -> None:
     assert socket.client.frames == ["x" * 8]
     assert socket.client.closed.code == 1013
     assert isinstance(socket.events[-1], Disconnect)
-    assert list(socket.shed.tell()) == ["sockets closed with 1013: they read too slowly"]
+    assert list(socket.shed.tell()) == ["sockets closed with 1013: the client reads too slowly"]
 
 
 @scenario
@@ -257,7 +257,7 @@ async def test_what_may_be_dropped_is_dropped_for_the_slow_reader_alone_and_coun
     slow.groups.deliver(Broadcast("g", "later", may_drop=True), (10, 0))
     assert slow.client.frames == ["0" * 6, "later"]
     assert quick.client.frames == [*(f"{number}" * 6 for number in range(5)), "later"]
-    assert slow.shed.tell() == {"group frames dropped: their sockets read too slowly": 4}
+    assert slow.shed.tell() == {"group frames dropped: the client reads too slowly": 4}
     assert "close" not in slow.client.kinds()
 
 
@@ -269,7 +269,7 @@ async def test_a_page_of_another_origin_is_refused_with_403_and_no_consumer_hear
     socket.leaves(1006)
     assert socket.events == []
     assert socket.ended
-    assert socket.shed.tell() == {"handshakes refused with 403: their Origin is not allowed": 1}
+    assert socket.shed.tell() == {"handshakes rejected with 403: Origin not allowed": 1}
 
 
 @scenario
@@ -420,7 +420,7 @@ async def test_a_client_whose_frames_no_worker_takes_in_time_is_closed_with_1013
     assert socket.client.is_held
     await socket.client.ended.wait()
     assert socket.client.closed.code == 1013
-    assert list(socket.shed.tell()) == ["sockets closed with 1013: no worker took their frames in time"]
+    assert list(socket.shed.tell()) == ["sockets closed with 1013: no worker took the frames in time"]
     socket.leaves()
     assert not socket.client.is_held, "what comes after is read, or its leaving would not be heard"
     socket.answers()

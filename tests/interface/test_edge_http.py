@@ -279,7 +279,7 @@ async def test_a_request_has_one_host(hosts: bytes) -> None:
     """RFC 9112, section 3.2."""
     server, backend, client = connected(hello)
     client.says(b"GET / HTTP/1.1\r\n" + hosts + b"\r\n")
-    assert (client.status, client.body, backend.asked) == (400, b"A request has one Host header.\n", [])
+    assert (client.status, client.body, backend.asked) == (400, b"A request must have exactly one Host header.\n", [])
     assert client.transport.told == ["eof"]
     assert server.shed == {bounds.INVALID: 1}
 
@@ -390,7 +390,7 @@ async def test_connect_is_refused() -> None:
     _, backend, client = connected(hello)
     client.says(b"CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n")
     await settled()
-    assert (client.status, client.body) == (400, b"CONNECT is for proxies.\n")
+    assert (client.status, client.body) == (400, b"CONNECT is not supported.\n")
     assert (backend.asked, client.transport.told) == ([], ["eof"])
 
 

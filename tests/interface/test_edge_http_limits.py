@@ -100,7 +100,7 @@ async def test_a_head_has_so_much_time_from_its_first_byte_on(data: bytes) -> No
     client.says(data[:0])
     assert not client.is_ended
     server.passes(server.edge.header, 10)
-    assert (client.status, client.body) == (408, b"The headers did not come in time.\n")
+    assert (client.status, client.body) == (408, b"The headers were not received in time.\n")
     assert client.transport.told == ["eof"]
     assert server.shed == {bounds.HEADERS_LATE: 1}
     client.says(GET)

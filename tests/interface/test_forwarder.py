@@ -263,7 +263,7 @@ async def test_a_body_that_a_worker_asked_for_and_that_does_not_come_in_time_is_
     await settled()
     assert client.status == 408
     assert interface.layer.letters[-1] == (WORKER, Gone(interface.event.connection, b"1-0"))
-    assert interface.forwarder.shed.tell() == {"requests answered 408: The body did not come in time.": 1}
+    assert interface.forwarder.shed.tell() == {"requests answered 408: The body was not received in time.": 1}
 
 
 @scenario
@@ -357,7 +357,7 @@ async def test_a_post_that_may_have_run_is_a_502_and_one_that_redis_refused_a_50
     interface.layer.answer = RuntimeError("OOM")
     assert (await interface.requests(method="POST")).status == 503
     assert len(interface.layer.added) == 2
-    assert interface.forwarder.shed.tell()["events refused by Redis: OOM"] == 1
+    assert interface.forwarder.shed.tell()["events rejected by Redis: OOM"] == 1
 
 
 @pytest.mark.parametrize("limits", [{"channel_events": 1}, {"channel_bytes": 1}], ids=["events", "bytes"])

@@ -16,7 +16,7 @@ EVENT = Receive("i/1", 3, 1, b"", b"", ["x"], 0)
 OTHER, THIRD = replace(EVENT, connection="i/2"), replace(EVENT, connection="i/3")
 CONNECT = Connect("i/1", 1, 1, b"", b"")
 POST = Request("i/1", 1, Scope("POST", "http", "1.1", "", "/", b"/", b"", [], None, None), b"")
-AWAY = NotSent("Redis is away")
+AWAY = NotSent("Redis is unavailable")
 UNANSWERED = ConnectionError("the connection to Redis was lost")
 FULL = RuntimeError("OOM command not allowed when used memory > 'maxmemory'.")
 

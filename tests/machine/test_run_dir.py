@@ -66,7 +66,7 @@ def a_file(level: Path) -> None:
 
 SPOILS: dict[str, Callable[[Path], None]] = {
     "is a symbolic link": linked,
-    "is no directory": a_file,
+    "is not a directory": a_file,
     "mode 0777": lambda level: level.chmod(0o777),
     "mode 0770": lambda level: level.chmod(0o770),
     "mode 0750": lambda level: level.chmod(0o750),

@@ -70,7 +70,7 @@ def test_already_running_and_not_running(machine: Machine) -> None:
     machine.start("--workers", "1")
     again = machine.run("start", "--bind", f"127.0.0.1:{free_port()}")
     assert again.returncode == 6
-    assert "an instance 'default' runs already" in again.stderr
+    assert "instance 'default' is already running" in again.stderr
     assert machine.run("status").returncode == 0
 
 
@@ -102,7 +102,7 @@ class Server:
 def test_redis_that_cannot_be_reached(machine: Machine) -> None:
     done = machine.run("start", "--redis", f"redis://user:s3cret@127.0.0.1:{free_port()}")
     assert done.returncode == 5
-    assert "is it running, is --redis right?" in done.stderr
+    assert "check that it is running and that --redis is right" in done.stderr
     assert "s3cret" not in done.stderr
 
 
@@ -110,7 +110,7 @@ def test_redis_that_wants_a_password(machine: Machine) -> None:
     with Server(machine, "--requirepass", "s3cret") as server:
         done = machine.run("start", "--redis", server.url)
         assert done.returncode == 5
-        assert "wants a password" in done.stderr
+        assert "needs a password" in done.stderr
         right = server.url.replace("//", "//:s3cret@")
         assert machine.start("--redis", right, "--workers", "1")
         machine.stop()

@@ -216,7 +216,7 @@ def test_sockets_of_an_asgi_application_end_by_drain_alone(site: Machine) -> Non
         assert ws.recv(SECONDS) == "one c"
         assert reload.poll() is None
         reload.send_signal(signal.SIGINT)
-        assert "what drains goes on" in reload.communicate(timeout=60)[0]
+        assert "the old processes go on draining" in reload.communicate(timeout=60)[0]
         assert reload.returncode == 0
         ws.send("d")
         assert ws.recv(SECONDS) == "one d"
@@ -249,7 +249,7 @@ def test_a_reload_does_not_wait_for_the_drain_of_the_one_before(site: Machine, m
     deploy(site, "five", broken)
     done = site.run("reload", "--release", "five")
     assert done.returncode == 3
-    assert "nothing has changed: release four serves on" in done.stderr
+    assert "nothing has changed: release four still serves" in done.stderr
     for stream in streams:
         stream.close()
 
@@ -294,7 +294,7 @@ def test_a_hand_over_under_way_is_shown_until_its_handler_is_done(site: Machine)
         assert slow.recv(SECONDS) == "2 0"
     status, metrics = admin(site, "/metrics")
     assert status == 200
-    assert 'asgictl_sockets_moved_total{process="interface-00",role="interface"} 2.0' in metrics
+    assert 'asgictl_websockets_handed_over_total{process="interface-00",role="interface"} 2.0' in metrics
 
 
 def test_sockets_that_cannot_move_are_said_at_start_and_close(site: Machine) -> None:
@@ -449,7 +449,7 @@ def test_what_a_killed_supervisord_leaves_serves_on_until_the_next_start_ends_it
             ws.send("x")
             assert ws.recv(SECONDS) == "1 x"
         assert served(site) == b"one"
-        assert "goes on until asgictl start, or stop" in site.run("status").stderr
+        assert "asgictl start or stop ends its processes" in site.run("status").stderr
         deploy(site, "two")
         done = site.run("start", "deployed:app", "--mode", mode, "--bind", f"127.0.0.1:{site.port}", "-d")
         assert done.returncode == 0, done.stderr

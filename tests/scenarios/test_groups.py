@@ -64,8 +64,8 @@ def hear_until(slow: ClientConnection, last: int) -> tuple[list[int], int]:
 @pytest.mark.parametrize(
     ("policy", "reason"),
     [
-        ("close", "sockets closed with 1013: they read too slowly"),
-        ("drop", "group frames dropped: their sockets read too slowly"),
+        ("close", "sockets closed with 1013: the client reads too slowly"),
+        ("drop", "group frames dropped: the client reads too slowly"),
     ],
 )
 def test_a_member_that_does_not_read_holds_nobody_up(talk: Machine, policy: str, reason: str) -> None:
@@ -105,7 +105,7 @@ def test_pages_of_other_origins_open_no_socket(talk: Machine) -> None:
 
     talk.start("talk:app", "--mode", talk.mode, "--workers", "1")
     assert [opens(origin) for origin in (None, talk.url, "http://127.0.0.1", "null")] == [101, 101, 403, 403]
-    until(lambda: shed(talk) == {"handshakes refused with 403: their Origin is not allowed": 2}, "both are counted")
+    until(lambda: shed(talk) == {"handshakes rejected with 403: Origin not allowed": 2}, "both are counted")
     talk.stop()
     allowed = ("--allowed-origins", "https://*.example.com", "--allowed-origins", "http://other")
     talk.start("talk:app", "--mode", talk.mode, "--workers", "1", *allowed)

@@ -110,7 +110,7 @@ def test_an_operator_sees_every_host_and_what_is_missing(hosts: Hosts) -> None:
     assert hosts.run("status", "--check").returncode == 15
 
     hosts.processes["web1"].send_signal(signal.SIGTERM)
-    until(lambda: get(web1, "/readyz") == (503, "it is about to stop\n"), "balancers turn away", SECONDS)
+    until(lambda: get(web1, "/readyz") == (503, "it is shutting down\n"), "balancers turn away", SECONDS)
     assert get(web1, "/livez")[0] == 200
     hosts.stop("web1")
 

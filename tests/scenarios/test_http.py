@@ -274,4 +274,4 @@ def test_past_the_capacity_503_says_when_to_come_again_and_status_counts_it(tmp_
         (tmp_path / "go-x").touch()
         for each in (one, two):
             each.hear(b"200 OK")
-    until(lambda: "shed: 1 × requests answered 503" in machine.run("status").stdout, "status counts it")
+    until(lambda: "rejected: 1 × requests answered 503" in machine.run("status").stdout, "status counts it")

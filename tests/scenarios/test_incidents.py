@@ -145,7 +145,7 @@ def pids(machine: Machine, role: str = "worker") -> list[int]:
 def test_a_worker_that_the_kernel_kills_for_memory(machine: Machine) -> None:
     with little_memory(machine):
         post(machine, "/memory")
-        names("memory", r"worker-\d+ .*killed by the kernel: memory.*POST /memory", logs(machine))
+        names("memory", r"worker-\d+ .*killed by the kernel: out of memory.*POST /memory", logs(machine))
 
 
 def test_a_segmentation_fault(machine: Machine) -> None:
@@ -182,13 +182,13 @@ def test_a_deadlock(machine: Machine) -> None:
 def test_code_that_holds_the_gil(tmp_path: Path) -> None:
     with instance(tmp_path, "--workers", "1", "--silent-seconds", "3") as machine:
         post(machine, "/gil")
-        names("gil", r"worker-\d+ .*has said nothing for .*it ran POST /gil", logs(machine))
+        names("gil", r"worker-\d+ .*was silent for .*it ran POST /gil", logs(machine))
 
 
 def test_a_leak(machine: Machine) -> None:
     for _ in range(40):
         post(machine, "/leak")
-    names("leak", r"worker-\d+ .*grew to \d+ MiB, last with POST /leak", logs(machine))
+    names("leak", r"worker-\d+ .*grew to \d+ MiB \(--max-memory-mib\), last with POST /leak", logs(machine))
 
 
 def test_one_slow_endpoint(machine: Machine) -> None:
@@ -200,7 +200,7 @@ def test_a_lost_redis(machine: Machine) -> None:
     (redis,) = pids(machine, "redis")
     os.kill(redis, signal.SIGSTOP)
     try:
-        names("redis", r"worker-\d+ last heard of Redis \d+ s ago", lambda: machine.run("status").stdout)
+        names("redis", r"worker-\d+ last heard from Redis \d+ s ago", lambda: machine.run("status").stdout)
     finally:
         os.kill(redis, signal.SIGCONT)
 

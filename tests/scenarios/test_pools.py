@@ -117,7 +117,7 @@ def test_a_worker_that_has_grown_too_much_is_replaced(pooled: Machine) -> None:
     pooled.start("pooled:app", "--workers", "1", "--max-memory-mib", "10")
     before = workers(pooled)
     until(lambda: workers(pooled) - before, "it is replaced")
-    until(lambda: "ends to be replaced" in pooled.log("worker-00"), "the log says so")
+    until(lambda: "ends and is replaced" in pooled.log("worker-00"), "the log says so")
 
 
 def test_slow_paths_have_a_pool_of_their_own(pooled: Machine) -> None:

@@ -247,4 +247,4 @@ def test_sigterm_closes_sockets_lets_requests_end_and_exits_with_0(site: Machine
     exits = re.findall(r"exited: (?:interface|server)\S* \((.*?);", site.log("supervisord"))
     assert exits == ["exit status 0"]
     if site.mode == "split":
-        assert "with the last turns of" not in site.log("interface-00")
+        assert "before the last turns of" not in site.log("interface-00")

@@ -246,4 +246,4 @@ def test_instances_are_listed_and_stopped_together(machine: Machine) -> None:
     for process in ("supervisord", "controller", "worker-00", "interface-00"):
         assert f"asgictl: {process} [shop]" in titles
     assert machine.run("stop", "--all", seconds=150).stdout == "stopped shop\n"
-    assert machine.run("ps").stdout.startswith("no instance runs here")
+    assert machine.run("ps").stdout.startswith("no instance is running here")

@@ -1,4 +1,4 @@
-"""What was shed: counted by reason, and told in the log without flooding it."""
+"""What was rejected or dropped is counted by reason, and logged without a flood."""
 
 import logging
 from collections.abc import Callable
@@ -24,7 +24,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 @pytest.fixture
 def logged(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
-    caplog.set_level(logging.WARNING, "asgictl.shed")
+    caplog.set_level(logging.WARNING, "asgictl.rejections")
 
     def since_the_last_call() -> list[str]:
         messages = [message.partition(";")[0] for message in caplog.messages]
@@ -50,10 +50,10 @@ def test_the_first_of_a_reason_is_logged_at_once_and_the_rest_together_later(
     shed = Rejections()
     for _ in range(100):
         shed.add("late")
-    assert logged() == ["shed: late (1 times"]
+    assert logged() == ["late (count 1"]
     clock.now += LOG_SECONDS
     shed.add("late")
-    assert logged() == ["shed: late (100 times"]
+    assert logged() == ["late (count 100"]
 
 
 def test_what_is_not_followed_by_another_is_logged_when_the_counts_are_taken(
@@ -64,10 +64,10 @@ def test_what_is_not_followed_by_another_is_logged_when_the_counts_are_taken(
     shed.add("late")
     clock.now += LOG_SECONDS - 1
     shed.tell()
-    assert logged() == ["shed: late (1 times"]
+    assert logged() == ["late (count 1"]
     clock.now += 1
     shed.tell()
-    assert logged() == ["shed: late (1 times"]
+    assert logged() == ["late (count 1"]
     clock.now += LOG_SECONDS
     shed.tell()
     assert logged() == []
@@ -78,4 +78,4 @@ def test_one_reason_does_not_silence_another(logged: Callable[[], list[str]]) ->
     shed = Rejections()
     shed.add("late")
     shed.add("full")
-    assert logged() == ["shed: late (1 times", "shed: full (1 times"]
+    assert logged() == ["late (count 1", "full (count 1"]

@@ -110,7 +110,7 @@ def test_a_status_is_that_of_a_final_response(status: int) -> None:
 
 @pytest.mark.parametrize("status", [0, 99, 100, 101, 199, 1000, -200, "200", 200.0, None, True])
 def test_what_is_no_status_of_a_final_response_is_an_error(status: Any) -> None:
-    with pytest.raises(ValueError, match="no status"):
+    with pytest.raises(ValueError, match="not a status"):
         status_of(status)
 
 

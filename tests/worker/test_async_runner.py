@@ -208,7 +208,7 @@ def test_a_commit_that_redis_refuses_for_good_ends_its_event_otherwise(
         assert reply.status == 500
 
     run()
-    assert "Redis refused the commit of GET /a b (event 5-0): NOPERM" in caplog.text
+    assert "Redis rejected the commit of GET /a b (event 5-0): NOPERM" in caplog.text
 
 
 @scenario

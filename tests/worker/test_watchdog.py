@@ -90,8 +90,8 @@ def test_a_lost_redis_is_logged_and_nothing_more(
     control._stopping.set()
     control.finish()
     assert {message.partition(":")[0] for message in caplog.messages if "reads" not in message} == {
-        "no beat",
-        "left Redis without a goodbye",
+        "could not send a heartbeat",
+        "could not deregister from Redis",
     }
     assert reaped == [("worker/h.1.aa", True)], "the end of its lease, and of all that it may still hold"
 
@@ -99,7 +99,7 @@ def test_a_lost_redis_is_logged_and_nothing_more(
 def test_a_goodbye_that_redis_does_not_hear_is_logged(control: Watchdog, caplog: pytest.LogCaptureFixture) -> None:
     control.thread.start()
     control.finish()
-    assert caplog.messages[-1].startswith("left Redis without a goodbye")
+    assert caplog.messages[-1].startswith("could not deregister from Redis")
 
 
 def test_a_worker_that_nobody_watches_any_more_ends(control: Watchdog, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,11 +46,13 @@ def check_redis(url: str, name: str) -> None:
     except _Unfit as error:
         raise RedisError(f"{where} {error}") from None
     except redis.AuthenticationError:
-        raise RedisError(f"{where} wants a password, or another one; use --redis redis://:PASSWORD@host:port") from None
+        raise RedisError(f"{where} needs a password, or another one; use --redis redis://:PASSWORD@host:port") from None
     except redis.ResponseError as error:
-        raise RedisError(f"{where} does not take what is written: {error}") from None
+        raise RedisError(f"{where} cannot be written to: {error}") from None
     except (OSError, redis.RedisError) as error:
-        raise RedisError(f"{where} cannot be used: {error}; is it running, is --redis right?") from None
+        raise RedisError(
+            f"{where} cannot be used: {error}; check that it is running and that --redis is right"
+        ) from None
 
 
 class _Unfit(Exception):
@@ -68,9 +70,9 @@ def _check_user(url: str, user: str, key: str) -> None:
         connection.close()
     grants = {_grant(command, words, key): None for command, words in refused.items() if words.startswith("NOPERM ")}
     if grants:
-        raise _Unfit(f"does not let {user!r} do what is needed: ACL SETUSER {user} {' '.join(grants)}")
+        raise _Unfit(f"denies {user!r} what asgictl needs: ACL SETUSER {user} {' '.join(grants)}")
     for command, words in refused.items():
-        raise _Unfit(f"refuses {command}: {words}")
+        raise _Unfit(f"rejects {command}: {words}")
 
 
 def _refused(connection: SyncConnection, commands: Iterable[list[str]]) -> dict[str, str]:
@@ -92,7 +94,7 @@ def _check_server(client: redis.Redis) -> None:
     info: Any = client.info()
     version = tuple(int(part) for part in str(info["redis_version"]).split(".")[:2])
     if version < MINIMUM_VERSION:
-        raise _Unfit(f"is {info['redis_version']}; 6.2 is the oldest that works")
+        raise _Unfit(f"is {info['redis_version']}; asgictl needs 6.2 or later")
     policy = info.get("maxmemory_policy", "noeviction")
     if policy != "noeviction":
         raise _Unfit(f"may evict events: set its maxmemory-policy to noeviction, not {policy}")

@@ -349,13 +349,13 @@ class RedisEventLayer(RedisGroupLayer):
             if known:
                 self._renewing = asyncio.get_running_loop().create_task(self._renew())
         for dead in beat.dead:
-            logger.warning("%s is dead: its lease has lapsed", dead)
+            logger.warning("the lease of %s has expired", dead)
             reap_over(self._link.call, self._keys, dead)
         if beat.background:
             self._link.call(*move_due_command(beat.background), answered=partial(moved, reject=self._reject))
 
     async def _renew(self) -> None:
-        logger.error("Redis has forgotten everything: what is open is sent again")
+        logger.error("Redis has lost its data: events in flight are sent again")
         try:
             await self._register()
         except (OSError, hiredis.ReplyError):

@@ -34,7 +34,7 @@ _REAP_WORKER = _DECLARED + DEAD_LETTER + _TAKE_BACK + script("reap_worker")
 _RELEASE = _DECLARED + _TAKE_BACK + script("release")
 REAP_CALLS = 8  # with more keys each time: three do unless processes come and go meanwhile; then the next beat goes on
 REAP_CONNECTIONS = 200  # in one call, which Redis does at once
-REMOVED = "things in Redis that are none of ours"  # why they are counted: once each, for then they are gone
+REMOVED = "Redis data removed: not written by asgictl"  # why they are counted: once each, for then they are gone
 BEAT_SECONDS = 1.0
 LEAST_LEASE_SECONDS = 3 * BEAT_SECONDS
 LEASE_MILLISECONDS = {"worker": 0, "interface": 0}
@@ -75,7 +75,7 @@ class Beat(NamedTuple):
             reject(REMOVED)
         if self.removed:
             logger.error(
-                "%d things in Redis were none of ours and were removed: %r", len(self.removed), self.removed[:3]
+                "removed %d values in Redis that asgictl had not written: %r", len(self.removed), self.removed[:3]
             )
 
 
@@ -109,7 +109,7 @@ def beat(
         try:
             reap(client, keys, dead)
         except redis.ResponseError as error:  # whoever hears of it next tries again; our own lease matters more
-            logger.error("%s is dead and could not be seen to: %s", dead, error)
+            logger.error("could not reap %s: %s", dead, error)
     if answer.background:
         try:
             moved(client.execute_command(*move_due_command(answer.background)), reject)
@@ -127,10 +127,10 @@ def reap(client: redis.Redis, keys: Keys, dead: str, *, seen: bool = False, star
             break
         touched += answer
     else:
-        logger.warning("%s is dead; what it held waits for the next beat: others come and go", dead)
+        logger.warning("%s is not reaped before the next heartbeat: other processes change its keys", dead)
         return -1
     if answer > 0:
-        logger.warning("%s is dead: %d events or connections of its were seen to", dead, answer)
+        logger.warning("reaped %s: %d of its events or connections", dead, answer)
     return int(answer)
 
 
@@ -207,7 +207,7 @@ def moved(reply: object, reject: Reject) -> None:
     if isinstance(reply, int) and reply:
         for _ in range(reply):
             reject(REMOVED)
-        logger.error("%d delayed messages were none and were removed", reply)
+        logger.error("removed %d delayed messages that asgictl had not written", reply)
 
 
 def leave_command(keys: Keys, role: str, id: str) -> Command:

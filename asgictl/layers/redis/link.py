@@ -136,7 +136,9 @@ class Link:
         call = Call(pack(command), answered, again)
         size = self._queue_bytes + len(call.packed)
         if size > QUEUE_BYTES or (self._stream is None and not again):
-            words = "Redis is away" if size <= QUEUE_BYTES else f"{QUEUE_BYTES} bytes wait for Redis already"
+            words = (
+                "Redis is unavailable" if size <= QUEUE_BYTES else f"{QUEUE_BYTES} bytes are already waiting for Redis"
+            )
             asyncio.get_running_loop().call_soon(answered, NotSent(words))
             call.cancel()
             return call
@@ -190,7 +192,7 @@ class Link:
             try:
                 answered(reply)
             except Exception:  # what one caller does wrong must not cost the others their answers
-                logger.exception("an answer of Redis was not understood")
+                logger.exception("could not handle an answer of Redis")
 
     def _take(self, reply: Any) -> None:
         call = self._waiting.popleft()
@@ -209,7 +211,7 @@ class Link:
             self._loop.call_later(AGAIN_SECONDS, self._leave_replica)
         if call.answered and call.again & (UNSENT if is_away else WHEN_FULL if FULL.match(words) else 0):
             if not self._refused:
-                logger.warning("Redis says not now: %s", words)
+                logger.warning("Redis cannot run commands now: %s", words)
                 self._loop.call_later(AGAIN_SECONDS, self._resend)
             call.is_sent = False
             self._refused.append(call)
@@ -265,7 +267,7 @@ class Link:
             if stream is not None:
                 await stream.close()
             return
-        logger.warning("a connection to Redis was silent for %.0f s: another takes its place", SILENT_SECONDS)
+        logger.warning("a connection to Redis was silent for %.0f s and is replaced", SILENT_SECONDS)
         await self._end_stream()
         try:
             await self._connect(stream)
@@ -285,9 +287,9 @@ class Link:
                 if attempt in {1, 10} or attempt % 60 == 0:
                     known = isinstance(error, (OSError, ClientError, hiredis.ReplyError))
                     text, trace = str(error) or "it does not answer", None if known else error
-                    logger.warning("Redis is away (attempt %d): %s", attempt, text, exc_info=trace)
+                    logger.warning("Redis is unavailable (attempt %d): %s", attempt, text, exc_info=trace)
         if attempt > 1:
-            logger.warning("Redis is back")
+            logger.warning("Redis is available again")
 
     async def _connect(self, stream: "_Stream | None" = None) -> None:
         self._loop = asyncio.get_running_loop()

@@ -31,7 +31,7 @@ READ_AGAIN_SECONDS = 1.0  # until a read that Redis has refused is tried again
 TELL_SECONDS = 10.0  # between two lines about entries of one stream
 LAST_ID = b"18446744073709551615-18446744073709551615"  # after which a stream takes no other
 ID = re.compile(rb"[0-9]{1,20}(-[0-9]{1,20})?")
-PASSED_OVER = "entries in Redis that cannot be read"
+PASSED_OVER = "Redis entries skipped: malformed"
 _RENEW = """
 redis.call('XTRIM', KEYS[1], 'MAXLEN', 0)
 return redis.call('XSETID', KEYS[1], '0-1')
@@ -74,7 +74,9 @@ class PassedOver:
         if now - self._told_at.get(kind, -TELL_SECONDS) >= TELL_SECONDS:
             self._told_at[kind] = now
             known = isinstance(error, WireError)
-            logger.error("%s %s passed over: %r", key, entry_id.decode(), error, exc_info=None if known else error)
+            logger.error(
+                "stream %s: skipped entry %s: %r", key, entry_id.decode(), error, exc_info=None if known else error
+            )
 
 
 class Followed:
@@ -187,13 +189,13 @@ class Reader(Generic[L]):
     def _look(self, each: Followed, trimmed: Any) -> None:
         """Tell of entries that were forgotten before they were read."""
         if position_in(trimmed) > position_of(each.position):
-            logger.error("group messages were lost: this process was away for longer than they are kept")
+            logger.error("group messages were lost: this process did not read them for longer than Redis keeps them")
             each.position = trimmed
 
     def _take(self, reply: Any) -> None:
         if isinstance(reply, Exception):
             if self.link.up:
-                logger.error("Redis refused a read: %s", reply)
+                logger.error("Redis rejected a read: %s", reply)
                 asyncio.get_running_loop().call_later(READ_AGAIN_SECONDS, self.link.drop)
             return  # a lost connection comes back through _begin
         found = {key.decode(): entries for key, entries in reply or ()}
@@ -208,7 +210,7 @@ class Reader(Generic[L]):
             if entries and each.trim_bytes is not None:
                 self._trim(each, entries)
             if each.trim_bytes is not None and each.position == LAST_ID:
-                logger.error("%s has had the last id there is: it is made anew", each.key)
+                logger.error("stream %s has reached the last possible id and is recreated", each.key)
                 self.link.call(*renew_command(each.key), answered=ignored)
                 each.position = b"0"
             if len(entries) == READ_COUNT:
@@ -247,5 +249,5 @@ async def _remove_other(link: Link, key: str, error: hiredis.ReplyError) -> None
     """Remove what stands where a stream is to be; raises the error unless it says so."""
     if not str(error).startswith("WRONGTYPE"):
         raise error
-    logger.error("%s is no stream: it is removed", key)
+    logger.error("%s is not a stream and is removed", key)
     await link.ask("DEL", key)

@@ -18,7 +18,7 @@ from asgictl.wire.messages import INTERNAL_ERROR, Close, Done, LastReply, Respon
 
 AGAIN_SECONDS = 0.5  # between two attempts
 REFUSED_BYTES = 16 << 20  # of refused commits that a thread keeps; then those that are refused next end at once
-REFUSED = "commits that Redis refused"
+REFUSED = "commits rejected by Redis"
 
 
 class Commit(NamedTuple):
@@ -49,7 +49,7 @@ def end_commands(keys: Keys, commit: Commit, words: str) -> list[Command]:
     entry, ended = commit.entry, failure(commit.reply)
     channel, payload = entry.stream.decode().partition("}:ch:")[2], encode(entry.event)[1]
     commands: list[Command] = [
-        dead_letter_command(keys, channel, payload, f"Redis refused its commit: {words}"),
+        dead_letter_command(keys, channel, payload, f"Redis rejected its commit: {words}"),
         ("XDEL", entry.stream, entry.id),
         ("XACK", entry.stream, WORKERS, entry.id),
     ]

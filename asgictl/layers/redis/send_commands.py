@@ -13,7 +13,7 @@ logger = logging.getLogger("asgictl.layers")
 SEND = f"local most_bytes = {RECORDS_BYTES}\n" + script("keep") + script("send")
 KEEP = -1  # stands for the delay of what is kept
 SENDER = b"sender"  # the field of a broadcast that may come twice
-REFUSED_SENDS = "group messages and jobs that Redis refused"
+REFUSED_SENDS = "group messages and jobs rejected by Redis"
 MISSING = 1000  # of numbers that are missing, the newest are waited for
 SENDERS = 1000  # whose last broadcast is known; an instance has fewer processes
 _WEIGH = script("weigh")

@@ -122,7 +122,7 @@ class Sentinels:
             others = [(each, loop) for each, loop in self._held.items() if (each.host, each.port) != master]
         cut = [_cut(connection, loop) for connection, loop in others]
         if any(cut):
-            logger.warning("the master is %s:%d now: %d connections to another node are cut", *master, sum(cut))
+            logger.warning("the master is now %s:%d: closed %d connections to other nodes", *master, sum(cut))
 
 
 def _cut(connection: Any, loop: asyncio.AbstractEventLoop | None) -> bool:

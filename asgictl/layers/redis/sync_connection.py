@@ -49,7 +49,7 @@ class SyncConnection:
             while (answer := self._reader.gets()) is False:
                 self._reader.feed(self._receive())
         except hiredis.ProtocolError as error:
-            raise ConnectionError(f"this is no answer of Redis: {error}") from error
+            raise ConnectionError(f"malformed answer of Redis: {error}") from error
         return answer
 
     def _receive(self) -> bytes:
@@ -79,7 +79,7 @@ class SyncConnection:
     def end_silence(self) -> None:
         """Cut it if it has owed an answer for SILENT_SECONDS. By another thread, which Redis answers."""
         if (since := self._silent_since) and monotonic() - since > SILENT_SECONDS:
-            logger.warning("a connection to Redis was silent for %.0f s: it is cut", SILENT_SECONDS)
+            logger.warning("a connection to Redis was silent for %.0f s and is closed", SILENT_SECONDS)
             with suppress(OSError):  # it has been closed meanwhile
                 self._socket.shutdown(socket.SHUT_RDWR)
 

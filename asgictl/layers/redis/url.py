@@ -78,7 +78,7 @@ def _check(url: str, more: dict[str, str]) -> None:
     if not is_right or parts.fragment:
         raise RedisError(
             "--redis is not a URL of Redis, such as redis://host:6379 or redis+sentinel://host1,host2/SERVICE;"
-            " percent-encode what a password has of / ? # @ :"
+            " percent-encode / ? # @ : in a password"
         )
     if parts.scheme != "unix" and not re.fullmatch(r"/?|/\d+", parts.path):
         raise RedisError(
@@ -90,4 +90,4 @@ def _check(url: str, more: dict[str, str]) -> None:
             hint = suggestion(name, known) or f": the options are {', '.join(known)}"
             raise RedisError(f"--redis: {shown} cannot be set in the URL of Redis{hint}")
         if not re.fullmatch(known[name], value):
-            raise RedisError(f"--redis: the option {name} of the URL of Redis has no value that it can have")
+            raise RedisError(f"--redis: the option {name} of the URL of Redis has an invalid value")

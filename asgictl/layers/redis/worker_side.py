@@ -181,7 +181,7 @@ class RedisWorkerLayer:
             self._buffer_refused()
             self._drain(self._send())
         except (redis.RedisError, OSError) as error:
-            logger.warning("left Redis without a goodbye: %s", error)
+            logger.warning("could not deregister from Redis: %s", error)
         self._disconnect()
         self._leave_mail()
 
@@ -285,7 +285,7 @@ class RedisWorkerLayer:
             except (redis.RedisError, OSError) as error:
                 self._leave_mail()
                 if monotonic() > give_up_at:
-                    raise ConnectionResetError(f"Redis was lost: {error}") from error
+                    raise ConnectionResetError(f"the connection to Redis was lost: {error}") from error
             sleep(RESEND_SECONDS)
 
     def _look_for_last(self, mail: SyncConnection) -> None:
@@ -350,7 +350,7 @@ class RedisWorkerLayer:
             self._unanswered.pop(0)
             if isinstance(answer, int) and answer < 0:
                 self.refused += 1
-                logger.info("a commit came too late and was refused (%d)", answer)
+                logger.info("a commit came too late and was rejected (%d)", answer)
 
     def _refuse(self, sent: "_Sent", words: str) -> None:
         """Redis has refused a command: a commit is tried again for a while, then its event ends.
@@ -362,10 +362,10 @@ class RedisWorkerLayer:
         self._reject(REFUSED)
         is_late = 0 < sent.refused_until < now or self._refused_bytes > REFUSED_BYTES
         if sent.commit is None and is_late:
-            logger.error("Redis refused a command: %s", words)
+            logger.error("Redis rejected a command: %s", words)
         elif sent.commit and is_late:
             entry = sent.commit.entry
-            logger.error("Redis refused the commit of %s: %s", entry, words)
+            logger.error("Redis rejected the commit of %s: %s", entry, words)
             *once, acknowledge = end_commands(self.keys, sent.commit, words)
             for command in once:
                 self._buffer(command, refused_until=now)
@@ -396,7 +396,7 @@ class RedisWorkerLayer:
         return self._answer(pack(command))
 
     def _reconnect(self, error: Exception) -> None:
-        logger.warning("Redis is away: %s", error)
+        logger.warning("Redis is unavailable: %s", error)
         began, unanswered = monotonic(), self._unanswered + self._output
         self._leave_mail()  # should it be lost too, nobody is to wait for it anew
         for attempt in itertools.count(1):
@@ -408,10 +408,10 @@ class RedisWorkerLayer:
                 break
             except (redis.RedisError, OSError) as again:
                 if attempt % 60 == 0:
-                    logger.warning("Redis is still away after %.0f s: %s", monotonic() - began, again)
+                    logger.warning("Redis is still unavailable after %.0f s: %s", monotonic() - began, again)
         self._output = unanswered
         self._recover = True
-        logger.warning("Redis is back")
+        logger.warning("Redis is available again")
 
 
 def _raised(answer: Any) -> Any:

@@ -44,7 +44,9 @@ def test_a_redis_that_is_not_there_is_an_error_of_redis_py() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "words"), [(b"", "was lost"), (b"HTTP/1.1 400 Bad Request\r\n", "no answer of Redis")], ids=["end", "junk"]
+    ("said", "words"),
+    [(b"", "was lost"), (b"HTTP/1.1 400 Bad Request\r\n", "malformed answer of Redis")],
+    ids=["end", "junk"],
 )
 def test_a_peer_that_ends_or_talks_nonsense_is_a_lost_connection(url: str, said: bytes, words: str) -> None:
     connection, (ours, theirs) = SyncConnection(url), socket.socketpair()
