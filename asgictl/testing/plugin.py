@@ -1,17 +1,41 @@
-"""pytest's part, which pytest finds by itself: the fixture asgictl_instance, of the TARGET in `asgictl_target`."""
+"""pytest's part, which pytest finds by itself: the fixture asgictl_instance, of the TARGET in `asgictl_target`.
+
+Without an Instance a test sends nothing: it would reach whatever instance runs on this machine.
+"""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
+
+from asgictl.app import outside
+from asgictl.errors import ConsumerError
+from asgictl.wire.messages import Broadcast, Job, Sent
 
 if TYPE_CHECKING:
     from asgictl.testing import Instance
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the setting."""
+    """Add the settings."""
     parser.addini("asgictl_target", "TARGET that the fixture asgictl_instance runs, as mysite.asgictl_app:application")
+    parser.addini("asgictl_real_sends", "Let tests without an Instance send to a real one.", type="bool", default=False)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Refuse sends, from here to the end of the run, while no Instance takes them."""
+    if not config.getini("asgictl_real_sends"):
+        config.add_cleanup(partial(outside.use, outside.use(_refuse)))
+
+
+def _refuse(sent: Sent) -> None:
+    names = {Broadcast: "group {0.group!r}", Job: "background channel {0.name!r}"}
+    what = names.get(type(sent), "record of a task").format(sent)
+    raise ConsumerError(
+        f"a test sends to {what}, and no asgictl.testing.Instance is open to take it: write `with Instance(app) as"
+        " instance:` around it; asgictl_real_sends = true in pytest's settings lets tests send to a real instance"
+    )
 
 
 @pytest.fixture
