@@ -3,8 +3,7 @@
 Without an Instance a test sends nothing: it would reach whatever instance runs on this machine.
 """
 
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,6 +15,8 @@ from asgictl.wire.messages import Broadcast, Job, Sent
 if TYPE_CHECKING:
     from asgictl.testing import Instance
 
+BEFORE = pytest.StashKey[Callable[[Sent], None] | None]()
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the settings."""
@@ -26,12 +27,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Refuse sends, from here to the end of the run, while no Instance takes them."""
     if not config.getini("asgictl_real_sends"):
-        config.add_cleanup(partial(outside.use, outside.use(_refuse)))
+        config.stash[BEFORE] = outside.use(_refuse)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Have whoever took what is sent before take it again."""
+    if BEFORE in config.stash:
+        outside.use(config.stash[BEFORE])
 
 
 def _refuse(sent: Sent) -> None:
-    names = {Broadcast: "group {0.group!r}", Job: "background channel {0.name!r}"}
-    what = names.get(type(sent), "record of a task").format(sent)
+    what = "a record of a task"
+    if isinstance(sent, Broadcast):
+        what = f"group {sent.group!r}"
+    elif isinstance(sent, Job):
+        what = f"background channel {sent.name!r}"
     raise ConsumerError(
         f"a test sends to {what}, and no asgictl.testing.Instance is open to take it: write `with Instance(app) as"
         " instance:` around it; asgictl_real_sends = true in pytest's settings lets tests send to a real instance"
