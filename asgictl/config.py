@@ -24,6 +24,7 @@ MOST_DEAD_LETTERS, DEAD_LETTER_BYTES = 10_000, 64 << 20  # kept; the oldest go
 RECORD_SECONDS, RECORDS_BYTES = 86_400, 64 << 20  # of what became of jobs, kept from when each is due; the oldest go
 # WebSockets that an instance closes a second: a sixth of the handshakes that one interface takes (5,000 in 1.5 s).
 DRAIN_RATE = 500.0
+MOST_PORT = 65535
 SILENT_SECONDS = 6.0  # without a sign of life, after which a process is ended: a lease of 5 s has lapsed by then
 
 
@@ -103,9 +104,16 @@ class Bind:
     option: str = "--bind"
 
     def __post_init__(self) -> None:
-        match = re.fullmatch(r"unix:/.+|fd://\d+|(?:\[[\da-fA-F:.]+\]|[^][:/\s]+):(\d{1,5})", self.text)
-        if not match or (match[1] and not 0 < int(match[1]) < 65536):
-            raise AddressError(f"{self.option} {self.text}: not an address; use 127.0.0.1:8000 or unix:/path/to.sock")
+        match = re.fullmatch(r"unix:/.+|fd://\d+|(\[[\da-fA-F:.]+\]|[^][:/\s]+)(?::(\d{1,9}))?", self.text)
+        if not match or self.text.isdecimal():
+            mistake = "not an address; use 127.0.0.1:8000 or unix:/path/to.sock"
+        elif match[1] and not match[2]:
+            mistake = f"it has no port; use {match[1]}:8000"
+        elif match[2] and not 0 < int(match[2]) <= MOST_PORT:
+            mistake = f"a port is a number from 1 to {MOST_PORT}"
+        else:
+            return
+        raise AddressError(f"{self.option} {self.text}: {mistake}")
 
     @property
     def url(self) -> str:

@@ -24,27 +24,28 @@ def test_an_address_is_a_host_a_path_or_an_inherited_socket(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "8000",
-        ":8000",
-        "h:0",
-        "h:65536",
-        "h:x",
-        "::1:80",
-        "[::1]",
-        "[]:80",
-        "[h]:80",
-        "unix:",
-        "unix:rel",
-        "fd://x",
-        "a b:1",
-    ],
+    "text", ["", "8000", ":8000", "h:x", "::1:80", "[]:80", "[h]:80", "unix:", "unix:rel", "fd://x", "a b:1"]
 )
 def test_anything_else_is_no_address(text: str) -> None:
     with pytest.raises(AddressError, match=r"use 127\.0\.0\.1:8000 or unix:/path"):
         Bind(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("0.0.0.0", "0.0.0.0: it has no port; use 0.0.0.0:8000"),
+        ("localhost", "localhost: it has no port; use localhost:8000"),
+        ("[::1]", "[::1]: it has no port; use [::1]:8000"),
+        ("h:0", "h:0: a port is a number from 1 to 65535"),
+        ("h:65536", "h:65536: a port is a number from 1 to 65535"),
+        ("h:80000", "h:80000: a port is a number from 1 to 65535"),
+    ],
+)
+def test_a_port_that_is_missing_or_none_is_named(text: str, said: str) -> None:
+    with pytest.raises(AddressError) as refused:
+        Bind(text)
+    assert str(refused.value) == f"--bind {said}"
 
 
 def test_an_address_is_spelled_for_people_and_for_supervisord() -> None:

@@ -12,7 +12,10 @@ from asgictl.machine.run_dir import RunDir
 from asgictl.wire.messages import Job, Sent
 from asgictl.wire.records import is_current
 
-NOWHERE = "send() outside of a consumer or view needs a Redis: set ASGICTL_REDIS to its URL, or {}"
+NOWHERE = (
+    "send() outside of asgictl (a script, a test, `flask run`) needs a Redis: set ASGICTL_REDIS to its URL, or"
+    " ASGICTL_NAME to an instance with an embedded Redis ({})"
+)
 
 _stand_in: Callable[[Sent], None] | None = None
 
@@ -34,7 +37,7 @@ class Sender:
         try:
             return cls(os.environ.get("ASGICTL_REDIS") or redis_url_of(name), name)
         except (NotRunning, RedisError) as error:
-            raise RedisError(NOWHERE.format(f"ASGICTL_NAME to an instance with an embedded Redis ({error})")) from None
+            raise RedisError(NOWHERE.format(error)) from None
 
     def send(self, sent: Sent) -> None:
         """Send now. Raises UnknownChannel when a worker that was ready had no such channel, and ChannelFull.

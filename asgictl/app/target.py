@@ -128,7 +128,9 @@ def _named(path: str, attribute: str) -> str:
     root = file.parent
     while (root / "__init__.py").exists():
         root = root.parent
-    target = ".".join(file.relative_to(root).with_suffix("").parts) + ":" + (attribute or USUAL[1])
+    parts = file.relative_to(root).with_suffix("").parts
+    module = ".".join(parts[:-1] if len(parts) > 1 and parts[-1] == "__init__" else parts)
+    target = f"{module}:{attribute or USUAL[1]}"
     return target if root == Path.cwd() else f"{target} --app-dir {os.path.relpath(root)}"
 
 
@@ -144,8 +146,15 @@ def _elsewhere(module: str, app_dir: Path) -> str:
 def _meant(module: ModuleType, name: str) -> str:
     """Return a hint for an error message: which attribute may have been meant."""
     usual = next((f"; did you mean {each}?" for each in USUAL if hasattr(module, each)), "")
-    found = suggestion(name, vars(module)) or usual
+    own = (each for each, value in vars(module).items() if not _is_imported(value, module))
+    found = suggestion(name, own) or usual or suggestion(name, vars(module))
     return found.replace("mean ", f"mean {module.__name__}:") if found else f", {EXAMPLES}"
+
+
+def _is_imported(value: Any, module: ModuleType) -> bool:
+    """Whether a module has a class, a function or a module from elsewhere; of other values nobody can tell."""
+    is_named = inspect.isclass(value) or inspect.isroutine(value)
+    return inspect.ismodule(value) or (is_named and value.__module__ != module.__name__)
 
 
 def _refuse_patched(spec: str) -> None:
@@ -173,7 +182,16 @@ def kind_of(target: Any, spec: str = "") -> str:
             f"TARGET {spec!r} takes neither (environ, start_response) as WSGI has it, nor (scope, receive, send) as"
             f" ASGI; a factory is called as in {EXAMPLES}"
         )
+    if inspect.isclass(target) and _instances_serve(target):
+        raise TargetError(f"TARGET {spec!r} is the class {target.__name__}; did you mean an instance of it?")
     return "WSGI" if count == WSGI else "ASGI"
+
+
+def _instances_serve(target: type) -> bool:
+    """Whether it is the instances of a class that are applications, as Flask's, and not the class, as in ASGI 2."""
+    call = next((vars(each)["__call__"] for each in target.__mro__ if "__call__" in vars(each)), None)
+    names = [*inspect.signature(call).parameters][1:] if inspect.isfunction(call) else []
+    return names[:2] == ["environ", "start_response"] or names[:3] == ["scope", "receive", "send"]
 
 
 def _argument_count(target: Any) -> int | None:

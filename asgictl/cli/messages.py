@@ -25,8 +25,12 @@ where: options.Decorator = options.several(options.its_redis, options.running)
 @where
 def list_(**instance: Any) -> None:
     """List dead letters, the oldest first."""
+    is_empty = True
     for letter in _dead_letters(**instance).all():
         click.echo(letter.line)
+        is_empty = False
+    if is_empty:
+        click.echo("no dead letters", err=True)
 
 
 @dead_letters.command()

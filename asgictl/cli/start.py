@@ -27,7 +27,7 @@ from asgictl.cli.options import (
     text,
     variable,
 )
-from asgictl.cli.settings import Span, told
+from asgictl.cli.settings import SettingsError, Span, told
 from asgictl.cli.status import show, width
 from asgictl.config import Bind, InstanceConfig
 from asgictl.control.log_tail import FOLLOW_SECONDS, Logs
@@ -156,6 +156,7 @@ def _run(config: InstanceConfig, detach: bool, watches: bool) -> None:
     instance = Instance(config.name, stopping)
     stopping.again = lambda: _force(instance.run_dir.path)
     try:
+        _heed_gunicorn(config, stopping)
         instance.start(config)
     except Interrupted:
         click.echo("stopped before it was ready", err=True)
@@ -181,6 +182,20 @@ def _run(config: InstanceConfig, detach: bool, watches: bool) -> None:
     click.echo("draining; press Ctrl-C again to kill the processes that are left", err=True)
     if killed := instance.stop(delays=stopping.number != signal.SIGINT):
         click.echo(KILLED.format(killed), err=True)
+
+
+def _heed_gunicorn(config: InstanceConfig, stopping: threading.Event) -> None:
+    """Refuse mistakes in gunicorn's own file and variable where a server reads them; warn where none does."""
+    from asgictl.control.preflight import GUNICORN_FILE, check_gunicorn
+
+    found = [GUNICORN_FILE] if Path(GUNICORN_FILE).exists() else []
+    found += ["GUNICORN_CMD_ARGS"] if os.environ.get("GUNICORN_CMD_ARGS") else []
+    if config.mode == "split" or config.server != "uvicorn":
+        where = "in split mode" if config.mode == "split" else f"with --server={config.server}"
+        for each in found:
+            click.echo(f"warning: {each} is not read {where}", err=True)
+    elif found and (mistakes := check_gunicorn({**os.environ}, config.start_seconds, stopping)):
+        raise SettingsError(mistakes)
 
 
 def _force(run_dir: Path) -> None:

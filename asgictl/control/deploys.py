@@ -220,7 +220,7 @@ class Deploys:
             successor = successors[index % len(successors)]
             hands_over = role == "interface" and self._hand_over(reports, name, successor)
             if hands_over and held[name].sockets and not is_asgi:
-                what = f"{held[name].sockets} WebSockets of {name} to {successor}"
+                what = f"{counted(held[name].sockets, 'WebSocket')} of {name} to {successor}"
                 tell(f"handing over {what}, until {_clock(HANDOVER_SECONDS)} at the latest")
             else:
                 drains.append(name)
@@ -228,7 +228,7 @@ class Deploys:
         if drains:
             sockets, requests = map(sum, zip(*(held[each] for each in drains), strict=True))
             latest = _clock(stop_seconds(group, described["options"]))
-            what = f"{sockets} WebSockets and {requests} requests, until {latest} at the latest"
+            what = f"{counted(sockets, 'WebSocket')} and {counted(requests, 'request')}, until {latest} at the latest"
             tell(f"draining {', '.join(drains)}: {what if sockets or requests else 'nothing is open'}")
         moves = reports["moves"]
         return [
@@ -279,7 +279,7 @@ def start_role(
         "redis": lambda _: pings(run_dir.redis_url),
         "controller": lambda _: slots.reports() is not UNKNOWN,
     }
-    tell(f"starting {count} {role}{'s' if count > 1 else ''}")
+    tell(f"starting {counted(count, role)}")
     in_slots = 1 if group in is_ready else count
     started = slots.start(group, in_slots, began + described["start_seconds"], is_ready.get(group))
     named, seconds = slots.release(started), time.monotonic() - began
@@ -294,6 +294,11 @@ def pings(url: str) -> bool:
             return bool(client.ping())
     except redis.RedisError:
         return False
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun, as "1 worker", "0 workers"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _clock(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""What a start can ask before it changes anything: what TARGET has, and where a Redis server is."""
+"""What a start can ask before it changes anything: of TARGET, gunicorn's own file, and where a Redis server is."""
 
 import importlib.util
 import os
@@ -18,7 +18,7 @@ import psutil
 
 from asgictl.config import InstanceConfig
 from asgictl.control.slots import POLL_SECONDS, Interrupted
-from asgictl.errors import RedisError, StartError, TargetError
+from asgictl.errors import AsgictlError, RedisError, StartError, TargetError
 from asgictl.machine.processes import asked
 
 IMPORT_SECONDS = 30.0  # of asgictl itself
@@ -35,6 +35,8 @@ except AsgictlError as error:
 sys.stderr.flush()
 os._exit(status)  # though TARGET has begun threads
 """
+GUNICORN_FILE = "gunicorn.conf.py"
+CHECKING_GUNICORN = "from asgictl.inprocess.gunicorn_settings import check; check()"
 
 
 def check_files() -> None:
@@ -61,26 +63,53 @@ def has_background(
 
 
 def _ask(config: InstanceConfig, environment: dict[str, str], stopping: threading.Event | None) -> bool:
-    deadline = time.monotonic() + config.start_seconds
-    with tempfile.TemporaryFile() as said:  # of a pipe, what TARGET has started would keep the other end
-        asked = start_python(["-c", ASKING, config.target], environment, said)
+    late = TargetError(f"TARGET {config.target!r} was not imported in {config.start_seconds} s")
+    status, said = _apart([ASKING, config.target], environment, late, config.start_seconds, stopping)
+    if status not in (70, 71):
+        _, is_told, error = said.rpartition("\0")
+        silent = f"TARGET {config.target!r}: the process that imported it {ended(status)}"
+        raise TargetError(error.strip() if is_told else silent)
+    return status == 71
+
+
+def check_gunicorn(environment: dict[str, str], seconds: float, stopping: threading.Event) -> str:
+    """Return what is wrong with gunicorn's own file and variable, a line for each mistake; "" if nothing is.
+
+    A process of its own looks: the file is the user's code. Raises StartError after `seconds`, and Interrupted.
+    """
+    late = StartError(f"{GUNICORN_FILE} was not read in {seconds} s")
+    status, said = _apart([CHECKING_GUNICORN], environment, late, seconds, stopping)
+    lines = [line for line in said.replace("\nError: ", "\n").splitlines() if line]
+    return "\n".join(lines or [f"{GUNICORN_FILE}: it {ended(status)}"]) if status else ""
+
+
+def _apart(
+    arguments: list[str],
+    environment: dict[str, str],
+    late: AsgictlError,
+    seconds: float,
+    stopping: threading.Event | None,
+) -> tuple[int, str]:
+    """Run Python's `-c` in a process of its own; returns its status, and what it wrote to its standard error.
+
+    Raises `late` after `seconds`, and Interrupted once `stopping` is set.
+    """
+    deadline = time.monotonic() + seconds
+    with tempfile.TemporaryFile() as said:  # of a pipe, what the user's code has started would keep the other end
+        asked = start_python(["-c", *arguments], environment, said)
         try:
             while asked.poll() is None:
                 if stopping and stopping.is_set():
                     raise Interrupted
                 if time.monotonic() > deadline:
-                    raise TargetError(f"TARGET {config.target!r} was not imported within {config.start_seconds} s")
+                    raise late
                 time.sleep(POLL_SECONDS)
         finally:
             with suppress(ProcessLookupError):  # what it has started ends with it
                 os.killpg(asked.pid, signal.SIGKILL)
             asked.wait()
-        if asked.returncode not in (70, 71):
-            said.seek(0)
-            _, is_told, error = said.read().decode(errors="replace").rpartition("\0")
-            silent = f"TARGET {config.target!r}: the process that imported it {ended(asked.returncode)}"
-            raise TargetError(error.strip() if is_told else silent)
-    return asked.returncode == 71
+        said.seek(0)
+        return asked.returncode, said.read().decode(errors="replace")
 
 
 def start_python(arguments: list[str], environment: dict[str, str], errors: IO[bytes]) -> Popen[bytes]:

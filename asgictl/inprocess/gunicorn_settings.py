@@ -4,10 +4,10 @@ gunicorn reads gunicorn.conf.py in its directory, or the file that GUNICORN_CMD_
 command line, which is supervisor.conf's and wins.
 """
 
-import logging
 import math
 import os
 import shlex
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,9 @@ from gunicorn.app import base
 from gunicorn.app.wsgiapp import WSGIApplication
 from gunicorn.arbiter import Arbiter
 
+from asgictl.errors import StartError
 from asgictl.interface.server_options import check_gunicorn, gunicorn_settings
 from asgictl.machine.processes import note_exit
-
-logger = logging.getLogger("asgictl.inprocess")
 
 
 class NotingArbiter(Arbiter):  # type: ignore[misc]
@@ -38,13 +37,18 @@ class Gunicorn(WSGIApplication):  # type: ignore[misc]  # gunicorn has no types
 
     def __init__(self, silent_seconds: float) -> None:
         self._silent_seconds = silent_seconds
+        self._mistakes: list[str] = []
         base.Arbiter = NotingArbiter
         super().__init__("%(prog)s [OPTIONS] [APP_MODULE]")
 
     def load_config(self) -> None:
-        """Load all settings, the last of them what `--gunicorn-option` gave. Raises StartError as the file does."""
+        """Load all settings, the last of them what `--gunicorn-option` gave. Raises StartError with all mistakes."""
         super().load_config()
-        self._check("GUNICORN_CMD_ARGS", self._given(self.cfg.get_cmd_args_from_env()))
+        arguments = self.cfg.parser().parse_args(self.cfg.get_cmd_args_from_env())
+        given = {name: value for name, value in vars(arguments).items() if value is not None}
+        self._mistakes += check_gunicorn("GUNICORN_CMD_ARGS", given)
+        if self._mistakes:
+            raise StartError("\n".join(self._mistakes))
         for name, value in gunicorn_settings(shlex.split(os.environ.get("ASGICTL_GUNICORN_OPTION", ""))).items():
             self.cfg.set(name, value)
         process, instance = os.environ.get("SUPERVISOR_PROCESS_NAME", "server"), os.environ.get("ASGICTL_NAME", "")
@@ -54,19 +58,19 @@ class Gunicorn(WSGIApplication):  # type: ignore[misc]  # gunicorn has no types
             self.cfg.set("timeout", max(self.cfg.timeout, math.ceil(self._silent_seconds)))
 
     def load_config_from_module_name_or_filename(self, location: str) -> dict[str, Any]:
-        """Load gunicorn's file. Raises StartError for what it may not set."""
+        """Load gunicorn's file, and check it."""
         found: dict[str, Any] = super().load_config_from_module_name_or_filename(location)
-        self._check(location, found)
+        self._mistakes += check_gunicorn(location.removeprefix(os.getcwd() + os.sep), found)
         return found
 
-    def _given(self, arguments: list[str] | None) -> dict[str, Any]:
-        """Return what arguments set; None: those of this process."""
-        given = vars(self.cfg.parser().parse_args(arguments))
-        return {name: value for name, value in given.items() if value is not None}
 
-    def _check(self, where: str, given: dict[str, Any]) -> None:
-        for warning in check_gunicorn(where, given, self._given(None)):
-            logger.warning("%s", warning)
+def check() -> None:
+    """Load the settings as a server would here; exits with 1 once it has said what is wrong.
+
+    To be called in a process of its own: gunicorn's file is the user's code.
+    """
+    sys.argv = ["gunicorn", "app"]
+    Gunicorn(0)
 
 
 def _with_inherited_listener(when_ready: Callable[[Any], object]) -> Callable[[Any], None]:

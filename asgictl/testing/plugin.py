@@ -1,17 +1,51 @@
-"""pytest's part, which pytest finds by itself: the fixture asgictl_instance, of the TARGET in `asgictl_target`."""
+"""pytest's part, which pytest finds by itself: the fixture asgictl_instance, of the TARGET in `asgictl_target`.
 
-from collections.abc import Iterator
+Without an Instance a test sends nothing: it would reach whatever instance runs on this machine.
+"""
+
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import pytest
 
+from asgictl.app import outside
+from asgictl.errors import ConsumerError
+from asgictl.wire.messages import Broadcast, Job, Sent
+
 if TYPE_CHECKING:
     from asgictl.testing import Instance
 
+BEFORE = pytest.StashKey[Callable[[Sent], None] | None]()
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the setting."""
+    """Add the settings."""
     parser.addini("asgictl_target", "TARGET that the fixture asgictl_instance runs, as mysite.asgictl_app:application")
+    parser.addini("asgictl_real_sends", "Let tests without an Instance send to a real one.", type="bool", default=False)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Refuse sends, from here to the end of the run, while no Instance takes them."""
+    if not config.getini("asgictl_real_sends"):
+        config.stash[BEFORE] = outside.use(_refuse)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Have whoever took what is sent before take it again."""
+    if BEFORE in config.stash:
+        outside.use(config.stash[BEFORE])
+
+
+def _refuse(sent: Sent) -> None:
+    what = "a record of a task"
+    if isinstance(sent, Broadcast):
+        what = f"group {sent.group!r}"
+    elif isinstance(sent, Job):
+        what = f"background channel {sent.name!r}"
+    raise ConsumerError(
+        f"a test sends to {what}, and no asgictl.testing.Instance is open to take it: write `with Instance(app) as"
+        " instance:` around it; asgictl_real_sends = true in pytest's settings lets tests send to a real instance"
+    )
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ THUMBS = KEYS.channel("background.thumbs")
 
 
 @pytest.fixture(autouse=True)
-def _here(url: str, client: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _here(url: str, client: Any, real_sends: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("ASGICTL_REDIS", url)
     monkeypatch.setenv("ASGICTL_NAME", "shop")
     yield

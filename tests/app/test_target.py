@@ -122,11 +122,15 @@ def test_what_cannot_be_called_so_is_refused(module: Write, expression: str, sho
     [
         ("./site_of_hints.py", "asgictl start site_of_hints:app"),
         ("site_of_hints.py:make", "asgictl start site_of_hints:make"),
+        ("./src/package/__init__.py", "asgictl start package:app --app-dir src"),
+        ("./__init__.py:make", "asgictl start __init__:make"),
         ("./src/package/part.py", "asgictl start package.part:app --app-dir src"),
         ("site_of_hints", "did you mean site_of_hints:create_app?"),
         ("site_of_hints:", "did you mean site_of_hints:create_app?"),
         ("site_of_hints:app", "did you mean site_of_hints:create_app?"),
         ("site_of_hints:wsgi_ap", "did you mean site_of_hints:wsgi_app?"),
+        ("site_of_hints:created_app", "did you mean site_of_hints:create_app?"),
+        ("site_of_hints:PurePat", "did you mean site_of_hints:create_app?"),
         ("package.part:app", "it is in SRC: give --app-dir src"),
         ("above_hints:app", "it is in ABOVE: give --app-dir .."),
     ],
@@ -137,7 +141,9 @@ def test_a_mistake_is_shown_what_was_meant(
     here = tmp_path / "here"
     (here / "src" / "package").mkdir(parents=True)
     (tmp_path / "above_hints.py").touch()
-    (here / "site_of_hints.py").write_text("def create_app(): ...\nwsgi_app = 1")
+    (here / "site_of_hints.py").write_text(
+        "from pathlib import PurePath, Path as created_apps\ndef create_app(): ...\nwsgi_app = 1"
+    )
     (here / "src" / "package" / "__init__.py").touch()
     (here / "src" / "package" / "part.py").touch()
     monkeypatch.chdir(here)
@@ -240,6 +246,27 @@ def test_a_mount_that_is_neither_is_refused(module: Write) -> None:
         load_target(module(source) + ":app")
 
 
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("from flask import Flask as app", "Flask"),
+        ("from django.core.handlers.wsgi import WSGIHandler as app", "WSGIHandler"),
+        ("class app:\n  def __init__(self, inner): ...\n  async def __call__(self, scope, receive, send): ...", "app"),
+    ],
+)
+def test_a_class_whose_instances_are_applications_is_refused(module: Write, source: str, name: str) -> None:
+    with pytest.raises(TargetError, match=f"is the class {name}; did you mean an instance of it"):
+        load_target(module(source) + ":app")
+
+
+class IteratedWSGI:
+    """PEP 3333's second example: the class is the application."""
+
+    def __init__(self, environ: Any, start_response: Any) -> None: ...
+
+    def __iter__(self) -> Any: ...
+
+
 def wsgi(environ: Any, start_response: Any) -> list[bytes]:
     return []
 
@@ -281,7 +308,9 @@ def test_what_a_partial_still_wants_counts(target: Any) -> None:
     assert kind_of(target) == "WSGI"
 
 
-@pytest.mark.parametrize("target", [wsgi, WSGIObject(), WSGIObject().__call__, lambda *arguments: [], partial(wsgi)])
+@pytest.mark.parametrize(
+    "target", [wsgi, WSGIObject(), WSGIObject().__call__, lambda *arguments: [], partial(wsgi), IteratedWSGI]
+)
 def test_wsgi_is_recognized(target: Any) -> None:
     assert kind_of(target) == "WSGI"
 

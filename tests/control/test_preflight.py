@@ -12,7 +12,14 @@ import pytest
 
 import asgictl
 from asgictl.config import Bind, InstanceConfig
-from asgictl.control.preflight import LEAST_FILES, check_files, check_installed, find_redis_server, has_background
+from asgictl.control.preflight import (
+    LEAST_FILES,
+    check_files,
+    check_gunicorn,
+    check_installed,
+    find_redis_server,
+    has_background,
+)
 from asgictl.control.slots import Interrupted
 from asgictl.errors import RedisError, StartError, TargetError
 
@@ -62,6 +69,35 @@ def test_asking_is_given_up_when_the_start_is(tmp_path: Path, monkeypatch: pytes
     asked = InstanceConfig("shop", "split", "endless_target:app", Bind("h:1"), 1, threads=1)
     with pytest.raises(Interrupted):
         has_background(asked, dict(os.environ), stopping)
+
+
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [
+        ("timeout = 40", ""),
+        ("workers, threads = 3, 4", "threads cannot be set: use --threads\n{}: workers cannot be set: use --workers"),
+        ("timeout = 'soon'", "Invalid value for timeout: soon\ninvalid literal for int() with base 0: 'soon'"),
+        ("import os; os._exit(7)", "it ended with status 7"),
+    ],
+)
+def test_gunicorns_file_is_read_by_a_process_of_its_own(
+    file: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "gunicorn.conf.py").write_text(file)
+    answer = check_gunicorn(dict(os.environ), 30, threading.Event())
+    assert answer.removeprefix("gunicorn.conf.py: ") == said.format("gunicorn.conf.py")
+
+
+def test_a_file_of_gunicorns_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "gunicorn.conf.py").write_text("import time; time.sleep(60)")
+    with pytest.raises(StartError, match=r"gunicorn.conf.py was not read in 0.1 s"):
+        check_gunicorn(dict(os.environ), 0.1, threading.Event())
+    stopping = threading.Event()
+    stopping.set()
+    with pytest.raises(Interrupted):
+        check_gunicorn(dict(os.environ), 30, stopping)
 
 
 def test_a_named_redis_server_comes_before_paths_and_the_wheels(

@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import Machine
 
-START_ERROR = 8
+USAGE_ERROR, START_ERROR = 2, 8
 APPLICATION = """
 import os
 
@@ -66,44 +66,89 @@ def test_servers_that_fork_after_the_application_was_made_have_identities_of_the
 @pytest.mark.parametrize(
     ("file", "variable", "refused"),
     [
-        ("preload_app = True", "", "gunicorn.conf.py: preload_app cannot be set: the application is loaded in each"),
-        ("chdir = '/'", "", "gunicorn.conf.py: chdir cannot be set"),
-        ("control_socket = 'here'", "", "gunicorn.conf.py: control_socket cannot be set"),
-        ("", "--preload", "GUNICORN_CMD_ARGS: preload_app cannot be set"),
-        ("", "--user nobody", "GUNICORN_CMD_ARGS: user cannot be set"),
-        ("", "-c other.py", "other.py: preload_app cannot be set"),
+        (
+            "preload_app, workers, accesslog, bind = True, 7, '-', '127.0.0.1:1'",
+            "--workers 9 -k gthread",
+            [
+                "Error: gunicorn.conf.py: accesslog cannot be set: use --access-log",
+                "gunicorn.conf.py: bind cannot be set: use --bind",
+                "gunicorn.conf.py: preload_app cannot be set: each process loads the application itself",
+                "gunicorn.conf.py: workers cannot be set: use --workers",
+                "GUNICORN_CMD_ARGS: worker_class cannot be set: WSGI runs in threads, ASGI on an event loop: there is"
+                " nothing to choose",
+                "GUNICORN_CMD_ARGS: workers cannot be set: use --workers",
+            ],
+        ),
+        ("chdir = '/'", "", ["Error: gunicorn.conf.py: chdir cannot be set: use --app-dir"]),
+        ("", "--user nobody", ["Error: GUNICORN_CMD_ARGS: user cannot be set: start asgictl as that user"]),
+        ("", "-c other.py", ["Error: other.py: preload_app cannot be set: each process loads the application itself"]),
+        (
+            "timeout = 'soon'",
+            "",
+            ["Error: Invalid value for timeout: soon", "invalid literal for int() with base 0: 'soon'"],
+        ),
     ],
+    ids=["many", "chdir", "user", "other file", "value"],
 )
-def test_what_is_refused_as_an_option_is_refused_there(
-    project: Machine, file: str, variable: str, refused: str
+def test_all_mistakes_are_told_once_before_any_process_starts(
+    project: Machine, file: str, variable: str, refused: list[str]
 ) -> None:
     assert project.directory
     (project.directory / "gunicorn.conf.py").write_text(file)
     (project.directory / "other.py").write_text("preload_app = True")
     project.environment |= {"GUNICORN_CMD_ARGS": variable}
     done = started(project)
+    assert (done.returncode, done.stderr.splitlines()) == (USAGE_ERROR, refused)
+    assert project.pids() == []
+
+
+def test_a_file_that_fails_is_told_with_its_traceback(project: Machine) -> None:
+    assert project.directory
+    (project.directory / "gunicorn.conf.py").write_text("workers = 1 / 0")
+    done = started(project)
+    assert done.returncode == USAGE_ERROR
+    assert "Failed to read config file" in done.stderr
+    assert done.stderr.count("ZeroDivisionError") == 1
+
+
+def test_a_deploy_with_a_file_that_is_refused_changes_nothing(project: Machine) -> None:
+    assert project.directory
+    assert started(project).returncode == 0
+    (project.directory / "gunicorn.conf.py").write_text("preload_app, threads = True, 3")
+    done = project.run("reload")
     assert done.returncode == START_ERROR
-    assert refused in done.stderr
-    assert "Traceback" not in done.stderr
+    assert "preload_app cannot be set" in done.stderr
+    assert "threads cannot be set: use --threads" in done.stderr
+    with urlopen(project.url + "/", timeout=10) as answered:
+        assert answered.status == 200
 
 
-def test_what_may_be_set_is_and_what_asgictl_sets_stays(project: Machine) -> None:
+def test_in_split_mode_neither_is_read_and_start_says_so(machine: Machine, tmp_path: Path) -> None:
+    machine.directory = tmp_path
+    (tmp_path / "app.py").write_text(APPLICATION)
+    (tmp_path / "gunicorn.conf.py").write_text("workers = 1 / 0")
+    machine.environment |= {"GUNICORN_CMD_ARGS": "--workers 9"}
+    done = machine.run("start", "app:app", "--workers", "1", "--bind", f"127.0.0.1:{machine.port}", "-d")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines() == [
+        "warning: gunicorn.conf.py is not read in split mode",
+        "warning: GUNICORN_CMD_ARGS is not read in split mode",
+    ]
+
+
+def test_what_may_be_set_is(project: Machine) -> None:
     assert project.directory
     config = """
-bind, workers, worker_class, preload_app, timeout = "127.0.0.1:1", 7, "gthread", False, 2
+preload_app, timeout = False, 2
 raw_env = ["GIVEN=given"]
 
 def post_fork(server, worker):
     open("forked", "w").close()
 """
     (project.directory / "gunicorn.conf.py").write_text(config)
-    project.environment |= {"GUNICORN_CMD_ARGS": "--workers 9"}
     done = started(project)
     assert done.returncode == 0, done.stderr
     assert "server 2 ready" in done.stdout
     with urlopen(project.url + "/", timeout=60) as answered:
         assert answered.read() == b"given True"
-    log = project.log("server-00")
-    assert "gunicorn.conf.py: worker_class is not heeded: asgictl starts" in log
-    assert "GUNICORN_CMD_ARGS: workers is not heeded: use --workers" in log
     assert os.environ.get("GIVEN") is None

@@ -25,16 +25,18 @@ def test_a_timeout_is_never_below_the_silence_that_is_let_be(
     assert (cfg.timeout, cfg.workers) == (timeout, 3)
 
 
-def test_what_is_refused_ends_it_with_one_line(
+def test_what_is_refused_ends_it_with_a_line_for_each(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(os.environ, "GUNICORN_CMD_ARGS", f"-c {tmp_path}/gunicorn.conf.py")
-    (tmp_path / "gunicorn.conf.py").write_text("preload_app = True")
+    (tmp_path / "gunicorn.conf.py").write_text("preload_app, chdir = True, '/'")
     monkeypatch.setattr(sys, "argv", ["gunicorn", "m:app"])
     monkeypatch.setattr(sys, "path", [*sys.path])
     with pytest.raises(SystemExit):
         Gunicorn(6)
-    assert "preload_app cannot be set: the application is loaded in each process" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "chdir cannot be set: use --app-dir\n" in said
+    assert "preload_app cannot be set: each process loads the application itself\n" in said
 
 
 def test_gunicorn_leaves_the_path_of_a_unix_socket_alone_beside_a_users_hook(

@@ -279,7 +279,7 @@ def test_events_that_follow_each_other_without_end_are_an_error() -> None:
 
 
 def test_an_instance_ends_with_its_disconnects_and_what_is_sent_goes_to_redis_again(
-    monkeypatch: pytest.MonkeyPatch,
+    real_sends: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Instance(APPLICATION) as instance:
         instance.connect("/sync/ann")
