@@ -26,7 +26,7 @@ from asgictl.layers.redis.keys import interface_of
 from asgictl.machine.ticks import until_tick
 from asgictl.telemetry.access_log import WebSocketLog, log_request
 from asgictl.telemetry.controller_client import Readiness
-from asgictl.telemetry.metrics import Figures
+from asgictl.telemetry.metrics import CLIENT_GONE, Figures
 from asgictl.telemetry.rejections import Rejections
 from asgictl.wire.asgi import Receive, Send
 from asgictl.wire.error_responses import (
@@ -185,7 +185,8 @@ class Forwarder:
             return
         self._budget += event.credit
         if pending.is_gone:
-            self.shed.add("requests dropped: the client left before the response")
+            if pending.answer.status == CLIENT_GONE:
+                self.shed.add("requests dropped: the client left before the response")
             self._in_flight.skip(event.connection, lambda: None)
         self._in_flight.complete(event.connection)
         answer = pending.answer

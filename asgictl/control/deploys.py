@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import redis
 
 from asgictl.app import release
+from asgictl.config import Limits
 from asgictl.control.description import completed, group_of, stop_seconds
 from asgictl.control.preflight import check_installed
 from asgictl.control.registry import UNKNOWN
@@ -24,6 +25,7 @@ from asgictl.control.slots import POLL_SECONDS, Interrupted, Slots
 from asgictl.control.status import status
 from asgictl.control.supervisord_client import Supervisor
 from asgictl.errors import AlreadyRunning, AsgictlError, NotRunning, RunDirectoryError, StartError
+from asgictl.interface.drain import closed_seconds
 from asgictl.interface.handover import HANDOVER_SECONDS
 from asgictl.layers.redis.endpoint import endpoint
 from asgictl.machine.run_dir import DESCRIPTION, RunDir, successor_path
@@ -213,7 +215,7 @@ class Deploys:
     ) -> list[Drained]:
         """Have processes drain; interfaces give their sockets to the successors, each to one, spread evenly."""
         reports = self._reports({*old, *successors} if role == "interface" else ())
-        group, held = group_of(described, role), self._held()
+        group, held, options = group_of(described, role), self._held(), described["options"]
         is_asgi = any(each.get("websocket") == "ASGI" for each in reports["ready"])
         drains = []
         for index, name in enumerate(old):
@@ -227,8 +229,9 @@ class Deploys:
         self._slots.drain(group, old)
         if drains:
             sockets, requests = map(sum, zip(*(held[each] for each in drains), strict=True))
-            latest = _clock(stop_seconds(group, described["options"]))
-            what = f"{counted(sockets, 'WebSocket')} and {counted(requests, 'request')}, until {latest} at the latest"
+            closed, latest = _clock(_closed_seconds(role, options)), _clock(stop_seconds(group, options))
+            what = f"{counted(sockets, 'WebSocket')} (closed by {closed}) and {counted(requests, 'request')}"
+            what += f", until {latest} at the latest"
             tell(f"draining {', '.join(drains)}: {what if sockets or requests else 'nothing is open'}")
         moves = reports["moves"]
         return [
@@ -299,6 +302,10 @@ def pings(url: str) -> bool:
 def counted(number: int, noun: str) -> str:
     """Return a number with its noun, as "1 worker", "0 workers"."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
+
+def _closed_seconds(role: str, options: Mapping[str, str]) -> float:
+    """Return within what time a process that drains has closed its WebSockets; a worker an ASGI application's."""
+    return float(options.get("ASGICTL_DRAIN_SECONDS", 0)) if role == "worker" else closed_seconds(Limits())
 
 
 def _clock(seconds: float) -> str:

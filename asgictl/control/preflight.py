@@ -63,7 +63,7 @@ def has_background(
 
 
 def _ask(config: InstanceConfig, environment: dict[str, str], stopping: threading.Event | None) -> bool:
-    late = TargetError(f"TARGET {config.target!r} was not imported in {config.start_seconds} s")
+    late = TargetError(f"TARGET {config.target!r} was not imported within {config.start_seconds} s")
     status, said = _apart([ASKING, config.target], environment, late, config.start_seconds, stopping)
     if status not in (70, 71):
         _, is_told, error = said.rpartition("\0")
@@ -77,7 +77,7 @@ def check_gunicorn(environment: dict[str, str], seconds: float, stopping: thread
 
     A process of its own looks: the file is the user's code. Raises StartError after `seconds`, and Interrupted.
     """
-    late = StartError(f"{GUNICORN_FILE} was not read in {seconds} s")
+    late = StartError(f"{GUNICORN_FILE} was not read within {seconds} s")
     status, said = _apart([CHECKING_GUNICORN], environment, late, seconds, stopping)
     lines = [line for line in said.replace("\nError: ", "\n").splitlines() if line]
     return "\n".join(lines or [f"{GUNICORN_FILE}: it {ended(status)}"]) if status else ""

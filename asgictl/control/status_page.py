@@ -4,7 +4,7 @@ import textwrap
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from math import floor, log10
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from asgictl.control.needs import DRAINING, is_silent, is_wrong, named
 from asgictl.control.status_schema import Process, Status, Times
@@ -15,6 +15,7 @@ LONG_SECONDS = 1.0  # an event that runs for longer is shown
 MOST_RUNS = 10  # of these
 DIGITS = 2  # that quantiles have: bounds of histograms are a quarter apart
 WRONG, HEADING = "wrong", "heading"
+ASGI = "ASGI"  # what serves WebSockets: their application, which has no turns
 PROCESSES = (  # those of the highest rank go first where there is no room
     *(
         Column("host", is_text=True),
@@ -46,16 +47,23 @@ class Line(NamedTuple):
 
 def page(status: Status, width: int) -> list[Line]:
     """Return what `status` shows in so many columns: no pid and no state is cut."""
-    lines, most = summary(status, width), status["database_connections_at_most"]
+    lines, is_asgi = summary(status, width), _websockets(status) == ASGI
     for block in (_processes(status, width), _runs(status, width), _exits(status, width)):
         lines += block
     channels = [
         (name, each["depth"], each["taken"], span(each["oldest_seconds"]), each["readers"])
         for name, each in status["channels"].items()
     ]
-    times = [_timing(kind, found) for kind in ("requests", "turns") if (found := status[kind])]
-    lines += [*_block(CHANNELS, channels, width), *_block(TIMES, times, width), Line("")]
-    return [*lines, Line(f"database connections at most: {most} (one for each thread that runs the application)")]
+    kinds: tuple[Literal["requests", "turns"], ...] = ("requests",) if is_asgi else ("requests", "turns")
+    times = [_timing(kind, found) for kind in kinds if (found := status[kind])]
+    lines += [*_block(CHANNELS, channels, width), *_block(TIMES, times, width)]
+    if not is_asgi:  # which opens as many as it wants to
+        most = status["database_connections_at_most"]
+        lines += [
+            Line(""),
+            Line(f"database connections at most: {most} (one for each of --threads, which run sync code)"),
+        ]
+    return lines
 
 
 def summary(status: Status, width: int) -> list[Line]:
@@ -86,8 +94,8 @@ def _counts(status: Status) -> Iterator[str]:
     if files := min((report["file_limit"] for report in status["ready"] if "file_limit" in report), default=0):
         yield f"files at most {files:,} a process"
     kind = _websockets(status)
-    survive = ", live as long as their worker" if kind == "ASGI" else ", survive deploys"
-    fate = "" if kind == "none" else survive if split else ", closed by a deploy"
+    survive = ", live as long as their worker" if kind == ASGI else ", survive deploys"
+    fate = " (give Application websocket=)" if kind == "none" else survive if split else ", closed by a deploy"
     yield f"WebSockets: {kind}{fate}"
 
 
@@ -99,7 +107,7 @@ def _websockets(status: Status) -> str:
 def _keeps(status: Status) -> list[str]:
     """Return why WebSockets cannot move to another interface."""
     kind, keeps = _websockets(status), {report.get("keeps", "") for report in status["ready"]}
-    if kind == "ASGI" and status["mode"] == "split":
+    if kind == ASGI and status["mode"] == "split":
         keeps.add("ASGI applications' sockets")
     return [] if kind == "none" else sorted(keeps - {""})
 

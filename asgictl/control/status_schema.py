@@ -127,7 +127,9 @@ class Status(TypedDict):
     turns: Times | None
     channels: dict[str, Channel]
     shed: Annotated[dict[str, int], Meta(description="Requests, sockets and messages rejected or dropped, by reason.")]
-    database_connections_at_most: int
+    database_connections_at_most: Annotated[
+        int, Meta(description="One for each of --threads; what ASGI applications open is not known.")
+    ]
     warnings: Annotated[list[str], Meta(description="What needs attention, and what to do; --check counts them.")]
 
 

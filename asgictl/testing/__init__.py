@@ -180,8 +180,6 @@ class _Instance(Generic[R_co]):
     def __init__(self, target: Application | str) -> None:
         """Take what is served: an Application, or a TARGET as `asgictl start` has it. Raises TargetError."""
         self.application: Application = load_target(target) if isinstance(target, str) else target
-        if callable(self.application.websocket):
-            raise TargetError("asgictl.testing runs consumers; test an ASGI application with its framework's client")
         self.errors: list[BaseException] = []
         self._now = 0.0
         self._deaths = self._workers = 0
@@ -265,7 +263,9 @@ class _Instance(Generic[R_co]):
         self._memory.send(sent)
 
     def _client(self, path: str, headers: Mapping[str, str], subprotocols: Sequence[str]) -> _Client:
-        """Begin a handshake."""
+        """Begin a handshake. Raises TargetError where an ASGI application is to answer it."""
+        if callable(self.application.websocket):
+            raise TargetError("asgictl.testing runs consumers; test an ASGI application with its framework's client")
         raw_path, _, query = path.partition("?")
         raw = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
         host = [] if any(name == b"host" for name, _ in raw) else [(b"host", b"localhost")]
@@ -336,7 +336,10 @@ class Instance(_Instance[None]):
     def connect(
         self, path: str, *, headers: Mapping[str, str] | None = None, subprotocols: Sequence[str] = ()
     ) -> Socket[None]:
-        """Open a WebSocket at a path, with its query; returns it once it is accepted. Raises Refused."""
+        """Open a WebSocket at a path, with its query; returns it once it is accepted.
+
+        Raises Refused, and TargetError where an ASGI application serves WebSockets: its framework has a client.
+        """
         client = self._client(path, headers or {}, subprotocols)
         self.run()
         return self._opened(client)
@@ -370,7 +373,10 @@ class AsyncInstance(_Instance[Awaitable[None]]):
     async def connect(
         self, path: str, *, headers: Mapping[str, str] | None = None, subprotocols: Sequence[str] = ()
     ) -> Socket[Awaitable[None]]:
-        """Open a WebSocket at a path, with its query; returns it once it is accepted. Raises Refused."""
+        """Open a WebSocket at a path, with its query; returns it once it is accepted.
+
+        Raises Refused, and TargetError where an ASGI application serves WebSockets: its framework has a client.
+        """
         client = self._client(path, headers or {}, subprotocols)
         await self.run()
         return self._opened(client)

@@ -132,7 +132,22 @@ def test_what_cannot_move_drains(stage: Stage, keeps: str | None) -> None:
     stage.slots.keeps = keeps
     stage.deploys.replace("interface", "", stage.tell)
     assert "drain interface-00" in stage.slots.order
-    assert f"draining interface-00: {SOCKETS} WebSockets and 0 requests, until +185 at the latest" in stage.told
+    open_ones = f"{SOCKETS} WebSockets (closed by +20) and 0 requests"
+    assert f"draining interface-00: {open_ones}, until +185 at the latest" in stage.told
+
+
+def test_a_worker_that_drains_closes_its_applications_sockets_by_the_end_of_its_drain(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    described = json.loads(stage.deploys._run_dir.read(DESCRIPTION))
+    described["options"] = {"ASGICTL_DRAIN_SECONDS": "600"}
+    stage.deploys._run_dir.write(DESCRIPTION, json.dumps(described))
+    stage.slots.become_ready("worker-00")
+    held = [{"process": "worker-00", "websockets": 5, "http": 1}]
+    monkeypatch.setattr(module, "status", lambda _name: {"processes": held})
+    stage.deploys.replace("worker", None, stage.tell)
+    told = "draining worker-00: 5 WebSockets (closed by +600) and 1 requests, until +640 at the latest"
+    assert told in stage.told
 
 
 def test_interfaces_that_are_too_many_spread_their_sockets_over_those_that_stay(stage: Stage) -> None:

@@ -127,6 +127,13 @@ def test_channels_and_the_databases_ceiling_are_shown() -> None:
     assert "database connections at most: 6" in shown
 
 
+def test_an_asgi_application_that_serves_sockets_has_neither_turns_nor_a_known_number_of_database_connections() -> None:
+    found = status()
+    assert [word in text(found) for word in ("requests", "turns", "database")] == [True] * 3
+    found["ready"][1]["websocket"] = "ASGI"
+    assert [word in text(found) for word in ("requests", "turns", "database")] == [True, False, False]
+
+
 def test_quantiles_have_the_digits_that_they_have() -> None:
     run = {"p50_seconds": 0.000_049_9, "p95_seconds": None, "p99_seconds": None}
     found = status(requests=times(p50_seconds=0.000_432_1, p95_seconds=0.012_34, p99_seconds=1.234_5, run=run, total=9))
@@ -180,7 +187,7 @@ def test_a_summary_says_what_is_missing_and_what_was_refused() -> None:
     found = brief(status(process("worker-00"), workers=2, shed={"late": 3}))
     assert "interface 0 of 1 ready" in found
     assert "worker 1 of 2 ready" in found
-    assert "WebSockets: none" in found
+    assert "WebSockets: none (give Application websocket=)" in found
     assert found.endswith("rejected: 3 × late")
 
 

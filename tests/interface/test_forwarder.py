@@ -312,6 +312,21 @@ def test_a_request_whose_client_left_is_taken_out_of_its_channel(method: str) ->
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("begun", [True, False])
+def test_a_client_that_leaves_is_counted_unless_its_response_has_begun(begun: bool) -> None:
+    async def main() -> None:
+        interface = Interface()
+        client = await interface.requests()
+        if begun:
+            await interface.replies(more=True)
+        await client.leaves()
+        assert interface.is_clean()
+        assert sum(interface.forwarder.shed.tell().values()) == (not begun)
+        assert interface.forwarder.figures.requests == {200 if begun else 499: 1}
+
+    asyncio.run(main())
+
+
 @scenario
 async def test_what_comes_for_a_request_that_is_over_is_answered_with_gone(interface: Interface) -> None:
     over: list[Want | Response] = [

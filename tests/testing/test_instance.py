@@ -301,11 +301,18 @@ def test_a_test_that_fails_ends_its_instance_too() -> None:
     assert ran == [("disconnect", 1001, 1)]
 
 
-def test_a_target_is_loaded_and_an_asgi_application_refused() -> None:
+def test_a_target_is_loaded() -> None:
     with Instance("asgictl.demo:app") as instance:
         assert instance.application.routes
-    with pytest.raises(TargetError, match="its framework's client"):
-        Instance(Application(websocket=areceive))
+
+
+def test_jobs_run_beside_an_asgi_application_whose_sockets_are_not_the_tests() -> None:
+    with Instance(Application(websocket=areceive, background={"awork": awork})) as instance:
+        with pytest.raises(TargetError, match="its framework's client"):
+            instance.connect("/ws")
+        Channel("awork").send({})
+        instance.run()
+    assert ran == [("awork", {}, 1)]
 
 
 @pytest.mark.parametrize("kind", KINDS)
