@@ -281,4 +281,4 @@ probe_port = option(
     default="",
     help="Serve /livez, /readyz and /metrics of this process at this address; without HOST, on 127.0.0.1.",
 )
-release = click.option("--release", default="", help="Name of the release.  [default: a hash of the code]")
+release = click.option("--release", default="", help="Name of the release.  [default: a hash of the site's own Python files]")
