@@ -1,10 +1,26 @@
-"""Django's session and user of a WebSocket, found by the cookie of its handshake."""
+"""Django in the process of TARGET: its URLconf, and a WebSocket's session and user by the cookie of its handshake."""
 
+import sys
 from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
 
 from asgictl.errors import ConsumerError
+
+
+def load_urlconf() -> None:
+    """Load the URLconf, and the views that it names, which Django itself does at the first request.
+
+    Nothing happens where TARGET does not serve Django's pages. May raise anything, as the import of a module.
+    """
+    if "django.core.handlers.base" not in sys.modules:
+        return
+    from django.apps import apps
+    from django.conf import settings
+    from django.urls import get_resolver
+
+    if settings.configured and apps.ready and hasattr(settings, "ROOT_URLCONF"):
+        get_resolver().url_patterns  # noqa: B018 - to look at it loads it
 
 
 def session_of(cookie: str) -> Any:

@@ -18,6 +18,7 @@ from asgiref.compatibility import double_to_single_callable
 
 from asgictl.app.application import Application
 from asgictl.app.boundary import keep_context
+from asgictl.app.django import load_urlconf
 from asgictl.errors import TargetError, suggestion
 
 DEMO = "asgictl.demo:app"
@@ -25,6 +26,8 @@ EXAMPLES = "such as mysite.wsgi:application, app:create_app or app:create_app('p
 USUAL = ("application", "app", "create_app", "make_app")
 WSGI, ASGI, ASGI2 = 2, 3, 1  # how many arguments each is called with; ASGI 2 with the scope alone
 PATCHERS = {"gevent.monkey": "is_module_patched", "eventlet.patcher": "is_monkey_patched"}
+# Whose frames a traceback does not begin with: what imports the user's modules.
+IMPORTERS = {__name__, "asgictl.app.django", "importlib", "django.urls.resolvers", "django.utils.functional"}
 PATCHED = ("os", "queue", "select", "signal", "socket", "ssl", "subprocess", "thread", "threading", "time")
 
 
@@ -65,6 +68,10 @@ def load_target(spec: str, app_dir: str = "") -> Application:
             found = found(*positional, **keywords)
         except BaseException as error:  # noqa: BLE001 - a factory may raise anything
             raise _failed(spec, "cannot be called", error) from None
+    try:
+        load_urlconf()
+    except BaseException as error:  # noqa: BLE001 - a module may raise anything when it is imported
+        raise _failed(spec, "cannot load Django's URLconf", error) from None
     _refuse_patched(spec)
     keep_context()
     return _application(found, spec)
@@ -236,11 +243,11 @@ def _failed(spec: str, what: str, error: BaseException) -> TargetError:
 
 
 def _their_traceback(error: BaseException) -> str:
-    """Format an exception from the first frame that is neither ours nor importlib's."""
+    """Format an exception from the first frame that is not of IMPORTERS."""
     frame: TracebackType | None = error.__traceback__
     while frame and (
         frame.tb_frame.f_code.co_filename.startswith("<frozen importlib")
-        or frame.tb_frame.f_globals.get("__name__", "") in {__name__, "importlib"}
+        or frame.tb_frame.f_globals.get("__name__", "") in IMPORTERS
     ):
         frame = frame.tb_next
     return "".join(traceback.format_exception(type(error), error, frame, chain=False)).rstrip()

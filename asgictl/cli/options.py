@@ -320,4 +320,6 @@ probe_port: Decorator = option(
     default="",
     help="Serve /livez, /readyz and /metrics of this process at this address; without HOST, on 127.0.0.1.",
 )
-release: Decorator = click.option("--release", default="", help="Name of the release.  [default: a hash of the code]")
+release: Decorator = click.option(
+    "--release", default="", help="Name of the release.  [default: a hash of the site's own Python files]"
+)

@@ -303,6 +303,7 @@ def counted(number: int, noun: str) -> str:
     """Return a number with its noun, as "1 worker", "0 workers"."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
+
 def _closed_seconds(role: str, options: Mapping[str, str]) -> float:
     """Return within what time a process that drains has closed its WebSockets; a worker an ASGI application's."""
     return float(options.get("ASGICTL_DRAIN_SECONDS", 0)) if role == "worker" else closed_seconds(Limits())

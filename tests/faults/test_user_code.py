@@ -423,7 +423,9 @@ def test_an_asgi_socket_that_ends_after_its_client_has(sockets: Site, how: str) 
 
 
 def test_a_lifespan_that_ends_before_it_has_answered_is_none(sockets: Site) -> None:
-    until(lambda: sockets.log().count("the application does not support lifespan: SystemExit(1)") == 1, "it is told once")
+    until(
+        lambda: sockets.log().count("the application does not support lifespan: SystemExit(1)") == 1, "it is told once"
+    )
 
 
 @pytest.mark.parametrize("mode", MODES)
