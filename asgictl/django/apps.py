@@ -12,9 +12,10 @@ class AsgictlConfig(AppConfig):  # type: ignore[misc]  # Django is untyped
     label = "asgictl"
 
     def ready(self) -> None:
-        from asgictl.django.checks import check_connections, check_settings
+        from asgictl.django.checks import check_connections, check_layers, check_settings
 
         register(check_settings)
+        register(check_layers)
         register(check_connections, Tags.database)
 
         if django.VERSION >= (6,) or apps.is_installed("django_tasks"):

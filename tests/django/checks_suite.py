@@ -66,6 +66,32 @@ def test_what_hurts_with_several_workers(changed: dict[str, Any], told: list[str
         assert found() == told
 
 
+@pytest.mark.parametrize(
+    ("hosts", "told"),
+    [
+        (None, ["asgictl.W005"]),
+        ([("localhost", 6379)], ["asgictl.W005"]),
+        (["redis://localhost"], ["asgictl.W005"]),
+        (["redis://localhost?socket_timeout=5"], ["asgictl.W005"]),
+        (["redis://localhost?socket_timeout=6"], []),
+        ([{"address": "redis://localhost"}], ["asgictl.W005"]),
+        ([{"address": "redis://localhost", "socket_timeout": None}], []),
+        ([{"host": "localhost", "port": 6379, "socket_timeout": 60}], []),
+        ([{"sentinels": [("localhost", 26379)], "master_name": "main", "socket_timeout": 1}], ["asgictl.W005"]),
+        ([{"address": "redis://one", "socket_timeout": None}, "redis://two"], ["asgictl.W005"]),
+    ],
+)
+def test_a_layer_whose_blocking_read_times_out(
+    hosts: list[Any] | None, told: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ASGICTL_WORKERS", "1")
+    layer = {"BACKEND": "channels_redis.core.RedisChannelLayer", "CONFIG": {"hosts": hosts} if hosts else {}}
+    with override_settings(CHANNEL_LAYERS={"default": layer}):
+        assert found() == told
+    with override_settings(CHANNEL_LAYERS={"default": layer | {"BACKEND": "channels_redis.pubsub.Other"}}):
+        assert found() == []
+
+
 def test_one_worker_may_keep_what_it_likes_in_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ASGICTL_WORKERS", "1")
     with override_settings(CACHES={"default": LOCAL}):
