@@ -214,6 +214,7 @@ def test_runasgictl_serves_static_files_and_tasks_and_deploys_changes(with_tasks
         until(lambda: b"count" in answer(found)[1], "it is deployed", 30)
     assert process.returncode == 0
     assert "System check identified no issues" in log.read_text()
+    assert " · mysite.wsgi:application · " in log.read_text(), "it says what it serves"
 
 
 def test_the_project_with_its_file_of_settings_starts_and_is_deployed(with_tasks: Machine) -> None:
