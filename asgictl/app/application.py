@@ -15,8 +15,9 @@ from asgictl.wire.routing import compile_pattern, is_below, longest_first, pool_
 
 Consumer = Callable[[Message], Awaitable[None] | None]
 BackgroundConsumer = Callable[[BackgroundMessage], Awaitable[None] | None]
-# Background channels that a library declares, as asgictl.django does, before TARGET makes its Application.
+# What a library adds, as asgictl.django does, before TARGET makes its Application: background channels, and HTTP paths.
 declared: dict[str, BackgroundConsumer] = {}
+declared_mounts: dict[str, Callable[..., Any]] = {}
 
 
 class Route:
@@ -98,7 +99,7 @@ class Application:
         for prefix in pools or ():
             if not prefix.startswith("/"):
                 raise TargetError(f"Application(pools={{{prefix!r}: ...}}): a prefix must start with /")
-        self.http: dict[str, Callable[..., Any]] = longest_first(mounts)
+        self.http: dict[str, Callable[..., Any]] = longest_first(declared_mounts | dict(mounts))
         self.pools: dict[str, str] = longest_first(
             {prefix: pool_suffix(pool) for prefix, pool in (pools or {}).items()}
         )

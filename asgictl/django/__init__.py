@@ -1,3 +1,3 @@
 """The Django app: `manage.py runasgictl`, system checks, and a backend of django.tasks. See docs/django.md."""
 
-TARGET = "ASGICTL_DJANGO_TARGET"  # the variable that tells asgictl.django.development which TARGET it wraps
+DEVELOPMENT = "ASGICTL_DJANGO_DEVELOPMENT"  # the variable by which runasgictl asks for what development needs

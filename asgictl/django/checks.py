@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import click
 from django.conf import settings
@@ -12,6 +13,8 @@ from django.db import DatabaseError, connections
 MOST_CONNECTIONS = {"postgresql": "SHOW max_connections", "mysql": "SELECT @@max_connections"}
 LOCAL_CACHE = "django.core.cache.backends.locmem.LocMemCache"
 LOCAL_LAYERS = ("channels.layers.InMemoryChannelLayer", "asgictl.layers.InMemoryChannelLayer")
+BLOCKING_LAYER = "channels_redis.core.RedisChannelLayer"
+READ_SECONDS = 5  # for which it blocks in Redis, and after which redis-py 8, which asgictl needs, gives up by default
 CACHED_SESSIONS = ("django.contrib.sessions.backends.cache", "django.contrib.sessions.backends.cached_db")
 
 
@@ -61,6 +64,29 @@ def check_settings(**_: Any) -> Iterator[CheckMessage]:
             hint="Use asgictl.layers.RedisChannelLayer.",
             id="asgictl.W003",
         )
+
+
+def check_layers(**_: Any) -> Iterator[CheckMessage]:
+    """Find layers of channels_redis whose blocking read redis-py's timeout ends."""
+    for alias, layer in getattr(settings, "CHANNEL_LAYERS", {}).items():
+        hosts = layer.get("CONFIG", {}).get("hosts") or ["redis://localhost:6379"]
+        if layer.get("BACKEND") == BLOCKING_LAYER and any(map(times_out, hosts)):
+            yield Warning(
+                f"A consumer to which nothing is sent for {READ_SECONDS} s ends, a WebSocket with 1011:"
+                f" redis-py gives up while CHANNEL_LAYERS[{alias!r}] waits for a message.",
+                hint='Set "hosts": [{"address": URL, "socket_timeout": None}], or use'
+                " asgictl.layers.RedisChannelLayer.",
+                id="asgictl.W005",
+            )
+
+
+def times_out(host: Any) -> bool:
+    """Return whether redis-py gives up before an answer of a host of channels_redis is due."""
+    options = host if isinstance(host, dict) else {}
+    address = options.get("address", host)
+    asked = parse_qs(urlsplit(address).query).get("socket_timeout", ()) if isinstance(address, str) else ()
+    seconds = float(asked[0]) if asked else options.get("socket_timeout", READ_SECONDS)
+    return seconds is not None and seconds <= READ_SECONDS
 
 
 def check_connections(databases: Sequence[str] | None = None, **_: Any) -> Iterator[CheckMessage]:

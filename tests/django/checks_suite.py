@@ -1,6 +1,7 @@
 """System checks, runasgictl's target, and what it serves; in a process of its own (test_checks.py)."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,16 @@ settings.configure(
 )
 django.setup()
 
+from django.apps import apps  # noqa: E402
 from django.core.checks import run_checks  # noqa: E402
 from django.core.management.base import CommandError  # noqa: E402
 from django.db import OperationalError  # noqa: E402
 from django.test import override_settings  # noqa: E402
 
-from asgictl.app.application import Application  # noqa: E402
+from asgictl.app.application import Application, declared_mounts  # noqa: E402
 from asgictl.cli.options import CORES  # noqa: E402
 from asgictl.cli.start import default_threads  # noqa: E402
-from asgictl.django import TARGET, checks  # noqa: E402
+from asgictl.django import DEVELOPMENT, checks  # noqa: E402
 from asgictl.django.management.commands import runasgictl  # noqa: E402
 
 LOCAL = {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}
@@ -64,6 +66,32 @@ def test_a_new_project_is_told_nothing() -> None:
 def test_what_hurts_with_several_workers(changed: dict[str, Any], told: list[str]) -> None:
     with override_settings(**changed):
         assert found() == told
+
+
+@pytest.mark.parametrize(
+    ("hosts", "told"),
+    [
+        (None, ["asgictl.W005"]),
+        ([("localhost", 6379)], ["asgictl.W005"]),
+        (["redis://localhost"], ["asgictl.W005"]),
+        (["redis://localhost?socket_timeout=5"], ["asgictl.W005"]),
+        (["redis://localhost?socket_timeout=6"], []),
+        ([{"address": "redis://localhost"}], ["asgictl.W005"]),
+        ([{"address": "redis://localhost", "socket_timeout": None}], []),
+        ([{"host": "localhost", "port": 6379, "socket_timeout": 60}], []),
+        ([{"sentinels": [("localhost", 26379)], "master_name": "main", "socket_timeout": 1}], ["asgictl.W005"]),
+        ([{"address": "redis://one", "socket_timeout": None}, "redis://two"], ["asgictl.W005"]),
+    ],
+)
+def test_a_layer_whose_blocking_read_times_out(
+    hosts: list[Any] | None, told: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ASGICTL_WORKERS", "1")
+    layer = {"BACKEND": "channels_redis.core.RedisChannelLayer", "CONFIG": {"hosts": hosts} if hosts else {}}
+    with override_settings(CHANNEL_LAYERS={"default": layer}):
+        assert found() == told
+    with override_settings(CHANNEL_LAYERS={"default": layer | {"BACKEND": "channels_redis.pubsub.Other"}}):
+        assert found() == []
 
 
 def test_one_worker_may_keep_what_it_likes_in_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,14 +182,14 @@ def test_the_command_becomes_asgictl_start(
     arguments: list[str], options: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started: list[list[str]] = []
-    monkeypatch.setenv(TARGET, "")
+    monkeypatch.setenv(DEVELOPMENT, "")
     monkeypatch.setattr(os, "execv", lambda _path, command: started.append(command))
     with override_settings(DEBUG=True):
         runasgictl.Command().run_from_argv(["manage.py", "runasgictl", *arguments])
     ((_, *command),) = started
-    assert command[:4] == ["-m", "asgictl", "start", "asgictl.django.development:application"]
+    assert command[:4] == ["-m", "asgictl", "start", "mysite.wsgi:application"]
     assert command[4:] == ["--access-log", *options]
-    assert os.environ[TARGET] == "mysite.wsgi:application"
+    assert os.environ[DEVELOPMENT]
 
 
 def test_it_demands_what_runserver_demands() -> None:
@@ -173,16 +201,33 @@ def site(_environ: Any, _start_response: Any) -> list[bytes]:
     return []
 
 
-def test_static_files_are_served_beside_the_application_while_debug_is_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(TARGET, f"{__name__}:site")
-    from asgictl.django import development
+@pytest.fixture
+def prepared(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An app that is made ready under runasgictl adds nothing to the next test's Applications."""
+    monkeypatch.setenv(DEVELOPMENT, "1")
+    yield
+    declared_mounts.clear()
 
-    assert development.application.http == {"/": site}, "DEBUG is off"
-    with override_settings(DEBUG=True):
-        application = development.with_static_files(Application(http=site))
-        assert list(application.http) == ["/static/", "/"]
-        assert application.mount("/statically") is site
-        assert application.mount("/static/x.css") is not site
-        for elsewhere in ("https://cdn.example/static/", None):
-            with override_settings(STATIC_URL=elsewhere):
-                assert list(development.with_static_files(Application(http=site)).http) == ["/"]
+
+def http(**changed: Any) -> Application:
+    """Return the Application of a project under runasgictl."""
+    with override_settings(**changed):
+        declared_mounts.clear()
+        apps.get_app_config("asgictl").ready()
+        return Application(http=site)
+
+
+@pytest.mark.usefixtures("prepared")
+def test_static_files_are_served_beside_the_application_while_debug_is_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert http(DEBUG=False).http == {"/": site}
+    application = http(DEBUG=True)
+    assert list(application.http) == ["/static/", "/"]
+    assert application.mount("/statically") is site
+    assert application.mount("/static/x.css") is not site
+    assert list(Application(http={"/static/": site, "/": site}).http.values()) == [site, site], (
+        "the project's comes first"
+    )
+    for elsewhere in ("https://cdn.example/static/", None):
+        assert list(http(DEBUG=True, STATIC_URL=elsewhere).http) == ["/"]
+    monkeypatch.delenv(DEVELOPMENT)
+    assert list(http(DEBUG=True).http) == ["/"], "asgictl start serves no static files"

@@ -36,9 +36,12 @@ print(session.session_key)
 """
 
 
-def written(page: str, directory: Path) -> list[str]:
-    """Write a page's modules; returns the targets of its commands."""
+def written(page: str, directory: Path, until: str = "") -> list[str]:
+    """Write a page's modules, up to where it says `until`; returns the targets of its commands."""
     text = (DOCS / page).read_text()
+    if until:
+        text, found, _ = text.partition(until)
+        assert found
     for name, source in re.findall(r"```python\n# (\S+)\n(.*?)```", text, re.DOTALL):
         (directory / name).parent.mkdir(exist_ok=True)
         (directory / name).write_text(source)
@@ -114,18 +117,21 @@ def test_a_routing_list_with_django(project: tuple[Machine, dict[str, str]], mod
 def test_channels_4_before_and_after(project: tuple[Machine, dict[str, str]], mode: str) -> None:
     machine, cookie = project
     assert machine.directory
-    (target,) = written("from-channels-4.md", machine.directory)
+    written("from-channels-4.md", machine.directory, until="And this is the same for asgictl")
     with (machine.directory / "mysite" / "urls.py").open("a") as urls:
         urls.write("from chat.views import announce\nurlpatterns += [path('announce/<room>', announce)]\n")
-    for each in ("mysite.asgi:application", target):
-        machine.start(each, "--mode", mode, "--workers", "2")
-        url = f"{machine.ws}/ws/chat/hall/"
+    for is_after in (False, True):
+        (target,) = written("from-channels-4.md", machine.directory) if is_after else ["mysite.asgi:application"]
+        machine.start(target, "--mode", mode, "--workers", "2")
+        url = f"{machine.ws}/ws/chat/ann/"
+        with pytest.raises(InvalidStatus, match="403"):
+            connect(f"{machine.ws}/ws/chat/nobody/")
         with connect(url, additional_headers=cookie) as ann, connect(url) as guest:
             says(ann, message="hi")
             for socket in (ann, guest):
                 assert json.loads(socket.recv(SECONDS)) == {"name": "ann", "message": "hi"}
-            if each != target:
-                assert get(machine.url + "/announce/hall?message=tea")[2] == b"said"
+            if not is_after:
+                assert get(machine.url + "/announce/ann?message=tea")[2] == b"said"
                 for socket in (ann, guest):
                     assert json.loads(socket.recv(SECONDS)) == {"name": "the house", "message": "tea"}
         assert get(machine.url + "/admin/login/")[0] == 200
@@ -214,6 +220,7 @@ def test_runasgictl_serves_static_files_and_tasks_and_deploys_changes(with_tasks
         until(lambda: b"count" in answer(found)[1], "it is deployed")
     assert process.returncode == 0
     assert "System check identified no issues" in log.read_text()
+    assert " · mysite.wsgi:application · " in log.read_text(), "it says what it serves"
 
 
 def test_the_project_with_its_file_of_settings_starts_and_is_deployed(with_tasks: Machine) -> None:

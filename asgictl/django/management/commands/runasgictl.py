@@ -11,7 +11,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import connections
 
 from asgictl.app.target import DEMO
-from asgictl.django import TARGET
+from asgictl.django import DEVELOPMENT
 from asgictl.django.checks import planned
 
 HOSTS = {"": "127.0.0.1", "0": "0.0.0.0"}  # noqa: S104 - runserver's short forms
@@ -40,7 +40,7 @@ class Command(BaseCommand):  # type: ignore[misc]  # Django is untyped
         self.check(display_num_errors=True, databases=list(connections))
         self.check_migrations()
         connections.close_all()
-        command = [sys.executable, "-m", "asgictl", "start", "asgictl.django.development:application", "--access-log"]
+        command = [sys.executable, "-m", "asgictl", "start", target(), "--access-log"]
         if given["addrport"]:
             host, _, port = given["addrport"].rpartition(":")
             command += ["--bind", f"{HOSTS.get(host, host)}:{port}"]
@@ -48,7 +48,7 @@ class Command(BaseCommand):  # type: ignore[misc]  # Django is untyped
             command += [f"--{name}", given[name]] if given[name] else []
         self.stdout.flush()
         self.stderr.flush()
-        os.environ[TARGET] = target()
+        os.environ[DEVELOPMENT] = "1"
         os.execv(sys.executable, [*command, *([] if given["noreload"] else ["--reload"])])  # noqa: S606
 
 
