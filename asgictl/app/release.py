@@ -30,7 +30,7 @@ def release_of(target: str, name: str = "", run_dir: Path | None = None, app_dir
 def _hash(package: str, app_dir: str) -> str:
     here = os.getcwd() if os.getcwd() != os.sep else app_dir  # all lies below /, where services start unless told
     roots = [os.path.join(each, "") for each in (here, app_dir)]
-    digest, files = hashlib.sha256(), {}
+    digest, files = hashlib.sha256(), dict[str, str]()
     own = {name: file for name, file in _imported() if _top(name) == package or _is_of_site(file, roots)}
     for top in {package, *map(_top, own)}:
         for place in getattr(sys.modules.get(top), "__path__", ()):
