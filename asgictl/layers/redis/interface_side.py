@@ -307,14 +307,14 @@ class RedisEventLayer(RedisGroupLayer):
         if self._ticker:
             self._ticker.cancel()  # a beat from here on would come back from the dead
         with suppress(OSError, hiredis.ReplyError):  # Redis is away: our lease lapses
-            for identity in self._identities.values():
+            for identity in list(self._identities.values()):
                 if not identity.is_fenced:
                     await self._link.ask("DEL", *self._keys.of_interface(identity.id))
                     await self._link.ask(*leave_command(self._keys, "interface", identity.id))
 
     async def _register(self) -> None:
         """Called whenever the link is up again, and when Redis has forgotten: have a reply stream and a lease."""
-        for identity in self._identities.values():
+        for identity in list(self._identities.values()):
             await create_stream(self._link, identity.replies.key, "interface")
         self.manifest = await self._link.ask("GET", self._keys.manifest) or self.manifest
         self._own.take(await self._link.ask(*self._own.command()))
