@@ -181,7 +181,7 @@ async def fails(caplog: pytest.LogCaptureFixture) -> None:
         ends.old.send((3).to_bytes(4) + b"\xc1\xc1\xc1")
         ends.old.send(encode_frame(NoneLeft()))
         await ends.until(lambda: ends.heard)
-        assert caplog.text.count("is passed over") == 2
+        assert caplog.text.count("skipped a message of a hand-over") == 2
         assert not ends.ended
 
 

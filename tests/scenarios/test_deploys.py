@@ -497,7 +497,7 @@ def test_a_process_that_cannot_start_again_is_given_up_and_the_rest_goes_on(site
     site.start("deployed:app", "--workers", "2")
     deploy(site, "two", BROKEN["lifespan"][0])
     os.kill(processes(site, "worker")["worker-00"], signal.SIGKILL)
-    until(lambda: "worker-00 is given up" in site.run("status").stdout, "it is given up", 60)
+    until(lambda: "worker-00 is not started again" in site.run("status").stdout, "it is given up", 60)
     until(lambda: "the cellar is flooded" in site.run("status").stdout, "it is told why")
     assert set(processes(site, "worker")) == {"worker-01"}
     assert served(site) == b"one"

@@ -17,7 +17,7 @@ def ask(url: str, question: Callable[[redis.Redis], Any]) -> Any:
     try:
         return question(_client(url))
     except redis.RedisError as error:
-        raise RedisError(f"Redis did not answer: {error}") from None
+        raise RedisError(f"a request to Redis failed: {error}") from None
 
 
 @lru_cache(maxsize=4)

@@ -123,7 +123,7 @@ def test_purging_deletes_those_that_are_named_or_all(which: str, letters: DeadLe
     assert letters.purge(()) == (1 if named else 0)
 
 
-@pytest.mark.parametrize(("id", "said"), [("1-1", "no dead letter 1-1"), ("nonsense", "cannot be had")])
+@pytest.mark.parametrize(("id", "said"), [("1-1", "no dead letter 1-1"), ("nonsense", "a request to Redis failed")])
 def test_one_that_is_not_there_is_an_error_that_says_so(id: str, said: str, letters: DeadLetters) -> None:
     with pytest.raises(RedisError, match=said):
         letters.one(id)
