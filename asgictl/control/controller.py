@@ -298,7 +298,8 @@ class Controller:
     def _log_death(self, report: dict[str, Any], ran: list[Ran]) -> None:
         """Log a death, once it is known how it came."""
         has_said_why = report["state"] == "failed"
-        how = "" if has_said_why else how_ended(self._run_dir, report["process"], report["pid"])
+        was_ready = report["state"] == "ready"
+        how = "" if has_said_why else how_ended(self._run_dir, report["process"], report["pid"], was_ready=was_ready)
         if how != STOPPED or ran:
             logger.error("%s", death(report, how, ran))
         failed = self._failed.get(report["process"])

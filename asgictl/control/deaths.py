@@ -19,16 +19,19 @@ STOPPED = "was stopped before it had finished"
 servers: Exits = Exits()  # of gunicorn; look() is to be called each second
 
 
-def how_ended(run_dir: Path, process: str, pid: int) -> str:
+def how_ended(run_dir: Path, process: str, pid: int, *, was_ready: bool) -> str:
     """Return how a process has ended, as "died: SIGSEGV", once supervisord or gunicorn has noticed."""
     deadline, supervisor, status = time.monotonic() + EXIT_SECONDS, Supervisor(run_dir), None
     while True:
         status = take_exit(run_dir, pid) if status is None else status  # of gunicorn's
         with suppress(NotRunning):
             slot = next((each for each in supervisor.started() if each["name"] == process), None)
-            if slot is None or slot["statename"] == "STOPPING":
+            # One that was not ready yet may have been stopped for how it ended.
+            if slot is None and (was_ready or status is None):
                 return STOPPED
-            if (last := slot.get("last_exit")) and last["pid"] == pid:
+            if slot and was_ready and slot["statename"] == "STOPPING":
+                return STOPPED
+            if slot and (last := slot.get("last_exit")) and last["pid"] == pid:
                 return f"died: {reason(Exit(**last))}"
         if status is not None:
             servers.note(process, pid, status, is_told=False)

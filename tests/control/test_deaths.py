@@ -71,5 +71,14 @@ def test_how_is_supervisords_word_or_gunicorns(
     monkeypatch.setattr("asgictl.control.deaths.EXIT_SECONDS", 60 if looks[1:] else 0.3)
     if note:
         (tmp_path / "exit-7").write_text(note)
-    assert how_ended(tmp_path, "worker-00", 7) == how
+    assert how_ended(tmp_path, "worker-00", 7, was_ready=True) == how
     assert not (tmp_path / "exit-7").exists()
+
+
+def test_who_was_not_ready_may_have_been_stopped_for_how_it_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "exit-7").write_text("0\n")
+    stopping = [{**slot(None), "statename": "STOPPING"}]
+    monkeypatch.setattr("asgictl.control.deaths.Supervisor.started", lambda _: stopping)
+    assert how_ended(tmp_path, "worker-00", 7, was_ready=False) == "died: exit status 0"
