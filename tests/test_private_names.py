@@ -47,6 +47,7 @@ REPLACED = {
     "InMemoryChannelLayer": "flush",
     "LastingLoop": "run_until_complete",
     "Number": "convert",
+    "Whole": "get_metavar",
     "NotingArbiter": "reap_workers",
     "Options": "fork parse_fcgi_socket waitpid",
     "RedisChannelLayer": "flush new_channel receive",

@@ -69,7 +69,7 @@ def check_settings(**_: Any) -> Iterator[CheckMessage]:
 def check_layers(**_: Any) -> Iterator[CheckMessage]:
     """Find layers of channels_redis whose blocking read redis-py's timeout ends."""
     for alias, layer in getattr(settings, "CHANNEL_LAYERS", {}).items():
-        hosts = layer.get("CONFIG", {}).get("hosts") or ["redis://localhost:6379"]
+        hosts = {"CONFIG": {}, **layer}["CONFIG"].get("hosts") or ["redis://localhost:6379"]
         if layer.get("BACKEND") == BLOCKING_LAYER and any(map(times_out, hosts)):
             yield Warning(
                 f"A consumer to which nothing is sent for {READ_SECONDS} s ends, a WebSocket with 1011:"

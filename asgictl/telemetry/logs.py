@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import TextIO
 
 ours = logging.getLogger("asgictl")
-_ROOMS = ("access", "application", "controller", "edge", "handover", "hosting", "inprocess", "interface", "layers")
+_ROOMS = ("access", "application", "controller", "edge", "handover", "hosting", "interface", "layers")
 OURS = (
     "asgictl",
     *(f"asgictl.{each}" for each in (*_ROOMS, "lifespan", "readiness", "rejections", "roles", "worker", "wsgi")),

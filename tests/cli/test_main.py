@@ -72,7 +72,7 @@ def run(*arguments: str) -> Result:
         (["worker"], "--redis"),
         (["worker", "--redis", "redis://h", "--timeout", "-1"], "--timeout"),
         (["start", "--gunicorn-option", "timeout=3"], "--gunicorn-option does not apply to --mode=split"),
-        (["start", "--uvicorn-option", "port=3"], "port cannot be set: --bind says where"),
+        (["start", "--uvicorn-option", "port=3"], "port cannot be set: use --bind"),
         (["start", "--log-format", "xml"], "--log-format"),
         (["start", "--limit", "headers=3"], "there is no headers: the names are header_bytes, "),
         (

@@ -146,7 +146,7 @@ def test_a_worker_that_drains_closes_its_applications_sockets_by_the_end_of_its_
     held = [{"process": "worker-00", "websockets": 5, "http": 1}]
     monkeypatch.setattr(module, "status", lambda _name: {"processes": held})
     stage.deploys.replace("worker", None, stage.tell)
-    told = "draining worker-00: 5 WebSockets (closed by +600) and 1 requests, until +640 at the latest"
+    told = "draining worker-00: 5 WebSockets (closed by +600) and 1 request, until +640 at the latest"
     assert told in stage.told
 
 

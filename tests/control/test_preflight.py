@@ -92,7 +92,7 @@ def test_gunicorns_file_is_read_by_a_process_of_its_own(
 def test_a_file_of_gunicorns_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "gunicorn.conf.py").write_text("import time; time.sleep(60)")
-    with pytest.raises(StartError, match=r"gunicorn.conf.py was not read in 0.1 s"):
+    with pytest.raises(StartError, match=r"gunicorn.conf.py was not read within 0.1 s"):
         check_gunicorn(dict(os.environ), 0.1, threading.Event())
     stopping = threading.Event()
     stopping.set()

@@ -22,7 +22,7 @@ def test_a_job_is_refused():
 """
 REAL = """
 def test_it_goes_to_an_instance():
-    with pytest.raises(RedisError, match="no instance 'default' runs"):
+    with pytest.raises(RedisError, match="no instance 'default' is running"):
         Channel("mail").send({})
 """
 
