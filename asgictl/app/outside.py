@@ -1,23 +1,32 @@
-"""Send from outside of any event: from a script, a shell, or `asgictl send`."""
+"""Send from outside of any event, and read what became of jobs: in a script, a shell, `asgictl send`."""
 
 import os
 from collections.abc import Callable
+from typing import NamedTuple
 
 from asgictl.config import CHANNEL_BYTES, CHANNEL_CAPACITY
 from asgictl.errors import ChannelFull, NotRunning, RedisError
 from asgictl.layers.redis.keys import Keys
 from asgictl.layers.redis.send_commands import send_command
 from asgictl.layers.redis.sync_client import ask, check_channel
-from asgictl.machine.run_dir import RunDir
+from asgictl.machine.run_dir import DEFAULT_NAME, redis_url_of, the_instance
 from asgictl.wire.messages import Job, Sent
 from asgictl.wire.records import is_current
 
 NOWHERE = (
-    "send() outside of asgictl (a script, a test, `flask run`) needs a Redis: set ASGICTL_REDIS to its URL, or"
+    "outside of asgictl (a script, a test, a shell, `flask run`) its Redis must be named: set ASGICTL_REDIS to its URL, or"
     " ASGICTL_NAME to an instance with an embedded Redis ({})"
 )
 
-_stand_in: Callable[[Sent], None] | None = None
+
+class StandIn(NamedTuple):
+    """What takes the place of Redis, as in tests. Both are as Sender has them."""
+
+    send: Callable[[Sent], None]
+    record: Callable[[str], bytes | None]
+
+
+_stand_in: StandIn | None = None
 
 
 class Sender:
@@ -31,11 +40,13 @@ class Sender:
     def of_environment(cls) -> "Sender":
         """Return a Sender to the instance ASGICTL_NAME, in ASGICTL_REDIS or else in its embedded Redis.
 
-        Raises RunDirectoryError for an instance whose run directory is not ours alone.
+        Without ASGICTL_NAME that is the only instance that runs here, as for commands. Raises RunDirectoryError for an
+        instance whose run directory is not ours alone.
         """
-        name = os.environ.get("ASGICTL_NAME", "default")
+        url = os.environ.get("ASGICTL_REDIS")
         try:
-            return cls(os.environ.get("ASGICTL_REDIS") or redis_url_of(name), name)
+            name = os.environ.get("ASGICTL_NAME") or (DEFAULT_NAME if url else the_instance())
+            return cls(url or redis_url_of(name), name)
         except (NotRunning, RedisError) as error:
             raise RedisError(NOWHERE.format(error)) from None
 
@@ -63,26 +74,16 @@ class Sender:
 
 def send(sent: Sent) -> None:
     """Send now, as Sender.send has it."""
-    (_stand_in or Sender.of_environment().send)(sent)
+    (_stand_in or Sender.of_environment()).send(sent)
 
 
-def use(stand_in: Callable[[Sent], None] | None) -> Callable[[Sent], None] | None:
-    """Replace Redis as the receiver of sends, as in tests; None restores it. Returns the last one."""
+def record(id: str) -> bytes | None:
+    """Return the content of a job's record, as Sender.record has it."""
+    return (_stand_in or Sender.of_environment()).record(id)
+
+
+def use(stand_in: StandIn | None) -> StandIn | None:
+    """Replace Redis for sends and records, as in tests; None restores it. Returns the last one."""
     global _stand_in
     before, _stand_in = _stand_in, stand_in
     return before
-
-
-def redis_url_of(name: str) -> str:
-    """Return the URL of the embedded Redis of the instance of this name.
-
-    Raises NotRunning, RedisError when it was given one, and RunDirectoryError when its directory is not ours alone.
-    """
-    run_dir = RunDir.of(name)
-    try:
-        described = run_dir.description()
-    except OSError:
-        raise NotRunning(f"no instance {name!r} is running; start one with asgictl start") from None
-    if described["redis"] != "embedded":
-        raise RedisError(f"instance {name!r} has no embedded Redis: give the URL of its Redis with --redis")
-    return run_dir.redis_url

@@ -35,7 +35,7 @@ class Group:
         if_slow: of a member for whom 1 MiB waits already: its socket is closed with 1013, or this frame is dropped for
         it, and counted. immediately: send it now; should the handler run again, it is sent again.
         Outside of a consumer or view, as in a script, it leaves at once: to the Redis of ASGICTL_REDIS, or else that of
-        the instance ASGICTL_NAME on this machine; raises RedisError when that cannot be used.
+        the instance ASGICTL_NAME on this machine, or the only one; raises RedisError when that cannot be used.
         Raises ConsumerError unless exactly one of text and data is given, and if_slow is one of the two.
         """
         if if_slow not in {"close", "drop"}:

@@ -11,10 +11,9 @@ import click
 from asgictl.cli.settings import Platform, Words
 from asgictl.config import AFFINITIES, DRAIN_RATE, SERVERS, SILENT_SECONDS, Limits, edge_limits
 from asgictl.layers.redis.url import parse_url
-from asgictl.machine.run_dir import instance_names
+from asgictl.machine.run_dir import DEFAULT_NAME, instance_names, unnamed
 
 NAME = r"[A-Za-z0-9_-]{1,32}"
-DEFAULT_NAME = "default"
 DEFAULT_BIND = Platform("PORT", "0.0.0.0:{}", "127.0.0.1:8000")
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 DEFAULT_WORKERS = Platform("WEB_CONCURRENCY", "{}", str(CORES))
@@ -57,9 +56,9 @@ def _running(ctx: click.Context, param: click.Parameter, value: str | None) -> s
     if value is not None:
         return _name(ctx, param, value)
     names = [] if ctx.params.get("redis") or ctx.params.get("every") else instance_names()
-    if len(names) > 1 and DEFAULT_NAME not in names:
+    if not (found := unnamed(names)):
         raise click.UsageError(f"several instances run here: give --name, one of {', '.join(names)}")
-    return DEFAULT_NAME if DEFAULT_NAME in names or not names else names[0]
+    return found
 
 
 def option(*names: str, **settings: Any) -> Decorator:

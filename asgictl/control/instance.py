@@ -19,7 +19,7 @@ from typing import Any
 
 import psutil
 
-from asgictl.app import outside, release
+from asgictl.app import release
 from asgictl.config import Bind, InstanceConfig
 from asgictl.control.deploys import described_of, start_role
 from asgictl.control.description import describe, roles, stop_seconds
@@ -34,7 +34,7 @@ from asgictl.interface.hosting import check_server
 from asgictl.layers.redis.check import check_redis
 from asgictl.machine import processes
 from asgictl.machine.processes import BACK_SECONDS, CHILDREN_SECONDS, FRONT_SECONDS, asked, is_alive, is_in_front
-from asgictl.machine.run_dir import DESCRIPTION, RunDir
+from asgictl.machine.run_dir import DESCRIPTION, RunDir, redis_url_of
 from asgictl.telemetry.controller_client import asking
 
 CONFIGURATION = Path(__file__).with_name("supervisor.conf")
@@ -153,7 +153,7 @@ class Instance:
     def redis_url(self) -> str:
         """Return where its own Redis listens; raises NotRunning, and RedisError when it was given one."""
         self.described()
-        return outside.redis_url_of(self._name)
+        return redis_url_of(self._name)
 
     def ended(self) -> bool:
         """Whether the supervisord that this object started has ended."""

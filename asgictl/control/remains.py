@@ -13,6 +13,7 @@ from asgictl.control.slots import POLL_SECONDS, Interrupted
 from asgictl.errors import AddressError, NotRunning
 from asgictl.machine import processes
 from asgictl.machine.processes import asked, is_alive, is_supervisor
+from asgictl.machine.run_dir import not_found
 
 FREE_SECONDS = 10.0  # in which an address is free once those that listened on it have ended
 NAMED = 8  # processes that a message names
@@ -114,7 +115,7 @@ def not_running(name: str, run_dir: Path) -> NotRunning:
     """Return what is to be raised where supervisord does not answer: it says what runs nevertheless."""
     remains = Remains(run_dir)
     if not remains:
-        return NotRunning(f"no instance {name!r} is running; start one with asgictl start")
+        return not_found(name)
     if remains.supervisord:
         return NotRunning(f"instance {name!r} does not answer: {remains.mute(run_dir)}; still serving: {remains}")
     return NotRunning(

@@ -20,11 +20,10 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils import timezone
 from django.utils.module_loading import import_string
 
-from asgictl.app import outcome, runtime
+from asgictl.app import outcome, outside, runtime
 from asgictl.app.application import declared
 from asgictl.app.boundary import UserCode
 from asgictl.app.message import BackgroundMessage, RetryLater
-from asgictl.app.outside import Sender
 from asgictl.app.sending import CONTENT_BYTES, Channel, send
 from asgictl.errors import ConsumerError, RedisError
 from asgictl.wire.records import JobRecord, Stage, new_id
@@ -89,7 +88,7 @@ class AsgictlBackend(backends.BaseTaskBackend):  # type: ignore[name-defined,mis
 
     def get_result(self, result_id: str) -> Any:
         """Return a task's result as Redis has it now. Raises TaskResultDoesNotExist, and RedisError."""
-        if (content := Sender.of_environment().record(str(result_id))) is None:
+        if (content := outside.record(str(result_id))) is None:
             raise exceptions.TaskResultDoesNotExist(result_id)
         return result_of(decode_state(content))
 
@@ -144,7 +143,7 @@ def run(message: BackgroundMessage) -> None:
 def begin(result: Any, attempt: int) -> None:
     """Note that a task runs, at once. While Redis is away it runs without."""
     with suppress(ConnectionError, RedisError):
-        if attempt > 1 and (content := Sender.of_environment().record(result.id)):
+        if attempt > 1 and (content := outside.record(result.id)):
             earlier = result_of(decode_state(content), result.task)
             change(result, started_at=earlier.started_at, worker_ids=earlier.worker_ids)
     now = timezone.now()

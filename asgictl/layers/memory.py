@@ -203,7 +203,7 @@ class Memory:
                 for listener in self.listeners:
                     listener.hear_broadcast(sent, (0, self._last))
             elif isinstance(sent, JobRecord):
-                return  # whoever asks for one asks Redis
+                return  # whoever asks for one asks Redis; in tests asgictl.testing keeps them
             elif sent.delay_milliseconds:
                 heappush(self._delayed, (self._clock() + sent.delay_milliseconds / 1000, sent.id, sent))
             else:

@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from asgictl.config import run_directory
-from asgictl.errors import RunDirectoryError
+from asgictl.errors import NotRunning, RedisError, RunDirectoryError
 
+DEFAULT_NAME = "default"  # of an instance that was given none
 DESCRIPTION = "instance.json"  # how the instance was started
 ROOT = 0
 ROOM_BYTES = 256 << 10  # that a start must find: its logs, the first files of Redis, notes of workers
@@ -218,6 +219,44 @@ def instance_names() -> list[str]:
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         return sorted(each.name for each in run_directory("").iterdir() if each.is_dir())
     return []
+
+
+def unnamed(names: list[str]) -> str:
+    """Return which of these instances is meant where no name was given: DEFAULT_NAME, else the only one.
+
+    "" where several run; DEFAULT_NAME where none does.
+    """
+    return DEFAULT_NAME if DEFAULT_NAME in names or not names else names[0] if len(names) == 1 else ""
+
+
+def not_found(name: str) -> NotRunning:
+    """Return what is to be raised where no instance of this name runs: it lists those that do."""
+    others = ", ".join(each for each in instance_names() if each != name)
+    hint = f"running: {others}" if others else "start one with asgictl start"
+    return NotRunning(f"no instance {name!r} is running; {hint}")
+
+
+def the_instance() -> str:
+    """Return the name of the only instance that runs here. Raises NotRunning where several do."""
+    names = instance_names()
+    if not (found := unnamed(names)):
+        raise NotRunning(f"several instances are running here: {', '.join(names)}")
+    return found
+
+
+def redis_url_of(name: str) -> str:
+    """Return where the instance of this name has its own Redis.
+
+    Raises NotRunning, RedisError when it was given one, and RunDirectoryError when its directory is not ours alone.
+    """
+    run_dir = RunDir.of(name)
+    try:
+        described = run_dir.description()
+    except OSError:
+        raise not_found(name) from None
+    if described["redis"] != "embedded":
+        raise RedisError(f"instance {name!r} has no embedded Redis: give the URL of its Redis with --redis")
+    return run_dir.redis_url
 
 
 def redis_url(run_dir: Path) -> str:

@@ -29,6 +29,7 @@ from asgictl.telemetry.access_log import UNLOGGED
 from asgictl.telemetry.controller_client import Readiness
 from asgictl.wire.manifest import check_known, event_channels
 from asgictl.wire.messages import Accept, Close, Frame, Job, Scope, Sent
+from asgictl.wire.records import JobRecord
 
 __all__ = ["AsyncInstance", "DeadLetter", "Instance", "Refused", "Socket"]
 
@@ -165,10 +166,20 @@ class _Client:
 
 
 class _Memory(Memory):
-    """A memory that can forget, as a Redis that restarts empty."""
+    """A memory that keeps records of jobs, and can forget, as a Redis that restarts empty."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        super().__init__(clock)
+        self.records: dict[str, JobRecord] = {}
+
+    def send(self, sent: Sent) -> None:
+        if not isinstance(sent, JobRecord):
+            super().send(sent)
+        elif sent.id not in self.records or self.records[sent.id].stage <= sent.stage:
+            self.records[sent.id] = sent
 
     def forget_all(self) -> None:
-        for kept in (self._streams, self._turns, self._farewells, self._delayed):
+        for kept in (self._streams, self._turns, self._farewells, self._delayed, self.records):
             kept.clear()
 
 
@@ -232,7 +243,7 @@ class _Instance(Generic[R_co]):
         self._forwarder = Forwarder(config, Readiness(None, "interface", "interface"), self._make_layer)
         self._begin_worker()
         self._worker.publish_manifest(self._manifest)
-        self._outside = outside.use(self._send)
+        self._outside = outside.use(outside.StandIn(self._send, self._record))
         await self._forwarder.start()
 
     async def _stop(self) -> None:
@@ -261,6 +272,13 @@ class _Instance(Generic[R_co]):
         if self._is_lost:
             raise RedisError(LOST)
         self._memory.send(sent)
+
+    def _record(self, id: str) -> bytes | None:
+        """Return what is asked for outside of any commit: of a task's result."""
+        if self._is_lost:
+            raise RedisError(LOST)
+        record = self._memory.records.get(id)
+        return record and record.content
 
     def _client(self, path: str, headers: Mapping[str, str], subprotocols: Sequence[str]) -> _Client:
         """Begin a handshake. Raises TargetError where an ASGI application is to answer it."""
@@ -319,8 +337,8 @@ class _Instance(Generic[R_co]):
 class Instance(_Instance[None]):
     """An instance in the memory of a test: `with Instance(application) as instance`.
 
-    Group.send() and Channel.send() outside of any handler go to it, too. errors: what handlers have raised, logged as
-    in production. One at a time.
+    Group.send() and Channel.send() outside of any handler go to it, too, and results of Django tasks are read from it.
+    errors: what handlers have raised, logged as in production. One at a time.
     """
 
     def __enter__(self) -> "Instance":

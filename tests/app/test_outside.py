@@ -1,18 +1,21 @@
 """Sends from outside of any event, on a real server."""
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from asgictl.app import outside
 from asgictl.app.application import Application, manifest_of
-from asgictl.app.outside import Sender
+from asgictl.app.outside import Sender, StandIn
 from asgictl.app.sending import Channel, Group
 from asgictl.config import CHANNEL_BYTES
 from asgictl.errors import ChannelFull, ConsumerError, RedisError, UnknownChannel
 from asgictl.layers.redis import sync_client
 from asgictl.layers.redis.keys import Keys
+from asgictl.machine.run_dir import DESCRIPTION, RunDir
 from asgictl.wire.manifest import encode_manifest
 from asgictl.wire.messages import Broadcast, Job, Sent, decode_broadcast, decode_event
 from asgictl.wire.state import decode_state
@@ -163,11 +166,62 @@ def test_what_a_script_sends_is_plain(client: Any, text: str) -> None:
     assert decode_state(job.content) == {"hello": "hello", "n": 7}
 
 
-def test_another_may_have_what_is_sent_until_the_one_before_has_it_again() -> None:
+def test_another_may_have_what_is_sent_and_asked_until_the_one_before_has_it_again() -> None:
     taken: list[Sent] = []
-    before = outside.use(taken.append)
+    stand_in = StandIn(taken.append, str.encode)
+    before = outside.use(stand_in)
     try:
         Group("room").send(text="hello")
+        assert outside.record("id") == b"id"
     finally:
-        assert outside.use(before) == taken.append
+        assert outside.use(before) is stand_in
     assert [type(sent).__name__ for sent in taken] == ["Broadcast"]
+    assert outside.record("id") is None
+
+
+def test_without_a_redis_it_is_said_what_to_set_also_where_something_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ASGICTL_REDIS")
+    wanted = r"^outside of asgictl .* set ASGICTL_REDIS .*no instance 'shop' runs"
+    with pytest.raises(RedisError, match=wanted):
+        Group("room").send(text="hello")
+    with pytest.raises(RedisError, match=wanted):
+        outside.record("id")
+
+
+def run(place: Path, name: str, redis: str = "embedded") -> None:
+    """Make the run directory of an instance; it is described as one that runs."""
+    run_dir = RunDir(place / "asgictl" / name)
+    run_dir.create()
+    run_dir.write(DESCRIPTION, json.dumps({"redis": redis}))
+
+
+def test_without_a_name_a_script_means_the_only_instance_as_commands_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ASGICTL_REDIS")
+    monkeypatch.delenv("ASGICTL_NAME")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    with pytest.raises(RedisError, match="no instance 'default' runs; start one"):
+        Sender.of_environment()
+    run(tmp_path, "shop")
+    with pytest.raises(RedisError, match=rf"connecting to {tmp_path}/asgictl/shop/redis.sock"):
+        Group("room").send(text="hello")
+    run(tmp_path, "blog")
+    with pytest.raises(RedisError, match=r"ASGICTL_NAME to an instance .*several instances run here: blog, shop"):
+        Sender.of_environment()
+    monkeypatch.setenv("ASGICTL_NAME", "news")
+    with pytest.raises(RedisError, match="no instance 'news' runs; others do: blog, shop"):
+        Sender.of_environment()
+    monkeypatch.setenv("ASGICTL_NAME", "blog")
+    with pytest.raises(RedisError, match=rf"connecting to {tmp_path}/asgictl/blog/redis.sock"):
+        Group("room").send(text="hello")
+
+
+def test_with_a_redis_but_no_name_it_is_the_default_instance_whatever_runs_here(
+    client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ASGICTL_NAME")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    run(tmp_path, "shop")
+    Group("room").send(text="hello")
+    assert client.exists(Keys("default").broadcast)

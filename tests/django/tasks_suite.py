@@ -35,7 +35,8 @@ from asgictl.app.outcome import Outcome  # noqa: E402
 from asgictl.app.outside import Sender  # noqa: E402
 from asgictl.config import WorkerConfig  # noqa: E402
 from asgictl.django import tasks as ours  # noqa: E402
-from asgictl.errors import ConsumerError, UnknownChannel  # noqa: E402
+from asgictl.errors import ConsumerError, RedisError, UnknownChannel  # noqa: E402
+from asgictl.testing import Instance  # noqa: E402
 from asgictl.wire.messages import Job  # noqa: E402
 from asgictl.wire.records import JobRecord, Stage  # noqa: E402
 from asgictl.wire.state import encode_state  # noqa: E402
@@ -325,3 +326,23 @@ def test_a_queue_that_no_application_serves_is_refused() -> None:
     outcome.depths.pop("tasks.default.2-normal")
     with outcome, pytest.raises(UnknownChannel):
         samples.add.enqueue(1)
+
+
+def test_in_the_memory_of_a_test_results_are_there() -> None:
+    with Instance(Application()) as instance:
+        result, wrong = samples.tell.enqueue(7), samples.fail.enqueue("value")
+        assert samples.tell.get_result(result.id).status == Status.READY
+        instance.kill_worker()
+        instance.run()
+        result.refresh()
+        wrong.refresh()
+        assert (result.return_value, result.attempts) == ([2, result.id, "RUNNING", 7], 2)
+        assert (wrong.status, wrong.errors[0].exception_class) == (Status.FAILED, ValueError)
+        ours.keep(ours.result_of(ours.content_of(wrong)), Stage.READY)  # an earlier stage, which comes late
+        assert samples.fail.get_result(wrong.id).status == Status.FAILED
+        instance.lose_layer()
+        with pytest.raises(RedisError, match="the layer is lost"):
+            result.refresh()
+        instance.restore_layer(is_empty=True)
+        with pytest.raises(exceptions.TaskResultDoesNotExist):
+            result.refresh()

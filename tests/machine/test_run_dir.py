@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from asgictl.errors import RunDirectoryError
-from asgictl.machine.run_dir import ROOM_BYTES, RunDir
+from asgictl.machine.run_dir import ROOM_BYTES, RunDir, not_found, unnamed
 from tests.conftest import small_disk
 
 SOMEBODY = 12345
@@ -221,3 +221,19 @@ def test_a_file_system_that_cannot_be_written_is_one_line(disk: Path) -> None:
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
     with pytest.raises(RunDirectoryError, match=r"Read-only file system; see who owns it and its mode"):
         RunDir(disk / "asgictl" / "shop").create()
+
+
+@pytest.mark.parametrize(
+    ("names", "meant"),
+    [([], "default"), (["shop"], "shop"), (["blog", "default", "shop"], "default"), (["blog", "shop"], "")],
+)
+def test_without_a_name_the_default_or_the_only_instance_is_meant(names: list[str], meant: str) -> None:
+    assert unnamed(names) == meant
+
+
+def test_what_does_not_run_is_told_what_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    assert str(not_found("shop")) == "no instance 'shop' runs; start one with asgictl start"
+    for name in ("blog", "news", "shop"):  # the last is being made, or was left
+        (tmp_path / "asgictl" / name).mkdir(parents=True)
+    assert str(not_found("shop")) == "no instance 'shop' runs; others do: blog, news"
