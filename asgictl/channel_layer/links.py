@@ -21,6 +21,10 @@ from asgictl.layers.redis.send_commands import Command
 
 logger = logging.getLogger("asgictl.layers")
 SCRIPT = Path(__file__).with_name("channel_layer.lua").read_text()
+NO_REDIS = (
+    "Redis cannot be used: {}; is it running? Its URL is that of hosts in CHANNEL_LAYERS, else ASGICTL_REDIS:"
+    " set one of them"
+)
 ANSWER_SECONDS = 5  # less than what channel_layer.lua remembers a sender for
 
 
@@ -63,9 +67,7 @@ class SharedLink(Link):
                 await self.stop()
                 if pause_seconds is None:
                     self._starting = None
-                    raise RedisError(
-                        f"Redis cannot be used: {error}; check that it is running and that `hosts` is right"
-                    ) from error
+                    raise RedisError(NO_REDIS.format(error)) from error
                 await asyncio.sleep(pause_seconds)
             else:
                 self.has_started = True

@@ -22,13 +22,14 @@ from channels.exceptions import ChannelFull, InvalidChannelLayerError
 from asgictl.channel_layer.base import ChannelLayer, decode, encode
 from asgictl.channel_layer.links import Order, OrderSender, SharedLink
 from asgictl.channel_layer.mailboxes import BEGINNING
-from asgictl.errors import RedisError
+from asgictl.errors import NotRunning, RedisError
 from asgictl.layers.base import ignored
 from asgictl.layers.redis.keys import Keys
 from asgictl.layers.redis.link import Link
 from asgictl.layers.redis.reader import Followed, Reader, position_of
 from asgictl.layers.redis.sync_client import ask
 from asgictl.layers.redis.url import parse_url
+from asgictl.machine.run_dir import redis_url_of, the_instance
 from asgictl.wire.messages import plain
 
 DEFAULT_HOST = "redis://localhost:6379"
@@ -38,9 +39,14 @@ LOOKS = 2  # after so many, what was on its way is taken for lost; the first may
 
 
 def url_of(hosts: Sequence[Any] | None) -> str:
-    """Return what channels_redis's hosts say: a URL, (host, port) or {"address": URL}; by default the instance's."""
+    """Return what channels_redis's hosts say: a URL, (host, port) or {"address": URL}; by default the instance's.
+
+    That is ASGICTL_REDIS, else the Redis of ASGICTL_NAME's instance, or of the only one, as for Channel.send in a
+    script. DEFAULT_HOST where none runs, or it has no Redis of its own. Raises RedisError when ASGICTL_NAME's does not
+    run, and RunDirectoryError.
+    """
     if not hosts:
-        return os.environ.get("ASGICTL_REDIS", DEFAULT_HOST)
+        return os.environ.get("ASGICTL_REDIS") or _instances_redis(os.environ.get("ASGICTL_NAME"))
     if isinstance(hosts, str) or len(hosts) > 1:
         raise InvalidChannelLayerError(
             "hosts must name exactly one Redis: this layer does not spread its channels over several"
@@ -54,6 +60,18 @@ def url_of(hosts: Sequence[Any] | None) -> str:
         "a host must be a URL such as redis://:password@host:6379/0 or redis+sentinel://host1,host2/SERVICE,"
         ' (host, port) or {"address": URL}'
     )
+
+
+def _instances_redis(name: str | None) -> str:
+    try:
+        return redis_url_of(name or the_instance())
+    except NotRunning as error:
+        if name and "ASGICTL_RUN_DIR" not in os.environ:  # else a start is under way, and asks what TARGET has
+            hint = "or set ASGICTL_REDIS, or hosts in CHANNEL_LAYERS, to the URL of Redis"
+            raise RedisError(f"{error}, {hint}") from None
+    except RedisError:  # it was given one, or needs none
+        pass
+    return DEFAULT_HOST
 
 
 class RedisChannelLayer(ChannelLayer):

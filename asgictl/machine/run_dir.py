@@ -240,7 +240,7 @@ def the_instance() -> str:
     """Return the name of the only instance that runs here. Raises NotRunning where several do."""
     names = instance_names()
     if not (found := unnamed(names)):
-        raise NotRunning(f"several instances are running here: {', '.join(names)}")
+        raise NotRunning(f"several instances run here: {', '.join(names)}")
     return found
 
 

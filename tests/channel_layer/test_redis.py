@@ -1,6 +1,7 @@
 """What a Channels layer on Redis does when Redis does not do as it should, and on several event loops."""
 
 import asyncio
+import json
 import subprocess
 import sys
 import threading
@@ -17,6 +18,7 @@ from channels.exceptions import ChannelFull, InvalidChannelLayerError
 from asgictl.channel_layer.redis import url_of
 from asgictl.errors import RedisError
 from asgictl.layers import RedisChannelLayer
+from asgictl.machine.run_dir import DESCRIPTION, RunDir
 from tests.conftest import redis_server, scenario, until
 
 MESSAGES = 10_000
@@ -325,9 +327,46 @@ def test_two_processes(url: str, name: str) -> None:
 )
 def test_hosts(monkeypatch: pytest.MonkeyPatch, hosts: Any, url: str) -> None:
     monkeypatch.delenv("ASGICTL_REDIS", raising=False)
+    monkeypatch.delenv("ASGICTL_NAME", raising=False)
     assert url_of(hosts) == url
     monkeypatch.setenv("ASGICTL_REDIS", "unix:///ours")
     assert url_of(hosts) == (url if hosts else "unix:///ours")
+
+
+def test_without_hosts_it_is_the_redis_of_the_instance_as_for_a_script(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ASGICTL_REDIS", raising=False)
+    monkeypatch.delenv("ASGICTL_NAME", raising=False)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+
+    def run(name: str, redis: str) -> None:
+        run_dir = RunDir(tmp_path / "asgictl" / name)
+        run_dir.create()
+        run_dir.write(DESCRIPTION, json.dumps({"redis": redis}))
+
+    run("shop", "embedded")
+    assert url_of(None) == f"unix://{tmp_path}/asgictl/shop/redis.sock", "the only one"
+    run("blog", "none")
+    assert url_of(None) == "redis://localhost:6379", "nobody knows which"
+    for name, url in (("shop", f"unix://{tmp_path}/asgictl/shop/redis.sock"), ("blog", "redis://localhost:6379")):
+        monkeypatch.setenv("ASGICTL_NAME", name)
+        assert url_of(None) == url
+    monkeypatch.setenv("ASGICTL_NAME", "news")
+    with pytest.raises(
+        RedisError, match=r"no instance 'news' runs; others do: blog, shop, or set ASGICTL_REDIS, or ho"
+    ):
+        url_of(None)
+    assert url_of(["redis://h"]) == "redis://h"
+    monkeypatch.setenv("ASGICTL_RUN_DIR", str(tmp_path))
+    assert url_of(None) == "redis://localhost:6379", "the instance is being started"
+
+
+@scenario
+async def test_a_redis_that_does_not_run_is_told_with_what_to_set() -> None:
+    layer = RedisChannelLayer(["redis://127.0.0.1:1"])
+    with pytest.raises(RedisError, match=r"connecting to 127.0.0.1:1.* hosts in CHANNEL_LAYERS, else ASGICTL_REDIS"):
+        await layer.send("work", {})
 
 
 @pytest.mark.parametrize("hosts", ["redis://h", ["redis://a", "redis://b"], [6379], [{"host": "h"}]])
