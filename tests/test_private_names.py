@@ -37,7 +37,7 @@ DOCUMENTED = {"_asdict", "_replace"}  # of named tuples
 # Methods and settings of other packages' classes that ours replace: without them nothing would call ours.
 REPLACED = {
     "ChannelLayer": "group_add group_discard group_send new_channel receive send",
-    "Command": "format_options",
+    "Command": "format_options parse_args",
     "Commands": "invoke",
     "Connection": "connect",
     "Admin": "collect",

@@ -1,4 +1,4 @@
-"""Groups the options of --help by subject."""
+"""Groups the options of --help by subject, and names the option that users of other servers look for."""
 
 import click
 
@@ -13,9 +13,21 @@ SECTIONS = {
     "Logs": "access_log slow_seconds log_format log_file_mib",
 }
 
+ADDRESS = {"--host", "--port"}  # uvicorn's
+
 
 class Command(click.Command):
     """A command whose --help groups its options."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse, and name --bind to who gives an address in another server's spelling."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            if error.option_name in ADDRESS and any(each.name == "bind" for each in self.params):
+                hint = f"No such option '{error.option_name}': use --bind HOST:PORT."
+                raise click.NoSuchOption(error.option_name, hint, ctx=ctx) from None
+            raise
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write a section for each group that has options here."""

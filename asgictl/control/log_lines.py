@@ -50,12 +50,15 @@ class Lines:
         self._level = logging.INFO
         self._is_shown = process not in FOREIGN
 
-    def parse(self, texts: Iterable[str], at: float) -> list[Line]:
+    def parse(self, texts: Iterable[str], at: float, *, is_strict: bool = False) -> list[Line]:
         """Return the lines that are shown. A line without a time, as of a traceback, has that of the one before it.
 
         at: when those were written that no time precedes; what follows them, where it has a time, says better.
+        is_strict: leave these out where anything has a time: they may be much older than it.
         """
         found = [line for text in texts for line in self._line(text)]
+        if is_strict and any(line.at for line in found):
+            return [line for line in found if line.at]
         first = next((line.at for line in found if line.at), at)
         return [line if line.at else line._replace(at=first) for line in found]
 

@@ -46,7 +46,7 @@ class Log:
         wanted = BLOCK_BYTES
         while True:
             data, is_all = self._end(wanted)
-            lines = Lines(self._path.stem).parse(_texts(data), self._written_at())
+            lines = Lines(self._path.stem).parse(_texts(data), self._written_at(), is_strict=since > 0)
             found = [line for line in lines if line.level >= level and line.at >= since]
             if is_all or len(found) >= count or wanted >= MOST_BYTES or (lines and lines[0].at < since):
                 return found[-count:]

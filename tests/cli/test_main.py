@@ -51,6 +51,9 @@ def run(*arguments: str) -> Result:
     [
         (["frobnicate"], "frobnicate"),
         (["start", "--frobnicate"], "--frobnicate"),
+        (["start", "--port", "9121"], "No such option '--port': use --bind HOST:PORT."),
+        (["interface", "--host=::1"], "No such option '--host': use --bind HOST:PORT."),
+        (["worker", "--port", "9121"], "No such option '--port'"),
         (["start", "--mode", "both"], "'split', 'inprocess'"),
         (["start", "--workers", "0"], "--workers"),
         (["start", "--workers", "many"], "--workers"),

@@ -1,6 +1,7 @@
 """The ends of logs, for people."""
 
 import logging
+import os
 import time
 from pathlib import Path
 
@@ -55,6 +56,20 @@ def test_lines_of_all_processes_come_in_the_order_of_time(tmp_path: Path, capsys
         more.write(line(5, "f") + "half a li")
     logs.show()
     assert shown(capsys) == ["worker-02 e", "worker-01 f"]
+
+
+def test_since_leaves_out_lines_that_no_time_precedes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "worker-00.log").write_text("printed\n" + line(3, "a") + "Traceback\n")
+    (tmp_path / "worker-01.log").write_text("all is printed\n")
+    later = time.mktime((2026, 11, 29, 9, 45, 9, 0, 0, -1))
+    os.utime(tmp_path / "worker-01.log", (later, later))
+    (tmp_path / "worker-02.log").write_text("long ago\n")
+    os.utime(tmp_path / "worker-02.log", (0, 0))
+    logs = Logs(tmp_path)
+    logs.show_last(100, time.mktime((2026, 11, 29, 9, 45, 2, 0, 0, -1)))
+    assert shown(capsys) == ["worker-00 a", "worker-00 Traceback", "worker-01 printed"]
+    logs.show_last(100)
+    assert "worker-00 printed" in shown(capsys)
 
 
 def test_only_what_is_as_grave_and_not_older_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
