@@ -6,8 +6,10 @@ RUNNING at once, and what became of it with the commit of the job. So a task tha
 it sends leaves once.
 """
 
+import logging
 from collections.abc import Iterator
 from contextlib import suppress
+from contextvars import ContextVar
 from datetime import datetime
 from importlib import import_module
 from traceback import format_exception
@@ -42,6 +44,11 @@ TRACEBACK_BYTES = 64 << 10  # the end of it is kept
 # A task that this release does not have may be one of a release that is being deployed.
 UNKNOWN_SECONDS, UNKNOWN_ATTEMPTS = 5, 24
 TIMES = ("enqueued_at", "started_at", "last_attempted_at", "finished_at")
+
+
+_is_logged = ContextVar("asgictl_task_is_logged", default=False)
+# A receiver of django.tasks would log once more, without TARGET, what UserCode has logged.
+logging.getLogger(_HOME).addFilter(lambda record: record.levelno < logging.ERROR or not _is_logged.get())
 
 
 class AsgictlBackend(backends.BaseTaskBackend):  # type: ignore[name-defined,misc]  # Django is untyped
@@ -136,8 +143,22 @@ def run(message: BackgroundMessage) -> None:
             current.drop()
         change(result, status=Status.FAILED, finished_at=timezone.now())
         result.errors.append(task_error(ended.error))
-    signals.task_finished.send_robust(sender, task_result=result)
+    tell_finished(sender, result, ended.error)
     keep(result, Stage.FINISHED)
+
+
+def tell_finished(sender: type, result: Any, error: BaseException | None) -> None:
+    """Send the signal: of a task that has raised while its exception is handled, as backends of Django's do."""
+    if error is None:
+        signals.task_finished.send_robust(sender, task_result=result)
+        return
+    token = _is_logged.set(True)
+    try:
+        raise error
+    except BaseException:  # noqa: BLE001 - whatever a task has raised
+        signals.task_finished.send_robust(sender, task_result=result)
+    finally:
+        _is_logged.reset(token)
 
 
 def begin(result: Any, attempt: int) -> None:

@@ -4,7 +4,9 @@ The cases are those of Django's tests/tasks, and what only a queue has.
 """
 
 import asyncio
+import logging
 import os
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -346,3 +348,24 @@ def test_in_the_memory_of_a_test_results_are_there() -> None:
         instance.restore_layer(is_empty=True)
         with pytest.raises(exceptions.TaskResultDoesNotExist):
             result.refresh()
+
+
+def test_a_task_that_raises_is_logged_once_and_receivers_have_its_exception(caplog: pytest.LogCaptureFixture) -> None:
+    seen = []
+
+    def hear(**_: Any) -> None:
+        seen.append(sys.exception())
+
+    ours.signals.task_finished.connect(hear)
+    try:
+        with Instance(Application()) as instance, caplog.at_level(logging.INFO):
+            samples.fail.enqueue("value")
+            samples.fail.enqueue("exit")
+            samples.add.enqueue(1)
+            instance.run()
+    finally:
+        ours.signals.task_finished.disconnect(hear)
+    assert [type(each) for each in seen] == [ValueError, SystemExit, type(None)]
+    errors = [each.name for each in caplog.records if each.levelno >= logging.ERROR]
+    assert errors == ["asgictl.application"] * 2
+    assert caplog.text.count("state=SUCCESSFUL") == 1
