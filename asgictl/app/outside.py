@@ -14,8 +14,8 @@ from asgictl.wire.messages import Job, Sent
 from asgictl.wire.records import is_current
 
 NOWHERE = (
-    "outside of asgictl (a script, a test, a shell, `flask run`) its Redis must be named: set ASGICTL_REDIS to its URL, or"
-    " ASGICTL_NAME to an instance with an embedded Redis ({})"
+    "outside of asgictl (a script, a test, a shell, `flask run`) its Redis must be named: set ASGICTL_REDIS to its URL,"
+    " or ASGICTL_NAME to an instance with an embedded Redis ({})"
 )
 
 

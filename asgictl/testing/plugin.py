@@ -3,8 +3,8 @@
 Without an Instance a test sends nothing: it would reach whatever instance runs on this machine.
 """
 
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
@@ -15,7 +15,7 @@ from asgictl.wire.messages import Broadcast, Job, Sent
 if TYPE_CHECKING:
     from asgictl.testing import Instance
 
-BEFORE = pytest.StashKey[Callable[[Sent], None] | None]()
+BEFORE = pytest.StashKey[outside.StandIn | None]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -27,7 +27,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Refuse sends, from here to the end of the run, while no Instance takes them."""
     if not config.getini("asgictl_real_sends"):
-        config.stash[BEFORE] = outside.use(_refuse)
+        config.stash[BEFORE] = outside.use(outside.StandIn(_refuse, _refuse))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -36,14 +36,14 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         outside.use(config.stash[BEFORE])
 
 
-def _refuse(sent: Sent) -> None:
-    what = "a record of a task"
+def _refuse(sent: Sent | str) -> NoReturn:
+    what = "the result of a task"
     if isinstance(sent, Broadcast):
         what = f"group {sent.group!r}"
     elif isinstance(sent, Job):
         what = f"background channel {sent.name!r}"
     raise ConsumerError(
-        f"a test sends to {what}, and no asgictl.testing.Instance is open to take it: write `with Instance(app) as"
+        f"a test uses {what}, and no asgictl.testing.Instance is open: write `with Instance(app) as"
         " instance:` around it; asgictl_real_sends = true in pytest's settings lets tests send to a real instance"
     )
 

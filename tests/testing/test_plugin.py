@@ -13,7 +13,7 @@ from asgictl.errors import ConsumerError, RedisError
 """
 TESTS = """
 def test_a_group_is_refused():
-    with pytest.raises(ConsumerError, match=r"'room', and no asgictl.testing.Instance is open to take it"):
+    with pytest.raises(ConsumerError, match=r"'room', and no asgictl.testing.Instance is open"):
         Group("room").send(text="hello")
 
 def test_a_job_is_refused():
