@@ -123,6 +123,8 @@ def _import(spec: str, name: str, app_dir: str) -> ModuleType:
                 f"TARGET {spec!r}: there is no module {error.name!r} in {app_dir} or among the installed packages{hint}"
             ) from None
         raise _failed(spec, "cannot be imported", error) from None
+    except TargetError:  # of what it declares, as a malformed path()
+        raise
     except BaseException as error:  # noqa: BLE001 - a module may raise anything when it is imported
         raise _failed(spec, "cannot be imported", error) from None
 

@@ -330,3 +330,9 @@ def test_asgi_2_is_called_as_asgi_3() -> None:
 @pytest.mark.parametrize("target", [asgi, late, LateObject(), partial(late), partial(ASGIObject())])
 def test_asgi_3_is_called_as_it_is(target: Any) -> None:
     assert asgi3(target) is target
+
+
+def test_a_mistake_in_what_a_module_declares_is_told_without_a_traceback(module: Write) -> None:
+    name = module("from asgictl import Application, path\napp = Application(websocket=[path('chat')])")
+    with pytest.raises(TargetError, match=r"^path\('chat'\): a path starts with /$"):
+        load_target(f"{name}:app")
