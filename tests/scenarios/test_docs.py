@@ -1,4 +1,4 @@
-"""What docs/from-channels-1.md, -4.md and django.md show, written into a project as it stands there, and run."""
+"""What the pages on Django and Channels, and on tests of tasks, show: written into a project as it stands, and run."""
 
 import importlib.util
 import json
@@ -233,3 +233,10 @@ def test_the_project_with_its_file_of_settings_starts_and_is_deployed(with_tasks
     count_words(machine)
     assert machine.run("reload").returncode == 0
     count_words(machine)
+
+
+def test_the_test_of_its_tasks_passes(with_tasks: Machine) -> None:
+    assert with_tasks.directory
+    (source,) = re.findall(r"```py\n# news/tests.py\n(.*?)```", (DOCS / "testing.md").read_text(), re.DOTALL)
+    (with_tasks.directory / "news" / "tests.py").write_text(source)
+    run(with_tasks.directory, "manage.py", "test", "news.tests")
