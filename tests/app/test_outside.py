@@ -181,7 +181,7 @@ def test_another_may_have_what_is_sent_and_asked_until_the_one_before_has_it_aga
 
 def test_without_a_redis_it_is_said_what_to_set_also_where_something_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ASGICTL_REDIS")
-    wanted = r"^outside of asgictl .* set ASGICTL_REDIS .*no instance 'shop' runs"
+    wanted = r"^outside of asgictl .* set ASGICTL_REDIS .*no instance 'shop' is running"
     with pytest.raises(RedisError, match=wanted):
         Group("room").send(text="hello")
     with pytest.raises(RedisError, match=wanted):
@@ -201,7 +201,7 @@ def test_without_a_name_a_script_means_the_only_instance_as_commands_do(
     monkeypatch.delenv("ASGICTL_REDIS")
     monkeypatch.delenv("ASGICTL_NAME")
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    with pytest.raises(RedisError, match="no instance 'default' runs; start one"):
+    with pytest.raises(RedisError, match="no instance 'default' is running; start one"):
         Sender.of_environment()
     run(tmp_path, "shop")
     with pytest.raises(RedisError, match=rf"connecting to {tmp_path}/asgictl/shop/redis.sock"):
@@ -210,7 +210,7 @@ def test_without_a_name_a_script_means_the_only_instance_as_commands_do(
     with pytest.raises(RedisError, match=r"ASGICTL_NAME to an instance .*several instances run here: blog, shop"):
         Sender.of_environment()
     monkeypatch.setenv("ASGICTL_NAME", "news")
-    with pytest.raises(RedisError, match="no instance 'news' runs; others do: blog, shop"):
+    with pytest.raises(RedisError, match="no instance 'news' is running; running: blog, shop"):
         Sender.of_environment()
     monkeypatch.setenv("ASGICTL_NAME", "blog")
     with pytest.raises(RedisError, match=rf"connecting to {tmp_path}/asgictl/blog/redis.sock"):

@@ -41,7 +41,8 @@ def test_a_send_outside_of_an_event_without_a_redis_says_what_to_set(
 ) -> None:
     monkeypatch.delenv("ASGICTL_REDIS", raising=False)
     monkeypatch.setenv("ASGICTL_NAME", "nobody-runs-this")
-    with pytest.raises(RedisError, match=r"outside of asgictl \(a script, a test, `flask run`\) .*set ASGICTL_REDIS"):
+    said = r"outside of asgictl \(a script, a test, a shell, `flask run`\) .*set ASGICTL_REDIS"
+    with pytest.raises(RedisError, match=said):
         Group("g").send(text="x")
     with pytest.raises(RedisError, match="set ASGICTL_REDIS"):
         Channel("c").send({})

@@ -10,6 +10,7 @@ SECONDS = 100
 def run_suite(name: str) -> None:
     """Run a module of tests beside this one; fails if one of them does."""
     suite = Path(__file__).with_name(name)
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", str(suite)]
+    options = ["-p", "no:cacheprovider", "-p", "no:xdist", "-o", "asgictl_real_sends=true"]  # to a Redis of its own
+    command = [sys.executable, "-m", "pytest", "-q", *options, str(suite)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
     assert done.returncode == 0, done.stdout[-5000:]

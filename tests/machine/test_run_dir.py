@@ -233,7 +233,7 @@ def test_without_a_name_the_default_or_the_only_instance_is_meant(names: list[st
 
 def test_what_does_not_run_is_told_what_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    assert str(not_found("shop")) == "no instance 'shop' runs; start one with asgictl start"
+    assert str(not_found("shop")) == "no instance 'shop' is running; start one with asgictl start"
     for name in ("blog", "news", "shop"):  # the last is being made, or was left
         (tmp_path / "asgictl" / name).mkdir(parents=True)
-    assert str(not_found("shop")) == "no instance 'shop' runs; others do: blog, news"
+    assert str(not_found("shop")) == "no instance 'shop' is running; running: blog, news"
