@@ -367,7 +367,7 @@ def test_one_change_at_a_time(site: Machine) -> None:
     assert done.returncode == 6
     assert "under way" in done.stderr
     reload.send_signal(signal.SIGTERM)
-    assert "given up" in reload.communicate(timeout=60)[0]
+    assert "interrupted" in reload.communicate(timeout=60)[0]
     assert served(site) == b"one"
     until(lambda: len(processes(site, "worker")) == 1, "what had started is gone")
 
