@@ -334,5 +334,5 @@ def test_asgi_3_is_called_as_it_is(target: Any) -> None:
 
 def test_a_mistake_in_what_a_module_declares_is_told_without_a_traceback(module: Write) -> None:
     name = module("from asgictl import Application, path\napp = Application(websocket=[path('chat')])")
-    with pytest.raises(TargetError, match=r"^path\('chat'\): a path starts with /$"):
+    with pytest.raises(TargetError, match=r"^path\('chat'\): a path must start with /$"):
         load_target(f"{name}:app")
