@@ -182,7 +182,9 @@ def test_what_cannot_be_sent_is_refused_where_it_is_sent(jobs: Machine) -> None:
         assert (refused.returncode, refused.stderr.count("Error: ")) == (status, 1), refused.stderr
 
 
-def test_delayed_jobs_outlive_a_redis_and_a_controller_that_are_killed(machine: Machine, tmp_path: Path) -> None:
+def test_delayed_jobs_outlive_a_redis_and_a_controller_that_are_killed(
+    real_sends: None, machine: Machine, tmp_path: Path
+) -> None:
     """The bar in short form; in full: make bars OPTIONS=background."""
     machine.directory, log, count = ROOT, tmp_path / "ran", 400
     machine.start("benchmarks.jobs:app", "--workers", "2")
@@ -196,7 +198,9 @@ def test_delayed_jobs_outlive_a_redis_and_a_controller_that_are_killed(machine: 
     assert min(note.late_seconds for note in ran) >= 0
 
 
-def test_what_jobs_send_leaves_once_while_their_workers_are_killed(machine: Machine, tmp_path: Path) -> None:
+def test_what_jobs_send_leaves_once_while_their_workers_are_killed(
+    real_sends: None, machine: Machine, tmp_path: Path
+) -> None:
     machine.directory, log, each, rounds = ROOT, tmp_path / "ran", 150, 3
     machine.start("benchmarks.jobs:app", "--workers", "2")
     redis_url = f"unix://{machine.runtime}/asgictl/default/redis.sock"
