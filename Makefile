@@ -28,14 +28,15 @@ start: $(RUNTIME)
 
 # Unit and contract tests first, under coverage, which has a bar (Hypothesis draws the same each time, and does not look
 # at the clock); then what needs instances. TESTS has no bar.
-# What fails there, beside other tests, is run once more alone, as CPython's regrtest does, and has to pass then.
+# What fails beside other tests is run once more alone, as CPython's regrtest does, and has to pass then.
+alone = { [ $$? = 1 ] && echo 'Alone, what failed:' && \
+  $(PYTEST) --numprocesses 0 --no-cov --last-failed --last-failed-no-failures none $(1); }
 test: $(DEVELOPMENT)
 ifdef TESTS
 	$(PYTEST) $(TESTS)
 else
-	$(PYTEST) --cov --cov-report=term --hypothesis-profile=ci $(FAST)
-	$(PYTEST) $(SLOW) || { [ $$? = 1 ] && echo 'Alone, what failed:' && \
-	  $(PYTEST) --numprocesses 0 --last-failed --last-failed-no-failures none $(SLOW); }
+	$(PYTEST) --cov --cov-report=term --hypothesis-profile=ci $(FAST) || $(call alone,$(FAST))
+	$(PYTEST) $(SLOW) || $(call alone,$(SLOW))
 endif
 
 # For the inner loop: what needs no instance, and is not marked as slow.
