@@ -28,8 +28,9 @@ from asgictl.wire.messages import BACKGROUND, VERSION, Job
 logger = logging.getLogger("asgictl.layers")
 _BEAT, _MOVE_DUE = script("beat"), script("move_due")
 _DECLARED, _TAKE_BACK = script("declared"), script("take_back")
-_REAP_INTERFACE = _DECLARED + script("reap_interface")
-_REAP_CONNECTIONS = _DECLARED + script("reap_connections")
+_BUSY = script("busy")
+_REAP_INTERFACE = _DECLARED + _BUSY + script("reap_interface")
+_REAP_CONNECTIONS = _DECLARED + _BUSY + script("reap_connections")
 _REAP_WORKER = _DECLARED + DEAD_LETTER + _TAKE_BACK + script("reap_worker")
 _RELEASE = _DECLARED + _TAKE_BACK + script("release")
 REAP_CALLS = 8  # with more keys each time: three do unless processes come and go meanwhile; then the next beat goes on

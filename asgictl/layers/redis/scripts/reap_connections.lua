@@ -4,17 +4,7 @@
 -- ARGV  wire field · prefix of channels' streams · connection ...
 -- Returns how many connections are left, as they still have an event in a stream; or, having done nothing, the names of
 -- keys to declare too.
-local busy, left, emitted = {}, 0, {}
-for _, stream in ipairs(redis.call('SMEMBERS', KEYS[1])) do
-  local channel = string.sub(stream, 1, #ARGV[2]) == ARGV[2] and string.sub(stream, #ARGV[2] + 1) or 'background.'
-  local has_connections = string.sub(channel, 1, 11) ~= 'background.'
-  for _, entry in ipairs(has_connections and needs(stream) and redis.pcall('XRANGE', stream, '-', '+', 'COUNT', 20000) or {}) do
-    local ok, _, _, connection = pcall(cmsgpack.unpack_limit, entry[2][2], 2, 1) -- as in take_back.lua
-    if ok and type(connection) == 'string' then
-      busy[connection] = true
-    end
-  end
-end
+local busy, left, emitted = busy_connections(KEYS[1], ARGV[2]), 0, {}
 for at = 3, #ARGV do
   if busy[ARGV[at]] then
     left = left + 1

@@ -8,7 +8,7 @@ local lease = tonumber(redis.call('ZSCORE', KEYS[1], ARGV[1]) or 0)
 if ARGV[2] ~= '1' and lease > time[1] * 1000 + math.floor(time[2] / 1000) then
   return -1
 end
-local inboxes, busy, left, emitted = {}, {}, 0, {}
+local inboxes, left, emitted = {}, 0, {}
 local prefix = string.sub(KEYS[1], 1, -#'alive' - 1) .. 'ch:' -- of channels' streams
 -- ASGI applications wait for what its connections do, and may say nothing from which they would learn of their end.
 for _, worker in ipairs(redis.call('EXISTS', KEYS[3]) == 1 and redis.call('ZRANGE', KEYS[1], 0, -1) or {}) do
@@ -20,17 +20,7 @@ for _, worker in ipairs(redis.call('EXISTS', KEYS[3]) == 1 and redis.call('ZRANG
 end
 -- pcall, here and below: whatever stands where something of ours is to be, the rest is seen to.
 local farewells = redis.pcall('HGETALL', KEYS[5])
--- What a connection still has in a stream runs before its disconnect.
-for _, stream in ipairs(#farewells > 0 and redis.call('SMEMBERS', KEYS[2]) or {}) do
-  local channel = string.sub(stream, 1, #prefix) == prefix and string.sub(stream, #prefix + 1) or 'background.'
-  local has_connections = string.sub(channel, 1, 11) ~= 'background.'
-  for _, entry in ipairs(has_connections and needs(stream) and redis.pcall('XRANGE', stream, '-', '+', 'COUNT', 20000) or {}) do
-    local ok, _, _, connection = pcall(cmsgpack.unpack_limit, entry[2][2], 2, 1) -- as in take_back.lua
-    if ok and type(connection) == 'string' then
-      busy[connection] = true
-    end
-  end
-end
+local busy = #farewells > 0 and busy_connections(KEYS[2], prefix) or {}
 for i = 1, #farewells, 2 do
   if #emitted < 200 and not busy[farewells[i]] then
     local stream, event = string.match(farewells[i + 1], '^(%S+) (.*)$')
