@@ -36,10 +36,22 @@ SPARE_DESCRIPTORS = 256  # beside the sockets of users
 LOCUSTFILE_SECONDS = 60
 TAIL_LINES = 12
 SEEDS = 1_000_000
-INPROCESS = ("in-process", "in-process WSGI"), ("all", "timed")  # the control shows what Django on ASGI costs
+SPLIT_IS = "interfaces hold the connections, workers run the application, Redis carries events between them"
+INPROCESS = (  # name, part, about; the control shows what Django on ASGI costs
+    ("in-process", "all", "each server process holds connections and runs the application"),
+    (
+        "in-process WSGI",
+        "timed",
+        "in-process, with the TARGET of split: what is between these two is due to the "
+        "architecture alone, and what is between it and in-process to the application's form",
+    ),
+)
 # What other servers run of what in-process runs: beside our way to deploy stands the best that they know.
 PLAIN_ASGI = {DEMO: "asgictl.demo:plain", "mysite.asgi:application": "mysite.asgi:application"}
-BEST_DEPLOY = "gunicorn {target} -b {{bind}} -w {processes} -k asgi --graceful-timeout 5 --no-control-socket"
+BEST_DEPLOY_IS = (
+    "the best way that is known to deploy the TARGET of in-process without asgictl; it takes part there only"
+)
+BEST_DEPLOY = "gunicorn {target} -b {{bind}} -w {processes} -k asgi --graceful-timeout 2 --no-control-socket"
 # What a locustfile holds: the name of each class of users, and whether it keeps to a rate.
 USERS_OF = """
 import locust, sys
@@ -173,21 +185,26 @@ def sides(config: CompareConfig, workers: int) -> list[Side]:
     processes = config.interfaces + workers
     split, inprocess = f"--interfaces {config.interfaces} --workers {workers}", f"--workers {processes}"
     sides = [
-        Side("split", f"{targets[0]} --mode split {split} --threads {config.threads or processes}"),
+        Side("split", f"{targets[0]} --mode split {split} --threads {config.threads or processes}", about=SPLIT_IS),
         *(
-            Side(name, f"{target} --mode inprocess {inprocess} --threads {config.threads or workers}", part=part)
-            for name, part, target in zip(*INPROCESS, targets[1:], strict=False)
+            Side(
+                name,
+                f"{target} --mode inprocess {inprocess} --threads {config.threads or workers}",
+                part=part,
+                about=about,
+            )
+            for (name, part, about), target in zip(INPROCESS, targets[1:], strict=False)
         ),
     ]
     if config.again:
-        sides.append(replace(sides[0], name="split again"))
+        sides.append(replace(sides[0], name="split again", about="the same once more: what the machine alone does"))
     if config.also is not None:
         sides.append(_third(config.also, config.also_reload or ""))
     elif config.also_reload:
         raise ComparisonError("--also-reload is for the side of --also")
     if plain := PLAIN_ASGI.get(config.targets[1]):
         command = BEST_DEPLOY.format(target=plain, processes=processes)
-        sides.append(Side("gunicorn asgi", command, part="deploy"))
+        sides.append(Side("gunicorn asgi", command, part="deploy", about=BEST_DEPLOY_IS))
     return sides
 
 

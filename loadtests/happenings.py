@@ -133,5 +133,8 @@ def kill(server: Server, usage: Usage, kind: str) -> str:
         victims = usage.pids.get(role, [])
     if not (victims := [pid for pid in victims if pid]):
         raise NotPossible(LACKS[kind])
-    os.kill(max(victims, key=lambda pid: (connected(pid, server.port), pid)), signal.SIGKILL)
-    return f"kill -9 of {NAMES.get(role, f'a {role}')}"
+    held = {pid: connected(pid, server.port) for pid in victims}
+    victim = max(held, key=lambda pid: (held[pid], pid))
+    os.kill(victim, signal.SIGKILL)
+    holding = f", which held {held[victim]} of {sum(held.values())} connections" if held[victim] else ""
+    return f"kill -9 of {NAMES.get(role, f'a {role}')}{holding}"

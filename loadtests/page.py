@@ -7,6 +7,8 @@ from pathlib import Path
 from asgictl.loadtests.curve import Curve, holds
 from asgictl.loadtests.plots import ROLES, curves, due, plots
 from asgictl.loadtests.report import Finding, Report, figure, milliseconds
+from asgictl.loadtests.run import Happening
+from asgictl.loadtests.scenarios import Scenario
 from asgictl.loadtests.verdicts import Answer, reach
 
 TEMPLATE = Path(__file__).with_name("report.html")
@@ -15,9 +17,22 @@ MEANINGS = {
     "interface": "holds the connections of split, and forwards what arrives",
     "worker": "runs the application in split",
     "redis": "carries events between the two",
-    "server": "holds connections and runs the application, in-process and with other servers",
-    "controller": "starts and watches the others (supervisord and ours)",
-    "database": "keeps the rows of all sides in turn",
+    "server": "holds connections and runs the application, in-process and with other servers; gunicorn's master too",
+    "controller": "starts and watches the others: supervisord, and asgictl's own",
+    "database": "keeps the rows, of one side after the other",
+}
+USERS = {
+    "Hello": "get a page",
+    "Noted": "get a page that writes down who asked",
+    "Mixed": "get pages, 1 in 20 of them slow; times are those of the others",
+    "DjangoWriter": "send a form",
+    "Echo": "say something on a WebSocket, and hear it back",
+    "NotedEcho": "say something on a WebSocket that is written down, and hear it back",
+    "Room": "say something in a room of four WebSockets, and hear it there",
+    "Returning": "drop their WebSockets at one moment, and connect again",
+    "Idle": "hold a WebSocket open",
+    "Listener": "hear a chat room on a WebSocket",
+    "Talker": "speaks there",
 }
 
 
@@ -30,7 +45,10 @@ def page(report: Report, curve: Curve | None = None) -> str:
         "OVERVIEW": "",
         "SUMMARY": escape(report.summary()),
         "ALERTS": "".join(f'<p class="alert">{escape(line)}</p>' for line in alerts),
-        "LEGEND": _legend("side", {str(number): name for number, name in enumerate(names)}),
+        "LEGEND": "".join(
+            f'<li><span class="key" style="--key:var(--side-{number})">{escape(text)}</span></li>'
+            for number, text in enumerate(report.sides())
+        ),
         "FIRST": escape(names[0]),
         "OTHER": escape(names[1]),
         "ROWS": "".join(_row(report, found, each) for found in report.findings for each in found.answers),
@@ -117,10 +135,14 @@ def _section(report: Report, found: Finding) -> str:
         + "".join(f'<p class="note">† {escape(note)}</p>' for note in each.notes)
         for each in found.answers
     )
-    load = f"{scenario.count:,} users ({' and '.join(scenario.users) or 'of the locustfile'})"
-    if scenario.unit != "socket":
-        what = "messages" if "Talker" in scenario.users else "starts"
-        load += f", {scenario.rate:g} {what} a second" if scenario.rate else ", each as fast as it is answered"
+    load = f"{scenario.count:,} users {_kinds(scenario)}"
+    if "Talker" in scenario.users:
+        load += f"; {scenario.rate:g} messages a second"
+    elif scenario.rate:
+        load += (f"; each begins once in {scenario.count / scenario.rate:.3g} s, {scenario.rate:g} a second together, "
+                 "and after a failure again when it is next due")  # fmt: skip
+    elif scenario.unit != "socket":
+        load += "; each begins again as soon as it is answered"
     shown = "".join(f"<figure>{plot}</figure>" for plot in plots(found.runs, scenario.unit))
     return (
         f'<section id="{scenario.name}"><h2>{scenario.name}</h2><p class="question">{escape(scenario.question)}</p>'
@@ -129,13 +151,22 @@ def _section(report: Report, found: Finding) -> str:
     )
 
 
+def _kinds(scenario: Scenario) -> str:
+    """Say what a scenario's users do."""
+    if not scenario.users:
+        return "of the locustfile"
+    shares = "all" if len(scenario.users) == 1 else "half each" if "Talker" not in scenario.users else "all but one"
+    return f"({shares}: {'; '.join(USERS[name] for name in scenario.users)})"
+
+
 def _figures(found: Finding) -> str:
-    """The figures of all sides, one under the other."""
+    """The figures of all sides, one under the other; of users who noticed where _happenings does not say it."""
     unit = found.scenario.unit
-    wanted = {"rate": f"{unit}s", "p50": "p50", "p99": "p99", "cost": "CPU each", "lost": "users who noticed"}
+    wanted = {"rate": f"{unit}s", "p50": "p50", "p99": "p99", "cost": "CPU each", "memory": "memory"}
     if unit == "socket":
-        wanted = {"kib": "memory each", "lost": "users who noticed"}
-    wanted["gap"] = "longest without service"
+        wanted = {"kib": "memory each"}
+    if not found.scenario.happenings:
+        wanted |= {"lost": "users who noticed", "gap": "longest without service"}
     if "Noted" in found.scenario.users:
         wanted["twice"] = "ran twice"
     shown = [(number, name) for number, (name, runs) in enumerate(found.runs.items()) if runs]
@@ -150,14 +181,21 @@ def _happenings(found: Finding) -> str:
         for kind in found.scenario.happenings:
             felt = [each for run in runs for each in run.happenings if each.kind == kind]
             if felt:
-                gap, noticed = max(each.gap for each in felt), sum(each.affected for each in felt)
                 names.append((number, name))
-                rows.append([
-                    ("done", felt[0].way or felt[0].note or kind), ("users who noticed", str(noticed)),
-                    ("requests failed", str(sum(each.requests for each in felt))),
-                    ("longest without service", milliseconds(gap)),
-                ])  # fmt: skip
+                rows.append([("done in each round", felt[0].note or felt[0].way or kind), *_felt(felt)])
     return _table([name for _, name in names], rows, [number for number, _ in names]) if rows else ""
+
+
+def _felt(felt: list[Happening]) -> list[tuple[str, str]]:
+    """What users noticed of something in all rounds; dashes where it was not done, or not to the end."""
+    happened = all(each.at is not None for each in felt)
+    figures = {
+        "users who noticed": sum(each.affected for each in felt),
+        "requests failed": sum(each.requests for each in felt),
+        "sockets closed": sum(each.closed for each in felt),
+        "longest without service": milliseconds(max(each.gap for each in felt)),
+    }
+    return [(title, str(figure) if happened else "–") for title, figure in figures.items()]
 
 
 def _table(names: list[str], rows: list[list[tuple[str, str]]], colours: list[int] | None = None) -> str:

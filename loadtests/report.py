@@ -18,7 +18,7 @@ from asgictl.loadtests.scenarios import Scenario
 from asgictl.loadtests.verdicts import LEAST_ROUNDS, Answer, Outcome, reach
 
 SCHEMA = 2
-PACKAGES = ("asgictl", "uvicorn", "gunicorn", "redis", "locust", "websockets")
+PACKAGES = ("asgictl", "uvicorn", "gunicorn", "redis", "locust", "websockets", "django", "channels", "psycopg")
 FORMS = {
     "rate": "{:,.0f}/s",
     "cost": "{:,.0f} µs",
@@ -83,9 +83,7 @@ class Report:
 
     def title(self, each: Answer) -> str:
         """Return what an answer is called in a list of all."""
-        done = [each.happening] if each.happening not in ("", each.scenario) else []
-        beside = "" if each.other == self.comparison.sides[1].name else f" beside {each.other}"
-        return " · ".join([each.scenario, *done]) + beside
+        return question(each) + ("" if each.other == self.comparison.sides[1].name else f" beside {each.other}")
 
     def summary(self) -> str:
         """Return which side is ahead in what; questions are not added up, for they do not weigh alike."""
@@ -94,37 +92,53 @@ class Report:
             return "Nothing was compared."
         if all(each.rounds == 1 for each in found):
             return ONE_ROUND
+        others = dict.fromkeys(each.other for each in found)
+        said = {other: self._ahead([each for each in found if each.other == other]) for other in others}
+        if len(said) == 1:
+            return said.popitem()[1]
+        return " ".join(f"Beside {other}: {what}" for other, what in said.items())
+
+    def _ahead(self, found: list[Answer]) -> str:
+        """Return who is ahead in what, of answers about the same two sides."""
         said = []
         for side in self.comparison.sides:
-            if won := [self.title(each) for each in found if each.winner == side.name]:
+            if won := [question(each) for each in found if each.winner == side.name]:
                 said.append(f"{side.name} is ahead in {', '.join(won)}")
         for outcome in (Outcome.EQUIVALENT, Outcome.UNDECIDED):
-            if names := [self.title(each) for each in found if each.outcome is outcome]:
+            if names := [question(each) for each in found if each.outcome is outcome]:
                 said.append(f"{outcome}: {', '.join(names)}")
         return "; ".join(said) + "."
+
+    def sides(self) -> list[str]:
+        """Return what each side is: its name, what it is compared for, its command and processes."""
+        lines = []
+        for side in self.comparison.sides:
+            facts = self.comparison.facts.get(side.name, {"processes": {}})
+            held = ", ".join(f"{count} {role}" for role, count in sorted(facts["processes"].items()))
+            threads = f", {facts['threads']} threads each for sync code" if "threads" in facts else ""
+            about, processes = f"{side.about}; " * bool(side.about), f" ({held}{threads})" * bool(held)
+            lines.append(f"{side.name}: {about}run as {side.command}{processes}")
+        return lines
 
     def conditions(self) -> list[str]:
         """Return how it was measured, a line each."""
         made, cores = self.machine, self.machine["cores"]
-        pinned = f"the servers of a side on {_listed(cores['servers'])}, the load on {_listed(cores['load'])}"
+        pinned = f"the servers of a side on core {_listed(cores['servers'])}, the load on core {_listed(cores['load'])}"
         shared = "shared by servers and load, so that each disturbs the other"
         rounds = [each.rounds for found in self.findings for each in found.answers] or [0]
         counted = f"{min(rounds)} to {max(rounds)}" if min(rounds) < max(rounds) else str(max(rounds))
         lines = [
             f"{made['made']} · {made['platform']} · {made['cpu']} · Python {made['python']} · "
-            + ", ".join(f"{name} {made['versions'][name]}" for name in PACKAGES),
+            + ", ".join(f"{name} {made['versions'][name]}" for name in PACKAGES if name in made["versions"]),
             f"{cores['machine']} cores: {pinned if cores['servers'] != cores['load'] else shared}",
-            f"{counted} rounds of {self.comparison.duration:g} s, in blocks of AB and BA in random order "
-            f"(seed {self.comparison.seed}), each on servers started anew",
+            f"{counted} rounds of {self.comparison.duration:g} s and more, each on servers started anew; of two rounds "
+            f"one has the sides in reverse order, and chance says which (seed {self.comparison.seed})",
         ]
         if database := self.settings.get("database"):
-            lines.append(f"the site keeps its rows in {database}")
+            lines.append(f"the site keeps its rows in {database}; what that uses counts for the side that is measured")
         for side in self.comparison.sides:
             facts = self.comparison.facts.get(side.name)
             if facts:
-                roles = ", ".join(f"{count} {role}" for role, count in sorted(facts["processes"].items()))
-                threads = f", {facts['threads']} threads each for sync code" if "threads" in facts else ""
-                lines.append(f"{side.name}: {side.command} ({roles}{threads})")
                 if held := self._placement(side.name):
                     lines.append(f"{side.name}: connections that each process held (first round): {held}")
                 if facts.get("redis") == "external":
@@ -134,7 +148,8 @@ class Report:
         busiest = max((run.generator for run in self.comparison.runs), default=0)
         missed = sum(run.missed for run in self.comparison.runs)
         lines.append(
-            f"the load generator used at most {busiest:.0%} of a core; {missed:,} starts missed their schedule"
+            f"the load generator used at most {busiest:.0%} of a core; {missed:,} requests and messages were sent "
+            "later than due, since their user still waited for the last answer"
         )
         return lines + self.comparison.complaints + ["INTERRUPTED: not everything was measured"] * self.interrupted
 
@@ -165,7 +180,8 @@ class Report:
             for found in self.findings
         ]
         sides = [
-            {"name": side.name, "command": side.command, **self.comparison.facts.get(side.name, {}),
+            {"name": side.name, "about": side.about, "command": side.command,
+             **self.comparison.facts.get(side.name, {}),
              "failure": self.comparison.failures.get(side.name)}
             for side in self.comparison.sides
         ]  # fmt: skip
@@ -192,7 +208,7 @@ class Report:
             figures = " · ".join([f"{ours} {first}", beside, *more])
             verdicts.add_row(title, Text("\n").join([Text(verdict, style="bold"), Text(figures), *map(Text, notes)]))
         console.print(verdicts)
-        for line in self.conditions():
+        for line in [*self.sides(), *self.conditions()]:
             console.print(f"· {line}", highlight=False, markup=False)
 
 
@@ -203,6 +219,11 @@ def figure(metric: str, runs: list[Run]) -> str:
         return "–"
     middle = median(found)
     return FORMS[metric].format(middle) if metric in FORMS else milliseconds(middle)
+
+
+def question(each: Answer) -> str:
+    """Return what an answer is about: a scenario, and what was done in it where that is not its name."""
+    return " · ".join([each.scenario, *([each.happening] if each.happening not in ("", each.scenario) else [])])
 
 
 def headline(each: Answer, runs: list[Run]) -> str:

@@ -3,14 +3,14 @@
 import math
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
 from asgictl.loadtests.contention import LOAD, SERVERS, Watched, disturbances
 from asgictl.loadtests.histogram import Histogram
 from asgictl.loadtests.scenarios import Scenario
-from asgictl.loadtests.usage import GENERATOR, Usage
+from asgictl.loadtests.usage import DATABASE, GENERATOR, Usage
 
 PERCENTILES = (50, 75, 90, 95, 99, 99.5, 99.9, 99.99, 100)
 SATURATED = 0.9  # of a core: above it the generator may be what limits
@@ -24,7 +24,8 @@ class Happening:
     """What was done to a side in mid-run: `at` seconds after its beginning, None where it has no such process.
 
     affected: users of whom something failed, was closed or never sent until the next one. requests: of theirs, those
-    that failed. gap: the longest that one of them went unanswered, seconds. note: what went wrong in doing it.
+    that failed. closed: sockets. gap: the longest that one of them went unanswered, seconds. note: what went wrong in
+    doing it.
     """
 
     kind: str
@@ -32,6 +33,7 @@ class Happening:
     way: str = ""
     affected: int = 0
     requests: int = 0
+    closed: int = 0
     gap: float = 0.0
     note: str = ""
 
@@ -98,7 +100,7 @@ class Run:
             "p50": self.percentiles[0] if self.percentiles else math.nan,
             "p99": self.percentiles[4] if self.percentiles else math.nan,
             "kib": self.kib,
-            "memory": sum(self.memory.values()) or math.nan,
+            "memory": sum(size for role, size in self.memory.items() if role != DATABASE) or math.nan,
             "lost": float(self.affected),
             "twice": float(self.twice),
             "gap": self.gap,
@@ -172,12 +174,12 @@ def _felt(happenings: list[Happening], record: dict[str, Any]) -> list[Happening
             continue
         first, last = math.floor(each.at), math.floor(until[each.at]) if until[each.at] < math.inf else math.inf
         within = [second for second in range(math.ceil(record["seconds"])) if first <= second < last]
-        failed = (Counter(record["failed"].get(str(second), {})) for second in within)
+        failed = sum((Counter(record["failed"].get(str(second), {})) for second in within), Counter[str]())
         felt.append(
-            Happening(
-                each.kind, each.at, each.way, len(_affected(record, first, last)),
-                sum(wrong.total() - wrong["close"] for wrong in failed),
-                max((record["gaps"].get(str(second), 0.0) for second in within), default=0.0), each.note,
+            replace(
+                each, affected=len(_affected(record, first, last)),
+                requests=failed.total() - failed["close"], closed=failed["close"],
+                gap=max((record["gaps"].get(str(second), 0.0) for second in within), default=0.0),
             )
         )  # fmt: skip
     return felt

@@ -35,6 +35,7 @@ class Side:
 
     tree: the source tree whose modules it runs, in that directory; None: those that run here. reload: the command that
     deploys anew, with {pid} and {port}; "": a SIGHUP, or `asgictl reload`. part: in which scenarios, see PARTS.
+    about: what it is, and why it is compared.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Side:
     tree: Path | None = None
     reload: str = ""
     part: str = "all"
+    about: str = ""
 
     @property
     def detached(self) -> bool:

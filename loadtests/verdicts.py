@@ -181,7 +181,7 @@ def _worded(each: Answer) -> Answer:
     ahead, behind = each.sides
     counts = (
         f"users who noticed: {each.first} {each.ours:.0f}, {each.other} {each.theirs:.0f} of {each.users}; "
-        f"longest without service: {each.gaps[0]:.2f} s, {each.gaps[1]:.2f} s"
+        f"longest without service: {each.first} {each.gaps[0]:.2f} s, {each.other} {each.gaps[1]:.2f} s"
     )
     if each.outcome is Outcome.EQUIVALENT:
         return replace(each, words=f"equivalent: {counts}" if each.users else f"equivalent: {reach(each)}")
@@ -196,7 +196,8 @@ def _worded(each: Answer) -> Answer:
     if each.users:
         return replace(each, words=f"undecided: {counts}")
     needed = f"about {each.needed}" if each.rounds < each.needed < MOST_NEEDED else "many more"
-    return replace(each, words=f"undecided: {reach(each)}; {needed} rounds would decide")
+    leaning = ", leaning to" if each.low > 1 or each.high < 1 else ":"
+    return replace(each, words=f"undecided{leaning} {reach(each)}; {needed} rounds would decide")
 
 
 def decided(each: Answer) -> bool:
@@ -254,9 +255,11 @@ def _notes(scenario: Scenario, ours: list[Run], theirs: list[Run]) -> tuple[str,
         if twice := sum(run.twice for run in runs):
             notes.append(f"{side}: {twice:,} of {sum(run.done for run in runs):,} requests and messages ran twice")
         if missed := sum(run.missed for run in runs):
-            notes.append(f"{side}: {missed:,} starts missed their schedule")
+            notes.append(
+                f"{side}: {missed:,} were sent later than due, since the user still waited for the last answer"
+            )
         if unsent := sum(run.unsent for run in runs):
-            notes.append(f"{side}: {unsent:,} starts were due and never sent")
+            notes.append(f"{side}: {unsent:,} were due and never sent")
         if not scenario.happenings and any(run.wrong > run.unsent for run in runs):
             common = Counter[str]()
             for run in runs:

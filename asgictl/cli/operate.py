@@ -110,7 +110,8 @@ def _change(name: str, done: str, change: Callable[["Deploys"], "Cost"]) -> None
         raise click.ClickException(
             "interrupted before all processes were ready: those that had started are stopped"
         ) from None
-    closed = f"; {cost.closed} WebSockets were closed with 1012" if cost.closed else ""
+    sockets = "WebSocket was" if cost.closed == 1 else "WebSockets were"
+    closed = f"; {cost.closed} {sockets} closed with 1012" if cost.closed else ""
     killed = f"; {cost.killed} processes did not drain in time and were killed" if cost.killed else ""
     click.echo(done + closed + killed)
     if ending.is_set():

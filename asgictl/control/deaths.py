@@ -26,10 +26,9 @@ def how_ended(run_dir: Path, process: str, pid: int, *, was_ready: bool) -> str:
         status = take_exit(run_dir, pid) if status is None else status  # of gunicorn's
         with suppress(NotRunning):
             slot = next((each for each in supervisor.started() if each["name"] == process), None)
+            is_stopped = slot is None or slot["statename"] == "STOPPING"
             # One that was not ready yet may have been stopped for how it ended.
-            if slot is None and (was_ready or status is None):
-                return STOPPED
-            if slot and was_ready and slot["statename"] == "STOPPING":
+            if is_stopped and (was_ready or (slot is None and status is None)):
                 return STOPPED
             if slot and (last := slot.get("last_exit")) and last["pid"] == pid:
                 return f"died: {reason(Exit(**last))}"

@@ -352,12 +352,12 @@ async def test_what_has_expired_leaves_room(make: Make, kind: str) -> None:
 @scenario
 async def test_a_reader_that_comes_back_after_its_membership_has_ended(make: Make) -> None:
     """What was sent while it was a member waits for it, and it may join again."""
-    layer = make(group_expiry=0.4)
+    layer = make(group_expiry=1.5)
     channel = await layer.new_channel()
     for member in (channel, "work"):
         await layer.group_add("g", member)
     await layer.group_send("g", {"n": 1})
-    await asyncio.sleep(0.5)
+    await asyncio.sleep(1.7)
     await layer.group_send("g", {"n": 2})
     for member in (channel, "work"):
         assert await numbers(layer, member, 1) == [1]
@@ -369,14 +369,14 @@ async def test_a_reader_that_comes_back_after_its_membership_has_ended(make: Mak
 
 @scenario
 async def test_a_membership_expires_unless_it_is_renewed(make: Make) -> None:
-    layer = make(group_expiry=0.5)
+    layer = make(group_expiry=1.5)
     one, two = await layer.new_channel(), await layer.new_channel()
     for channel in (one, two, "work", "more"):
         await layer.group_add("g", channel)
-    await asyncio.sleep(0.3)
+    await asyncio.sleep(0.9)
     for channel in (two, "more"):
         await layer.group_add("g", channel)
-    await asyncio.sleep(0.3)
+    await asyncio.sleep(0.9)
     await layer.group_send("g", HELLO)
     assert await layer.receive(two) == await layer.receive("more") == HELLO
     await nothing(layer, one)

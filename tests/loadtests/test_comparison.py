@@ -157,12 +157,12 @@ def test_a_side_takes_part_where_it_has_something_to_say(monkeypatch: pytest.Mon
     assert [(each.scenario, each.other) for each in found.answers()] == [
         ("hello", "in-process"), ("deploy", "in-process"), ("deploy", "gunicorn"),
     ]  # fmt: skip
-    assert found.round_seconds(SCENARIOS["deploy"]) == 3 * (12.5 + 1 + 4)
+    assert found.round_seconds(SCENARIOS["deploy"]) == 3 * (15 + 1 + 4)
 
 
 def test_more_than_one_thing_is_done_to_a_side_one_after_the_other() -> None:
     found = Comparison(SIDES, [], 1, 6.0, [0], [1])
     assert found.seconds(SCENARIOS["hello"]) == 6.0
-    assert found.seconds(SCENARIOS["deploy"]) == 12.5
+    assert found.seconds(SCENARIOS["deploy"]) == 15
     assert found.seconds(SCENARIOS["crash"]) == 22.5
     assert replace(found, duration=60.0).seconds(SCENARIOS["deploy"]) == 60.0

@@ -71,7 +71,7 @@ def test_the_process_that_holds_most_connections_is_killed(monkeypatch: pytest.M
     usage.pids = {"server": [11, 12, 13], "worker": [21, 22]}
     monkeypatch.setattr(happenings, "connected", lambda pid, _: {11: 2, 12: 9, 13: 0}.get(pid, 0))
     monkeypatch.setattr(os, "kill", lambda *told: killed.append(told))
-    assert kill(Server(0, "", None), usage, "connections") == "kill -9 of a server"
+    assert kill(Server(0, "", None), usage, "connections") == "kill -9 of a server, which held 9 of 11 connections"
     assert kill(Server(0, "", None), usage, "application") == "kill -9 of a worker"
     assert killed == [(12, signal.SIGKILL), (22, signal.SIGKILL)]
     with pytest.raises(NotPossible, match="has no Redis"):

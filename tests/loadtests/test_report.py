@@ -4,6 +4,7 @@ import io
 import json
 import math
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -37,7 +38,7 @@ def made_up(side: str, scenario: str, number: int, **more: Any) -> Run:
 
 def crashed(closed: int) -> list[Happening]:
     return [
-        Happening("application", 2.5, "kill -9 of a worker", 5 * closed, closed, 0.25),
+        Happening("application", 2.5, "kill -9 of a worker", 5 * closed, closed, max(0, closed - 1), 0.25),
         Happening("master", None, note="has no master among its servers"),
         Happening("redis", 12.5, "kill -9 of Redis"),
     ]
@@ -84,6 +85,29 @@ def test_the_summary_names_questions_and_counts_no_wins(report: Report) -> None:
     )
 
 
+def test_the_summary_tells_one_opponent_after_the_other(report: Report) -> None:
+    """Who reads of one side only does not take what it is ahead of for the other."""
+    report.comparison.sides = [*SIDES, Side("WSGI", "", part="timed")]
+    report.comparison.runs += [made_up("WSGI", "hello", number) for number in (1, 2, 3, 4)]
+    assert Report(report.comparison, {}, interrupted=False).summary() == (
+        "Beside in-process: split is ahead in hello, crash · application; equivalent: crash · redis; "
+        "undecided: crash · connections, crash · master. Beside WSGI: equivalent: hello."
+    )
+
+
+def test_the_page_says_what_each_side_is_and_what_was_done_to_it(report: Report) -> None:
+    report.comparison.sides[0] = replace(SIDES[0], about="interfaces and workers")
+    text = page(report)
+    assert "split: interfaces and workers; run as asgictl start &lt;x&gt; (2 worker, 1 threads each" in text
+    crash = text.partition('<section id="crash">')[2].partition("</section>")[0]
+    rows = [re.findall(r"<td data-title=\"([^\"]+)\">([^<]*)", row) for row in crash.split("<tr>")]
+    felt = {row[0][1]: [figure for _, figure in row[1:]] for row in rows if row and row[0][0] == "done in each round"}
+    assert felt["kill -9 of a worker"] == ["60", "12", "8", "250 ms"], "of in-process: the last that was done so"
+    assert felt["has no master among its servers"] == ["–"] * 4, "what was not done has not gone well"
+    assert "40 users (half each: get a page" in crash
+    assert "0.2 s, 200 a second together" in crash
+
+
 def test_a_further_side_has_its_name_where_it_has_no_column(report: Report) -> None:
     comparison = report.comparison
     comparison.sides = [*SIDES, Side("gunicorn", "", part="timed")]
@@ -107,8 +131,8 @@ def test_the_table_says_how_it_was_measured(report: Report) -> None:
     text = io.StringIO()
     report.show(Console(file=text, width=200))
     for part in (
-        "split serves 4.0 times as many requests", "the servers of a side on 0, the load on 1", "4 rounds of 4 s",
-        "seed 77", "2 worker, 1 threads", "at most 40% of a core", "(first round): hello 3/5 worker",
+        "split serves 4.0 times as many requests", "the servers of a side on core 0, the load on core 1",
+        "4 rounds of 4 s", "seed 77", "2 worker, 1 threads", "at most 40% of a core", "(first round): hello 3/5 worker",
         "keeps its rows in PostgreSQL",
     ):  # fmt: skip
         assert part in text.getvalue()

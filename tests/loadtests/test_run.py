@@ -93,7 +93,7 @@ def test_each_happening_has_what_was_noticed_until_the_next() -> None:
     )
     run = made(happenings=(first, lacking, second))
     assert run.happenings == [
-        replace(first, affected=1, requests=0, gap=0.1),
+        replace(first, affected=1, requests=0, closed=0, gap=0.1),
         lacking,
-        replace(second, affected=2, requests=10, gap=0.5),
+        replace(second, affected=2, requests=10, closed=2, gap=0.5),
     ]

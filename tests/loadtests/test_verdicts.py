@@ -112,7 +112,7 @@ def test_a_side_that_answers_most_with_an_error_at_once_wins_nothing() -> None:
 def test_what_was_due_and_never_sent_counts_as_failed() -> None:
     found = judged(runs("split", OTHER), runs("b", SPLIT, unsent=2))
     assert found.words == "no winner: b did not answer 0.2% of what was due"
-    assert found.notes == ("b: 8 starts were due and never sent",)
+    assert found.notes == ("b: 8 were due and never sent",)
 
 
 def test_a_disturbed_round_is_not_counted_on_either_side() -> None:
@@ -165,7 +165,7 @@ def test_users_who_noticed_are_counted() -> None:
     found = judged(deployed("split", [0, 0], gap=0.02), deployed("b", [20, 19], gap=1.234), "deploy")
     assert (found.winner, found.words) == (
         "split",
-        "split is ahead: users who noticed: split 0, b 39 of 80; longest without service: 0.02 s, 1.23 s",
+        "split is ahead: users who noticed: split 0, b 39 of 80; longest without service: split 0.02 s, b 1.23 s",
     )
     assert found.notes == ("split by asgictl reload, b by asgictl reload",)
 

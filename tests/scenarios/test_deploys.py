@@ -192,7 +192,7 @@ def test_reload_in_process_serves_the_new_code_and_closes_sockets_with_1012(site
         deploy(site, "two")
         until(lambda: '"websockets": 1' in site.run("status", "--json").stdout, "the socket is counted")
         done = site.run("reload", "--wait")
-        assert done.stdout == "reloaded servers; 1 WebSockets were closed with 1012\n"
+        assert done.stdout == "reloaded servers; 1 WebSocket was closed with 1012\n"
         assert "starting 2 servers" in done.stderr
         assert "draining server-00: 1 WebSocket (closed by " in done.stderr
         assert closed_with(ws) == 1012
@@ -305,7 +305,7 @@ def test_sockets_that_cannot_move_are_said_at_start_and_close(site: Machine) -> 
         assert ws.recv(SECONDS) == "one a"
         until(lambda: held_by(site, "interface") == 1, "the socket is counted")
         done = site.run("reload", "--interfaces", "--wait")
-        assert done.stdout == "reloaded interfaces; 1 WebSockets were closed with 1012\n"
+        assert done.stdout == "reloaded interfaces; 1 WebSocket was closed with 1012\n"
         assert "draining interface-00: 1 WebSocket (closed by " in done.stderr
         assert closed_with(ws) == 1012
 
