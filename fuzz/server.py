@@ -262,7 +262,7 @@ class Backend:
         self._loop = loop
 
     @property
-    def shed(self) -> Any:
+    def rejections(self) -> Any:
         """What was refused."""
         return SimpleNamespace(add=self.refused.append)
 

@@ -99,14 +99,14 @@ def _check_reader(data: bytes) -> None:
     """A bad entry in a stream, with a good one behind it; and what becomes of a bad event that is given up."""
     good = encode(Job("1", 1, "a", b""))[1]
     heard: list[object] = []
-    shed: list[str] = []
+    rejections: list[str] = []
 
     def hear(_entry_id: bytes, fields: list[bytes]) -> None:
         heard.append(decode_event(fields[0], fields[1]))
 
-    reader = Reader(Link, [Followed("k", hear, trim_bytes=1)], reject=shed.append)  # type: ignore[type-var]
+    reader = Reader(Link, [Followed("k", hear, trim_bytes=1)], reject=rejections.append)  # type: ignore[type-var]
     reader._take([[b"k", [[b"1-1", [FIELD, data]], [b"1-2", [data, good]], [b"1-3", [FIELD, good]]]]])
-    assert len(heard) + len(shed) == 3
+    assert len(heard) + len(rejections) == 3
     assert repr(heard[-1]) == repr(decode_event(FIELD, good))
     dead_letter_command(Keys("default"), "http.request", data, "x")
     try:

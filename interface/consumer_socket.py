@@ -47,7 +47,7 @@ class Host(Protocol):
     groups: Groups
     limits: Limits
     figures: Figures
-    shed: Rejections
+    rejections: Rejections
 
     def submit(self, socket: "ConsumerSocket", event: TurnEvent) -> None:
         """Have a turn run; socket.answer hears of it, never before submit returns."""
@@ -97,7 +97,7 @@ class ConsumerSocket:
     def open(self) -> None:
         """Have the handshake answered; the socket's last turns may outlive its client."""
         if self._is_foreign:
-            self._host.shed.add("handshakes rejected with 403: Origin not allowed")
+            self._host.rejections.add("handshakes rejected with 403: Origin not allowed")
             self._close(REFUSAL)
         elif self._path.connect:
             loop = asyncio.get_running_loop()
@@ -124,7 +124,7 @@ class ConsumerSocket:
         self._leave(code, reason)
 
     def _no_room(self) -> None:
-        self._host.shed.add("sockets closed with 1013: no worker took the frames in time")
+        self._host.rejections.add("sockets closed with 1013: no worker took the frames in time")
         self._close(Close(TRY_AGAIN_LATER, "no worker took your messages"))
 
     @property
@@ -205,9 +205,9 @@ class ConsumerSocket:
         waiting = self.client.waiting_bytes
         if waiting and waiting + len(frame) > self._host.limits.outbox_bytes and self.client.is_open:
             if may_drop:
-                self._host.shed.add("group frames dropped: the client reads too slowly")
+                self._host.rejections.add("group frames dropped: the client reads too slowly")
                 return
-            self._host.shed.add("sockets closed with 1013: the client reads too slowly")
+            self._host.rejections.add("sockets closed with 1013: the client reads too slowly")
             self._close(Close(TRY_AGAIN_LATER, "reading too slowly"))
         self.client.frame(frame)
 
@@ -324,7 +324,7 @@ class ConsumerSocket:
 
     def _too_late(self) -> None:
         """Nobody answered the handshake in time: refuse it, and pass over an answer that comes later."""
-        self._host.shed.add("handshakes rejected with 503: no worker answered in time")
+        self._host.rejections.add("handshakes rejected with 503: no worker answered in time")
         self._close(Close(TRY_AGAIN_LATER, "", 503))
 
     def _leave(self, code: int, reason: str) -> None:

@@ -1,4 +1,4 @@
-"""Stands before an application whose server cannot drain: ends what is in hand when the server stops."""
+"""Stands before an application whose server cannot drain: ends what is in flight when the server stops."""
 
 import asyncio
 from collections import deque
@@ -15,7 +15,7 @@ CLOSE_SECONDS = 5.0  # in which a client answers that its socket is closed; then
 
 
 class Door:
-    """The application behind a server that cannot drain: knows what is in hand, and ends it once the server stops.
+    """The application behind a server that cannot drain: knows what is in flight, and ends it once the server stops.
 
     It also gives each scope its root_path, with which `path` begins (ASGI, HTTP connection scope).
     """
@@ -68,7 +68,7 @@ class Door:
             self._closing = asyncio.ensure_future(close_sockets(self._leaving, self._limits))
 
     async def drain(self, seconds: float) -> None:
-        """Wait until all that is in hand has ended."""
+        """Wait until all that is in flight has ended."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=seconds)
         if self._closing:

@@ -146,7 +146,7 @@ class Backend(Protocol):
     figures: Figures
 
     @property
-    def shed(self) -> Rejections:
+    def rejections(self) -> Rejections:
         """What was refused."""
 
     def http(self, scope: Scope, body: bytes, length: int, more: bool, client: ClientRequest) -> RequestHandler:
@@ -211,7 +211,7 @@ class Edge:
         limits = backend.limits
         self.limits: Limits = limits
         self.trusted: Trusted = Trusted(trusted)
-        self.requests = 0  # in hand
+        self.requests = 0  # in flight
         self.unfinished_bytes = 0  # of headers
         self.body_bytes = 0  # of bodies that were not asked for
         self._due: deque[Any] = deque()  # connections that parse on, in turn
@@ -319,7 +319,7 @@ class Edge:
 
     def reject(self, reason: str) -> None:
         """Count what was refused."""
-        self.backend.shed.add(reason)
+        self.backend.rejections.add(reason)
 
     def defaults(self, headers: Headers) -> Defaults:
         """Return the server's default headers; uvicorn has a new list of them each second."""

@@ -161,7 +161,7 @@ class AdaptedRequest:
                 async with asyncio.timeout(limits.http_deadline_seconds):
                     body, more = await self._whole(), False
             except TimeoutError:
-                backend.shed.add(f"requests answered 408: {BODY_TOO_SLOW}")
+                backend.rejections.add(f"requests answered 408: {BODY_TOO_SLOW}")
                 self.respond(408, *plain_text(BODY_TOO_SLOW), more=False)
                 await self._writer.flush()
                 return

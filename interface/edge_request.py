@@ -64,7 +64,7 @@ class HTTPRequest:
     grace: asyncio.TimerHandle | None = None  # for a small body that comes behind its head
     body_bytes: int = 0  # that wait
     received_bytes: int = 0  # of the body
-    is_counted = False  # as one that is in hand
+    is_counted = False  # as one that is in flight
     is_forwarded = False  # it has a proxy's headers
     _is_wanted = _has_told_end = False
     _writer: ResponseWriter | None = None

@@ -84,7 +84,7 @@ class Forwarder:
         self.groups: Groups = Groups()
         self.limits: Limits = config.limits
         self.figures: Figures = Figures()
-        self.shed: Rejections = Rejections()
+        self.rejections: Rejections = Rejections()
         self._access_log = config.access_log
         self._affinity = config.affinity
         self._readiness = readiness
@@ -102,11 +102,11 @@ class Forwarder:
             *(config.redis_url, config.name, self.id, self._on_reply, self.groups.deliver),
             on_forgotten=self._forgotten,
             on_fenced=self._fenced,
-            reject=self.shed.add,
+            reject=self.rejections.add,
             record=readiness.record,
         )
         self._in_flight: InFlight = InFlight(
-            self._layer, config.limits.channel_events, self.shed.add, config.limits.channel_bytes
+            self._layer, config.limits.channel_events, self.rejections.add, config.limits.channel_bytes
         )
         self._budget = BUDGET_BYTES
         self._router: Router | None = None
@@ -145,7 +145,7 @@ class Forwarder:
         if self.sockets:
             logger.warning("stopped before the last turns of %d connections had run", len(self.sockets))
         else:
-            await self._layer.goodbye()
+            await self._layer.deregister()
         if self._sweeper:
             self._sweeper.cancel()
         await self._layer.stop()
@@ -186,7 +186,7 @@ class Forwarder:
         self._budget += event.credit
         if pending.is_gone:
             if pending.answer.status == CLIENT_GONE:
-                self.shed.add("requests dropped: the client left before the response")
+                self.rejections.add("requests dropped: the client left before the response")
             self._in_flight.skip(event.connection, lambda: None)
         self._in_flight.complete(event.connection)
         answer = pending.answer
@@ -214,7 +214,7 @@ class Forwarder:
         return False
 
     def _refuse(self, pending: PendingRequest, status: int, why: str) -> None:
-        self.shed.add(f"requests answered {status}: {why}")
+        self.rejections.add(f"requests answered {status}: {why}")
         pending.fail(status, why)
 
     def websocket(self, scope: Scope, client: ClientSocket) -> ConsumerSocket | StreamSocket | None:
@@ -226,7 +226,7 @@ class Forwarder:
         path = router.match(scope.local_path) if router else None
         if path is None or self._in_flight.full(Connect.channel + path.pool):
             if path or not router:
-                self.shed.add("handshakes rejected with 503: no worker ready, or channel full")
+                self.rejections.add("handshakes rejected with 503: no worker ready, or channel full")
             client.close(Close(1000, "", 404 if router and not path else 503))
             return None
         socket: ConsumerSocket | StreamSocket
@@ -305,7 +305,7 @@ class Forwarder:
 
     def give_up(self, socket: ConsumerSocket, event: TurnEvent, reason: str) -> None:
         """An event that is not run again is kept for somebody to look at."""
-        self.shed.add("events dead-lettered: see asgictl dead-letters list")
+        self.rejections.add("events dead-lettered: see asgictl dead-letters list")
         self._layer.dead_letter(event.channel + socket.pool, event, reason)
 
     def _on_reply(self, reply: Reply, position: Position | None) -> None:
@@ -335,7 +335,7 @@ class Forwarder:
                 each.died()
 
     def _forgotten(self) -> None:
-        """Redis has forgotten everything: send what is open again; but what a worker has in hand is lost to it."""
+        """Redis has forgotten everything: send what is open again; but what is pending for a worker is lost to it."""
         self._end_relays("")
         self._in_flight.forgotten()
 
@@ -380,5 +380,5 @@ class Forwarder:
             logger.warning("%s%s: not answered within %g s: 504", late[0], more, self.limits.http_deadline_seconds)
         self._in_flight.audit()
         self.counted()
-        self.figures.shed = self.shed.tell()
+        self.figures.rejections = self.rejections.snapshot()
         self.figures.redis_silent_seconds = self._layer.silent_seconds

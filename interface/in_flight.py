@@ -105,15 +105,15 @@ class InFlight:
     """All events of an interface that are open: at most one for each connection.
 
     capacity: of a channel, in events; what other interfaces have in it is known from the layer, each second.
-    shed: told of each sending that Redis has refused, in its words. capacity_bytes: of a channel, of this interface's
+    reject: told of each sending that Redis has refused, in its words. capacity_bytes: of a channel, of this interface's
     events alone: other interfaces' are known only by their number.
     """
 
     def __init__(
-        self, layer: EventLayer, capacity: int, shed: Callable[[str], None], capacity_bytes: int = CHANNEL_BYTES
+        self, layer: EventLayer, capacity: int, reject: Callable[[str], None], capacity_bytes: int = CHANNEL_BYTES
     ) -> None:
         self._layer = layer
-        self._shed = shed
+        self._reject = reject
         self._capacity = capacity
         self._capacity_bytes = capacity_bytes
         self._in_flight: dict[str, Dispatched] = {}
@@ -234,7 +234,7 @@ class InFlight:
             if route := dispatched.owner.route:
                 route.refused(partial(self._dispatch_again, dispatched))
         elif not isinstance(reply, ConnectionError):  # refused, so it is certain that Redis has not taken it
-            self._shed(f"events rejected by Redis: {reply}")
+            self._reject(f"events rejected by Redis: {reply}")
             now = asyncio.get_running_loop().time()
             dispatched.refused_at = dispatched.refused_at or now
             # A Redis without room may find some.

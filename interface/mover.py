@@ -31,7 +31,7 @@ CONNECT_SECONDS = 2.0  # in which a successor answers
 
 
 class Mover:
-    """A process's part in hand-overs, and the forwarder whose sockets move.
+    """A process's part in flight-overs, and the forwarder whose sockets move.
 
     The server calls listen() before it starts, give() before it drains and close() behind that.
     """

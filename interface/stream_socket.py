@@ -40,7 +40,7 @@ class Host(Protocol):
     """What holds the stream sockets of one interface; as socket.Host, and with a way to send letters."""
 
     limits: Limits
-    shed: Rejections
+    rejections: Rejections
 
     def submit(self, socket: "StreamSocket", event: Connect) -> None: ...
 
@@ -184,7 +184,7 @@ class StreamSocket:
             self._close(reply.close)
 
     def _no_room(self) -> None:
-        self._host.shed.add("sockets closed with 1013: no worker took the frames in time")
+        self._host.rejections.add("sockets closed with 1013: no worker took the frames in time")
         self._close(Close(TRY_AGAIN_LATER, "the application took no messages"))
 
     def _close(self, close: Close) -> None:
@@ -202,7 +202,7 @@ class StreamSocket:
         self._host.post(self.inbox, message, answered)
 
     def _too_late(self) -> None:
-        self._host.shed.add("handshakes rejected with 503: no worker answered in time")
+        self._host.rejections.add("handshakes rejected with 503: no worker answered in time")
         self._close(Close(TRY_AGAIN_LATER, "", 503))
 
     def _tell_listener(self) -> None:

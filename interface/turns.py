@@ -66,7 +66,7 @@ class Connection:
     inbox_bytes: int = 0
     number: int = 0  # of the last turn
     received: int = 0  # frames that went into turns
-    suspects: int = 0  # frames at the head of the inbox that were in the hands of a worker when it died
+    suspects: int = 0  # frames at the head of the inbox that were pending for a worker when it died
     leaving: tuple[int, str] | None = None  # the close code and reason
 
     def _transit(self, trigger: Trigger) -> None:

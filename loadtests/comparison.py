@@ -47,7 +47,7 @@ AGAIN = 1  # times that a disturbed round is made again at once
 MOST_DISTURBED = 6  # rounds of a scenario: then the neighbour is here to stay
 TAIL_LINES = 12
 NOT_COUNTED = "is not counted"
-HTTP_USERS = {"Hello", "Mixed", "Noted"}
+HTTP_USERS = {"Hello", "Mixed", "Noted", "DjangoWriter"}
 PARTS: dict[str, Callable[[Scenario], bool]] = {
     "all": lambda _: True,
     "timed": lambda scenario: not scenario.happenings,
@@ -258,9 +258,10 @@ def measure(
         except (SideError, OSError, subprocess.SubprocessError) as error:
             raise NotServing(str(error)) from error
         usage = Usage(server.runtime, "controller" if side.detached else "server", comparison.watched)
-        usage.sample()
-        servers = [pid for role, pids in usage.pids.items() if role not in (GENERATOR, DATABASE) for pid in pids]
-        pin(servers, comparison.server_cores)  # only now: they start sooner on all
+        for _ in range(2):  # what a process has forked before it was pinned is seen then
+            usage.sample()
+            servers = [pid for role, pids in usage.pids.items() if role not in (GENERATOR, DATABASE) for pid in pids]
+            pin(servers, comparison.server_cores)  # only now: they start sooner on all
         if side.name not in comparison.facts and not scenario.threads:
             comparison.facts[side.name] = facts(server, side, usage)
         comparison.stopped()

@@ -98,13 +98,14 @@ def deploy(server: Server) -> str:
         subprocess.run(shlex.split(command), env=server.environment, check=True, timeout=60, capture_output=True)
         return server.reload
     leader = psutil.Process(server.leader)
-    before = leader.children(recursive=True)
+    # What runs the old code, which may hold sockets open; multiprocessing's tracker and a Redis live on.
+    before = [each for each in leader.children(recursive=True) if connected(each.pid, server.port, psutil.CONN_LISTEN)]
     os.kill(server.leader, signal.SIGHUP)  # as gunicorn, granian and uvicorn --workers understand it
     began = time.monotonic()
     while (passed := time.monotonic() - began) < DIES_SECONDS or (before and passed < HOLD_SECONDS):
         if asked(leader.status, psutil.STATUS_ZOMBIE) == psutil.STATUS_ZOMBIE:
             raise NotPossible("is ended by SIGHUP: not supported without --also-reload")
-        before = [process for process in before if process.is_running()]  # what runs the old code holds sockets open
+        before = [process for process in before if process.is_running()]
         time.sleep(0.1)
     return "SIGHUP"
 

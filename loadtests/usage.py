@@ -129,7 +129,7 @@ def proportional_set(process: psutil.Process) -> float:
     return float(getattr(held, "pss", held.uss))
 
 
-def connected(pid: int, port: int) -> int:
-    """Return how many connections to `port` a process holds."""
+def connected(pid: int, port: int, status: str = psutil.CONN_ESTABLISHED) -> int:
+    """Return how many connections to `port` a process holds, or of its other sockets those with this status."""
     held: list[Any] = asked(lambda: psutil.Process(pid).net_connections("tcp"), [])
-    return sum(each.status == psutil.CONN_ESTABLISHED and each.laddr.port == port for each in held)
+    return sum(each.status == status and each.laddr.port == port for each in held)

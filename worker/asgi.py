@@ -23,7 +23,7 @@ from asgictl.worker.asgi_websocket import WebSocketRun
 from asgictl.worker.async_runner import EventLoop
 
 logger = logging.getLogger("asgictl.worker")
-CAPACITY = 4096  # connections in hand; a worker reads no more events until one has ended
+CAPACITY = 4096  # connections in flight; a worker reads no more events until one has ended
 WAIT_SECONDS = 0.05  # between looks at whether one has
 SPREAD_SHARE = 2 / 3  # of a drain: its last part, in which sockets are closed one after another
 CLOSE_SECONDS = 5.0  # that an application has after its sockets were closed
@@ -58,7 +58,7 @@ class ASGIRuns:
 
     @property
     def running(self) -> int:
-        """How many connections are in hand."""
+        """How many connections are in flight."""
         return len(self._runs)
 
     @property
@@ -67,11 +67,11 @@ class ASGIRuns:
         return sum(isinstance(run, WebSocketRun) for run in list(self._runs.values()))
 
     def began(self) -> list[tuple[float, Callable[[], str]]]:
-        """Return of each request in hand when it began, and what names it. From any thread."""
+        """Return of each request in flight when it began, and what names it. From any thread."""
         return [(run.began, run.name) for run in list(self._runs.values()) if isinstance(run, HTTPRun)]
 
     def finish(self, drain_seconds: float, drain_rate: float = DRAIN_RATE) -> None:
-        """Serve what is in hand to its end, sockets for as long as is said; then end the lifespans.
+        """Serve what is in flight to its end, sockets for as long as is said; then end the lifespans.
 
         drain_rate: sockets that are closed a second, so that the last one closes when that time has passed.
         """

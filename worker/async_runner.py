@@ -44,7 +44,7 @@ from asgictl.wire.naming import name_of
 logger = logging.getLogger("asgictl.worker")
 T = TypeVar("T")
 SOFTWARE_STATUS = 70  # sysexits.h, EX_SOFTWARE
-CAPACITY = 100  # turns in hand; a worker reads no more events until one is done
+CAPACITY = 100  # turns in flight; a worker reads no more events until one is done
 
 
 class EventLoop:
@@ -185,11 +185,11 @@ class AsyncTurns:
         self.errors: int = 0
 
     def holds(self, entry: Entry) -> bool:
-        """Whether this event is in hand already, as after a lost connection, when pending events are read again."""
+        """Whether this event is in flight already, as after a lost connection, when pending events are read again."""
         return (entry.stream, entry.id) in self._in_hand
 
     def begin(self, entry: Entry, turn: RunningTurn | RunningJob) -> None:
-        """Run a turn or a job and commit it; returns at once while there is room, else when one in hand is done."""
+        """Run a turn or a job and commit it; returns at once while there is room, else when one in flight is done."""
         self._events.start()
         self._room.acquire()
         self._in_hand[entry.stream, entry.id] = perf_counter(), entry
@@ -198,15 +198,15 @@ class AsyncTurns:
 
     @property
     def running(self) -> int:
-        """How many are in hand."""
+        """How many are in flight."""
         return len(self._in_hand)
 
     def began(self) -> list[tuple[float, Callable[[], str]]]:
-        """Return of each in hand when it began, and what names it. From any thread."""
+        """Return of each in flight when it began, and what names it. From any thread."""
         return [(began, partial(name_of, entry.event)) for began, entry in list(self._in_hand.values())]
 
     def finish(self) -> None:
-        """Wait until every turn in hand is committed. The supervisor's deadline bounds the wait."""
+        """Wait until every turn in flight is committed. The supervisor's deadline bounds the wait."""
         for _ in range(CAPACITY):
             self._room.acquire()
         self._room.release(CAPACITY)
@@ -218,7 +218,7 @@ class AsyncTurns:
                 reason = f"its handler took longer than {self._timeout_seconds:g} s"
                 await self._events.dead_letter(entry.event, reason)
             with UserCode("%s: its reply cannot be encoded", entry) as ended:
-                arguments = commit_arguments(self._events.keys, entry, done, turn.outcome.sends, turn.farewell())
+                arguments = commit_arguments(self._events.keys, entry, done, turn.outcome.sends, turn.last_will())
             if ended.error is not None:  # there is always a commit
                 done = turn.failed()
                 arguments = commit_arguments(self._events.keys, entry, done, [])

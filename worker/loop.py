@@ -29,16 +29,16 @@ from asgictl.worker.sync_body import LayerFlow
 from asgictl.worker.wsgi import WSGIRun
 
 logger = logging.getLogger("asgictl.worker")
-PREFETCH = 16  # events of a channel in hand while handlers are fast
+PREFETCH = 16  # events of a channel while handlers are fast
 FAST_SECONDS = 0.001  # a handler is fast below this; above, its reply does not wait for the next event's
 
 
 class Loop:
-    """Reads, runs and commits, until `stopping` is set; then finishes what runs and gives back the rest.
+    """Reads, runs and commits, until `stopping` is set; then finishes what runs and releases the rest.
 
-    hands: what was read and has not started; whoever pops an entry has it, this thread from the left, the control
-    thread from the right. stranded: what that thread popped and could not give back. running: what runs, when it began,
-    and since when it has not waited for its client. last: what began last. is_reading: it has nothing in hand, and
+    prefetched: what was read and has not started; whoever pops an entry has it, this thread from the left, the control
+    thread from the right. unreleased: what that thread popped and could not release. running: what runs, when it began,
+    and since when it has not waited for its client. last: what began last. is_reading: it has nothing in flight, and
     waits. awake: set whenever it goes on, for a watchdog that sleeps meanwhile.
     """
 
@@ -53,8 +53,8 @@ class Loop:
         prefetch: int = PREFETCH,
     ) -> None:
         self.layer = layer
-        self.hands: deque[Entry] = deque()
-        self.stranded: deque[Entry] = deque()
+        self.prefetched: deque[Entry] = deque()
+        self.unreleased: deque[Entry] = deque()
         self.running: Entry | None = None
         self.last: Entry | None = None
         self.is_reading: bool = False
@@ -81,8 +81,8 @@ class Loop:
         self.thread = threading.get_ident()
         self._context = thread_context()
         while not self._stopping.is_set():
-            if self.stranded:
-                self.layer.give_back(drained(self.stranded))
+            if self.unreleased:
+                self.layer.release(drained(self.unreleased))
             is_fast = self._mean_seconds < FAST_SECONDS and not self._is_careful
             self.is_reading = True
             entries = self.layer.read(self._prefetch if is_fast else 1)
@@ -94,11 +94,11 @@ class Loop:
             self._take(entries)
             while not self._stopping.is_set() and (entry := self._next()):
                 self._run(entry)
-        self.layer.give_back(self.empty_hands() + drained(self.stranded))
+        self.layer.release(self.take_prefetched() + drained(self.unreleased))
         self.layer.flush()
 
     def _take(self, entries: list[Entry]) -> None:
-        """Put events in hand: first the one that may not run twice, last those that a worker has died of."""
+        """Prefetch events: first the one that may not run twice, last those that a worker has died of."""
         careful: list[Entry] = []
         fresh: list[Entry] = []
         again: list[Entry] = []
@@ -106,13 +106,13 @@ class Loop:
             event = entry.event
             (careful if not may_repeat(event) else fresh if event.attempt <= 1 else again).append(entry)
         self._is_careful = bool(careful)
-        self.hands.extend(careful[:1] + fresh)
-        self.layer.give_back(careful[1:])
-        self.hands.extend(again)
+        self.prefetched.extend(careful[:1] + fresh)
+        self.layer.release(careful[1:])
+        self.prefetched.extend(again)
 
     def _next(self) -> Entry | None:
         try:
-            return self.hands.popleft()
+            return self.prefetched.popleft()
         except IndexError:
             return None
 
@@ -124,9 +124,9 @@ class Loop:
         """Return when the event that runs began, and what names it. From any thread."""
         return [(self.began, partial(name_of, entry.event))] if (entry := self.running) else []
 
-    def empty_hands(self) -> list[Entry]:
+    def take_prefetched(self) -> list[Entry]:
         """Return what has not started, for others to run. Called by the control thread too, beside a slow handler."""
-        return drained(self.hands)
+        return drained(self.prefetched)
 
     def failure(self, entry: Entry, status: int, text: str) -> LastReply:
         """Return what ends an event when its handler, which runs, does not. Called by the control thread."""
@@ -143,7 +143,7 @@ class Loop:
 
     def _run(self, entry: Entry) -> None:
         if entry.event.attempt > 1:  # should it kill this worker too, nothing goes with it
-            self.layer.give_back(self.empty_hands())
+            self.layer.release(self.take_prefetched())
             self.layer.settle()
             if self.layer.settled:
                 self._started.clear()
@@ -172,7 +172,7 @@ class Loop:
         if self._asgi and self._asgi.serves(entry):
             if self._asgi.begin(entry):
                 self.running = None  # no handler takes the time that follows
-                self.layer.give_back(self.empty_hands())
+                self.layer.release(self.take_prefetched())
                 self._asgi.wait_for_room(self._stopping)
             return True
         if isinstance(entry.event, Request):
@@ -191,7 +191,7 @@ class Loop:
                     self._async_turns.begin(entry, turn)
                 return True
             done = turn.run()
-            self._commit(entry, done, turn.outcome.sends, turn.farewell())
+            self._commit(entry, done, turn.outcome.sends, turn.last_will())
         return False
 
     def _pass_over(self, entry: Entry, error: Exception) -> None:
@@ -200,10 +200,10 @@ class Loop:
             self._commit(entry, self.failure(entry, 500, APPLICATION_FAILED), [])
         self.layer.pass_over(entry.stream, entry.id, error)
 
-    def _commit(self, entry: Entry, reply: LastReply, sends: Sequence[Sent], farewell: bytes = b"") -> None:
+    def _commit(self, entry: Entry, reply: LastReply, sends: Sequence[Sent], last_will: bytes = b"") -> None:
         """Commit an event. A reply that cannot be encoded ends it as an exception does: there is always a commit."""
         with UserCode("%s: its reply cannot be encoded", entry) as ended:
-            self.layer.commit(entry, reply, sends, farewell)
+            self.layer.commit(entry, reply, sends, last_will)
         if ended.error is not None:
             reply = self.failure(entry, 500, APPLICATION_FAILED)
             self.layer.commit(entry, reply, [])

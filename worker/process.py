@@ -38,7 +38,7 @@ logger = logging.getLogger("asgictl.worker")
 
 
 def serve(config: WorkerConfig, readiness: Readiness, run_dir: Path | None = None) -> None:
-    """Serve until SIGTERM or SIGINT, then finish what is in hand. Raises AsgictlError when it cannot start.
+    """Serve until SIGTERM or SIGINT, then finish what is in flight. Raises AsgictlError when it cannot start.
 
     run_dir: where a controller looks after a death; None when there is none.
     """
@@ -132,7 +132,7 @@ class Worker:
             thread.start()
 
     def run(self) -> None:
-        """Serve; once stopped, finish what is in hand."""
+        """Serve; once stopped, finish what is in flight."""
         self._run(self._loops[0])
         for thread in self._threads:
             thread.join()
@@ -149,7 +149,7 @@ class Worker:
     def figures(self) -> Figures:
         """Count, for `status`."""
         figures, loops = self._figures, self._loops
-        figures.shed = self._rejections.tell()
+        figures.rejections = self._rejections.snapshot()
         figures.draining = int(self._stopping.is_set())
         figures.redis_silent_seconds = self._control.redis_silent_seconds
         running = sum(loop.running is not None for loop in loops)

@@ -1,6 +1,6 @@
 """The worker's other thread, which runs whatever the application does meanwhile.
 
-It renews the worker's lease, looks how full background channels are, ends reads that wait, gives back what a slow
+It renews the worker's lease, looks how full background channels are, ends reads that wait, releases what a slow
 handler keeps waiting, ends the worker when a handler takes longer than it may, and asks it to end when it has served or
 grown enough.
 """
@@ -26,7 +26,7 @@ from asgictl.layers.redis import own_channels
 from asgictl.layers.redis.dead_letters import dead_letter_command
 from asgictl.layers.redis.endpoint import endpoint
 from asgictl.layers.redis.keys import Keys
-from asgictl.layers.redis.leases import BEAT_SECONDS, beat, give_back_command, member, reap
+from asgictl.layers.redis.leases import BEAT_SECONDS, beat, member, reap, release_command
 from asgictl.layers.redis.process_records import record_command
 from asgictl.layers.redis.send_commands import weigh_command
 from asgictl.layers.redis.worker_side import COMMIT, commit_arguments
@@ -83,7 +83,7 @@ class Watchdog:
     def beat(self) -> bool:
         """Renew the lease; False where Redis refused it, so that it is worth trying again soon.
 
-        Fenced: others have our work, so let go of what is in hand, and end at once.
+        Fenced: others have our work, so let go of what is in flight, and end at once.
         """
         try:
             answer = beat(
@@ -125,7 +125,7 @@ class Watchdog:
             depths[name], depths.bytes[name] = ready + delayed, size
 
     def finish(self) -> None:
-        """The loops have ended: end the lease, and let go of what a lost connection may have left in our hands."""
+        """The loops have ended: end the lease, and release what a lost connection may have left pending."""
         self._has_finished = True
         self._awake.set()
         self.thread.join()
@@ -186,16 +186,16 @@ class Watchdog:
 
     def _give_back(self, *loops: Loop) -> None:
         for loop in loops:
-            held = loop.empty_hands()
+            held = loop.take_prefetched()
             try:
                 if held:
-                    self._client.execute_command(*give_back_command(self._keys, held))
+                    self._client.execute_command(*release_command(self._keys, held))
             except redis.RedisError as error:  # whether it was done is not known; to do it twice is harmless
                 logger.warning("could not release %d prefetched events yet: %s", len(held), error)
-                loop.stranded.extend(held)
+                loop.unreleased.extend(held)
 
     def _end(self, loop: Loop, culprit: Entry) -> None:
-        """A handler cannot be ended but with its process: answer for the culprit, give back what waits, and end.
+        """A handler cannot be ended but with its process: answer for the culprit, release what waits, and end.
 
         What other threads run counts as started and lost, when this process is found dead.
         """

@@ -32,7 +32,7 @@ class Route:
         self.consumers: dict[str, Consumer] = {
             kind: consumer for kind, consumer in consumers.items() if consumer is not None
         }
-        # A connect goes there for a disconnect consumer too: its commit leaves the farewell.
+        # A connect goes there for a disconnect consumer too: its commit leaves the last will.
         self.kinds: set[str] = {*self.consumers, *(["connect"] if "disconnect" in self.consumers else [])}
         self.async_kinds: set[str] = {kind for kind, consumer in self.consumers.items() if is_async(consumer)}
         self._match = compile_pattern(pattern).fullmatch

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from asgictl.app import tracing
+from asgictl.app.django import is_set_up
 from asgictl.app.runtime import failures
 from asgictl.app.slow import watch
 from asgictl.machine import forks
@@ -111,8 +112,8 @@ def thread_context() -> Context:
     Django keeps its caches in a context variable: opened here, their connections last as long as the thread.
     """
     context = fresh_context()
-    if "django.core.cache" in sys.modules and (settings := sys.modules["django.conf"].settings).configured:
-        for alias in settings.CACHES:
+    if is_set_up("django.core.cache"):
+        for alias in sys.modules["django.conf"].settings.CACHES:
             with UserCode("", expected=BaseException):  # one that cannot be made says so when it is used
                 context.run(sys.modules["django.core.cache"].caches.__getitem__, alias)
     return context

@@ -8,18 +8,23 @@ from typing import Any
 from asgictl.errors import ConsumerError
 
 
+def is_set_up(module: str) -> bool:
+    """Return whether this module of Django's is imported, and has its settings: a library may import it alone."""
+    return module in sys.modules and bool(sys.modules["django.conf"].settings.configured)
+
+
 def load_urlconf() -> None:
     """Load the URLconf, and the views that it names, which Django itself does at the first request.
 
     Nothing happens where TARGET does not serve Django's pages. May raise anything, as the import of a module.
     """
-    if "django.core.handlers.base" not in sys.modules:
+    if not is_set_up("django.core.handlers.base"):
         return
     from django.apps import apps
     from django.conf import settings
     from django.urls import get_resolver
 
-    if settings.configured and apps.ready and hasattr(settings, "ROOT_URLCONF"):
+    if apps.ready and hasattr(settings, "ROOT_URLCONF"):
         get_resolver().url_patterns  # noqa: B018 - to look at it loads it
 
 

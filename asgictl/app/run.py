@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from asgictl.app.application import Application, Route, is_async
 from asgictl.app.boundary import UserCode, in_its_own_task
+from asgictl.app.django import is_set_up
 from asgictl.app.message import BackgroundMessage, Message, RetryLater, Turn
 from asgictl.app.outcome import Outcome, SendNow, encoded
 from asgictl.errors import ConsumerError, WireError
@@ -124,7 +125,7 @@ class RunningTurn(Turn, Run[Done]):
             self._consumer = self._route.consumers.get(self.kind)
             self.is_async: bool = self.kind in self._route.async_kinds
 
-    def farewell(self) -> bytes:
+    def last_will(self) -> bytes:
         """Return the disconnect event to run should the interface die, when this turn makes it new; else b""."""
         event, reply = self.event, self._reply
         hears_of_it = self._route is not None and "disconnect" in self._route.consumers
@@ -189,7 +190,7 @@ class RunningJob(Run[None]):
         self._consumer = application.background[job.name]
         self.is_async: bool = is_async(self._consumer)
 
-    def farewell(self) -> bytes:
+    def last_will(self) -> bytes:
         """No connection ends with it."""
         return b""
 
@@ -207,13 +208,13 @@ class RunningJob(Run[None]):
 
 
 def close_old_connections() -> None:
-    """Close stale database connections around every event, if Django's ORM is loaded."""
-    if "django.db" in sys.modules:
+    """Close stale database connections around every event, if Django's ORM is set up."""
+    if is_set_up("django.db"):
         with UserCode("Django's old database connections could not be closed"):
             sys.modules["django.db"].close_old_connections()
 
 
 async def close_old_connections_async() -> None:
     """The same from an event loop; Django's connections belong to threads."""
-    if "django.db" in sys.modules:
+    if is_set_up("django.db"):
         await sync_to_async(close_old_connections)()

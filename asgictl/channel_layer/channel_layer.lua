@@ -53,7 +53,7 @@ elseif what == 'take' then  -- beside: the inbox of who takes
   redis.call('XDEL', stream, first[1])
   add(beside, field, first[2][2])
   return 1
-elseif what == 'letter' then
+elseif what == 'direct' then
   add(stream, field, payload)
 elseif what == 'join' then  -- the expiry is the membership's
   redis.call('HSET', beside, stream, capacity .. ' ' .. string.format('%.0f', now + expiry) .. ' ' .. field)

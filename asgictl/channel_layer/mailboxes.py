@@ -135,7 +135,7 @@ class Mailboxes:
     """
 
     def __init__(self, expiry_seconds: float, group_expiry_seconds: float, capacity_of: Callable[[str], int]) -> None:
-        self.shed: Rejections = Rejections()
+        self.rejections: Rejections = Rejections()
         self._expiry_seconds = expiry_seconds
         self._group_expiry_seconds = group_expiry_seconds
         self._capacity_of = capacity_of
@@ -215,7 +215,7 @@ class Mailboxes:
                 else:
                     dropped += 1
         if dropped:
-            self.shed.add("group messages dropped: channel full", dropped)
+            self.rejections.add("group messages dropped: channel full", dropped)
 
     def counted(self) -> dict[str, int]:
         """Return how many counted messages wait, by channel."""
@@ -264,7 +264,7 @@ class Mailboxes:
         now = monotonic()
         if now >= self._next_look:
             self._next_look = now + self._expiry_seconds / 4
-            self.shed.tell()
+            self.rejections.snapshot()
             abandoned: list[Mailbox] = []
             for mailbox in list(self._mailboxes.values()):
                 if mailbox.messages:
@@ -287,7 +287,7 @@ class Mailboxes:
                 for group in list(mailbox.groups):
                     self._remove(group, mailbox)
                 self._forget_if_idle(mailbox)
-            self.shed.add("channels removed from groups: nobody receives", surplus)
+            self.rejections.add("channels removed from groups: nobody receives", surplus)
 
     def _end_memberships(self, now: float) -> None:
         for group, members in list(self._groups.items()):

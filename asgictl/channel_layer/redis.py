@@ -182,7 +182,7 @@ class RedisChannelLayer(ChannelLayer):
 
     def _letter(self, what: str, channel: str) -> Order:
         """Tell the process that a channel belongs to; no channel's name begins as `what` does."""
-        return self._order("letter", self._inbox_of(client_of(channel)), field=what, payload=channel.encode())
+        return self._order("direct", self._inbox_of(client_of(channel)), field=what, payload=channel.encode())
 
     def _order(
         self, what: str, stream: str, beside: str = "", capacity: int = 0, field: str = "", payload: bytes = b""

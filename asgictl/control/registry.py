@@ -14,7 +14,7 @@ from asgictl.telemetry.controller_client import PUSH_SECONDS
 from asgictl.telemetry.metrics import REPORTS, Figures, quantile, since, total
 
 # What `status` and `start` know while the controller is away.
-UNKNOWN: dict[str, Any] = {"ready": [], "failed": [], "figures": {}, "shed": {}, "channels": {}, "silenced": []}
+UNKNOWN: dict[str, Any] = {"ready": [], "failed": [], "figures": {}, "rejections": {}, "channels": {}, "silenced": []}
 UNKNOWN |= {"moves": {}, "ended": {}, "requests": None, "turns": None}
 MOVES = ("moved", "refused", "overdue")  # counts of sockets, which are kept by slot too when a process ends
 SHOWN = (
@@ -92,7 +92,7 @@ class History:
         return now - self.heard.get(pid, now)
 
     def summary(self) -> dict[str, Any]:
-        """Return figures by process id, and of all: shed by reason; requests and turns, rates and quantiles."""
+        """Return figures by process id, and of all: rejections by reason; requests and turns, rates and quantiles."""
         now, lately = time.monotonic(), {}
         processes: dict[int, dict[str, Any]] = {}
         rates = {"request": 0.0, "turn": 0.0}
@@ -112,7 +112,7 @@ class History:
         recent, ever = total(lately.values()), total([self._ended, *self.latest().values()])
         return {
             "figures": processes,
-            "shed": ever.shed,
+            "rejections": ever.rejections,
             "requests": {**_timing("request", recent, ever, rates), "by_status": ever.requests},
             "turns": _timing("turn", recent, ever, rates),
         }

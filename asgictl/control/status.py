@@ -81,7 +81,8 @@ def compose(
         "version": asgictl.__version__,
         "processes": processes,
         "ready": ready,
-        **{key: known[key] for key in ("requests", "turns", "channels", "shed")},
+        **{key: known[key] for key in ("requests", "turns", "channels")},
+        "shed": known["rejections"],  # the schema is frozen
         "database_connections_at_most": max(threads, _threads(ready)) + _threads(known["ready"]) - _threads(ready),
     }
     status = cast(Status, found | {"warnings": warnings})

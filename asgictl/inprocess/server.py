@@ -184,9 +184,9 @@ class InProcess:
         self._background: Worker | None = None
 
     @property
-    def shed(self) -> Rejections:
+    def rejections(self) -> Rejections:
         """What is refused, from the start of the lifespan on."""
-        return self._forwarder.shed
+        return self._forwarder.rejections
 
     def _identify(self) -> None:
         """Make what is this process's own."""

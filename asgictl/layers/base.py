@@ -72,7 +72,7 @@ class EventLayer(Protocol):
     def publish(self, sent: Sent) -> None:
         """Give a frame to every member, in the order of the calls; or a job to its channel, once Redis is there."""
 
-    async def goodbye(self) -> None:
+    async def deregister(self) -> None:
         """Every connection has had its last turn: leave nothing behind."""
 
     def append(
@@ -91,10 +91,10 @@ class EventLayer(Protocol):
         """Ask which workers take new events of their own channels, as the layer does each second; then call found()."""
 
     def remove(self, channel: str, entry: bytes, answered: Answered) -> None:
-        """Take an event from its channel; answered with 1, or 0 when a worker has it in hand already."""
+        """Take an event from its channel; answered with 1, or 0 when it is pending for a worker already."""
 
-    def post(self, inbox: str, letter: WorkerMessage, answered: Answered) -> None:
-        """Send a letter to a worker; answered with its entry, or None when that worker is no more."""
+    def post(self, inbox: str, message: WorkerMessage, answered: Answered) -> None:
+        """Send a message to a worker; answered with its entry, or None when that worker is no more."""
 
     def forget(self, connection: str) -> None:
         """A connection is over: keep nothing of it."""
@@ -110,7 +110,7 @@ class EventLayer(Protocol):
 
 
 class Entry(NamedTuple):
-    """An event in a worker's hands."""
+    """An event that a worker has read and not acknowledged."""
 
     stream: bytes
     id: bytes
@@ -123,7 +123,7 @@ class Entry(NamedTuple):
 class WorkerLayer(Protocol):
     """One thread of a worker: competes for events, and commits what they produce. Blocking; only flush() is for others.
 
-    inbox: where letters to this thread go. client_id: of what ends a read that waits, 0 where nothing does.
+    inbox: where messages to this thread go. client_id: of what ends a read that waits, 0 where nothing does.
     refused: commits that came too late.
     """
 
@@ -141,11 +141,11 @@ class WorkerLayer(Protocol):
     def read(self, count: int) -> list[Entry]:
         """Send buffered commits, then wait up to a second for at most `count` events of each channel."""
 
-    def commit(self, entry: Entry, reply: LastReply, sends: Sequence[Sent], farewell: bytes = b"") -> None:
+    def commit(self, entry: Entry, reply: LastReply, sends: Sequence[Sent], last_will: bytes = b"") -> None:
         """Acknowledge an event and send all that it produced, together; with the next read or flush(), or now.
 
         Refused when others have the event, or it is a turn that is not newer than the connection's last.
-        reply: None for a job. farewell: the disconnect event to run should the interface die, b"" when it has not
+        reply: None for a job. last_will: the disconnect event to run should the interface die, b"" when it has not
         changed.
         """
 
@@ -153,13 +153,13 @@ class WorkerLayer(Protocol):
         """Send something outside of the commit; twice, perhaps, over a cut. Raises as mail() does."""
 
     def mail(self, reply: Want | Response | None, wait_seconds: float = 0) -> tuple[bool, list[WorkerMessage]]:
-        """Send something ahead of the commit, and return whether its interface lives and which letters have come.
+        """Send something ahead of the commit, and return whether its interface lives and which messages have come.
 
-        Waits for the first letter as long as is said. Insists while the layer is away, so it may come twice; raises
+        Waits for the first message as long as is said. Insists while the layer is away, so it may come twice; raises
         ConnectionResetError when it stays away.
         """
 
-    def give_back(self, entries: list[Entry]) -> None:
+    def release(self, entries: list[Entry]) -> None:
         """Let other workers run events that were read and have not started, now."""
 
     def pass_over(self, stream: bytes, entry_id: bytes, error: Exception | None = None) -> None:

@@ -46,7 +46,7 @@ EVENT_BYTES = 4 << 10  # that an event counts for beside its body or frames
 
 @dataclass(slots=True)
 class Place:
-    """An event in its stream. consumer: in whose hands it is, "" in nobody's. retries: as in take_back.lua."""
+    """An event in its stream. consumer: for whom it is pending, "" for nobody. retries: as in take_back.lua."""
 
     event: Event
     retries: int
@@ -87,7 +87,7 @@ class Memory:
         self._dead_bytes = 0
         self._streams: dict[bytes, dict[bytes, Place]] = defaultdict(dict)
         self._turns: dict[str, int] = {}  # connection -> last committed turn
-        self._farewells: dict[str, tuple[bytes, bytes]] = {}  # connection -> stream, encoded disconnect event
+        self._last_wills: dict[str, tuple[bytes, bytes]] = {}  # connection -> stream, encoded disconnect event
         self._delayed: list[tuple[float, str, Job]] = []  # a heap: when it is due, its id
         self._last = 0  # the number of the newest entry or broadcast
 
@@ -101,7 +101,7 @@ class Memory:
             return entry
 
     def free(self) -> list[bytes]:
-        """Return the streams whose newest event is in nobody's hands."""
+        """Return the streams whose newest event is pending for nobody."""
         newest = {stream: next(reversed(places.values()), None) for stream, places in self._streams.items()}
         return [stream for stream, place in newest.items() if place and not place.consumer]
 
@@ -113,7 +113,7 @@ class Memory:
                 return
 
     def wait(self, consumer: str, streams: Sequence[bytes], waker: threading.Lock, seconds: float) -> None:
-        """Wait until an event comes onto one of the streams, or a letter for the consumer. Hold the lock once."""
+        """Wait until an event comes onto one of the streams, or a message for the consumer. Hold the lock once."""
         waker.acquire(blocking=False)  # who was woken as its time was over has not taken notice of it
         self.waiting[consumer] = Waiting(streams, waker)
         self.lock.release()
@@ -140,7 +140,7 @@ class Memory:
             return entry in self._streams[stream]
 
     def take(self, consumer: str, streams: list[bytes], count: int) -> list[Entry]:
-        """Put into a worker's hands at most `count` events of each stream, the oldest that are in nobody's."""
+        """Make at most `count` events of each stream pending for a worker, the oldest that are for nobody."""
         with self.lock:
             while self._delayed and self._delayed[0][0] <= self._clock():
                 job = heappop(self._delayed)[2]
@@ -157,12 +157,12 @@ class Memory:
             return taken
 
     def withdraw(self, stream: bytes, entry: bytes, *, in_hand: bool) -> Place | None:
-        """Take an event from its stream if it stands there, and is in a worker's hands, or in nobody's, as is said."""
+        """Take an event from its stream if it stands there, and is pending for a worker, or for nobody, as is said."""
         with self.lock:
             place = self._streams[stream].get(entry)
             return self._streams[stream].pop(entry) if place and bool(place.consumer) is in_hand else None
 
-    def commit(self, entry: Entry, reply: LastReply, sends: Sequence[Sent], farewell: bytes) -> bool:
+    def commit(self, entry: Entry, reply: LastReply, sends: Sequence[Sent], last_will: bytes) -> bool:
         """Commit one event: everything that it produced appears together, once, or nothing does."""
         with self.lock:
             if self.withdraw(entry.stream, entry.id, in_hand=True) is None:
@@ -180,9 +180,9 @@ class Memory:
                 self.end(connection)
             elif turn:
                 self._turns[connection] = turn
-                if farewell:  # it goes to the pool that serves this connection
+                if last_will:  # it goes to the pool that serves this connection
                     pool = entry.stream.removeprefix(entry.event.channel.encode())
-                    self._farewells[connection] = (Disconnect.channel.encode() + pool, farewell)
+                    self._last_wills[connection] = (Disconnect.channel.encode() + pool, last_will)
             for sent in sends:
                 self.send(sent)
             return True
@@ -209,19 +209,19 @@ class Memory:
             else:
                 self.add(sent.channel.encode(), sent)
 
-    def post(self, inbox: str, letter: WorkerMessage) -> bytes | None:
-        """Put a letter into a worker's inbox; None when that worker is no more."""
+    def post(self, inbox: str, message: WorkerMessage) -> bytes | None:
+        """Put a message into a worker's inbox; None when that worker is no more."""
         with self.lock:
             if inbox not in self.inboxes:
                 return None
             self._last += 1
-            self.inboxes[inbox].append(letter)
+            self.inboxes[inbox].append(message)
             if waiting := self.waiting.pop(inbox, None):
                 waiting.waker.release()
             return b"0-%d" % self._last
 
     def lose(self, stream: bytes, entry: bytes, started: bool) -> None:
-        """Take an event out of a worker's hands and tell its interface that it is lost, if it was in any."""
+        """Take a pending event from a worker and tell its interface that it is lost, if it was pending."""
         with self.lock:
             if (place := self.withdraw(stream, entry, in_hand=True)) is None:
                 return
@@ -245,7 +245,7 @@ class Memory:
                 self._dead_bytes -= size_of(self.dead_letters.popleft()[1])
 
     def release(self, worker: str, started: tuple[str, ...] = ("?",)) -> int:
-        """Take every event from a dead worker's hands, of all its threads; returns how many. Every interface hears it.
+        """Take every pending event from a dead worker, of all its threads; returns how many. Every interface hears it.
 
         started: `stream entry` of those that had started, "?" when that is not known.
         """
@@ -273,9 +273,9 @@ class Memory:
         with self.lock:
             self.interfaces.pop(interface, None)
             busy = {place.event.connection for places in self._streams.values() for place in places.values()}
-            left = [connection for connection in self._farewells if interface_of(connection) == interface]
+            left = [connection for connection in self._last_wills if interface_of(connection) == interface]
             for connection in set(left) - busy:
-                stream, event = self._farewells.pop(connection)
+                stream, event = self._last_wills.pop(connection)
                 self.add(stream, decode_event(b"%d" % VERSION, event))
             if busy.isdisjoint(left):
                 self.forget(interface)
@@ -285,14 +285,14 @@ class Memory:
         """Leave nothing of an interface behind."""
         with self.lock:
             self.interfaces.pop(interface, None)
-            for connection in [each for each in {**self._turns, **self._farewells} if interface_of(each) == interface]:
+            for connection in [each for each in {**self._turns, **self._last_wills} if interface_of(each) == interface]:
                 self.end(connection)
 
     def end(self, connection: str) -> None:
         """Leave nothing of a connection behind."""
         with self.lock:
             self._turns.pop(connection, None)
-            self._farewells.pop(connection, None)
+            self._last_wills.pop(connection, None)
 
 
 class Added(NamedTuple):
@@ -339,7 +339,7 @@ class MemoryEventLayer:
             if self in self._memory.listeners:
                 self._memory.listeners.remove(self)
 
-    async def goodbye(self) -> None:
+    async def deregister(self) -> None:
         self._memory.forget(self._id)
 
     def publish(self, sent: Sent) -> None:
@@ -374,8 +374,8 @@ class MemoryEventLayer:
         place = self._memory.withdraw(channel.encode(), entry, in_hand=False)
         self._soon(answered, int(place is not None))
 
-    def post(self, inbox: str, letter: WorkerMessage, answered: Answered) -> None:
-        self._soon(answered, self._memory.post(inbox, letter))
+    def post(self, inbox: str, message: WorkerMessage, answered: Answered) -> None:
+        self._soon(answered, self._memory.post(inbox, message))
 
     def forget(self, connection: str) -> None:
         self._memory.end(connection)

@@ -31,7 +31,7 @@ class MemoryWorkerLayer:
         self._waker = threading.Lock()
         self._waker.acquire()
         with memory.lock:
-            self._letters = memory.inboxes[consumer] = deque()
+            self._received = memory.inboxes[consumer] = deque()
 
     def publish_manifest(self, manifest: Manifest) -> None:
         """Tell interfaces what this release serves."""
@@ -44,8 +44,8 @@ class MemoryWorkerLayer:
             memory.wait(self.inbox, self._streams, self._waker, self._read_seconds)
             return memory.take(self.inbox, self._streams, count)
 
-    def commit(self, entry: Entry, reply: LastReply, sends: Sequence[Sent], farewell: bytes = b"") -> None:
-        self.refused += not self._memory.commit(entry, reply, sends, farewell)
+    def commit(self, entry: Entry, reply: LastReply, sends: Sequence[Sent], last_will: bytes = b"") -> None:
+        self.refused += not self._memory.commit(entry, reply, sends, last_will)
 
     def send_now(self, sent: Frames | Sent) -> None:
         forks.check()
@@ -58,13 +58,13 @@ class MemoryWorkerLayer:
         forks.end_child()  # nobody would answer: the event loop is its parent's
         with self._memory.lock:
             is_heard = reply is None or self._memory.reply(reply)
-            if wait_seconds and not self._letters:
+            if wait_seconds and not self._received:
                 self._memory.wait(self.inbox, (), self._waker, wait_seconds)
-            letters = list(self._letters)
-            self._letters.clear()
-            return is_heard, letters
+            messages = list(self._received)
+            self._received.clear()
+            return is_heard, messages
 
-    def give_back(self, entries: list[Entry]) -> None:
+    def release(self, entries: list[Entry]) -> None:
         for entry in entries:
             self._memory.lose(entry.stream, entry.id, False)
 
@@ -81,4 +81,4 @@ class MemoryWorkerLayer:
         """Nothing is buffered."""
 
     def close(self) -> None:
-        """Nothing is buffered; what is in hand, and the inbox, is left by releasing this worker."""
+        """Nothing is buffered; what is in flight, and the inbox, is left by releasing this worker."""

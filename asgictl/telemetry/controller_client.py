@@ -6,7 +6,7 @@ for nothing else: who is silent stands still, or runs C code that holds the GIL,
 (silence.py).
 
 A worker that nobody supervises has nobody to tell, and ends itself: faulthandler's watchdog needs no GIL. An interface
-runs no code that could hold it, and has clients to say goodbye to when it stood still. Where there is a controller the
+runs no code that could hold it, and deregisters clients when it stood still. Where there is a controller the
 watchdog only writes the stacks of a process that is about to be ended.
 """
 

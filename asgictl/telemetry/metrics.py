@@ -58,7 +58,7 @@ class Figures(msgspec.Struct):
     until: float = 0.0
     runs: list[tuple[str, float]] = []
     requests: dict[int, int] = {}
-    shed: dict[str, int] = {}
+    rejections: dict[str, int] = {}
     request_seconds: list[float] = msgspec.field(default_factory=_histogram)
     request_wait_seconds: list[float] = msgspec.field(default_factory=_histogram)
     request_run_seconds: list[float] = msgspec.field(default_factory=_histogram)

@@ -26,7 +26,7 @@ class Rejections:
             if time.monotonic() - self._logged.get(reason, -LOG_SECONDS) >= LOG_SECONDS:
                 self._log(reason)
 
-    def tell(self) -> dict[str, int]:
+    def snapshot(self) -> dict[str, int]:
         """Return the counts, and log those that are due. Call it each second."""
         with self._lock:
             for reason in [reason for reason, count in self._quiet.items() if count]:

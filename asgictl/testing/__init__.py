@@ -179,7 +179,7 @@ class _Memory(Memory):
             self.records[sent.id] = sent
 
     def forget_all(self) -> None:
-        for kept in (self._streams, self._turns, self._farewells, self._delayed, self.records):
+        for kept in (self._streams, self._turns, self._last_wills, self._delayed, self.records):
             kept.clear()
 
 
@@ -329,7 +329,7 @@ class _Instance(Generic[R_co]):
             self._memory.release(self._worker.inbox.partition(".")[0])
             self._begin_worker()
         else:
-            self._worker.commit(entry, done, turn.outcome.sends, turn.farewell())
+            self._worker.commit(entry, done, turn.outcome.sends, turn.last_will())
         for name, depths in ((name, self.application.depths) for name in self.application.background):
             depths[name] = depths.bytes[name] = 0  # a real worker learns them anew each second
 

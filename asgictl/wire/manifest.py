@@ -12,7 +12,7 @@ from asgictl.wire.routing import compile_pattern, is_below
 class Path(Wire, frozen=True):
     """A WebSocket path, which of its events go to a worker, and how.
 
-    A connect goes there for a disconnect consumer too: its commit leaves the farewell that a killed interface needs.
+    A connect goes there for a disconnect consumer too: its commit leaves the last will that a killed interface needs.
     pool: the suffix of their channels, "" or ".name". at_most_once: what a worker died of is not run again.
     """
 

@@ -5,7 +5,7 @@ interoperate, because a new field is only ever appended, with a default: an olde
 one fills it in. Any other version is a WireError that names both.
 
 Events travel from an interface to a worker on a channel's stream; replies to the one interface that holds the
-connection, on its reply stream; letters to the one worker that runs a request, on its inbox; broadcasts to all.
+connection, on its reply stream; messages to the one worker that runs a request, on its inbox; broadcasts to all.
 """
 
 from functools import lru_cache
@@ -312,7 +312,7 @@ class Gone(Wire, tag="gone", frozen=True):
     entry: bytes
 
 
-class InterfaceDied(Wire, tag="buried", frozen=True):
+class InterfaceDied(Wire, tag="interface_died", frozen=True):
     """WorkerMessage, from reap_interface.lua to every event loop: an interface is dead, and its connections too."""
 
     interface: str
@@ -379,7 +379,7 @@ def plain_value(value: object) -> object:
 encoder: msgspec.msgpack.Encoder = msgspec.msgpack.Encoder(enc_hook=plain_value)
 _events: msgspec.msgpack.Decoder[Event] = msgspec.msgpack.Decoder(Event)
 _replies: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
-_letters: msgspec.msgpack.Decoder[WorkerMessage] = msgspec.msgpack.Decoder(WorkerMessage)
+_worker_messages: msgspec.msgpack.Decoder[WorkerMessage] = msgspec.msgpack.Decoder(WorkerMessage)
 _broadcasts = msgspec.msgpack.Decoder(Broadcast)
 _scopes = msgspec.msgpack.Decoder(Scope)
 
@@ -431,7 +431,7 @@ def decode_reply(field: bytes, value: bytes) -> Reply:
 
 def decode_worker_message(field: bytes, value: bytes) -> WorkerMessage:
     """Decode an entry of a worker's inbox; raises WireError."""
-    return decode(_letters, field, value)
+    return decode(_worker_messages, field, value)
 
 
 def decode_broadcast(field: bytes, value: bytes) -> Broadcast:

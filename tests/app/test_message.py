@@ -28,7 +28,7 @@ def ran(consumer: BackgroundConsumer, event: Job | None = None) -> list[Sent]:
         asyncio.run(running.run_async())
     else:
         running.run()
-    assert running.farewell() == b""
+    assert running.last_will() == b""
     return list(running.outcome.sends)
 
 

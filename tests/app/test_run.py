@@ -1,6 +1,8 @@
 """One turn being run: what a consumer sees, and what its calls add up to."""
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -126,10 +128,10 @@ def test_only_a_changed_state_travels(before: dict[str, Any], change: dict[str, 
     assert (decode_state(done.state) if done.state else None) == after
 
 
-def farewell(event: TurnEvent, **consumers: Consumer) -> Wire | None:
+def last_will(event: TurnEvent, **consumers: Consumer) -> Wire | None:
     turn = RunningTurn(Application(websocket=[routed(**consumers)]), event)
     turn.run()
-    value = turn.farewell()
+    value = turn.last_will()
     return decode_event(b"1", value) if value else None
 
 
@@ -141,15 +143,15 @@ def remember(message: Message) -> None:
     message.state["n"] = 1
 
 
-def test_a_turn_that_opens_or_changes_a_connection_leaves_its_farewell() -> None:
+def test_a_turn_that_opens_or_changes_a_connection_leaves_its_last_will() -> None:
     def accept(message: Message) -> None:
         message.accept()
 
     state = encode_state({"n": 1})
-    assert farewell(connect(), connect=accept, disconnect=leave) == Disconnect(
+    assert last_will(connect(), connect=accept, disconnect=leave) == Disconnect(
         "i/1", LAST_TURN, 1, SCOPE, b"", 1006, ""
     )
-    assert farewell(receive(["x"]), receive=remember, disconnect=leave) == Disconnect(
+    assert last_will(receive(["x"]), receive=remember, disconnect=leave) == Disconnect(
         "i/1", LAST_TURN, 1, SCOPE, state, 1006, ""
     )
 
@@ -164,8 +166,8 @@ def test_a_turn_that_opens_or_changes_a_connection_leaves_its_farewell() -> None
     ],
     ids=["nobody wants it", "nothing new", "refused", "the end itself"],
 )
-def test_other_turns_leave_no_farewell(event: TurnEvent, consumers: dict[str, Consumer]) -> None:
-    assert farewell(event, **consumers) is None
+def test_other_turns_leave_no_last_will(event: TurnEvent, consumers: dict[str, Consumer]) -> None:
+    assert last_will(event, **consumers) is None
 
 
 def raises(message: Message) -> None:
@@ -253,6 +255,22 @@ def test_a_reply_to_a_connection_that_has_gone_is_an_error(caplog: pytest.LogCap
     assert "the connection is closed; send to a group" in caplog.text
 
 
+IMPORTS_DJANGO = """
+import asyncio, logging, sys
+import django.db  # as a library does that serves Django's users too
+from asgictl.app.run import close_old_connections, close_old_connections_async
+
+logging.lastResort.setLevel(0)
+close_old_connections()
+asyncio.run(close_old_connections_async())
+"""
+
+
+def test_django_that_is_only_imported_has_no_connections_to_close() -> None:
+    done = subprocess.run([sys.executable, "-c", IMPORTS_DJANGO], check=True, capture_output=True, text=True)
+    assert done.stderr == ""
+
+
 def test_a_session_without_django_says_what_it_needs() -> None:
     errors: list[str] = []
 
@@ -280,10 +298,10 @@ def test_an_event_without_a_consumer_produces_nothing() -> None:
     assert turn.run() == Done("i/1", 3, [], b"", None, None, [], [], 2, run_seconds=0.5)
 
 
-def test_a_connection_that_no_consumer_answers_is_accepted_and_leaves_its_farewell() -> None:
+def test_a_connection_that_no_consumer_answers_is_accepted_and_leaves_its_last_will() -> None:
     turn = RunningTurn(Application(websocket=[path("/ws/{room}", disconnect=leave)]), connect())
     assert turn.run() == Done("i/1", 1, [], b"", Accept(None, []), None, [], [], run_seconds=0.5)
-    assert turn.farewell()
+    assert turn.last_will()
 
 
 def test_an_async_consumer_obeys_the_same_rules() -> None:

@@ -57,7 +57,7 @@ async def test_too_many_members_that_no_longer_receive_are_forgotten(monkeypatch
     assert mailboxes.counted() == {}
     assert mailboxes.freed() == ["back"]
     assert (mailboxes.freed(), mailboxes._counting) == ([], set())
-    assert mailboxes.shed.tell() == {"channels removed from groups: nobody receives": 2}
+    assert mailboxes.rejections.snapshot() == {"channels removed from groups: nobody receives": 2}
     waiting.cancel()
     await asyncio.wait([waiting])
 
@@ -95,7 +95,7 @@ async def test_a_full_member_goes_without_and_that_is_counted(caplog: pytest.Log
     for data in (b"1", b"2"):
         mailboxes.deliver("g", data)
         assert (await mailboxes.receive("quick")).data == data
-    assert mailboxes.shed.tell() == {"group messages dropped: channel full": 1}
+    assert mailboxes.rejections.snapshot() == {"group messages dropped: channel full": 1}
     assert (await mailboxes.receive("slow")).data == b"1"
 
 

@@ -121,7 +121,7 @@ def test_metrics_are_what_processes_have_counted() -> None:
             await reporting(pid=8, state="ready", role="server", process="server", threads=2),
         ]
         await until(lambda: not controller.unready())
-        figures = Figures(events=7, shed={'a "late" one': 2}, websockets=4, moved=5, refused=2, overdue=1)
+        figures = Figures(events=7, rejections={'a "late" one': 2}, websockets=4, moved=5, refused=2, overdue=1)
         for seconds in (0.1, 0.1, 500.0):
             figures.answer(200, seconds, 0.0)
         controller.history.add(os.getpid(), figures)

@@ -175,7 +175,7 @@ def test_asking_a_controller_that_is_away_is_an_os_error() -> None:
 
 async def pushing(**report: object) -> asyncio.StreamWriter:
     line = await reporting(state="ready", **report)
-    line.write(b'{"figures": {"events": 7, "shed": {"late": 2}}}\n')
+    line.write(b'{"figures": {"events": 7, "rejections": {"late": 2}}}\n')
     return line
 
 
@@ -184,7 +184,7 @@ def test_what_a_process_counts_is_known_for_as_long_as_it_lives() -> None:
         controller = running_controller()
         line = await pushing(pid=7)
         await until(lambda: 7 in controller.history.latest())
-        assert controller.history.summary()["shed"] == {"late": 2}
+        assert controller.history.summary()["rejections"] == {"late": 2}
         line.close()
         await until(lambda: 7 not in controller.history.latest())
 

@@ -33,7 +33,7 @@ class Supervised(Slots):
         self.failures[:] = [failure for failure in self.failures if failure["process"] not in names]
 
     def reports(self) -> dict[str, Any]:
-        return {"ready": self.ready_reports, "failed": self.failures, "shed": {}}
+        return {"ready": self.ready_reports, "failed": self.failures, "rejections": {}}
 
 
 class Play:

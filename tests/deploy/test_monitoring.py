@@ -15,7 +15,7 @@ PROMETHEUS = {"job", "instance", "le"}  # labels that Prometheus adds, or that a
 
 def exported() -> dict[str, set[str]]:
     """Return the labels of each series that a controller exports, by its name."""
-    figures = Figures(requests={200: 1}, shed={"reason": 1})
+    figures = Figures(requests={200: 1}, rejections={"reason": 1})
     figures.answer(200, 0.2, 0.1)
     figures.turn(0.2, 0.1)
     known: Any = SimpleNamespace(

@@ -14,7 +14,7 @@ UNITS = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 LIMITS = re.findall(r"`--(?:limit )?([\w-]+)`, ([\d,]+)(?: (\w+))?", (DOCS / "reference" / "limits.md").read_text())
 SOURCES = [path for folder in ("interface", "worker", "asgictl") for path in (ROOT / folder).rglob("*.py")]
 ENDS = "closed|answered|dropped|rejected|removed|skipped"
-REASON = re.compile(rf'shed\.add\(\s*"([^"{{]+)"|^(?:[A-Z_]+) = "([a-z][^"{{]* (?:{ENDS})\b[^"{{]*)"', re.M)
+REASON = re.compile(rf'rejections\.add\(\s*"([^"{{]+)"|^(?:[A-Z_]+) = "([a-z][^"{{]* (?:{ENDS})\b[^"{{]*)"', re.M)
 
 
 @pytest.mark.parametrize(("name", "number", "unit"), LIMITS)

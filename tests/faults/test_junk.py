@@ -234,7 +234,7 @@ def test_a_letter_that_is_none_costs_no_upload(well: Callable[[str], Machine]) -
     assert answers == {200}
 
 
-HELD = {  # events that a worker has in hand when it dies
+HELD = {  # events that a worker has in flight when it dies
     "whose connection is a list": b"\x97\xa7receive\x90\x01\x01\xc4\x00\xc4\x00",
     "cut off behind its number": b"\x97\xa7receive\xa6none/1\x01",
     "no message": b"\xc1",

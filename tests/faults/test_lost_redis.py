@@ -41,7 +41,7 @@ def client_of(machine: Machine) -> "redis.Redis":
 BAD = {"position": ["1", b"\x90", "position", "abc"], "value": ["1", b"\xc1"], "version": ["77", b"\x90"]}
 
 
-def shed(machine: Machine) -> int:
+def rejections(machine: Machine) -> int:
     """Return how many things `status` counts as refused, dropped or passed over."""
     return sum(machine.status()["shed"].values())
 
@@ -72,9 +72,9 @@ def test_a_reply_with_a_position_that_is_none_is_passed_over(serve: Serve) -> No
 def test_replies_that_are_none_are_counted(site: Site) -> None:
     """A9."""
     machine = site("split")
-    before = shed(machine)
+    before = rejections(machine)
     add_reply(machine, "value")
-    until(lambda: shed(machine) > before, "it is counted")
+    until(lambda: rejections(machine) > before, "it is counted")
 
 
 def refuse(client: "redis.Redis", seconds: float) -> None:

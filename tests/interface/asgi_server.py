@@ -47,7 +47,7 @@ class Backend:
     def __init__(self, **limits: Any) -> None:
         self.limits = Limits(**limits)
         self.figures = Figures()
-        self.shed = Rejections()
+        self.rejections = Rejections()
         self.scopes: list[Scope] = []
         self.bodies: list[tuple[bytes, int, bool]] = []  # what came with requests, its length, whether more is to come
         self.heard: list[Any] = []

@@ -112,7 +112,7 @@ class Backend:
     ) -> None:
         self.limits = Limits(**limits)
         self.figures = Figures()
-        self.shed = Rejections()
+        self.rejections = Rejections()
         self.asked: list[Asked] = []
         self.opened: list[Opened] = []
         self.answers = answers
@@ -312,8 +312,8 @@ class Server:
             connection.shutdown()
 
     @property
-    def shed(self) -> dict[str, int]:
-        return self.backend.shed.tell()
+    def rejections(self) -> dict[str, int]:
+        return self.backend.rejections.snapshot()
 
 
 def hello(asked: Asked) -> None:

@@ -39,7 +39,7 @@ class Socket:
         self.groups = Groups()
         self.limits = Limits(**limits)
         self.figures = Figures()
-        self.shed = Rejections()
+        self.rejections = Rejections()
         self.skips = 0
         self.given_up: list[tuple[TurnEvent, str]] = []
         self.events: list[TurnEvent] = []
@@ -128,7 +128,7 @@ async def test_a_handshake_that_nobody_answers_is_refused_with_503_and_a_late_an
     socket.answers("late", accept=OPEN)
     assert socket.client.kinds() == ["close"]
     assert isinstance(socket.events[-1], Disconnect), "the consumer accepted, so it hears of the end"
-    assert sum(socket.shed.tell().values()) == 1
+    assert sum(socket.rejections.snapshot().values()) == 1
 
 
 @scenario
@@ -241,7 +241,7 @@ async def test_a_slow_reader_is_closed_with_1013() -> None:
     assert socket.client.frames == ["x" * 8]
     assert socket.client.closed.code == 1013
     assert isinstance(socket.events[-1], Disconnect)
-    assert list(socket.shed.tell()) == ["sockets closed with 1013: the client reads too slowly"]
+    assert list(socket.rejections.snapshot()) == ["sockets closed with 1013: the client reads too slowly"]
 
 
 @scenario
@@ -257,7 +257,7 @@ async def test_what_may_be_dropped_is_dropped_for_the_slow_reader_alone_and_coun
     slow.groups.deliver(Broadcast("g", "later", may_drop=True), (10, 0))
     assert slow.client.frames == ["0" * 6, "later"]
     assert quick.client.frames == [*(f"{number}" * 6 for number in range(5)), "later"]
-    assert slow.shed.tell() == {"group frames dropped: the client reads too slowly": 4}
+    assert slow.rejections.snapshot() == {"group frames dropped: the client reads too slowly": 4}
     assert "close" not in slow.client.kinds()
 
 
@@ -269,7 +269,7 @@ async def test_a_page_of_another_origin_is_refused_with_403_and_no_consumer_hear
     socket.leaves(1006)
     assert socket.events == []
     assert socket.ended
-    assert socket.shed.tell() == {"handshakes rejected with 403: Origin not allowed": 1}
+    assert socket.rejections.snapshot() == {"handshakes rejected with 403: Origin not allowed": 1}
 
 
 @scenario
@@ -372,7 +372,7 @@ async def test_a_handshake_that_is_not_run_again_is_refused_with_500(path: Path,
 
 @ENDED
 @scenario
-async def test_a_farewell_that_is_not_run_again_ends_the_socket(path: Path, attempts: int) -> None:
+async def test_a_last_will_that_is_not_run_again_ends_the_socket(path: Path, attempts: int) -> None:
     socket = Socket(path, attempts=attempts)
     socket.opens()
     socket.leaves()
@@ -399,7 +399,7 @@ async def test_a_handshake_whose_client_left_is_not_counted_as_one_that_no_worke
     socket = Socket(connect_deadline_seconds=0)
     socket.leaves(1006)
     await settled()
-    assert socket.shed.tell() == {}
+    assert socket.rejections.snapshot() == {}
     assert socket.skips == 1
 
 
@@ -420,7 +420,7 @@ async def test_a_client_whose_frames_no_worker_takes_in_time_is_closed_with_1013
     assert socket.client.is_held
     await socket.client.ended.wait()
     assert socket.client.closed.code == 1013
-    assert list(socket.shed.tell()) == ["sockets closed with 1013: no worker took the frames in time"]
+    assert list(socket.rejections.snapshot()) == ["sockets closed with 1013: no worker took the frames in time"]
     socket.leaves()
     assert not socket.client.is_held, "what comes after is read, or its leaving would not be heard"
     socket.answers()
@@ -435,7 +435,7 @@ async def test_a_client_that_leaves_while_its_frames_wait_is_not_counted_as_clos
     assert socket.client.is_held
     socket.leaves()
     await settled()
-    assert (socket.client.kinds(), socket.shed.tell()) == (["accept"], {})
+    assert (socket.client.kinds(), socket.rejections.snapshot()) == (["accept"], {})
 
 
 @scenario

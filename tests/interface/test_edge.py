@@ -195,7 +195,7 @@ async def test_there_is_room_until_files_run_out() -> None:
     edge.capacity = 2
     edge.connections.update(["one", "two"])
     assert edge.make_room()
-    assert edge.backend.shed.tell() == {}
+    assert edge.backend.rejections.snapshot() == {}
 
 
 @scenario
@@ -209,7 +209,7 @@ async def test_each_new_connection_takes_the_place_of_an_idle_one() -> None:
     edge.header.start(busy, 0)
     assert [edge.make_room() for _ in range(3)] == [True, True, False]
     assert (idle.told, silent.told, busy.told) == (["idle"], ["idle"], [])
-    assert edge.backend.shed.tell() == {bounds.TOO_MANY_FILES: 2}
+    assert edge.backend.rejections.snapshot() == {bounds.TOO_MANY_FILES: 2}
 
 
 class Crowd(Each):

@@ -208,7 +208,7 @@ async def test_a_small_body_that_does_not_come_in_time_is_a_408_and_counted() ->
     await client.running
     assert client.sent[0]["status"] == 408
     assert client.backend.bodies == []
-    assert client.backend.shed.tell() == {"requests answered 408: The body was not received in time.": 1}
+    assert client.backend.rejections.snapshot() == {"requests answered 408: The body was not received in time.": 1}
 
 
 @scenario

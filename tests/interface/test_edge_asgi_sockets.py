@@ -104,7 +104,7 @@ async def test_frames_are_not_read_while_the_socket_is_paused() -> None:
     socket.accept(OPEN)
     socket.pause()
     await client.says(*[{"type": "websocket.receive", "text": f"{number}"} for number in range(3)])
-    assert (client.heard, client.incoming.qsize()) == (["0"], 2), "what the server had in hand came"
+    assert (client.heard, client.incoming.qsize()) == (["0"], 2), "what the server had in flight came"
     socket.resume()
     await settled()
     assert client.heard == ["0", "1", "2"]

@@ -206,7 +206,7 @@ async def test_a_client_that_takes_nothing_is_cut_off_and_one_that_takes_a_byte_
     assert (transport.told, server.edge.stalled.oldest()) == ([], made)
     server.passes(server.edge.stalled, bounds.STALLED_SECONDS)
     assert transport.told == ["abort"]
-    assert server.shed == {bounds.STALLED: 1}
+    assert server.rejections == {bounds.STALLED: 1}
 
 
 @scenario

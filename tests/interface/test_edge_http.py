@@ -281,7 +281,7 @@ async def test_a_request_has_one_host(hosts: bytes) -> None:
     client.says(b"GET / HTTP/1.1\r\n" + hosts + b"\r\n")
     assert (client.status, client.body, backend.asked) == (400, b"A request must have exactly one Host header.\n", [])
     assert client.transport.told == ["eof"]
-    assert server.shed == {bounds.INVALID: 1}
+    assert server.rejections == {bounds.INVALID: 1}
 
 
 @scenario
@@ -323,7 +323,7 @@ async def test_what_is_no_request_is_a_400(data: bytes) -> None:
     client.says(data)
     assert (client.status, backend.asked) == (400, [])
     assert client.transport.told == ["eof"]
-    assert server.shed == {bounds.INVALID: 1}
+    assert server.rejections == {bounds.INVALID: 1}
     client.says(GET)
     assert client.hears().count(b"HTTP/1.1") == 1
 

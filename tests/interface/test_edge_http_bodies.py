@@ -251,7 +251,7 @@ async def test_a_wrong_chunk_ends_a_request_that_is_under_way() -> None:
     server, backend, client = connected(lambda asked: asked.read())
     client.says(CHUNKED, b"1\r\na\r\nx\r\n")
     assert (backend.asked[0].told, client.status, client.transport.told) == (["gone"], 400, ["eof"])
-    assert server.shed == {limits.INVALID: 1}
+    assert server.rejections == {limits.INVALID: 1}
     assert server.edge.requests == 0
 
 

@@ -182,7 +182,7 @@ async def test_a_client_that_takes_nothing_is_cut_off() -> None:
     server.passes(server.edge.stalled, bounds.STALLED_SECONDS)
     await settled()
     assert (client.transport.told, backend.asked[0].told) == (["abort"], ["gone"])
-    assert server.shed == {bounds.STALLED: 1}
+    assert server.rejections == {bounds.STALLED: 1}
 
 
 @scenario

@@ -21,7 +21,7 @@ async def test_a_head_is_not_read_without_end(begin: bytes) -> None:
     client.says(begin, *[part] * (Limits().header_bytes // SLICE_BYTES + 1))
     assert (client.status, client.body, backend.asked) == (431, TOO_LARGE, [])
     assert client.transport.told == ["eof"]
-    assert server.shed == {bounds.HEADERS_REFUSED: 1}
+    assert server.rejections == {bounds.HEADERS_REFUSED: 1}
     assert server.edge.unfinished_bytes == 0
 
 
@@ -71,7 +71,7 @@ async def test_when_all_unfinished_heads_are_too_large_the_oldest_is_refused() -
     clients[3].says(b"GET /" + b"x" * 15)
     assert [client.status for client in clients] == [431, 0, 0, 0]
     assert server.edge.unfinished_bytes == 80
-    assert server.shed == {bounds.HEADERS_CROWDED: 1}
+    assert server.rejections == {bounds.HEADERS_CROWDED: 1}
     clients[1].leaves()
     clients[2].says(b" HTTP/1.1\r\nHost: a\r\n\r\n")
     assert (clients[2].status, server.edge.unfinished_bytes) == (200, 20)
@@ -87,7 +87,7 @@ async def test_a_silent_client_is_closed() -> None:
     assert not client.is_ended
     server.passes(server.edge.first_byte, 10)
     assert (client.transport.told, client.hears()) == (["close"], b"")
-    assert server.shed == {bounds.SILENT: 1}
+    assert server.rejections == {bounds.SILENT: 1}
 
 
 @pytest.mark.parametrize("data", [b"G", b"\r\n", BEGIN, HANDSHAKE[:-2]])
@@ -102,7 +102,7 @@ async def test_a_head_has_so_much_time_from_its_first_byte_on(data: bytes) -> No
     server.passes(server.edge.header, 10)
     assert (client.status, client.body) == (408, b"The headers were not received in time.\n")
     assert client.transport.told == ["eof"]
-    assert server.shed == {bounds.HEADERS_LATE: 1}
+    assert server.rejections == {bounds.HEADERS_LATE: 1}
     client.says(GET)
     assert client.hears().count(b"HTTP/1.1") == 1
 
@@ -145,7 +145,7 @@ async def test_a_connection_is_kept_for_so_long() -> None:
     assert not client.is_ended
     server.passes(server.edge.keep_alive, 7)
     assert client.transport.told == ["close"]
-    assert server.shed == {}
+    assert server.rejections == {}
 
 
 @scenario
@@ -190,7 +190,7 @@ async def test_more_requests_at_once_than_uvicorn_is_told_are_refused() -> None:
         client.says(GET)
     assert [client.status for client in clients] == [0, 0, 503, 0]
     assert (clients[2].body, clients[2].transport.told) == (b"Too many requests are waiting.\n", ["eof"])
-    assert server.shed == {bounds.CONCURRENCY: 1}
+    assert server.rejections == {bounds.CONCURRENCY: 1}
     backend.asked[0].answer()
     clients[1].leaves()
     for client in (clients[0], clients[3]):
@@ -220,7 +220,7 @@ async def test_where_files_run_out_the_oldest_idle_connection_is_closed() -> Non
     new = [server.connect() for _ in range(2)]  # in one turn of the loop
     assert [client.transport.told for client in kept + new] == [["close"], ["close"], [], []]
     await settled()
-    assert server.shed == {bounds.TOO_MANY_FILES: 2}
+    assert server.rejections == {bounds.TOO_MANY_FILES: 2}
     new[0].says(GET)
     assert new[0].status == 200
 
@@ -236,7 +236,7 @@ async def test_where_none_is_idle_a_new_connection_is_refused() -> None:
     client.says(GET)
     assert (client.status, client.body) == (503, b"Too many connections are open.\n")
     assert (client.transport.told, len(backend.asked)) == (["eof"], 1)
-    assert server.shed == {bounds.TOO_MANY_FILES: 1}
+    assert server.rejections == {bounds.TOO_MANY_FILES: 1}
     server.passes(server.edge.linger, bounds.LINGER_SECONDS)
     await settled()
     assert server.state.connections == {busy.protocol}

@@ -200,7 +200,7 @@ async def test_a_message_has_so_many_fragments_at_most(payload: bytes) -> None:
     assert socket.frames == [(payload * 3).decode()]
     client.says(masked(TEXT & ~FIN, payload), masked(0, payload), masked(PING), masked(0, payload))
     assert closed(client.hears()[2:]) == (1009, "over 3 fragments")
-    assert server.shed == {bounds.FRAGMENTED: 1}
+    assert server.rejections == {bounds.FRAGMENTED: 1}
 
 
 # permessage-deflate (RFC 7692), where the user turns it on.

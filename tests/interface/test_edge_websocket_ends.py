@@ -72,7 +72,7 @@ async def test_a_client_is_pinged_and_closed_when_no_pong_comes() -> None:
     assert client.hears() == close_frame(1011, b"keepalive ping timeout")
     await settled()
     assert (socket.told, client.transport.told) == ([(1011, "keepalive ping timeout")], ["eof"])
-    assert server.shed == {bounds.UNANSWERED_PING: 1}
+    assert server.rejections == {bounds.UNANSWERED_PING: 1}
 
 
 @scenario

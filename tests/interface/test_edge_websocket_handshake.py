@@ -136,7 +136,7 @@ async def test_a_handshake_that_nobody_answers_in_time_is_refused() -> None:
     assert (client.status, client.body) == (503, b"No worker answered in time.\n")
     await settled()
     assert (socket.told, client.transport.told) == ([(1006, "")], ["eof"])
-    assert server.shed == {bounds.HANDSHAKE_LATE: 1}
+    assert server.rejections == {bounds.HANDSHAKE_LATE: 1}
 
 
 @scenario

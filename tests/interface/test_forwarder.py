@@ -62,7 +62,7 @@ class Layer:
         self.letters: list[tuple[str, WorkerMessage]] = []
         self.forgotten: list[str] = []
         self.dead_letters: list[tuple[str, Event, str]] = []
-        self.farewells: list[str] = []
+        self.ended: list[str] = []
         self.answer: object = b"1-0"
         self.silent_seconds = 0.0
         self.is_taken = False  # whether a worker has what is to be removed
@@ -93,11 +93,11 @@ class Layer:
     def dead_letter(self, channel: str, event: Event, reason: str) -> None:
         self.dead_letters.append((channel, event, reason))
 
-    async def goodbye(self) -> None:
-        self.farewells.append("goodbye")
+    async def deregister(self) -> None:
+        self.ended.append("deregister")
 
     async def stop(self) -> None:
-        self.farewells.append("stop")
+        self.ended.append("stop")
 
 
 class Client:
@@ -141,7 +141,7 @@ class Interface:
         layer: Any = self.layer
         self.forwarder._layer, self.forwarder._loop = layer, asyncio.get_running_loop()
         self.forwarder._in_flight = InFlight(
-            layer, config.limits.channel_events, self.forwarder.shed.add, config.limits.channel_bytes
+            layer, config.limits.channel_events, self.forwarder.rejections.add, config.limits.channel_bytes
         )
 
     async def requests(
@@ -263,7 +263,7 @@ async def test_a_body_that_a_worker_asked_for_and_that_does_not_come_in_time_is_
     await settled()
     assert client.status == 408
     assert interface.layer.letters[-1] == (WORKER, Gone(interface.event.connection, b"1-0"))
-    assert interface.forwarder.shed.tell() == {"requests answered 408: The body was not received in time.": 1}
+    assert interface.forwarder.rejections.snapshot() == {"requests answered 408: The body was not received in time.": 1}
 
 
 @scenario
@@ -321,7 +321,7 @@ def test_a_client_that_leaves_is_counted_unless_its_response_has_begun(begun: bo
             await interface.replies(more=True)
         await client.leaves()
         assert interface.is_clean()
-        assert sum(interface.forwarder.shed.tell().values()) == (not begun)
+        assert sum(interface.forwarder.rejections.snapshot().values()) == (not begun)
         assert interface.forwarder.figures.requests == {200 if begun else 499: 1}
 
     asyncio.run(main())
@@ -352,7 +352,7 @@ async def test_a_request_that_no_worker_answers_in_time_is_a_504_and_is_taken_ou
     assert client.status == 504
     assert interface.layer.removed == [b"1-0"]
     interface.forwarder._look()
-    assert interface.forwarder.figures.shed == {"requests answered 504: No worker answered in time.": 1}
+    assert interface.forwarder.figures.rejections == {"requests answered 504: No worker answered in time.": 1}
     assert interface.forwarder.figures.requests == {504: 1}
 
 
@@ -372,7 +372,7 @@ async def test_a_post_that_may_have_run_is_a_502_and_one_that_redis_refused_a_50
     interface.layer.answer = RuntimeError("OOM")
     assert (await interface.requests(method="POST")).status == 503
     assert len(interface.layer.added) == 2
-    assert interface.forwarder.shed.tell()["events rejected by Redis: OOM"] == 1
+    assert interface.forwarder.rejections.snapshot()["events rejected by Redis: OOM"] == 1
 
 
 @pytest.mark.parametrize("limits", [{"channel_events": 1}, {"channel_bytes": 1}], ids=["events", "bytes"])
@@ -516,7 +516,7 @@ async def test_what_is_open_when_the_server_has_waited_long_enough_is_ended(inte
     await settled()
     assert (waiting.status, begun.running.done()) == (503, True)
     assert interface.layer.letters == [(WORKER, Gone(interface.event.connection, b"1-0"))]
-    assert interface.layer.farewells == ["goodbye", "stop"]
+    assert interface.layer.ended == ["deregister", "stop"]
 
 
 @scenario
@@ -529,7 +529,7 @@ async def test_the_last_turns_of_closed_sockets_are_waited_for(interface: Interf
     assert not draining.done()
     await interface.commits()
     await draining
-    assert interface.layer.farewells == ["goodbye", "stop"]
+    assert interface.layer.ended == ["deregister", "stop"]
 
 
 def test_requests_and_sockets_are_logged_where_that_is_wanted(caplog: pytest.LogCaptureFixture) -> None:

@@ -51,7 +51,7 @@ BACKEND = """
     class Backend:
         limits = Limits(drain_seconds=5, shutdown_delay_seconds=60 if "delayed" in sys.argv else 0)
         figures = Figures()
-        shed = Rejections()
+        rejections = Rejections()
 
         def http(self, scope, body, length, more, client):
             client.respond(200, [], scope.root_path.encode(), more=False)

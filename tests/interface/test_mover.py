@@ -115,8 +115,8 @@ class Echo(threading.Thread):
                     self.gone.append(event.connection)
                     self.layer.commit(entry, done, [])
                 else:
-                    farewell = Disconnect(event.connection, 0, 1, event.scope, b"", 1012, "")
-                    self.layer.commit(entry, done, [], encode(farewell)[1])
+                    last_will = Disconnect(event.connection, 0, 1, event.scope, b"", 1012, "")
+                    self.layer.commit(entry, done, [], encode(last_will)[1])
             self.layer.flush()
         self.layer.close()
 

@@ -42,7 +42,7 @@ class Socket:
 
     def __init__(self, **limits: Any) -> None:
         self.limits = Limits(**limits)
-        self.shed = Rejections()
+        self.rejections = Rejections()
         self.events: list[Connect] = []
         self.skips = self.closes = 0
         self.posted: list[tuple[str, WorkerMessage]] = []
@@ -203,7 +203,7 @@ async def test_a_handshake_that_nobody_answers_in_time_is_503() -> None:
     await socket.leaves(1006)
     await socket.hears(done(close=Close(1011, "", 500)))
     assert socket.closes == 1
-    assert sum(socket.shed.tell().values()) == 1
+    assert sum(socket.rejections.snapshot().values()) == 1
 
 
 @scenario
@@ -305,4 +305,4 @@ async def test_a_client_that_is_closed_is_not_counted_as_one_whose_frames_nobody
     socket.relay.died()
     assert not socket.client.is_held, "its answer to the close is to be read"
     await settled()
-    assert (socket.client.closed.code, socket.shed.tell()) == (1012, {})
+    assert (socket.client.closed.code, socket.rejections.snapshot()) == (1012, {})

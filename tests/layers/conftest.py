@@ -82,7 +82,7 @@ async def serving(url: str, name: str, id: str = INTERFACE) -> AsyncIterator[Int
     try:
         yield interface
     finally:
-        await interface.layer.goodbye()
+        await interface.layer.deregister()
         await interface.layer.stop()
 
 

@@ -77,8 +77,8 @@ class Interface:
         assert isinstance(entry, bytes)
         return entry
 
-    async def post(self, inbox: str, letter: WorkerMessage) -> object:
-        return await self.ask(self.layer.post, inbox, letter)
+    async def post(self, inbox: str, message: WorkerMessage) -> object:
+        return await self.ask(self.layer.post, inbox, message)
 
     async def depth(self, channel: str) -> object:
         return await self.ask(self.layer.depth, channel)
@@ -93,7 +93,7 @@ class Interface:
 
     async def leave(self) -> None:
         """Stop in order."""
-        await self.layer.goodbye()
+        await self.layer.deregister()
         await self.layer.stop()
 
 
@@ -201,10 +201,10 @@ def take(worker: WorkerLayer) -> Entry:
 
 
 def commit(
-    worker: WorkerLayer, entry: Entry, reply: Response | Done | None, *sends: Sent, farewell: bytes = b""
+    worker: WorkerLayer, entry: Entry, reply: Response | Done | None, *sends: Sent, last_will: bytes = b""
 ) -> None:
     """Commit, and wait for the answer."""
-    worker.commit(entry, reply, sends, farewell)
+    worker.commit(entry, reply, sends, last_will)
     worker.settle()
     assert worker.settled
 
@@ -222,7 +222,7 @@ def disconnect(connection: str = ONE, number: int = LAST_TURN, reason: str = "")
     return Disconnect(connection, number, 1, b"scope", b"state", 1006, reason)
 
 
-def farewell(connection: str = ONE, reason: str = "") -> bytes:
+def last_will(connection: str = ONE, reason: str = "") -> bytes:
     return encode(disconnect(connection, reason=reason))[1]
 
 
@@ -344,7 +344,7 @@ class Contract:
             assert await interface.depth("websocket.receive") == 0
             assert worker.refused == 1
 
-    @pytest.mark.parametrize("ending", ["last turn", "forgotten", "burial", "goodbye"])
+    @pytest.mark.parametrize("ending", ["last turn", "forgotten", "reaped", "deregistered"])
     @scenario
     async def test_nothing_is_remembered_of_turns_behind_the_end(self, ending: str, layers: Layers) -> None:
         """Connections' ids are not used twice, so that a first turn is taken again is only how to tell."""
@@ -359,10 +359,10 @@ class Contract:
                 await interface.hears(done(2))
             elif ending == "forgotten":
                 interface.layer.forget(ONE)
-            elif ending == "goodbye":
-                await interface.layer.goodbye()
+            elif ending == "deregistered":
+                await interface.layer.deregister()
             await interface.layer.stop()
-            if ending == "burial":
+            if ending == "reaped":
                 assert layers.reap_interface(INTERFACE) == 0
             async with layers.interface() as again:
                 await again.append(connect())
@@ -501,7 +501,7 @@ class Contract:
             await interface.append(request())
             entries = take_all(worker, 2)
             for _ in range(2):
-                worker.give_back(entries)
+                worker.release(entries)
                 worker.settle()
             assert {(await interface.heard.get())[0] for _ in entries} == {
                 Lost(ONE, 0, 1, False),
@@ -518,7 +518,7 @@ class Contract:
             await interface.append(receive(1, "x"))
             entry = take(worker)
             commit(worker, entry, done(1))
-            worker.give_back([entry])
+            worker.release([entry])
             worker.settle()
             await interface.hears(done(1))
             await interface.hears_nothing_more()
@@ -537,14 +537,14 @@ class Contract:
             assert worker.refused == 0
 
     @scenario
-    async def test_a_burial_has_each_farewell_run_once_behind_what_its_connection_still_has(
+    async def test_reaping_has_each_last_will_run_once_behind_what_its_connection_still_has(
         self, layers: Layers
     ) -> None:
         worker = layers.worker()
         async with layers.interface() as dead, layers.interface(OTHER) as other:
             for connection in (ONE, TWO):
                 await dead.append(connect(connection))
-                commit(worker, take(worker), done(1, connection=connection), farewell=farewell(connection))
+                commit(worker, take(worker), done(1, connection=connection), last_will=last_will(connection))
             await dead.append(receive(2, "x", connection=TWO))
             await dead.layer.stop()
             assert [layers.reap_interface(INTERFACE) for _ in range(2)] == [1, 1]
@@ -562,34 +562,34 @@ class Contract:
             assert await other.depth("websocket.disconnect") == 0
 
     @scenario
-    async def test_of_a_connections_farewells_the_newest_is_run(self, layers: Layers) -> None:
+    async def test_of_a_connections_last_wills_the_newest_is_run(self, layers: Layers) -> None:
         worker = layers.worker()
         async with layers.interface() as interface:
-            for number, given in enumerate((farewell(reason="old"), farewell(reason="new"), b""), 1):
+            for number, given in enumerate((last_will(reason="old"), last_will(reason="new"), b""), 1):
                 await interface.append(receive(number, "x"))
-                commit(worker, take(worker), done(number), farewell=given)
+                commit(worker, take(worker), done(number), last_will=given)
             layers.reap_interface(INTERFACE)
             assert take(worker).event == disconnect(reason="new")
 
     @scenario
-    async def test_a_farewell_goes_to_the_pool_that_served_its_connection(self, layers: Layers) -> None:
+    async def test_a_last_will_goes_to_the_pool_that_served_its_connection(self, layers: Layers) -> None:
         channels = ["websocket.receive.slow", "websocket.disconnect.slow"]
         worker = layers.worker(channels=channels)
         async with layers.interface() as interface:
             await interface.append(receive(1, "x"), ".slow")
-            commit(worker, take(worker), done(1), farewell=farewell())
+            commit(worker, take(worker), done(1), last_will=last_will())
             layers.reap_interface(INTERFACE)
             entry = take(worker)
             assert (entry.event, entry.stream.decode().endswith(channels[1])) == (disconnect(), True)
 
-    @pytest.mark.parametrize("ending", ["the connection's last turn", "the interface's goodbye", "forgotten"])
+    @pytest.mark.parametrize("ending", ["the connection's last turn", "deregistered", "forgotten"])
     @scenario
     async def test_nothing_is_left_to_reap_behind_an_end_in_order(self, ending: str, layers: Layers) -> None:
         worker = layers.worker()
         async with layers.interface() as interface, layers.interface(OTHER) as other:
             await interface.append(connect())
-            commit(worker, take(worker), done(1), farewell=farewell())
-            if ending == "the interface's goodbye":
+            commit(worker, take(worker), done(1), last_will=last_will())
+            if ending == "deregistered":
                 await interface.leave()
             elif ending == "forgotten":
                 interface.layer.forget(disconnect().connection)
@@ -618,7 +618,7 @@ class Contract:
             await dead.append(disconnect())
             await dead.leave()
             for _ in range(4):
-                worker.give_back([take(worker)])
+                worker.release([take(worker)])
                 worker.settle()
             commit(worker, take(worker), done(LAST_TURN))
             assert worker.refused == 0
@@ -862,7 +862,7 @@ class Contract:
         for giver in (other, other, other, other):
             entry = take(giver)
             assert entry.event == job(attempt=2)
-            giver.give_back([entry])
+            giver.release([entry])
         assert layers.dead_letters() == []
 
 

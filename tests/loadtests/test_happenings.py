@@ -17,13 +17,16 @@ from asgictl.loadtests.servers import Server
 from asgictl.loadtests.usage import Usage
 from tests.conftest import until
 
-# A master with a worker, which ends half a second after SIGHUP; by then there is another.
+# A master with a worker, which ends 3 s after SIGHUP, when there is another; and with a child that serves nobody.
 MASTER = """
-import signal, subprocess, sys, time
-start = lambda: subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+import signal, socket, subprocess, sys, time
+listener = socket.create_server(("127.0.0.1", 0))
+sleeping = [sys.executable, "-c", "import time; time.sleep(60)"]
+start = lambda: subprocess.Popen(sleeping, pass_fds=[listener.fileno()])
+tracker = subprocess.Popen(sleeping)
 workers = [start()]
 signal.signal(signal.SIGHUP, lambda *_: workers.append(start()))
-print("ready", flush=True)
+print(listener.getsockname()[1], flush=True)
 while len(workers) < 2:
     time.sleep(0.05)
 time.sleep(3)
@@ -34,20 +37,19 @@ time.sleep(60)
 
 
 @pytest.fixture
-def master() -> Iterator[subprocess.Popen[str]]:
+def master() -> Iterator[Server]:
     with subprocess.Popen([sys.executable, "-c", MASTER], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        yield process
+        yield Server(int(process.stdout.readline()), "", process.pid)
         for each in (*psutil.Process(process.pid).children(), process):
             each.kill()
 
 
-def test_a_deploy_lasts_until_the_old_code_has_ended(master: subprocess.Popen[str]) -> None:
-    (old,) = psutil.Process(master.pid).children()
-    assert deploy(Server(0, "", master.pid)) == "SIGHUP"
-    assert not old.is_running()
-    assert len(psutil.Process(master.pid).children()) == 1
+def test_a_deploy_lasts_until_the_old_code_has_ended(master: Server) -> None:
+    tracker, old = psutil.Process(master.leader).children()
+    assert deploy(master) == "SIGHUP"
+    assert (tracker.is_running(), old.is_running()) == (True, False), "who serves nobody is not waited for"
+    assert len(psutil.Process(master.leader).children()) == 2
 
 
 def test_what_a_hangup_ends_cannot_be_deployed_so() -> None:

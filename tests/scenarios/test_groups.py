@@ -37,7 +37,7 @@ def talk(request: pytest.FixtureRequest, machine: Machine, tmp_path: Path) -> Ma
     return machine
 
 
-def shed(machine: Machine) -> dict[str, int]:
+def rejections(machine: Machine) -> dict[str, int]:
     found: dict[str, int] = machine.status()["shed"]
     return found
 
@@ -82,7 +82,7 @@ def test_a_member_that_does_not_read_holds_nobody_up(talk: Machine, policy: str,
                 readers[0].send(frame)
             for reader in readers:
                 assert [reader.recv(SECONDS) for _ in range(BURST)] == sent, "whoever reads gets everything, in order"
-            return reason in shed(talk)
+            return reason in rejections(talk)
 
         until(is_shed_after_a_burst, "the reader's queue is full", 60)
         last = next(numbers)
@@ -105,7 +105,7 @@ def test_pages_of_other_origins_open_no_socket(talk: Machine) -> None:
 
     talk.start("talk:app", "--mode", talk.mode, "--workers", "1")
     assert [opens(origin) for origin in (None, talk.url, "http://127.0.0.1", "null")] == [101, 101, 403, 403]
-    until(lambda: shed(talk) == {"handshakes rejected with 403: Origin not allowed": 2}, "both are counted")
+    until(lambda: rejections(talk) == {"handshakes rejected with 403: Origin not allowed": 2}, "both are counted")
     talk.stop()
     allowed = ("--allowed-origins", "https://*.example.com", "--allowed-origins", "http://other")
     talk.start("talk:app", "--mode", talk.mode, "--workers", "1", *allowed)

@@ -241,7 +241,7 @@ def worker(machine: Machine) -> int:
 
 
 def until_reading(machine: Machine) -> int:
-    """Wait until a worker has a request in hand; returns its pid."""
+    """Wait until a worker has a request in flight; returns its pid."""
     import redis
 
     with redis.Redis.from_url(f"unix://{machine.runtime}/asgictl/default/redis.sock") as client:

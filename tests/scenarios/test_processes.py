@@ -195,7 +195,7 @@ app = Application(websocket=[path("/ws", connect=join, receive=say)])
 def test_async_consumers_run_side_by_side_and_end_with_their_process(
     machine: Machine, tmp_path: Path, mode: str
 ) -> None:
-    """One process of three threads: each of its turns in hand is finished before it ends."""
+    """One process of three threads: each of its turns in flight is finished before it ends."""
     (tmp_path / "asynchronous.py").write_text(ASYNC_APPLICATION)
     machine.directory = tmp_path
     machine.start("asynchronous:app", "--mode", mode, "--workers", "1", "--threads", "3")

@@ -58,12 +58,12 @@ def test_a_quantile_of_nothing_is_none_and_past_the_last_bound_is_that_bound() -
 
 def test_several_processes_add_up_and_two_reports_of_one_differ_by_what_lies_between() -> None:
     first, second = answered(0.1), answered(0.1, 2.0)
-    second.shed = {"late": 2}
+    second.rejections = {"late": 2}
     second.events = 7
     summed = total([first, second])
-    assert (summed.requests, summed.shed, summed.events) == ({200: 3}, {"late": 2}, 7)
+    assert (summed.requests, summed.rejections, summed.events) == ({200: 3}, {"late": 2}, 7)
     passed = since(second, first)
-    assert (passed.requests, passed.shed, sum(passed.request_seconds[:-1])) == ({200: 1}, {"late": 2}, 1)
+    assert (passed.requests, passed.rejections, sum(passed.request_seconds[:-1])) == ({200: 1}, {"late": 2}, 1)
     assert total([]) == Figures()
 
 
@@ -83,7 +83,7 @@ def test_what_has_run_the_longest_is_named_and_summed_by_nobody(monkeypatch: pyt
 
 def test_figures_travel_as_json() -> None:
     figures = answered(0.1, 3.0)
-    figures.shed, figures.runs = {"late": 1}, [("GET /", 1.5)]
+    figures.rejections, figures.runs = {"late": 1}, [("GET /", 1.5)]
     assert msgspec.json.decode(msgspec.json.encode(figures), type=Figures) == figures
 
 

@@ -36,46 +36,46 @@ def logged(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
 
 @pytest.mark.usefixtures("clock")
 def test_counts_only_grow() -> None:
-    shed = Rejections()
-    shed.add("late")
-    shed.add("late", 2)
-    shed.add("full")
-    assert shed.tell() == {"late": 3, "full": 1}
-    assert shed.tell() == {"late": 3, "full": 1}
+    rejections = Rejections()
+    rejections.add("late")
+    rejections.add("late", 2)
+    rejections.add("full")
+    assert rejections.snapshot() == {"late": 3, "full": 1}
+    assert rejections.snapshot() == {"late": 3, "full": 1}
 
 
 def test_the_first_of_a_reason_is_logged_at_once_and_the_rest_together_later(
     clock: Clock, logged: Callable[[], list[str]]
 ) -> None:
-    shed = Rejections()
+    rejections = Rejections()
     for _ in range(100):
-        shed.add("late")
+        rejections.add("late")
     assert logged() == ["late (count 1"]
     clock.now += LOG_SECONDS
-    shed.add("late")
+    rejections.add("late")
     assert logged() == ["late (count 100"]
 
 
 def test_what_is_not_followed_by_another_is_logged_when_the_counts_are_taken(
     clock: Clock, logged: Callable[[], list[str]]
 ) -> None:
-    shed = Rejections()
-    shed.add("late")
-    shed.add("late")
+    rejections = Rejections()
+    rejections.add("late")
+    rejections.add("late")
     clock.now += LOG_SECONDS - 1
-    shed.tell()
+    rejections.snapshot()
     assert logged() == ["late (count 1"]
     clock.now += 1
-    shed.tell()
+    rejections.snapshot()
     assert logged() == ["late (count 1"]
     clock.now += LOG_SECONDS
-    shed.tell()
+    rejections.snapshot()
     assert logged() == []
 
 
 @pytest.mark.usefixtures("clock")
 def test_one_reason_does_not_silence_another(logged: Callable[[], list[str]]) -> None:
-    shed = Rejections()
-    shed.add("late")
-    shed.add("full")
+    rejections = Rejections()
+    rejections.add("late")
+    rejections.add("full")
     assert logged() == ["late (count 1", "full (count 1"]

@@ -134,7 +134,7 @@ async def test_a_letter_that_cannot_be_read_does_not_stop_those_behind_it(loop: 
 
 
 @scenario
-async def test_after_a_cut_reading_goes_on_behind_the_last_letter(loop: Loop) -> None:
+async def test_after_a_cut_reading_goes_on_behind_the_last_message(loop: Loop) -> None:
     await loop.connects()
     loop.reads.answer(letters((b"1-0", GONE)))
     while loop.reads.calls:

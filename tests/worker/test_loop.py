@@ -45,10 +45,10 @@ class Layer:
         numbers = count()
         self.reads = [[Entry(b"ch", b"%d-0" % next(numbers), event) for event in events] for events in reads]
         self.counts: list[int] = []
-        self.given_back: list[bytes] = []
+        self.released: list[bytes] = []
         self.now: list[Frames | Sent] = []
         self.commits: list[tuple[bytes, Response | Done | None, list[Sent]]] = []
-        self.farewells: list[bytes] = []
+        self.last_wills: list[bytes] = []
         self.settled = True
         self.sent = 0
 
@@ -59,12 +59,12 @@ class Layer:
         self.stopping.set()
         return []
 
-    def commit(self, entry: Entry, reply: Response | Done | None, sends: list[Sent], farewell: bytes = b"") -> None:
-        self.farewells.append(farewell)
+    def commit(self, entry: Entry, reply: Response | Done | None, sends: list[Sent], last_will: bytes = b"") -> None:
+        self.last_wills.append(last_will)
         self.commits.append((entry.id, reply, sends))
 
-    def give_back(self, entries: list[Entry]) -> None:
-        self.given_back += sorted(entry.id for entry in entries)
+    def release(self, entries: list[Entry]) -> None:
+        self.released += sorted(entry.id for entry in entries)
 
     def send_now(self, sent: Frames | Sent) -> None:
         self.now.append(sent)
@@ -209,13 +209,13 @@ def test_a_turn_is_run_and_committed() -> None:
     reply = layer.commits[0][1]
     assert isinstance(reply, Done)
     assert reply.accept is not None
-    assert layer.farewells == [b""], "no consumer wants to hear of the end"
+    assert layer.last_wills == [b""], "no consumer wants to hear of the end"
 
 
-def test_a_turn_is_committed_with_its_connections_farewell() -> None:
+def test_a_turn_is_committed_with_its_connections_last_will() -> None:
     application = Application(websocket=[path("/hello", connect=lambda message: message.accept(), disconnect=print)])
     layer, _ = ran(application, CONNECT)
-    assert isinstance(decode_event(b"%d" % VERSION, layer.farewells[0]), Disconnect)
+    assert isinstance(decode_event(b"%d" % VERSION, layer.last_wills[0]), Disconnect)
 
 
 def test_an_async_consumers_turn_is_handed_on_once() -> None:
@@ -244,7 +244,7 @@ def test_of_events_that_may_not_repeat_one_runs_first_and_others_of_a_read_are_g
     loop, layer, _ = made(Application(http=hello), [request(), careful, receive(), careful, post()], [])
     loop.run()
     assert order(layer) == [b"1-0", b"0-0", b"2-0"]
-    assert layer.given_back == [b"3-0", b"4-0"]
+    assert layer.released == [b"3-0", b"4-0"]
 
 
 def test_while_events_that_may_not_repeat_are_about_no_more_than_one_is_read() -> None:
@@ -265,7 +265,7 @@ def test_what_a_worker_died_of_runs_last_and_with_empty_hands() -> None:
     loop, layer, _ = made(websocket(print), events, [], notes=Looking())
     loop.run()
     assert order(layer) == [b"1-0", b"0-0"]
-    assert layer.given_back == [b"2-0"]
+    assert layer.released == [b"2-0"]
     assert seen[1] == (1, [b"ch 0-0"]), "what ran before is committed, so nothing else is lost with it"
 
 
@@ -287,40 +287,40 @@ def test_what_is_in_hand_at_the_stop_is_given_back_and_what_runs_is_finished() -
     stop.append(layer.stopping.set)
     loop.run()
     assert order(layer) == [b"0-0"]
-    assert layer.given_back == [b"1-0", b"2-0"]
+    assert layer.released == [b"1-0", b"2-0"]
     assert layer.sent == 1
 
 
 def test_what_the_control_thread_could_not_give_back_is_given_back_before_the_next_read() -> None:
     loop, layer, _ = made(Application(http=hello), [request(), request()], [request()])
-    given_back: list[list[bytes]] = []
+    released: list[list[bytes]] = []
     read = layer.read
 
     def reading(count: int) -> list[Entry]:
-        given_back.append(list(layer.given_back))
+        released.append(list(layer.released))
         return read(count)
 
     def view(environ: Any, start_response: Any) -> list[bytes]:
-        loop.stranded.extend(loop.empty_hands())
+        loop.unreleased.extend(loop.take_prefetched())
         return hello(environ, start_response)
 
     loop.application.http["/"] = view
     layer.read = reading  # type: ignore[method-assign]
     loop.run()
     assert order(layer) == [b"0-0", b"2-0"]
-    assert given_back == [[], [b"1-0"], [b"1-0"]]
+    assert released == [[], [b"1-0"], [b"1-0"]]
 
 
 def test_an_event_is_in_one_threads_hands_alone() -> None:
     loop, _, _ = made(Application())
     entries = [Entry(b"ch", b"%d-0" % number, request()) for number in range(20_000)]
-    loop.hands.extend(entries)
+    loop.prefetched.extend(entries)
     taken: list[Entry] = []
     begin = threading.Barrier(2)
 
     def control() -> None:
         begin.wait()
-        taken.extend(loop.empty_hands())
+        taken.extend(loop.take_prefetched())
 
     other = threading.Thread(target=control)
     other.start()
@@ -329,7 +329,7 @@ def test_an_event_is_in_one_threads_hands_alone() -> None:
         taken.append(entry)
     other.join()
     assert sorted(taken) == sorted(entries)
-    assert drained(loop.hands) == []
+    assert drained(loop.prefetched) == []
 
 
 def test_what_runs_and_since_when_is_told_while_it_runs_alone() -> None:

@@ -31,7 +31,7 @@ def test_a_worker_reads_only_the_channels_that_its_application_has_a_use_for() -
     assert channels_of(Application(http=wsgi), "t") == ["http.request"]
     assert channels_of(Application(websocket=routes), "t") == ["websocket.connect", "websocket.receive"]
     parting = Application(websocket=[path("/c", disconnect=consumer)])
-    assert channels_of(parting, "t") == ["websocket.connect", "websocket.disconnect"], "a connect leaves the farewell"
+    assert channels_of(parting, "t") == ["websocket.connect", "websocket.disconnect"], "a connect leaves the last will"
     assert len(channels_of(Application(http={"/": wsgi, "/async": asgi}, websocket=routes), "t")) == 3
 
 

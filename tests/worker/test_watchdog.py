@@ -96,7 +96,9 @@ def test_a_lost_redis_is_logged_and_nothing_more(
     assert reaped == [("worker/h.1.aa", True)], "the end of its lease, and of all that it may still hold"
 
 
-def test_a_goodbye_that_redis_does_not_hear_is_logged(control: Watchdog, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_deregistration_that_redis_does_not_hear_is_logged(
+    control: Watchdog, caplog: pytest.LogCaptureFixture
+) -> None:
     control.thread.start()
     control.finish()
     assert caplog.messages[-1].startswith("could not deregister from Redis")
@@ -170,8 +172,8 @@ class Watched:
         client: Any = self.redis
         self.control._client = client
         self.loops[0].running = entry(0, event)
-        self.loops[0].hands.extend([entry(1), entry(2)])
-        self.loops[1].hands.append(entry(3))
+        self.loops[0].prefetched.extend([entry(1), entry(2)])
+        self.loops[1].prefetched.append(entry(3))
 
     def watch(self, *, running_seconds: float, unheard_seconds: float | None = None) -> None:
         """Look at a handler that has been running, and has not waited for its client, for so long."""
@@ -181,8 +183,8 @@ class Watched:
         self.control._watch()
 
     @property
-    def given_back(self) -> list[bytes]:
-        commands = [command for command in self.redis.commands if "-- Give back" in str(command[1])]
+    def released(self) -> list[bytes]:
+        commands = [command for command in self.redis.commands if "-- Release" in str(command[1])]
         return sorted(argument for command in commands for argument in command[command[2] + 5 :])
 
 
@@ -228,8 +230,8 @@ def test_senders_within_events_and_outside_of_any_know_the_same_bytes(client: An
 def test_what_waits_behind_a_slow_handler_is_given_back_and_what_was_done_before_it_leaves() -> None:
     watched = Watched()
     watched.watch(running_seconds=1)
-    assert watched.given_back == [b"1-0", b"2-0"]
-    assert [len(loop.hands) for loop in watched.loops] == [0, 1], "the other loop runs nothing that is slow"
+    assert watched.released == [b"1-0", b"2-0"]
+    assert [len(loop.prefetched) for loop in watched.loops] == [0, 1], "the other loop runs nothing that is slow"
     assert [layer.flushed > 0 for layer in watched.layers] == [True, False]
     watched.watch(running_seconds=2)
     assert len(watched.redis.commands) == 1, "once"
@@ -238,7 +240,7 @@ def test_what_waits_behind_a_slow_handler_is_given_back_and_what_was_done_before
 def test_a_request_that_talks_with_its_client_keeps_nobody_waiting_either() -> None:
     watched = Watched()
     watched.watch(running_seconds=1, unheard_seconds=0)
-    assert watched.given_back == [b"1-0", b"2-0"]
+    assert watched.released == [b"1-0", b"2-0"]
 
 
 def test_it_sleeps_while_all_loops_wait_and_wakes_when_one_goes_on() -> None:
@@ -270,14 +272,14 @@ def test_what_waits_behind_a_fast_handler_stays() -> None:
     watched = Watched()
     watched.watch(running_seconds=0)
     assert watched.redis.commands == []
-    assert len(watched.loops[0].hands) == 2
+    assert len(watched.loops[0].prefetched) == 2
 
 
 def test_what_cannot_be_given_back_is_left_to_the_loop() -> None:
     watched = Watched()
     watched.redis.is_away = True
     watched.watch(running_seconds=1)
-    assert sorted(each.id for each in watched.loops[0].stranded) == [b"1-0", b"2-0"]
+    assert sorted(each.id for each in watched.loops[0].unreleased) == [b"1-0", b"2-0"]
 
 
 def test_a_handler_that_takes_too_long_is_answered_for_kept_as_a_dead_letter_and_ends_the_worker(
@@ -287,11 +289,11 @@ def test_a_handler_that_takes_too_long_is_answered_for_kept_as_a_dead_letter_and
     watched.loops[0].thread = threading.get_ident()
     with pytest.raises(Exited, match=str(TIMEOUT_STATUS)):
         watched.watch(running_seconds=5.1)
-    assert watched.given_back == [b"1-0", b"2-0", b"3-0"], "of every thread"
-    letter, commit = (command for command in watched.redis.commands if "-- Give back" not in str(command[1]))
-    assert (letter[0], *letter[2:4]) == ("EVAL", 1, "asgictl:{test}:dead")
-    assert letter[-5:] == (encode(request())[1], "channel", "http.request.slow", "reason", letter[-1])
-    assert "5 s" in letter[-1]
+    assert watched.released == [b"1-0", b"2-0", b"3-0"], "of every thread"
+    message, commit = (command for command in watched.redis.commands if "-- Release" not in str(command[1]))
+    assert (message[0], *message[2:4]) == ("EVAL", 1, "asgictl:{test}:dead")
+    assert message[-5:] == (encode(request())[1], "channel", "http.request.slow", "reason", message[-1])
+    assert "5 s" in message[-1]
     assert commit[:2] == ("EVAL", COMMIT)
     assert b"0-0" in commit
     reply = decode_reply(b"%d" % VERSION, commit[-1])

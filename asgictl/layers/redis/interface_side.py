@@ -287,8 +287,8 @@ class RedisEventLayer(RedisGroupLayer):
         The caller has seen the death of who held them. Redis has read all that that process had sent it before the
         second command of this.
         """
-        _, turns, farewells = self._keys.of_interface(id)
-        known = {*await self._link.ask("HKEYS", turns), *await self._link.ask("HKEYS", farewells)}
+        _, turns, last_wills = self._keys.of_interface(id)
+        known = {*await self._link.ask("HKEYS", turns), *await self._link.ask("HKEYS", last_wills)}
         others, left = sorted(known - {each.encode() for each in held}), 0
         for at in range(0, len(others), REAP_CONNECTIONS):
             some, touched = others[at : at + REAP_CONNECTIONS], list[bytes]()
@@ -302,7 +302,7 @@ class RedisEventLayer(RedisGroupLayer):
                 left += len(some)
         return left
 
-    async def goodbye(self) -> None:
+    async def deregister(self) -> None:
         """Every connection has had its last turn: leave nothing behind."""
         if self._ticker:
             self._ticker.cancel()  # a beat from here on would come back from the dead
@@ -384,12 +384,12 @@ class RedisEventLayer(RedisGroupLayer):
     def remove(self, channel: str, entry: bytes, answered: Answered) -> None:
         self._link.call("EVAL", _REMOVE, 1, self._keys.channel(channel), entry, answered=answered)
 
-    def post(self, inbox: str, letter: WorkerMessage, answered: Answered) -> None:
-        command = ("XADD", self._keys.inbox(inbox), "NOMKSTREAM", "*", *encode(letter))
+    def post(self, inbox: str, message: WorkerMessage, answered: Answered) -> None:
+        command = ("XADD", self._keys.inbox(inbox), "NOMKSTREAM", "*", *encode(message))
         self._link.call(*command, answered=answered, again=ALWAYS)
 
     def forget(self, connection: str) -> None:
-        for kept in (self._keys.turns(connection), self._keys.farewells(connection)):
+        for kept in (self._keys.turns(connection), self._keys.last_wills(connection)):
             self._link.call("HDEL", kept, connection, answered=ignored)
 
     def depth(self, channel: str, answered: Answered) -> None:

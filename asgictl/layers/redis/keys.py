@@ -47,22 +47,22 @@ class Keys:
         return f"{self._prefix}process:{id}"
 
     def _of_interface(self, interface: str) -> tuple[str, str, str]:
-        """Reply stream, turns and farewells of an interface."""
-        return self.replies(interface), self.turns(interface), self.farewells(interface)
+        """Reply stream, turns and last wills of an interface."""
+        return self.replies(interface), self.turns(interface), self.last_wills(interface)
 
     def replies(self, connection: str) -> str:
         """The reply stream of the interface that holds `connection`; only that interface creates it."""
         return f"{self._prefix}re:{interface_of(connection)}"
 
     def inbox(self, consumer: str) -> str:
-        """The stream of letters to one thread of a worker; only that worker creates it."""
+        """The stream of messages to one thread of a worker; only that worker creates it."""
         return f"{self._prefix}in:{consumer}"
 
     def turns(self, connection: str) -> str:
         """The hash connection -> last committed turn, of the interface that holds `connection`."""
         return f"{self._prefix}turns:{interface_of(connection)}"
 
-    def farewells(self, connection: str) -> str:
+    def last_wills(self, connection: str) -> str:
         """The hash connection -> disconnect event to run should the interface die; only where a consumer wants it."""
         return f"{self._prefix}conns:{interface_of(connection)}"
 

@@ -170,7 +170,7 @@ def beat_command(
     types = _types(keys) | {keys.channel(channel): "stream" for channel in channels}
     types |= {keys.delayed(channel): "zset" for channel in channels if channel.startswith(BACKGROUND)}
     if role == "interface":
-        types |= {keys.turns(id): "hash", keys.farewells(id): "hash"}
+        types |= {keys.turns(id): "hash", keys.last_wills(id): "hash"}
     arguments = (member(role, id), LEASE_MILLISECONDS[role], epoch, secrets.token_hex(8))
     return ("EVAL", _BEAT, len(types), *types, *arguments, *types.values(), manifest)
 
@@ -243,13 +243,13 @@ def reap_connections_command(
 
     The answer is reap_command's. At most REAP_CONNECTIONS of them a call.
     """
-    _, turns, farewells = keys.of_interface(identity)
-    names: Command = (keys.channels, turns, farewells, *touched)
+    _, turns, last_wills = keys.of_interface(identity)
+    names: Command = (keys.channels, turns, last_wills, *touched)
     return ("EVAL", _REAP_CONNECTIONS, len(names), *names, str(VERSION), keys.channel(""), *connections)
 
 
-def give_back_command(keys: Keys, held: Sequence[Entry]) -> Command:
-    """Give back events that a live worker has in hand and has not started."""
+def release_command(keys: Keys, held: Sequence[Entry]) -> Command:
+    """Return the command that releases events which a live worker has prefetched and not started."""
     streams = [entry.stream for entry in held]
     replies = {keys.replies(entry.event.connection) for entry in held if not isinstance(entry.event, Job)}
     names: Command = (*streams, *replies)

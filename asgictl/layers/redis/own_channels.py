@@ -2,8 +2,8 @@
 
 Beside the stream of a channel each worker that runs ASGI has a stream of its own, of events that no other worker is to
 have. Its beats alone create it (beat.lua), so an event for a worker that is no more is refused. A worker that stops
-closes it: a stream whose last id is the greatest takes no more, and keeps what is in hand until that is committed. Who
-reaps the worker deletes it, and gives back what it holds. A zset names all of them: 1 while they are open, then 0.
+closes it: a stream whose last id is the greatest takes no more, and keeps what is pending until that is committed. Who
+reaps the worker deletes it, and releases what it holds. A zset names all of them: 1 while they are open, then 0.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,7 +15,7 @@ import redis
 from asgictl.errors import WireError
 from asgictl.layers.base import Entry
 from asgictl.layers.redis.keys import WORKERS, Keys
-from asgictl.layers.redis.leases import give_back_command
+from asgictl.layers.redis.leases import release_command
 from asgictl.layers.redis.reader import LAST_ID, READ_COUNT
 from asgictl.layers.redis.send_commands import Command
 from asgictl.wire.messages import decode_event
@@ -68,7 +68,7 @@ class OwnChannels:
 
 
 def close(client: redis.Redis, keys: Keys, channels: Sequence[str], consumer: str) -> None:
-    """Let a worker's own channels take no more events, and give back what nobody has taken. Raises redis-py's errors.
+    """Let a worker's own channels take no more events, and release what nobody has taken. Raises redis-py's errors.
 
     consumer: by whose name it is taken. What has been taken already is given back by who has it.
     """
@@ -78,7 +78,7 @@ def close(client: redis.Redis, keys: Keys, channels: Sequence[str], consumer: st
             client.zadd(keys.own, {stream: 0}, xx=True)
             while read := _read(client, stream, consumer):
                 if entries := _entries(stream.encode(), read):
-                    client.execute_command(*give_back_command(keys, entries))
+                    client.execute_command(*release_command(keys, entries))
         except redis.ResponseError:
             if client.exists(stream):  # else it takes none, as Redis has forgotten it
                 raise

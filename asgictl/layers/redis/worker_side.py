@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from asgictl.errors import WireError
 from asgictl.layers.base import REFUSED_SECONDS, Entry, Reject, ignored
 from asgictl.layers.redis.keys import WORKERS, Keys, interface_of
-from asgictl.layers.redis.leases import LEASE_MILLISECONDS, give_back_command
+from asgictl.layers.redis.leases import LEASE_MILLISECONDS, release_command
 from asgictl.layers.redis.link import AWAY, BACKOFF_SECONDS, pack
 from asgictl.layers.redis.reader import BLOCK_MILLISECONDS, LAST_ID, READ_COUNT, PassedOver, renew_command
 from asgictl.layers.redis.refused import AGAIN_SECONDS, REFUSED, REFUSED_BYTES, Commit, end_commands
@@ -63,31 +63,31 @@ def _event_of(fields: list[bytes] | None) -> Event:
 
 
 def commit_arguments(
-    keys: Keys, entry: Entry, reply: LastReply, sends: Sequence[Sent], farewell: bytes = b""
+    keys: Keys, entry: Entry, reply: LastReply, sends: Sequence[Sent], last_will: bytes = b""
 ) -> Command:
     """Return what follows the script in EVALSHA: the number of keys, the keys and the arguments of commit.lua.
 
-    farewell: the disconnect event to run should the interface die, b"" when it has not changed.
+    last_will: the disconnect event to run should the interface die, b"" when it has not changed.
     """
     stream, connection, disconnect = entry.stream, "", ""
     own: tuple[str | bytes, ...] = (stream,)
     turn = b""
     if reply is not None:
         connection = reply.connection
-        replies, turns, farewells = keys.of_interface(interface_of(connection))
+        replies, turns, last_wills = keys.of_interface(interface_of(connection))
         own = (stream, replies)
         if isinstance(reply, Done) and reply.number:  # an ASGI application's handshake is no turn
             turn = b"%d" % reply.number
             disconnect = "1" if isinstance(entry.event, Disconnect) else ""
             own = (stream, replies, turns)
-            if farewell or disconnect or reply.joins:
-                own = (*own, farewells, keys.broadcast) if reply.joins else (*own, farewells)
-    if farewell:  # it goes to the pool that serves this connection
+            if last_will or disconnect or reply.joins:
+                own = (*own, last_wills, keys.broadcast) if reply.joins else (*own, last_wills)
+    if last_will:  # it goes to the pool that serves this connection
         pool = stream.decode().partition(entry.event.channel)[2]
-        farewell = keys.channel(Disconnect.channel + pool).encode() + b" " + farewell
+        last_will = keys.channel(Disconnect.channel + pool).encode() + b" " + last_will
     field, value = encode(reply) if reply else (FIELD, b"")
     if not sends:
-        return (len(own), *own, entry.id, connection, turn, disconnect, farewell, field, value)
+        return (len(own), *own, entry.id, connection, turn, disconnect, last_will, field, value)
     destinations: list[str] = []
     sent: list[int | bytes] = []
     for each in sends:
@@ -95,7 +95,7 @@ def commit_arguments(
         destinations.append(key)
         sent += (delay, content)
     number = len(own) + len(destinations)
-    return (number, *own, *destinations, entry.id, connection, turn, disconnect, farewell, field, value, *sent)
+    return (number, *own, *destinations, entry.id, connection, turn, disconnect, last_will, field, value, *sent)
 
 
 class _Sent:
@@ -127,11 +127,11 @@ class RedisWorkerLayer:
         self._url = url
         self._consumer = consumer
         self._is_own = is_own
-        self.inbox = consumer  # where letters to this thread go
+        self.inbox = consumer  # where messages to this thread go
         self._mail: SyncConnection | None = None
         self._broadcasts = Broadcasts(consumer)
-        self._mailed = b"0"  # the last letter's id
-        self._last_letter: list[bytes] = []
+        self._mailed = b"0"  # the last message's id
+        self._last_message: list[bytes] = []
         self._streams = [self.keys.channel(channel) for channel in channels]
         self._reads: dict[int, bytes] = {}  # by their counts, the commands that read
         self._connection: SyncConnection | None = None
@@ -226,15 +226,15 @@ class RedisWorkerLayer:
         self._buffer(("XACK", stream, WORKERS, entry_id))
         self._buffer(("XDEL", stream, entry_id))
 
-    def give_back(self, entries: list[Entry]) -> None:
+    def release(self, entries: list[Entry]) -> None:
         """Let other workers run events that were read and have not started, now."""
         if entries:
-            self._buffer(give_back_command(self.keys, entries))
+            self._buffer(release_command(self.keys, entries))
             self.flush()
 
-    def commit(self, entry: Entry, reply: LastReply, sends: Sequence[Sent], farewell: bytes = b"") -> None:
+    def commit(self, entry: Entry, reply: LastReply, sends: Sequence[Sent], last_will: bytes = b"") -> None:
         """Buffer the commit of an event; arguments as commit_arguments has them."""
-        command = ("EVALSHA", COMMIT_SHA, *commit_arguments(self.keys, entry, reply, sends, farewell))
+        command = ("EVALSHA", COMMIT_SHA, *commit_arguments(self.keys, entry, reply, sends, last_will))
         self._buffer(command, Commit(entry, reply))
 
     def send_now(self, sent: Frames | Sent) -> None:
@@ -243,9 +243,9 @@ class RedisWorkerLayer:
         self._ask_mail(lambda: [command])
 
     def mail(self, reply: Want | Response | None, wait_seconds: float = 0) -> tuple[bool, list[WorkerMessage]]:
-        """Send something ahead of the commit, and return whether its interface lives and which letters have come.
+        """Send something ahead of the commit, and return whether its interface lives and which messages have come.
 
-        Waits for the first letter as long as is said. Insists while Redis is away, so it may come twice; raises
+        Waits for the first message as long as is said. Insists while Redis is away, so it may come twice; raises
         ConnectionResetError after AWAY_SECONDS.
         """
         ahead: list[Command] = [reply_command(self.keys, reply)] if reply else []
@@ -257,17 +257,17 @@ class RedisWorkerLayer:
             return [*ahead, trim, ("XREAD", *block, "STREAMS", inbox, self._mailed)]
 
         *answers, _, streams = self._ask_mail(commands)
-        letters = []
+        messages = []
         for entry_id, fields in streams[0][1] if streams else ():
-            self._mailed, self._last_letter = entry_id, fields
+            self._mailed, self._last_message = entry_id, fields
             try:
-                letters.append(decode_worker_message(fields[0], fields[1]))
-            except Exception as error:  # noqa: BLE001 - what one letter does wrong must not cost the body its others
+                messages.append(decode_worker_message(fields[0], fields[1]))
+            except Exception as error:  # noqa: BLE001 - what one message does wrong must not cost the body its others
                 self._passed_over.add(inbox, entry_id, error)
         if self._mailed == LAST_ID:
             self._ask_mail(lambda: [renew_command(inbox)])
             self._mailed = b"0"
-        return answers != [None], letters
+        return answers != [None], messages
 
     def _ask_mail(self, commands: Callable[[], list[Command]]) -> list[Any]:
         """Send commands; called again with each connection."""
@@ -289,9 +289,9 @@ class RedisWorkerLayer:
             sleep(RESEND_SECONDS)
 
     def _look_for_last(self, mail: SyncConnection) -> None:
-        """Read the inbox again where the last letter is not in its place, as in reader.py: its reader knows repeats."""
+        """Read the inbox again where its last message is not in its place, as in reader.py (it knows repeats)."""
         mail.send(pack(("XRANGE", self.keys.inbox(self.inbox), self._mailed, self._mailed)))
-        if _raised(mail.receive()) != [[self._mailed, self._last_letter]]:
+        if _raised(mail.receive()) != [[self._mailed, self._last_message]]:
             self._mailed = b"0"
 
     def _leave_mail(self) -> None:

@@ -12,11 +12,11 @@ from asgictl.layers.redis import check, dead_letters, interface_side, own_channe
 from asgictl.layers.redis.keys import WORKERS, Keys
 from asgictl.layers.redis.leases import (
     beat_command,
-    give_back_command,
     member,
     move_due_command,
     reap,
     reap_connections_command,
+    release_command,
 )
 from asgictl.layers.redis.process_records import record_command
 from asgictl.layers.redis.reader import renew_command
@@ -69,7 +69,7 @@ def fill(client: Any, keys: Keys) -> list[Entry]:
     for interface in (GONE, HERE, ""):  # "": what the commit of a job declares, whose interface is none
         client.xadd(keys.replies(interface), {"1": "x"})
         client.hset(keys.turns(interface), f"{interface}/0", 1)
-        client.hset(keys.farewells(interface), f"{interface}/0", f"{keys.channel(LAST.channel)} x")
+        client.hset(keys.last_wills(interface), f"{interface}/0", f"{keys.channel(LAST.channel)} x")
     client.zadd(keys.own, {keys.channel(OWN): 1})
     for own in (OWN, LIVES):
         client.xgroup_create(keys.channel(own), WORKERS, "0", mkstream=True)
@@ -100,7 +100,7 @@ def orders(layer: str) -> dict[str, Order]:
         "local": ("inbox", "held"),
         "shared": ("shared", "groups"),
         "take": ("shared", "inbox"),
-        "letter": ("inbox", ""),
+        "direct": ("inbox", ""),
         "join": ("shared", "members"),
         "leave": ("shared", "members"),
         "flush": ("groups", ""),
@@ -136,7 +136,7 @@ def runs(keys: Keys, entries: list[Entry]) -> dict[str, tuple[Run, object]]:
         "record": (record_command(keys, LIVE, b"x"), 1),
         "deregister": (record_command(keys, DEAD, b""), 1),
         "move due": (move_due_command([keys.channel(JOB.channel)]), None),
-        "release": (give_back_command(keys, entries), len(EVENTS)),
+        "release": (release_command(keys, entries), len(EVENTS)),
         "trim": (("EVAL", interface_side._TRIM, 2, keys.broadcast, keys.trimmed, 60_000, 1 << 20), None),
         "remove": (("EVAL", interface_side._REMOVE, 1, turn.stream, turn.id), 0),
         "requeue": (("EVAL", dead_letters._REQUEUE, 2, keys.dead, job.stream, "1-0", *encode(JOB)), 1),

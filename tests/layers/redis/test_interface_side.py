@@ -318,14 +318,14 @@ async def test_an_interface_that_was_taken_for_dead_is_fenced(url: str, name: st
 
 
 @scenario
-async def test_a_fenced_interface_leaves_its_burial_to_others(url: str, name: str, client: Any) -> None:
+async def test_a_fenced_interface_is_reaped_by_others(url: str, name: str, client: Any) -> None:
     keys, dead = Keys(name), member("interface", INTERFACE)
 
     async with serving(url, name) as interface:
         said = keys.channel("websocket.disconnect").encode() + b" x"
-        farewells = {f"{INTERFACE}/{number}": said for number in range(250)}
-        client.hset(keys.farewells(INTERFACE), mapping=farewells)
-        reap(client, keys, dead, seen=True)  # buries 200
+        last_wills = {f"{INTERFACE}/{number}": said for number in range(250)}
+        client.hset(keys.last_wills(INTERFACE), mapping=last_wills)
+        reap(client, keys, dead, seen=True)  # reaps 200
         interface.layer._refresh()
         await interface.fenced.wait()
     reap(client, keys, dead)
@@ -333,16 +333,16 @@ async def test_a_fenced_interface_leaves_its_burial_to_others(url: str, name: st
 
 
 @scenario
-async def test_an_interface_that_stops_without_a_goodbye_leaves_all_that_its_burial_needs(
+async def test_an_interface_that_stops_without_deregistering_leaves_all_that_reaping_needs(
     url: str, name: str, client: Any
 ) -> None:
     keys = Keys(name)
 
     interface = Interface(url, name)
     await interface.layer.start()
-    client.hset(keys.farewells(INTERFACE), f"{INTERFACE}/1", b"x")
+    client.hset(keys.last_wills(INTERFACE), f"{INTERFACE}/1", b"x")
     await interface.layer.stop()
-    assert client.exists(keys.replies(INTERFACE), keys.farewells(INTERFACE)) == 2
+    assert client.exists(keys.replies(INTERFACE), keys.last_wills(INTERFACE)) == 2
     assert client.zscore(keys.alive, member("interface", INTERFACE))
 
 
@@ -455,7 +455,7 @@ async def test_a_survivor_reaps_what_it_does_not_hold_once(url: str, name: str, 
     client.sadd(keys.channels, stream)
     async with serving(url, name, OLD) as old:
         for number in range(450):
-            client.hset(keys.farewells(SOCKETS), f"{SOCKETS}/{number}", f"{stream} {number}")
+            client.hset(keys.last_wills(SOCKETS), f"{SOCKETS}/{number}", f"{stream} {number}")
             client.hset(keys.turns(SOCKETS), f"{SOCKETS}/{number}", 1)
         await old.append(receive(2, "x", connection=f"{SOCKETS}/1"))
         client.sadd(keys.channels, keys.channel("websocket.receive"))
@@ -465,7 +465,7 @@ async def test_a_survivor_reaps_what_it_does_not_hold_once(url: str, name: str, 
         client.delete(keys.channel("websocket.receive"))
         assert await old.layer.reap_others(SOCKETS, [f"{SOCKETS}/0"]) == 0
         assert client.xlen(stream) == 449
-        assert client.hkeys(keys.farewells(SOCKETS)) == client.hkeys(keys.turns(SOCKETS)) == [f"{SOCKETS}/0".encode()]
+        assert client.hkeys(keys.last_wills(SOCKETS)) == client.hkeys(keys.turns(SOCKETS)) == [f"{SOCKETS}/0".encode()]
         assert client.zscore(keys.alive, member("interface", SOCKETS)), "its lease was taken away"
 
 

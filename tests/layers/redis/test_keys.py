@@ -7,7 +7,7 @@ from asgictl.layers.redis.keys import Keys, interface_of
 
 def every(name: str) -> set[str]:
     keys = Keys(name)
-    own = {keys.replies("i/1"), keys.turns("i/1"), keys.farewells("i/1"), keys.inbox("w.0")}
+    own = {keys.replies("i/1"), keys.turns("i/1"), keys.last_wills("i/1"), keys.inbox("w.0")}
     leases = {keys.alive, keys.epoch, keys.clock, keys.grace}
     shared = {keys.broadcast, keys.manifest, keys.channels, keys.dead, keys.channel("http.request")}
     return own | leases | shared

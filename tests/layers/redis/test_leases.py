@@ -1,4 +1,4 @@
-"""Leases, releases and burials, on a real server."""
+"""Leases, releasing and reaping, on a real server."""
 
 import asyncio
 from collections.abc import Sequence
@@ -16,10 +16,10 @@ from asgictl.layers.redis.leases import (
     beat,
     beat_answer,
     beat_command,
-    give_back_command,
     leave_command,
     member,
     reap,
+    release_command,
 )
 from asgictl.wire.messages import VERSION, Connect, Died, Disconnect, Event, Lost, encode
 from tests.conftest import scenario, until
@@ -102,8 +102,8 @@ def test_who_leaves_in_order_is_not_told_of(members: Members, client: Any, keys:
 @pytest.mark.parametrize(("role", "id"), [("worker", A), ("interface", "host.1.aa")])
 def test_who_was_taken_for_dead_is_fenced(role: str, id: str, members: Members, client: Any, keys: Keys) -> None:
     epoch = members.beat(id, role=role).epoch
-    client.hset(keys.farewells(id), mapping={f"{id}/{number}": kept(keys, b"x") for number in range(201)})
-    for _ in range(2):  # a burial takes two calls here, a release one
+    client.hset(keys.last_wills(id), mapping={f"{id}/{number}": kept(keys, b"x") for number in range(201)})
+    for _ in range(2):  # reaping takes two calls here, a release one
         members.reap(member(role, id), seen=True)
         assert members.beat(id, epoch, role) == Beat(epoch, True, [])
 
@@ -176,14 +176,14 @@ def test_a_served_channel_is_a_stream_and_what_is_delayed_beside_it_a_zset(
 ) -> None:
     """A9."""
     stream, delayed = keys.channel("background.x"), keys.delayed("background.x")
-    for key in (stream, delayed, keys.turns("i"), keys.farewells("i")):
+    for key in (stream, delayed, keys.turns("i"), keys.last_wills("i")):
         client.set(key, "x")
     assert set(beat(client, keys, "worker", B, b"", channels=["background.x"]).removed) == {
         stream.encode(),
         delayed.encode(),
     }
     beat(client, keys, "interface", "i", b"")
-    assert not client.exists(stream, delayed, keys.turns("i"), keys.farewells("i"))
+    assert not client.exists(stream, delayed, keys.turns("i"), keys.last_wills("i"))
 
 
 def test_who_has_lapsed_is_told_of_behind_members_that_are_nobody(members: Members, client: Any, keys: Keys) -> None:
@@ -217,18 +217,18 @@ def test_a_dead_interface_is_reaped_beside_wills_and_channels_that_are_none(
     will: str, members: Members, client: Any, keys: Keys
 ) -> None:
     """A9."""
-    client.hset(keys.farewells("i"), mapping={"x": will, "i/2": f"{keys.channel('websocket.disconnect')} e"})
-    client.hset(keys.farewells("i"), "i/3", f"{keys.channel('zset')} e")
+    client.hset(keys.last_wills("i"), mapping={"x": will, "i/2": f"{keys.channel('websocket.disconnect')} e"})
+    client.hset(keys.last_wills("i"), "i/3", f"{keys.channel('zset')} e")
     client.zadd(keys.channel("zset"), {"x": 1})
     client.sadd(keys.channels, keys.channel("zset"), keys.alive, b"\xc1")
     assert members.reap(member("interface", "i"), seen=True) == 0
-    assert not client.exists(keys.farewells("i"))
+    assert not client.exists(keys.last_wills("i"))
     assert len(client.xrange(keys.channel("websocket.disconnect"))) == 1
 
 
 def test_a_dead_interface_whose_wills_are_no_hash_is_reaped(members: Members, client: Any, keys: Keys) -> None:
     """A9."""
-    client.set(keys.farewells("i"), "x")
+    client.set(keys.last_wills("i"), "x")
     assert members.reap(member("interface", "i"), seen=True) == 0
 
 
@@ -338,12 +338,12 @@ def test_nobody_is_reaped_while_its_lease_lives_unless_its_death_was_seen(role: 
     assert members.reap(member(role, id), seen=True) == 0
 
 
-def farewell(connection: str) -> Disconnect:
+def last_will(connection: str) -> Disconnect:
     return Disconnect(connection, LAST_TURN, 1, b"scope", b"state", 1006, "")
 
 
 def kept(keys: Keys, event: bytes, pool: str = "") -> bytes:
-    """Return a farewell as it stands in its hash: the stream that it goes to, and the event."""
+    """Return a last will as it stands in its hash: the stream that it goes to, and the event."""
     return f"{keys.channel('websocket.disconnect')}{pool} ".encode() + event
 
 
@@ -355,38 +355,38 @@ def disconnects(client: Any, keys: Keys) -> list[bytes]:
     return [fields[b"%d" % VERSION] for _, fields in client.xrange(keys.channel("websocket.disconnect"))]
 
 
-def test_a_burial_emits_each_disconnect_once_and_waits_for_what_still_runs(
+def test_reaping_emits_each_disconnect_once_and_waits_for_what_still_runs(
     name: str, worker: Workers, client: Any, keys: Keys, members: Members
 ) -> None:
     layer, dead = worker(name), member("interface", "host.1.aa")
     members.beat("host.1.aa", role="interface")
     idle, busy = "host.1.aa/1", "host.1.aa/2"
     for connection in (idle, busy):
-        client.hset(keys.farewells(connection), connection, kept(keys, encode(farewell(connection))[1]))
+        client.hset(keys.last_wills(connection), connection, kept(keys, encode(last_will(connection))[1]))
     client.hset(keys.turns(idle), mapping={idle: 3, "host.1.aa/3": 1})
     client.xadd(keys.replies(idle), {"1": b""})
     add(client, keys, receive(4, "x", connection=busy))
     assert members.reap(dead, seen=True) == 1
     assert [members.beat(B).dead for _ in range(2)] == [[dead], [dead]], "to be called again"
     assert members.reap(dead) == 1
-    assert disconnects(client, keys) == [encode(farewell(idle))[1]]
+    assert disconnects(client, keys) == [encode(last_will(idle))[1]]
     assert not client.exists(keys.replies(idle))
 
-    turn, last = sorted(read_some(layer), key=lambda entry: entry.event == farewell(idle))
+    turn, last = sorted(read_some(layer), key=lambda entry: entry.event == last_will(idle))
     layer.commit(last, done(LAST_TURN, connection=idle), [])
     layer.commit(turn, done(4, connection=busy), [])
     layer.flush()
     layer.settle()
     assert layer.refused == 1, "nobody is there for the turn's reply"
     assert members.reap(dead) == 0
-    assert disconnects(client, keys) == [encode(farewell(busy))[1]]
+    assert disconnects(client, keys) == [encode(last_will(busy))[1]]
     assert members.beat(B).dead == []
-    assert not client.exists(keys.turns(idle), keys.farewells(idle))
+    assert not client.exists(keys.turns(idle), keys.last_wills(idle))
 
 
-def test_a_burial_emits_at_most_200_disconnects_a_call(client: Any, keys: Keys, members: Members) -> None:
-    farewells = {f"host.1.aa/{number}": kept(keys, b"x") for number in range(450)}
-    client.hset(keys.farewells("host.1.aa"), mapping=farewells)
+def test_reaping_emits_at_most_200_disconnects_a_call(client: Any, keys: Keys, members: Members) -> None:
+    last_wills = {f"host.1.aa/{number}": kept(keys, b"x") for number in range(450)}
+    client.hset(keys.last_wills("host.1.aa"), mapping=last_wills)
     dead = member("interface", "host.1.aa")
     assert [members.reap(dead, seen=True) for _ in range(4)] == [250, 50, 0, 0]
     assert len(disconnects(client, keys)) == 450
@@ -411,15 +411,15 @@ async def test_what_is_given_back_leaves_its_worker_and_its_interface_hears_that
         await interface.append(receive(7, "x", connection="host.1.aa/2"))
         await interface.append(request())
         entries = read_some(layer)
-        give_back = give_back_command(keys, entries)
-        assert client.execute_command(*give_back) == 2
+        release = release_command(keys, entries)
+        assert client.execute_command(*release) == 2
         assert {(await interface.replies.get())[0] for _ in entries} == {
             Lost("host.1.aa/1", 0, 1, False),
             Lost("host.1.aa/2", 7, 1, False),
         }
         for entry in entries:
             assert (client.xlen(entry.stream), client.xpending(entry.stream, WORKERS)["pending"]) == (0, 0)
-        assert client.execute_command(*give_back) == 0, "twice is harmless"
+        assert client.execute_command(*release) == 0, "twice is harmless"
         await interface.append(request())
         await taken(layer)
         assert interface.replies.empty()

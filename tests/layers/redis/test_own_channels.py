@@ -9,7 +9,7 @@ import redis
 from asgictl.layers.base import own_channel
 from asgictl.layers.redis import own_channels
 from asgictl.layers.redis.keys import Keys
-from asgictl.layers.redis.leases import beat, beat_command, give_back_command, member, reap
+from asgictl.layers.redis.leases import beat, beat_command, member, reap, release_command
 from asgictl.layers.redis.own_channels import OwnChannels
 from asgictl.layers.redis.worker_side import RedisWorkerLayer
 from asgictl.wire.messages import Died, Lost, Request
@@ -139,7 +139,7 @@ def test_an_event_that_is_given_back_is_lost_and_has_not_started(url: str, clien
         async with serving(url, name) as interface:
             await appended(interface, request())
             (entry,) = await asyncio.to_thread(layer.read, 1)
-            client.execute_command(*give_back_command(keys, [entry]))
+            client.execute_command(*release_command(keys, [entry]))
             assert (await interface.replies.get())[0] == Lost("host.1.aa/1", 0, 1, False)
 
     test()

@@ -1,8 +1,8 @@
 -- Commit one event: everything that it produced leaves together, once, or nothing does. send.lua stands in front.
--- KEYS  channel stream · reply stream of the interface, unless it is a job · of a turn its turns · its farewells, of one
+-- KEYS  channel stream · reply stream of the interface, unless it is a job · of a turn its turns · its last_wills, of one
 --       that changes them · broadcast stream, of one that joins
 --       · where each that is sent goes: a stream, or with a delay the zset beside it ...
--- ARGV  entry · connection · turn ('' for HTTP) · '1' for a disconnect, else '' · farewell · wire field
+-- ARGV  entry · connection · turn ('' for HTTP) · '1' for a disconnect, else '' · last_will · wire field
 --       · reply ('' for a job, which has nobody to reply to) · of each that is sent delay in milliseconds, value ...
 -- Returns 1, or why it was refused: -1 the interface is gone, -2 the turn is not newer, -3 the entry is gone.
 -- XACK comes first: it decides, and it succeeds when Redis is full.

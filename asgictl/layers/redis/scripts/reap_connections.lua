@@ -1,6 +1,6 @@
 -- Emit the disconnect events of some connections of an identity that lives: of those that its last process held, and
 -- its present one does not.
--- KEYS  channels · turns · farewells, each `stream event` · streams of channels ...
+-- KEYS  channels · turns · last_wills, each `stream event` · streams of channels ...
 -- ARGV  wire field · prefix of channels' streams · connection ...
 -- Returns how many connections are left, as they still have an event in a stream; or, having done nothing, the names of
 -- keys to declare too.
@@ -18,8 +18,8 @@ end
 if #undeclared > 0 then
   return undeclared
 end
-for _, farewell in ipairs(emitted) do
-  redis.pcall('XADD', farewell[1], '*', ARGV[1], farewell[2])
+for _, last_will in ipairs(emitted) do
+  redis.pcall('XADD', last_will[1], '*', ARGV[1], last_will[2])
 end
 for at = 3, #ARGV do
   if not busy[ARGV[at]] then

@@ -1,5 +1,5 @@
 -- Clean up behind a dead interface, and emit the disconnect events of its connections: at most 200 a call.
--- KEYS  alive · channels · reply stream · turns · farewells, each `stream event` · streams of channels, inboxes of workers ...
+-- KEYS  alive · channels · reply stream · turns · last_wills, each `stream event` · streams of channels, inboxes of workers ...
 -- ARGV  member · 1 when its death was seen, else its lease must have lapsed · wire field · prefix of inboxes
 -- Returns how many connections are left, -1 while the lease lives, or, having done nothing, the names of keys to
 -- declare too.
@@ -19,17 +19,17 @@ for _, worker in ipairs(redis.call('EXISTS', KEYS[3]) == 1 and redis.call('ZRANG
   end
 end
 -- pcall, here and below: whatever stands where something of ours is to be, the rest is seen to.
-local farewells = redis.pcall('HGETALL', KEYS[5])
-local busy = #farewells > 0 and busy_connections(KEYS[2], prefix) or {}
-for i = 1, #farewells, 2 do
-  if #emitted < 200 and not busy[farewells[i]] then
-    local stream, event = string.match(farewells[i + 1], '^(%S+) (.*)$')
+local last_wills = redis.pcall('HGETALL', KEYS[5])
+local busy = #last_wills > 0 and busy_connections(KEYS[2], prefix) or {}
+for i = 1, #last_wills, 2 do
+  if #emitted < 200 and not busy[last_wills[i]] then
+    local stream, event = string.match(last_wills[i + 1], '^(%S+) (.*)$')
     if stream and string.sub(stream, 1, #prefix) == prefix then
       needs(stream)
     else
       stream = nil -- it is none of ours: nobody runs it
     end
-    table.insert(emitted, {farewells[i], stream, event})
+    table.insert(emitted, {last_wills[i], stream, event})
   else
     left = left + 1
   end
@@ -38,15 +38,15 @@ if #undeclared > 0 then
   return undeclared
 end
 redis.call('ZADD', KEYS[1], 0, ARGV[1]) -- FENCED, should it wake; and lapsed, so that the next beat calls again
-local buried = cmsgpack.pack({'buried', string.match(ARGV[1], '/(.*)')})
+local died = cmsgpack.pack({'interface_died', string.match(ARGV[1], '/(.*)')})
 for _, inbox in ipairs(inboxes) do
-  redis.pcall('XADD', inbox, 'NOMKSTREAM', '*', ARGV[3], buried)
+  redis.pcall('XADD', inbox, 'NOMKSTREAM', '*', ARGV[3], died)
 end
-for _, farewell in ipairs(emitted) do
-  if farewell[2] then
-    redis.pcall('XADD', farewell[2], '*', ARGV[3], farewell[3])
+for _, last_will in ipairs(emitted) do
+  if last_will[2] then
+    redis.pcall('XADD', last_will[2], '*', ARGV[3], last_will[3])
   end
-  redis.call('HDEL', KEYS[5], farewell[1])
+  redis.call('HDEL', KEYS[5], last_will[1])
 end
 redis.call('DEL', KEYS[3])
 if left == 0 then

@@ -1,4 +1,4 @@
--- Take every event from a dead worker's hands and tell its interface that it is lost.
+-- Take every pending event from a dead worker and tell its interface that it is lost.
 -- KEYS  alive · channels · dead letters · own channels · streams of channels, reply streams of interfaces, inboxes of the
 --       worker ...
 -- ARGV  member · 1 when its death was seen, else its lease must have lapsed · prefix of reply streams · of inboxes

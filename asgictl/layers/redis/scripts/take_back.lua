@@ -1,6 +1,6 @@
 -- What reap_worker.lua and release.lua share; stands in front of each, behind declared.lua;
 -- in front of reap_worker.lua dead_letter.lua stands too.
--- Take an event out of a worker's hands and tell its interface that it is lost; false when it was not in any.
+-- Take a pending event from a worker and tell its interface that it is lost; false when it was not in any.
 -- An event is an array of at most 15, so one byte long in its head. Redis's MessagePack knows no binary, of which the
 -- fields behind the first are full.
 -- dead: the stream of dead letters; nil adds a job again, whatever its workers have died of.
