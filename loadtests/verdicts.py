@@ -195,7 +195,8 @@ def _worded(each: Answer) -> Answer:
         return replace(each, words="undecided: one round counts, and shows no spread")
     if each.users:
         return replace(each, words=f"undecided: {counts}")
-    needed = f"about {each.needed}" if each.rounds < each.needed < MOST_NEEDED else "many more"
+    # Several questions are judged together, so that a few more may be needed where one alone had been decided.
+    needed = "many more" if each.needed >= MOST_NEEDED else f"about {max(each.needed, each.rounds + 1)}"
     leaning = ", leaning to" if each.low > 1 or each.high < 1 else ":"
     return replace(each, words=f"undecided{leaning} {reach(each)}; {needed} rounds would decide")
 

@@ -52,6 +52,12 @@ def test_undecided_says_what_it_would_take() -> None:
     assert found.words == "undecided: at most a 1.56× or b 1.15×; about 19 rounds would decide"
 
 
+def test_a_question_that_alone_had_been_decided_leans_and_needs_a_round_more() -> None:
+    leaning = Answer("s", "a", "b", "rate", factor=1.2, low=1.1, high=1.3, p=0.02, rounds=6, needed=5)
+    (found,) = decide([leaning])
+    assert found.words == "undecided, leaning to a 1.10 to 1.30×; about 7 rounds would decide"
+
+
 def test_one_round_is_never_judged() -> None:
     found = judged(runs("a", [100.0]), runs("b", [10.0]))
     assert (found.outcome, found.words, reach(found)) == (
