@@ -42,8 +42,8 @@ INPROCESS = (  # name, part, about; the control shows what Django on ASGI costs
     (
         "in-process WSGI",
         "timed",
-        "in-process, with the TARGET of split: what is between these two is due to the "
-        "architecture alone, and what is between it and in-process to the application's form",
+        "in-process, with the TARGET of split: what is between these two is due to the architecture alone, and what is "
+        "between it and in-process to how the application is written; not where something is done to servers",
     ),
 )
 # What other servers run of what in-process runs: beside our way to deploy stands the best that they know.

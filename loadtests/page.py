@@ -17,7 +17,7 @@ MEANINGS = {
     "interface": "holds the connections of split, and forwards what arrives",
     "worker": "runs the application in split",
     "redis": "carries events between the two",
-    "server": "holds connections and runs the application, in-process and with other servers; gunicorn's master too",
+    "server": "holds connections and runs the application, in-process and with others; the master holds none",
     "controller": "starts and watches the others: supervisord, and asgictl's own",
     "database": "keeps the rows, of one side after the other",
 }

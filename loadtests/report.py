@@ -15,7 +15,7 @@ from asgictl.loadtests.curve import Curve
 from asgictl.loadtests.provenance import surroundings
 from asgictl.loadtests.run import PERCENTILES, Run
 from asgictl.loadtests.scenarios import Scenario
-from asgictl.loadtests.verdicts import LEAST_ROUNDS, Answer, Outcome, reach
+from asgictl.loadtests.verdicts import LEAST_ROUNDS, NOT_COMPARED, Answer, Outcome, reach
 
 SCHEMA = 2
 PACKAGES = ("asgictl", "uvicorn", "gunicorn", "redis", "locust", "websockets", "django", "channels", "psycopg")
@@ -27,6 +27,10 @@ FORMS = {
     "twice": "{:.0f}",
     "lost": "{:.0f} users",
 }  # the others: times
+FORMS_OF_DJANGO = (
+    "asgictl_app:app is the site as WSGI, with asgictl's consumers for WebSockets; "
+    "mysite.asgi:application is the same site as ASGI, with consumers of Channels 4"
+)
 COLUMNS = ("scenario", "first", "other", "ahead by (95%)", "CPU µs each", "verdict")
 ONE_ROUND = f"One round shows no spread, so nothing is judged: --rounds {2 * LEAST_ROUNDS}, or leave it out."
 
@@ -104,8 +108,8 @@ class Report:
         for side in self.comparison.sides:
             if won := [question(each) for each in found if each.winner == side.name]:
                 said.append(f"{side.name} is ahead in {', '.join(won)}")
-        for outcome in (Outcome.EQUIVALENT, Outcome.UNDECIDED):
-            if names := [question(each) for each in found if each.outcome is outcome]:
+        for outcome in (Outcome.EQUIVALENT, Outcome.UNDECIDED, NOT_COMPARED):
+            if names := [question(each) for each in found if _kind(each) == outcome]:
                 said.append(f"{outcome}: {', '.join(names)}")
         return "; ".join(said) + "."
 
@@ -136,6 +140,7 @@ class Report:
         ]
         if database := self.settings.get("database"):
             lines.append(f"the site keeps its rows in {database}; what that uses counts for the side that is measured")
+            lines.append(FORMS_OF_DJANGO)
         for side in self.comparison.sides:
             facts = self.comparison.facts.get(side.name)
             if facts:
@@ -219,6 +224,10 @@ def figure(metric: str, runs: list[Run]) -> str:
         return "–"
     middle = median(found)
     return FORMS[metric].format(middle) if metric in FORMS else milliseconds(middle)
+
+
+def _kind(each: Answer) -> str:
+    return NOT_COMPARED if each.words.startswith(NOT_COMPARED) else each.outcome
 
 
 def question(each: Answer) -> str:

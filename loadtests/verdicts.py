@@ -35,6 +35,7 @@ LIMITED = {"rate", "p99"}  # by a generator that has no time left
 FLOOR = 0.05  # of the users: fewer are no difference
 COUNT_LOOKS = (2, *LOOKS)
 LEAST_ROUNDS = 2
+NOT_COMPARED = "not compared"
 SAYINGS = {  # {ahead} is the winner
     "rate": "{ahead} serves {times} as many {unit}s",
     "cost": "{ahead} is ahead: {behind} needs {times} as much CPU for a {unit}",
@@ -105,7 +106,7 @@ def answers(scenario: Scenario, ours: list[Run], theirs: list[Run], *, again: bo
     )  # fmt: skip
     if not usable:
         failed = next((run for pair in pairs for run in pair if run.error), None)
-        words = f"not compared: {failed.side} failed" if failed else "undecided: every round was disturbed"
+        words = f"{NOT_COMPARED}: {failed.side} failed" if failed else "undecided: every round was disturbed"
         return [replace(said, words=words)]
     looks = COUNT_LOOKS if scenario.happenings else LOOKS
     share = remaining(len(usable), looks) / (2 if again else 1)
@@ -122,7 +123,7 @@ def _better(said: Answer, pairs: Sequence[Pair], share: float) -> Answer:
     figures = [[run.metric(said.metric) for run in runs] for runs in (mine, others)]
     for side, found in zip((said.first, said.other), figures, strict=True):
         if any(math.isnan(each) or each <= 0 for each in found):
-            return replace(said, words=f"not compared: {side} answered nothing")
+            return replace(said, words=f"{NOT_COMPARED}: {side} answered nothing")
     sign = 1 if said.metric == "rate" else -1
     logs = [sign * math.log(one / other) for one, other in zip(*figures, strict=True)]
     gap = estimate(logs, MISS * share)
@@ -145,7 +146,7 @@ def _noticed(scenario: Scenario, said: Answer, pairs: Sequence[Pair], share: flo
     happenings = [[_find(run, said.happening) for run in runs] for runs in zip(*pairs, strict=True)]
     for side, found in zip((said.first, said.other), happenings, strict=True):
         if all(each.at is None for each in found):
-            return replace(said, words=f"not compared: {side} {found[0].note or 'has no such process'}")
+            return replace(said, words=f"{NOT_COMPARED}: {side} {found[0].note or 'has no such process'}")
     ours, theirs = ([each.affected for each in found] for found in happenings)
     rounds, floor = len(pairs), max(1.0, FLOOR * scenario.count)
     apart = [one - other for one, other in zip(ours, theirs, strict=True)]
@@ -203,7 +204,7 @@ def _worded(each: Answer) -> Answer:
 
 def decided(each: Answer) -> bool:
     """Whether more rounds would not change what is said."""
-    return each.outcome is not Outcome.UNDECIDED or each.words.startswith(("not compared", "no winner"))
+    return each.outcome is not Outcome.UNDECIDED or each.words.startswith((NOT_COMPARED, "no winner"))
 
 
 def reach(each: Answer) -> str:

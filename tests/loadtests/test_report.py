@@ -81,7 +81,7 @@ def test_a_row_has_both_figures_who_is_ahead_and_the_verdict(report: Report) -> 
 def test_the_summary_names_questions_and_counts_no_wins(report: Report) -> None:
     assert report.summary() == (
         "split is ahead in hello, crash · application; equivalent: idle, crash · redis; "
-        "undecided: crash · connections, crash · master."
+        "not compared: crash · connections, crash · master."
     )
 
 
@@ -91,7 +91,7 @@ def test_the_summary_tells_one_opponent_after_the_other(report: Report) -> None:
     report.comparison.runs += [made_up("WSGI", "hello", number) for number in (1, 2, 3, 4)]
     assert Report(report.comparison, {}, interrupted=False).summary() == (
         "Beside in-process: split is ahead in hello, crash · application; equivalent: crash · redis; "
-        "undecided: crash · connections, crash · master. Beside WSGI: equivalent: hello."
+        "not compared: crash · connections, crash · master. Beside WSGI: equivalent: hello."
     )
 
 
