@@ -155,7 +155,7 @@ def logs(role: str, lines: int | None, since: float, level: str, follow: bool, f
     as_json = instance.described()["options"].get("ASGICTL_LOG_FORMAT") == "json"
     shown = Logs(instance.run_dir.path / "log", role, logging.getLevelNamesMapping()[level.upper()], as_json=as_json)
     if not shown.files():
-        raise click.UsageError(f"process {role} has no log; asgictl status lists the processes")
+        raise click.UsageError(f"process {role} has no log; there are logs of {', '.join(shown.roles())}")
     if files:
         click.echo("\n".join(map(str, shown.files())))
         return

@@ -34,7 +34,7 @@ from asgictl.control.log_tail import FOLLOW_SECONDS, Logs
 from asgictl.control.status_page import summary
 from asgictl.errors import AsgictlError
 from asgictl.machine.processes import kill
-from asgictl.machine.run_dir import instance_names
+from asgictl.machine.run_dir import instance_names, named
 from asgictl.machine.signals import told_to_end
 from asgictl.telemetry.logs import masked
 
@@ -155,6 +155,8 @@ def _run(config: InstanceConfig, detach: bool, watches: bool) -> None:
 
     instance = Instance(config.name, stopping)
     stopping.again = lambda: _force(instance.run_dir.path)
+    # What a process logs before it is ready is shown too, once all are.
+    shown = Logs(instance.run_dir.path / "log", as_json=config.options["ASGICTL_LOG_FORMAT"] == "json")
     try:
         _heed_gunicorn(config, stopping)
         instance.start(config)
@@ -165,14 +167,13 @@ def _run(config: InstanceConfig, detach: bool, watches: bool) -> None:
         click.echo(f"ended {instance.orphans} processes that a killed supervisord had left", err=True)
     show(summary(status(config.name), width()))
     if detach:
-        click.echo("asgictl status | stop")
+        click.echo(f"asgictl status{named(config.name)} | stop{named(config.name)}")
         return
-    click.echo("Ctrl-C drains and stops · asgictl status")
+    click.echo(f"Ctrl-C drains and stops · asgictl status{named(config.name)}")
     if watches:
         role = "worker" if config.mode == "split" else "server"
         watched = Deploys(config.name, stopping), role, config.options["ASGICTL_APP_DIR"], stopping
         threading.Thread(target=_watch, args=watched, name="watch").start()
-    shown = Logs(instance.run_dir.path / "log", as_json=config.options["ASGICTL_LOG_FORMAT"] == "json")
     while not stopping.wait(FOLLOW_SECONDS):
         shown.show()
         if instance.ended():  # `asgictl stop` elsewhere, or somebody killed it

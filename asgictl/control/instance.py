@@ -34,12 +34,15 @@ from asgictl.interface.hosting import check_server
 from asgictl.layers.redis.check import check_redis
 from asgictl.machine import processes
 from asgictl.machine.processes import BACK_SECONDS, CHILDREN_SECONDS, FRONT_SECONDS, asked, is_alive, is_in_front
-from asgictl.machine.run_dir import DESCRIPTION, RunDir, redis_url_of
+from asgictl.machine.run_dir import DESCRIPTION, RunDir, named, redis_url_of
 from asgictl.telemetry.controller_client import asking
 
 CONFIGURATION = Path(__file__).with_name("supervisor.conf")
 END_SECONDS = 1.0  # that a supervisord which is gone has to have ended
-RUNNING = "instance {!r} is already running; run asgictl stop, or give another --name"
+RUNNING = (
+    "instance {!r} is already running: asgictl reload{} deploys new code, asgictl stop{} ends it; "
+    "else give another --name"
+)
 
 
 class Instance:
@@ -69,7 +72,7 @@ class Instance:
         """
         is_new, remains = self.run_dir.create(), None
         if not self.run_dir.lock() or not self.run_dir.exists:  # another start, or a stop that is about to remove it
-            raise AlreadyRunning(RUNNING.format(self._name))
+            raise AlreadyRunning(RUNNING.format(self._name, *[named(self._name)] * 2))
         try:
             remains = self._remains()
             config = self._check(config, remains)
@@ -191,7 +194,7 @@ class Instance:
     def _remains(self) -> Remains:
         """Return what a killed supervisord has left; raises AlreadyRunning where one lives."""
         if self._supervisor.answers():
-            raise AlreadyRunning(RUNNING.format(self._name))
+            raise AlreadyRunning(RUNNING.format(self._name, *[named(self._name)] * 2))
         remains = Remains(self.run_dir.path)
         if remains.supervisord:
             raise AlreadyRunning(f"instance {self._name!r} is serving, but {remains.mute(self.run_dir.path)}")

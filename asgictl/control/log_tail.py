@@ -113,6 +113,10 @@ class Logs:
         """Return where the logs are."""
         return sorted(each for each in self._directory.glob("*.log") if each.name.startswith(self._role))
 
+    def roles(self) -> list[str]:
+        """Return the roles that have logs."""
+        return sorted({each.stem.partition("-")[0] for each in self._directory.glob("*.log")})
+
     def show_last(self, count: int, since: float = 0.0) -> None:
         """Print so many of the last lines of all, written since then (by time.time())."""
         found = (line for log in self._logs.values() for line in log.last(count, since, self._level))

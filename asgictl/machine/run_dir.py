@@ -34,6 +34,11 @@ FULL = {errno.ENOSPC, errno.EDQUOT}
 ELSEWHERE = "or set XDG_RUNTIME_DIR to a directory of yours"
 
 
+def named(name: str) -> str:
+    """Return the option that names an instance in a command, " --name NAME"; "" for the one that needs none."""
+    return "" if name == DEFAULT_NAME else f" --name {name}"
+
+
 def handover_path(run_dir: Path, pid: int) -> Path:
     """Return the Unix socket on which an interface takes other processes' sockets."""
     return run_dir / f"handover-{pid}.sock"

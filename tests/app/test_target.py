@@ -154,6 +154,14 @@ def test_a_mistake_is_shown_what_was_meant(
     assert meant.replace("SRC", str(here / "src")).replace("ABOVE", str(tmp_path)) in str(caught.value)
 
 
+def test_a_factory_of_the_module_s_own_is_meant_before_one_that_it_imports(module: Write) -> None:
+    """As where one module makes the Flask application, and another makes asgictl's of it."""
+    name = module("from inspect import stack as create_app\ndef create_application(): ...")
+    for target in (f"{name}:app", name, f"{name}:nope"):
+        with pytest.raises(TargetError, match=f"did you mean {name}:create_application"):
+            load_target(target)
+
+
 def test_modules_are_looked_for_in_app_dir_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", sys.path.copy())

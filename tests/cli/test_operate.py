@@ -127,7 +127,7 @@ def test_logs_are_those_of_a_role(stand: type[Stand]) -> None:
     assert run("logs", "*").exit_code == run("logs", "[").exit_code == 2
     refused = run("logs", "redis")
     assert refused.exit_code == 2
-    assert "process redis has no log" in refused.output
+    assert "process redis has no log; there are logs of interface, worker" in refused.output
 
 
 @pytest.mark.parametrize("since", ["nans", "infd", "1e10m", "-1h", "d", "0001-01-01", "yesterday"])

@@ -1,7 +1,9 @@
 """A user's mistakes: one clear message, a documented exit status, and nothing left running (the fixture looks)."""
 
+import signal
 import socket
 import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import redis
 
 from asgictl.control.deploys import pings
 from asgictl.control.preflight import find_redis_server
-from tests.conftest import MODES, Machine, free_port, until
+from tests.conftest import DEADLINE, MODES, Machine, free_port, until
 from tests.scenarios.test_demo import get
 
 TARGETS = {
@@ -70,8 +72,40 @@ def test_already_running_and_not_running(machine: Machine) -> None:
     machine.start("--workers", "1")
     again = machine.run("start", "--bind", f"127.0.0.1:{free_port()}")
     assert again.returncode == 6
-    assert "instance 'default' is already running" in again.stderr
+    assert "instance 'default' is already running: asgictl reload deploys new code" in again.stderr
     assert machine.run("status").returncode == 0
+
+
+EARLY = """
+import logging
+logging.getLogger("early").warning("said at import")
+def app(environ, start_response):
+    start_response("200 OK", [])
+    return []
+"""
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_foreground_start_shows_what_was_logged_before_all_were_ready(
+    machine: Machine, tmp_path: Path, mode: str
+) -> None:
+    machine.directory = tmp_path
+    (tmp_path / "early.py").write_text(EARLY)
+    told = ("--mode", mode, "--workers", "1", "--name", "shop", "--bind", f"127.0.0.1:{machine.port}")
+    process = machine.popen("start", "early:app", *told)
+    bound = threading.Timer(DEADLINE, process.send_signal, (signal.SIGINT,))
+    bound.start()
+    assert process.stdout
+    said = []
+    for line in process.stdout:
+        said.append(line)
+        if "said at import" in line:
+            break
+    bound.cancel()
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=DEADLINE)
+    assert "said at import" in said[-1]
+    assert "Ctrl-C drains and stops · asgictl status --name shop\n" in said, "a command names the instance"
 
 
 class Server:
