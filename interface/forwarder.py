@@ -299,9 +299,9 @@ class Forwarder:
         """Nobody waits for the socket's handshake any more."""
         self._in_flight.skip(socket.id, socket.skipped)
 
-    def post(self, inbox: str, letter: WorkerMessage, answered: Answered) -> None:
-        """Send a letter to a worker."""
-        self._layer.post(inbox, letter, answered)
+    def post(self, inbox: str, message: WorkerMessage, answered: Answered) -> None:
+        """Send a message to a worker."""
+        self._layer.post(inbox, message, answered)
 
     def give_up(self, socket: ConsumerSocket, event: TurnEvent, reason: str) -> None:
         """An event that is not run again is kept for somebody to look at."""

@@ -186,8 +186,8 @@ class PendingRequest:
         return False
 
     def _to_worker(self) -> OrderedSender[Chunk | Credit]:
-        def add(letter: Chunk | Credit, answered: Answered) -> None:
-            self._post(self._owner, letter, answered)
+        def add(message: Chunk | Credit, answered: Answered) -> None:
+            self._post(self._owner, message, answered)
 
         self._sender = self._sender or OrderedSender(add, self._unheard)
         return self._sender
@@ -203,4 +203,4 @@ class PendingRequest:
 
 
 def _ignored(_reply: object) -> None:
-    """For letters that hasten or spare work: their worker has a deadline of its own."""
+    """For messages that hasten or spare work: their worker has a deadline of its own."""

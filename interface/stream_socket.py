@@ -37,7 +37,7 @@ from asgictl.wire.messages import (
 
 
 class Host(Protocol):
-    """What holds the stream sockets of one interface; as socket.Host, and with a way to send letters."""
+    """What holds the stream sockets of one interface; as socket.Host, and with a way to send messages to workers."""
 
     limits: Limits
     rejections: Rejections
@@ -48,7 +48,7 @@ class Host(Protocol):
 
     def closed(self, socket: "StreamSocket") -> None: ...
 
-    def post(self, inbox: str, letter: WorkerMessage, answered: Answered) -> None: ...
+    def post(self, inbox: str, message: WorkerMessage, answered: Answered) -> None: ...
 
 
 class StreamSocket:

@@ -46,7 +46,7 @@ class ASGIRuns:
         self._runs: dict[tuple[str, bytes], HTTPRun | WebSocketRun] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self.errors: int = 0
-        events.on_letter = self._take
+        events.on_message = self._take
         events.on_forgotten = self._forgotten
 
     def start(self) -> None:
@@ -124,13 +124,13 @@ class ASGIRuns:
             self.errors += run.has_failed
             del self._runs[key]
 
-    def _take(self, letter: WorkerMessage) -> None:
-        if isinstance(letter, InterfaceDied):
+    def _take(self, message: WorkerMessage) -> None:
+        if isinstance(message, InterfaceDied):
             for (connection, _), run in list(self._runs.items()):
-                if interface_of(connection) == letter.interface:
-                    run.take(letter)
-        elif found := self._runs.get((letter.connection, letter.entry)):
-            found.take(letter)
+                if interface_of(connection) == message.interface:
+                    run.take(message)
+        elif found := self._runs.get((message.connection, message.entry)):
+            found.take(message)
 
     def _forgotten(self) -> None:
         for run in list(self._runs.values()):

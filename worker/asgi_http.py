@@ -28,7 +28,7 @@ logger = logging.getLogger("asgictl.worker")
 
 
 class HTTPRun:
-    """Await run(); take() hears the letters to this request. code: the application's, to be made cancellable."""
+    """Await run(); take() hears the messages to this request. code: the application's, to be made cancellable."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class HTTPRun:
         self._has_ended = False
         self._is_listening = False  # the interface knows whom to tell when the client leaves
         self._credit = flow_control.Credit(event.credit)
-        self._moved = asyncio.Event()  # a letter has come, or it is over
+        self._moved = asyncio.Event()  # a message has come, or it is over
         self._over = asyncio.Event()  # the response is complete, or nobody waits for it
         self._is_gone = False
         self._commit: asyncio.Task[None] | None = None
@@ -89,19 +89,19 @@ class HTTPRun:
         for sent in self._outcome.sends:  # of a task that the application runs behind its response
             self._events.publish(sent)
 
-    def take(self, letter: WorkerMessage) -> None:
-        """Hear a letter."""
-        if not isinstance(letter, Chunk | Credit):
+    def take(self, message: WorkerMessage) -> None:
+        """Hear a message of the interface."""
+        if not isinstance(message, Chunk | Credit):
             self.end_early()
-        elif not self._heard.is_next(letter.sequence):
+        elif not self._heard.is_next(message.sequence):
             pass
-        elif isinstance(letter, Credit):
-            self._credit.grant(letter.size)
+        elif isinstance(message, Credit):
+            self._credit.grant(message.size)
         else:
-            self._window.take(len(letter.data))
+            self._window.take(len(message.data))
             if not self._response.status:
                 extend(self._limit, self._timeout_seconds)
-            self._chunks.append((letter.data, letter.more))
+            self._chunks.append((message.data, message.more))
         self._moved.set()
 
     def end_early(self) -> None:

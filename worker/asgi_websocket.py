@@ -47,7 +47,7 @@ class State(Enum):
 
 
 class WebSocketRun:
-    """Await run(); take() hears the letters to this socket. code: the application's, to be made cancellable."""
+    """Await run(); take() hears the messages to this socket. code: the application's, to be made cancellable."""
 
     def __init__(
         self, entry: Entry, event: Connect, scope: dict[str, Any], events: EventLoop, timeout_seconds: float = 0
@@ -90,19 +90,19 @@ class WebSocketRun:
             await self._answer(close=Close(INTERNAL_ERROR, "", status))
         await self._sender.settle()
 
-    def take(self, letter: WorkerMessage) -> None:
-        """Hear a letter."""
-        if not isinstance(letter, Incoming | Ended | Credit):  # another worker had answered first, or nobody waits
+    def take(self, message: WorkerMessage) -> None:
+        """Hear a message of the interface."""
+        if not isinstance(message, Incoming | Ended | Credit):  # another worker had answered first, or nobody waits
             self._end(ABNORMAL_CLOSURE, "")
-        elif not self._heard.is_next(letter.sequence):
+        elif not self._heard.is_next(message.sequence):
             pass
-        elif isinstance(letter, Incoming):
-            kind = "text" if isinstance(letter.frame, str) else "bytes"
-            self._incoming.put_nowait({"type": "websocket.receive", kind: letter.frame})
-        elif isinstance(letter, Ended):
-            self._end(letter.code, letter.reason)
+        elif isinstance(message, Incoming):
+            kind = "text" if isinstance(message.frame, str) else "bytes"
+            self._incoming.put_nowait({"type": "websocket.receive", kind: message.frame})
+        elif isinstance(message, Ended):
+            self._end(message.code, message.reason)
         else:
-            self._credit.grant(letter.size)
+            self._credit.grant(message.size)
             self._room.set()
 
     def restart(self) -> None:

@@ -50,14 +50,14 @@ CAPACITY = 100  # turns in flight; a worker reads no more events until one is do
 class EventLoop:
     """Made for every worker; the thread starts when it is first needed.
 
-    inbox: where letters to what runs here go. on_letter: hears them. on_forgotten: called when Redis has forgotten
+    inbox: where messages to what runs here go. on_message: hears them. on_forgotten: called when Redis has forgotten
     everything, and with it that anything runs here.
     """
 
     def __init__(self, url: str, name: str, identity: str, reject: Reject = ignored) -> None:
         self.keys: Keys = Keys(name)
         self.inbox: str = f"{identity}.asgi"
-        self.on_letter: Callable[[WorkerMessage], None] = ignored
+        self.on_message: Callable[[WorkerMessage], None] = ignored
         self.on_forgotten: Callable[[], None] = ignored
         self._loop = LastingLoop()
         self._link = Link(url, self._restored)
@@ -165,10 +165,10 @@ class EventLoop:
         self._has_inbox = True
 
     def _hear(self, _entry_id: bytes, fields: list[bytes]) -> None:
-        self.on_letter(decode_worker_message(fields[0], fields[1]))
+        self.on_message(decode_worker_message(fields[0], fields[1]))
 
     def _has_read(self, is_empty: bool) -> None:
-        """Perhaps there is no inbox any more. Only the worker creates it: letters to one that is gone are lost."""
+        """Perhaps there is no inbox any more. Only the worker creates it: messages to one that is gone are lost."""
         if is_empty:
             command = ("XGROUP", "CREATE", self._inbox.key, "worker", "0", "MKSTREAM")
             self._reader.link.call(*command, answered=lambda reply: self._created(reply == b"OK"))

@@ -88,24 +88,24 @@ class LayerFlow:
                 raise TimeoutError(f"the client took nothing of the response for {STALL_SECONDS:.0f} s")
 
     def _exchange(self, reply: Want | Response | None, wait_seconds: float) -> None:
-        is_heard, letters = self._layer.mail(reply, wait_seconds)
+        is_heard, messages = self._layer.mail(reply, wait_seconds)
         self._progressed()
         if not is_heard:
             raise ClientDisconnected("the interface that held this request is gone")
-        for letter in letters:
-            if (letter.connection, letter.entry) != (self.event.connection, self.entry):
+        for message in messages:
+            if (message.connection, message.entry) != (self.event.connection, self.entry):
                 continue  # of a request that is over
-            if not isinstance(letter, (Chunk, Credit)):
+            if not isinstance(message, (Chunk, Credit)):
                 raise ClientDisconnected("the client has gone")
-            if not self._heard.is_next(letter.sequence):
+            if not self._heard.is_next(message.sequence):
                 continue  # sent again after a cut
-            if isinstance(letter, Credit):
-                self._credit.grant(letter.size)
+            if isinstance(message, Credit):
+                self._credit.grant(message.size)
             else:
-                self._window.take(len(letter.data))
-                self._has_ended = not letter.more
-                if letter.data:
-                    self._chunks.append(letter.data)
+                self._window.take(len(message.data))
+                self._has_ended = not message.more
+                if message.data:
+                    self._chunks.append(message.data)
 
     def _miss(self) -> None:
         raise ConnectionResetError("a message of the interface about this request was lost")

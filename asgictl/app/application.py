@@ -107,7 +107,9 @@ class Application:
         self.routes: tuple[Route, ...] = () if callable(websocket) else tuple(websocket)
         for route in self.routes:
             if not isinstance(route, Route):
-                raise TargetError(f"Application(websocket=[...]) takes path(...), not {route!r}")
+                raise TargetError(
+                    f"Application(websocket=[...]) takes path(...), not {route!r}; else it is one ASGI application"
+                )
         self.background: dict[str, BackgroundConsumer] = {
             plain(name): consumer for name, consumer in (declared | dict(background or {})).items()
         }

@@ -12,7 +12,9 @@ SILENT_SECONDS = 3 * PUSH_SECONDS  # without a report: a process that stands sti
 REDIS_SILENT_SECONDS = 3.0  # Redis answers each process once a second
 EXIT_SECONDS = 60.0  # for which an end that nobody asked for is told first
 CLOCK_SECONDS = 2.0  # by which the clocks of hosts may differ
-UNREAD = "no worker serves this channel: start one, as with --only-channels '{}'"
+UNREAD = (
+    "no worker serves this channel: start one, as with --only-channels '{}', or deploy a TARGET that has this consumer"
+)
 DRAINING = "STOPPING"  # as supervisord calls it
 RUNNING = {"RUNNING", DRAINING}  # its words for what is as it should be
 

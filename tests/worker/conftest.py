@@ -92,7 +92,7 @@ class Events:
         self.commits: list[Reply] = []
         self.is_there = True
         self.answer = 1
-        self.on_letter: Callable[[WorkerMessage], None] = lambda _letter: None
+        self.on_message: Callable[[WorkerMessage], None] = lambda _letter: None
         self.on_forgotten: Callable[[], None] = lambda: None
 
     def reply(self, reply: Reply, answered: Answered) -> None:

@@ -121,8 +121,8 @@ async def test_connections_run_side_by_side_and_hear_their_own_letters(waiting: 
     worker.begin(http(), *[websocket(number) for number in range(2, 5)])
     await settled()
     for number in (4, 2, 3):
-        worker.events.on_letter(Incoming(f"i/{number:x}", b"%d-0" % number, str(number), 1))
-    worker.events.on_letter(Incoming("i/9", b"9-0", "nobody's", 1))
+        worker.events.on_message(Incoming(f"i/{number:x}", b"%d-0" % number, str(number), 1))
+    worker.events.on_message(Incoming("i/9", b"9-0", "nobody's", 1))
     await settled()
     assert [(each.connection, each.frames) for each in worker.events.sent if isinstance(each, Frames)] == [
         (f"i/{number}", [str(number)]) for number in (4, 2, 3)
@@ -227,10 +227,10 @@ async def test_what_does_not_end_with_its_socket_is_cancelled(waiting: Waiting, 
 async def test_the_connections_of_a_dead_interface_end_and_no_others(waiting: Waiting, worker: Worker) -> None:
     worker.begin(websocket(1), websocket(2, "other"), http(3))
     await settled()
-    worker.events.on_letter(InterfaceDied("i"))
+    worker.events.on_message(InterfaceDied("i"))
     await settled()
     assert waiting.ends == [1006]
-    worker.events.on_letter(InterfaceDied("other"))
+    worker.events.on_message(InterfaceDied("other"))
     waiting.go_on.set()
     await worker.drains()
     assert waiting.ends == [1006, 1006]

@@ -88,7 +88,7 @@ class Loop(EventLoop):
         self._link: Any = commands
         self._reader.link = reads  # type: ignore[assignment]
         self.heard: list[WorkerMessage] = []
-        self.on_letter = self.heard.append
+        self.on_message = self.heard.append
         self.times_forgotten = 0
         self.on_forgotten = self._forget
 
