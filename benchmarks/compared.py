@@ -1,6 +1,6 @@
 """make compare: puts a comparison's table into its page.
 
-WHAT=django: examples/django_site, into docs/explanation/balance.md, with a picture;
+WHAT=django: examples/django_site, into docs/explanation/balance.md, with a picture, and its figures into README;
 on PostgreSQL where that is at hand.
 WHAT=demo: the demo, into docs/compare.md.
 """
@@ -14,15 +14,28 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from playwright.sync_api import sync_playwright
 
 from asgictl.loadtests.report import COLUMNS
 from benchmarks.database import ROOT, SITE, prepared
 
+README = ROOT / "README.md"
 PICTURE = ROOT / "docs" / "compare.png"
 MARKS = "<!-- compare: made by make compare -->\n", "<!-- compare ends -->"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
+LABELS = {  # README's rows, in this order
+    "django-view": "pages, each a query and a template",
+    "django-write": "forms that are saved",
+    "django-socket": "messages saved, and sent to a room of four",
+    "django-mixed": "pages beside slow reports: the slowest 1%",
+    "deploy": "a deploy is noticed by",
+    "crash · application": "the death of a process that runs the application, by",
+    "crash · connections": "of one that holds connections, by",
+    "crash · redis": "of Redis, by",
+    "noisy": "a handler that holds the GIL for 2 s, by",
+}
 FORMS = ("--split", "asgictl_app:app", "--inprocess", "mysite.asgi:application", "--control", "asgictl_app:app")
 
 
@@ -55,6 +68,24 @@ def table(document: dict[str, object]) -> str:
         f"{', on ' + settings['database'] if settings['database'] else ''}. {document['summary']}"  # type: ignore[index]
     )
     return "\n".join([*lines, "", measured, ""])
+
+
+def figures(document: dict[str, Any]) -> str:
+    """Return the figures of LABELS as Markdown, a column for each side."""
+    names = [side["name"] for side in document["sides"]]
+    found: dict[str, dict[str, str]] = {}
+    for title, first, other, *_ in document["rows"]:
+        question, _, beside = title.partition(" beside ")
+        found.setdefault(question, {names[0]: first})[beside or names[1]] = other.removeprefix(f"{beside}: ")
+    rows = [(LABELS[question], *(found[question].get(name, "–") for name in names)) for question in LABELS]
+    lines = [("Django on one core", *names), ("---",) * (len(names) + 1), *rows]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def put(page: Path, text: str) -> None:
+    """Put text between a page's marks."""
+    head, _, rest = page.read_text().partition(MARKS[0])
+    page.write_text(head + MARKS[0] + text + MARKS[1] + rest.partition(MARKS[1])[2])
 
 
 def photograph(page: Path) -> None:
@@ -90,12 +121,13 @@ def main(arguments: Sequence[str]) -> None:
             str(folder),
         ]
         subprocess.run(command, cwd=compared.directory, env=os.environ | environment, check=True)
-    head, _, rest = compared.page.read_text().partition(MARKS[0])
-    found = table(json.loads((folder / "report.json").read_text()))
+    document = json.loads((folder / "report.json").read_text())
+    found = table(document)
     if name == "django":
         photograph(folder / "report.html")
         found = f"![The report of asgictl compare](../{PICTURE.name})\n\n{found}"
-    compared.page.write_text(head + MARKS[0] + found + MARKS[1] + rest.partition(MARKS[1])[2])
+        put(README, figures(document))
+    put(compared.page, found)
 
 
 if __name__ == "__main__":
