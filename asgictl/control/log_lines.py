@@ -12,7 +12,8 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-_OURS = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} )?([A-Z]{4,8})[ :]")  # also basicConfig()'s, without a time
+# Also basicConfig()'s, without a time, and Flask's, "[time] ERROR in app: ...".
+_OURS = re.compile(r"(?:\[?(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3})\]? )?([A-Z]{4,8})[ :]")
 _REDIS = re.compile(r"\d+:[A-Z] ([0-3]\d [A-Z][a-z]{2} \d{4} [0-2]\d:[0-5]\d:[0-5]\d\.\d{3}) ([.*#-]) (.*)")
 _BANNER = re.compile("oO0OoO0OoO0Oo|(Redis|Valkey) version=|Configuration loaded|Server initialized")  # Redis 6.2's
 _ENDS = ("exited: ", "gave up: ")  # supervisord's words for what nobody asked for
@@ -76,7 +77,7 @@ class Lines:
 
     def _note(self, stamp: str | None, level: str) -> None:
         with suppress(ValueError):  # digits that are no time
-            self._at = datetime.fromisoformat(stamp.strip()).timestamp() if stamp else self._at
+            self._at = datetime.fromisoformat(stamp).timestamp() if stamp else self._at
         self._level = _LEVELS.get(level, self._level)
 
     def _json(self, text: str) -> None:
@@ -101,5 +102,5 @@ class Lines:
             self._is_shown = message.startswith(_ENDS) or match[2] == "ERRO"
             level = "ERROR" if message.startswith("gave up") else "INFO" if match[2] == "INFO" else "WARNING"
             self._note(match[1], level)
-            return f"{match[1]}{level} supervisord: {message}"
+            return f"{match[1]} {level} supervisord: {message}"
         return text

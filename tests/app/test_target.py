@@ -156,7 +156,8 @@ def test_a_mistake_is_shown_what_was_meant(
 
 def test_a_factory_of_the_module_s_own_is_meant_before_one_that_it_imports(module: Write) -> None:
     """As where one module makes the Flask application, and another makes asgictl's of it."""
-    name = module("from inspect import stack as create_app\ndef create_application(): ...")
+    source = "from inspect import stack as create_app\nfrom functools import partial\ncurrent_app = partial(print)"
+    name = module(f"{source}\ndef create_application(): ...")
     for target in (f"{name}:app", name, f"{name}:nope"):
         with pytest.raises(TargetError, match=f"did you mean {name}:create_application"):
             load_target(target)

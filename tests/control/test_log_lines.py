@@ -33,6 +33,12 @@ def test_a_line_of_basic_config_has_its_own_level() -> None:
     assert levels == [logging.ERROR, logging.DEBUG, logging.WARNING]
 
 
+def test_a_line_of_flask_s_own_handler_has_its_time_and_level() -> None:
+    found = parsed("w", f"[{STAMP}] ERROR in app: Exception on /boom [GET]", "Traceback (most recent call last):")
+    assert {(line.at, line.level) for line in found} == {(AT, logging.ERROR)}
+    assert parsed("w", "[ERROR] x", "[x] ERROR in y", f"[{STAMP} is a time")[-1].level == logging.INFO
+
+
 def test_digits_that_are_no_time_change_nothing() -> None:
     found = parsed("w", f"{STAMP} INFO shop: x", "2026-99-99 99:99:99,999 ERROR shop: y")
     assert found[1] == Line(AT, "w", logging.ERROR, "2026-99-99 99:99:99,999 ERROR shop: y")
