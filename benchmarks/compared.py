@@ -82,10 +82,10 @@ def figures(document: dict[str, Any]) -> str:
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
-def put(page: Path, text: str) -> None:
+def put(page: Path, text: str, marks: tuple[str, str] = MARKS) -> None:
     """Put text between a page's marks."""
-    head, _, rest = page.read_text().partition(MARKS[0])
-    page.write_text(head + MARKS[0] + text + MARKS[1] + rest.partition(MARKS[1])[2])
+    head, _, rest = page.read_text().partition(marks[0])
+    page.write_text(head + marks[0] + text + marks[1] + rest.partition(marks[1])[2])
 
 
 def photograph(page: Path) -> None:

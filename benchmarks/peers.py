@@ -16,6 +16,7 @@ from asgictl.loadtests.comparison import Comparison
 from asgictl.loadtests.report import figure
 from asgictl.loadtests.scenarios import DJANGO, Scenario, choose
 from asgictl.loadtests.servers import Side
+from benchmarks.compared import put
 from benchmarks.database import ROOT, SITE, prepared
 
 PAGE = ROOT / "docs" / "peers.md"
@@ -82,8 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         measured = measure([*OURS, *(each.side for each in found)], [*pages, deploy], told)
         rooms = [*OURS, *(each.side for each in found if "Redis" in each.side.name)]
         measured += measure(rooms, choose(("django-socket",), DJANGO, None, None, None, None), told)
-    before, _, rest = PAGE.read_text().partition(MARKS[0])
-    PAGE.write_text(before + MARKS[0] + measured.lstrip() + "\n" + MARKS[1] + rest.partition(MARKS[1])[2])
+    put(PAGE, measured.lstrip() + "\n", MARKS)
 
 
 if __name__ == "__main__":

@@ -154,7 +154,7 @@ def _meant(module: ModuleType, name: str) -> str:
     """Return a hint for an error message: which attribute may have been meant."""
     own = [each for each, value in vars(module).items() if not _is_imported(value, module)]
     factories = [each for each in own if "app" in each and inspect.isfunction(vars(module)[each])]
-    usual = [each for names in (own, factories, vars(module)) for each in (*USUAL, *factories) if each in names]
+    usual = [each for names in (own, vars(module)) for each in (*USUAL, *factories) if each in names]
     found = suggestion(name, own) or (usual and f"; did you mean {usual[0]}?") or suggestion(name, vars(module))
     return found.replace("mean ", f"mean {module.__name__}:") if found else f", {EXAMPLES}"
 

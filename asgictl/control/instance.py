@@ -40,7 +40,7 @@ from asgictl.telemetry.controller_client import asking
 CONFIGURATION = Path(__file__).with_name("supervisor.conf")
 END_SECONDS = 1.0  # that a supervisord which is gone has to have ended
 RUNNING = (
-    "instance {!r} is already running: asgictl reload{} deploys new code, asgictl stop{} ends it; "
+    "instance {0!r} is already running: asgictl reload{1} deploys new code, asgictl stop{1} ends it; "
     "else give another --name"
 )
 
@@ -72,7 +72,7 @@ class Instance:
         """
         is_new, remains = self.run_dir.create(), None
         if not self.run_dir.lock() or not self.run_dir.exists:  # another start, or a stop that is about to remove it
-            raise AlreadyRunning(RUNNING.format(self._name, *[named(self._name)] * 2))
+            raise AlreadyRunning(RUNNING.format(self._name, named(self._name)))
         try:
             remains = self._remains()
             config = self._check(config, remains)
@@ -194,7 +194,7 @@ class Instance:
     def _remains(self) -> Remains:
         """Return what a killed supervisord has left; raises AlreadyRunning where one lives."""
         if self._supervisor.answers():
-            raise AlreadyRunning(RUNNING.format(self._name, *[named(self._name)] * 2))
+            raise AlreadyRunning(RUNNING.format(self._name, named(self._name)))
         remains = Remains(self.run_dir.path)
         if remains.supervisord:
             raise AlreadyRunning(f"instance {self._name!r} is serving, but {remains.mute(self.run_dir.path)}")
